@@ -1,0 +1,1 @@
+"""Entry points: each parses, builds, runs, and says where the result is."""

@@ -1,0 +1,1 @@
+"""What a checkpoint did and why: metrics, confusion, predictions, report."""

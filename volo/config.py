@@ -1,0 +1,379 @@
+"""Every setting of a run: typed, validated here and nowhere else, frozen once checked.
+
+Defaults < recipe < YAML file < command line, each a nested dictionary laid over the one before (`merge`), then one
+`Settings` object (`build_settings`). A field that is None takes its value from elsewhere, as its description says;
+`Settings.resolved()` writes those values in, and that is what stands beside every checkpoint.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from volo.errors import InputError
+from volo.variants import VARIANTS
+
+Dataset = Literal["cifar100", "cifar10", "imagefolder", "shapes"]
+Variant = Literal["quickstart", "nano", "tiny", "small"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class ModelSettings(Section):
+    """What is built. Fields left empty are the variant's own (volo/variants.py)."""
+
+    variant: Variant = "nano"
+    """Size of the model: nano (CPU), tiny, small, or quickstart's own."""
+    patch_size: Annotated[int, Field(ge=1)] | None = None
+    """Pixels a side of a patch; sizes it does not divide are padded."""
+    stem_channels: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    """Widths of the overlapping 3x3 stride-2 convolutions before the patch projection."""
+    embed_dim: Annotated[int, Field(ge=1)] | None = None
+    """Width of the tokens."""
+    num_heads: Annotated[int, Field(ge=1)] | None = None
+    """Attention heads, local and global."""
+    local_depth: Annotated[int, Field(ge=0)] | None = None
+    """Outlooker blocks."""
+    global_depth: Annotated[int, Field(ge=0)] | None = None
+    """Transformer blocks."""
+    mlp_ratio: Annotated[float, Field(gt=0)] | None = None
+    """Hidden width of the MLPs over the embedding width."""
+    kernel_size: Annotated[int, Field(ge=1)] = 3
+    """Side of outlook attention's window; odd."""
+    outlook_stride: Annotated[int, Field(ge=1)] = 1
+    """Stride of outlook attention's windows."""
+    drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout after every projection and in the MLPs."""
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Stochastic depth of the last block; earlier ones linearly less."""
+    outlook_op: Literal["auto", "reference", "dense"] = "auto"
+    """Formulation of outlook attention; auto chooses by map size and stride."""
+
+    @model_validator(mode="after")
+    def _check(self):
+        full = self.resolved()
+        if full.embed_dim % full.num_heads:
+            raise ValueError(
+                "embed_dim must be divisible by num_heads, "
+                f"got embed_dim={full.embed_dim}, num_heads={full.num_heads}"
+            )
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {self.kernel_size}; 3 is the paper's")
+        if self.outlook_stride > self.kernel_size:
+            raise ValueError(
+                "outlook_stride must not exceed kernel_size, or pixels lie in no window, "
+                f"got outlook_stride={self.outlook_stride}, kernel_size={self.kernel_size}"
+            )
+        stem_stride = 2 ** len(full.stem_channels)
+        if full.patch_size % stem_stride:
+            raise ValueError(
+                "patch_size must be divisible by 2 for every stem convolution, "
+                f"got patch_size={full.patch_size}, {len(full.stem_channels)} stem_channels"
+            )
+        if full.local_depth + full.global_depth == 0:
+            raise ValueError("the model needs a block, got local_depth=0, global_depth=0")
+        return self
+
+    def resolved(self) -> "ModelSettings":
+        own = {k: v for k, v in VARIANTS[self.variant].items() if getattr(self, k) is None}
+        return self.model_copy(update=own)
+
+
+class DataSettings(Section):
+    """Which images, how they are read and split."""
+
+    dataset: Dataset = "cifar100"
+    """imagefolder reads train/<class>/* and test/<class>/*; shapes is drawn, not read."""
+    data_dir: str | None = None
+    """Where the data lies. Default: ./data/<dataset>."""
+    image_size: Annotated[int, Field(ge=1)] = 32
+    """Pixels a side that images are resized to."""
+    resize: Literal["crop", "squash"] = "crop"
+    """crop keeps the aspect ratio and cuts the centre square; squash keeps all of the image."""
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Part of the training images, class by class, held out for validation; 0: none, and no best checkpoint."""
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the split; --seed does not change it, so seeds are comparable."""
+    train_images: Annotated[int, Field(ge=1)] | None = None
+    """Train on a stratified subset of so many images."""
+
+    @model_validator(mode="after")
+    def _check(self):
+        native = {"shapes": 32, "cifar10": 32, "cifar100": 32}.get(self.dataset)
+        if native and self.resize != "crop":
+            raise ValueError(f"resize has no effect on {self.dataset}, whose images are square; leave it out")
+        if self.dataset == "shapes" and self.data_dir is not None:
+            raise ValueError(f"data_dir has no effect on shapes, which are drawn, got {self.data_dir!r}; leave it out")
+        return self
+
+
+class AugmentSettings(Section):
+    """What happens to training images, each drawn from (seed, epoch, position)."""
+
+    crop_padding: Annotated[int, Field(ge=0)] | None = None
+    """Random crop after padding by so many pixels. Default: an eighth of the image size."""
+    hflip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Probability of a horizontal flip."""
+    mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
+    """Mixup's Beta(alpha, alpha) coefficient, per sample; 0: off."""
+    cutmix_alpha: Annotated[float, Field(ge=0)] = 0.0
+    """CutMix's Beta(alpha, alpha) area, per sample; 0: off. With mixup on too, each sample takes one of them."""
+    mix_prob: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Probability that a sample is mixed. Default: 1 with mixup or cutmix on."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Probability mass spread over all classes."""
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.mix_prob is not None and not (self.mixup_alpha or self.cutmix_alpha):
+            raise ValueError(
+                f"mix_prob has no effect without mixup or cutmix, got mix_prob={self.mix_prob}, mixup_alpha=0, "
+                "cutmix_alpha=0; set one of them or leave mix_prob out"
+            )
+        return self
+
+
+class OptimSettings(Section):
+    """How long and how fast."""
+
+    epochs: Annotated[int, Field(ge=1)] = 130
+    """Passes over the training images."""
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Stop after so many steps in all; the schedule stays that of --epochs."""
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    """Images per optimizer step, over all workers."""
+    grad_accum_steps: Annotated[int, Field(ge=1)] = 1
+    """Parts each worker's share of the batch is computed in, to save memory."""
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    """Peak learning rate of AdamW."""
+    min_lr: Annotated[float, Field(ge=0)] = 1e-5
+    """Learning rate at the end of the cosine."""
+    warmup_epochs: Annotated[float, Field(ge=0)] | None = None
+    """Linear warm-up, may be a fraction of an epoch. Default: a twentieth of the epochs."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """On weight matrices and kernels only."""
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """AdamW's second moment decay."""
+    grad_clip: Annotated[float, Field(ge=0)] = 1.0
+    """Largest gradient norm; 0: no clipping."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Moving average of the weights, with a warm-up of its own; 0: off."""
+    use_amp: bool | None = None
+    """Automatic mixed precision. Default: on where there is a GPU, off on CPU."""
+    autocast_dtype: Literal["fp16", "bf16"] | None = None
+    """Type of the autocast. Default: bf16."""
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr must not exceed lr, got min_lr={self.min_lr}, lr={self.lr}")
+        if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs must be less than epochs, got warmup_epochs={self.warmup_epochs}, "
+                f"epochs={self.epochs}; shorten the warm-up"
+            )
+        if self.grad_accum_steps > self.batch_size:
+            raise ValueError(
+                "grad_accum_steps must not exceed batch_size, "
+                f"got grad_accum_steps={self.grad_accum_steps}, batch_size={self.batch_size}"
+            )
+        if self.use_amp is False and self.autocast_dtype:
+            raise ValueError(
+                f"autocast_dtype has no effect with --no-amp, got autocast_dtype={self.autocast_dtype}; drop one"
+            )
+        return self
+
+
+class RunSettings(Section):
+    """Where the run is kept, and how it is started; nothing here but the seed can change its result."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of everything random in training but the split."""
+    output_dir: str = "./outputs"
+    """Folder of the run folders; on a cluster, one that every node sees."""
+    run_name: Annotated[str, Field(min_length=1, pattern=r"^[\w.+-]+(/[\w.+-]+)*$")] | None = None
+    """Name of the run's folder. Default: the recipe, or <dataset>-<model>."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """Newest checkpoints kept, besides the best."""
+    log_every: Annotated[int, Field(ge=1)] = 10
+    """Steps between logged points."""
+    resume_path: str | None = None
+    """Start from this checkpoint's state: a run folder, its best or last, or a checkpoint folder."""
+    fresh: bool = False
+    """Rename a run of this name and start anew."""
+    num_workers: Annotated[int, Field(ge=0)] | None = None
+    """Ray workers; 0: this process, without Ray. Default: the cluster's GPUs, else 1."""
+    address: str | None = None
+    """Ray cluster to use. Default: $RAY_ADDRESS, else a cluster of its own on this machine."""
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.run_name and any(part in ("", ".", "..") for part in self.run_name.split("/")):
+            raise ValueError(f"run_name must name a folder below output_dir, got {self.run_name!r}")
+        if self.fresh and self.resume_path:
+            raise ValueError("fresh starts anew and resume_path starts from a checkpoint; give one of them")
+        if self.num_workers == 0 and self.address:
+            raise ValueError(
+                f"address has no effect with num_workers=0, which starts no Ray, got address={self.address!r}; drop one"
+            )
+        return self
+
+
+class Settings(Section):
+    recipe: str | None = None
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    augment: AugmentSettings = AugmentSettings()
+    optim: OptimSettings = OptimSettings()
+    run: RunSettings = RunSettings()
+
+    @model_validator(mode="after")
+    def _check(self):
+        patch = self.model.resolved().patch_size
+        if self.data.image_size < patch:
+            raise ValueError(
+                "image_size must be at least patch_size, "
+                f"got image_size={self.data.image_size}, patch_size={patch}"
+            )
+        padding = self.augment.crop_padding
+        if padding is not None and padding >= self.data.image_size:
+            raise ValueError(
+                "crop_padding must be smaller than image_size, "
+                f"got crop_padding={padding}, image_size={self.data.image_size}"
+            )
+        if self.data.train_images is not None and self.optim.batch_size > self.data.train_images:
+            raise ValueError(
+                "batch_size must not exceed the training images, "
+                f"got batch_size={self.optim.batch_size}, train_images={self.data.train_images}"
+            )
+        return self
+
+    def resolved(self) -> "Settings":
+        """The same settings with every derived value written in and every path absolute."""
+        data, augment, optim, run = self.data, self.augment, self.optim, self.run
+        data_dir = None if data.dataset == "shapes" else _absolute(data.data_dir or f"data/{data.dataset}")
+        mixing = augment.mixup_alpha > 0 or augment.cutmix_alpha > 0
+        return self.model_copy(
+            update=dict(
+                model=self.model.resolved(),
+                data=data.model_copy(update=dict(data_dir=data_dir)),
+                augment=augment.model_copy(
+                    update=dict(
+                        crop_padding=data.image_size // 8 if augment.crop_padding is None else augment.crop_padding,
+                        mix_prob=1.0 if augment.mix_prob is None and mixing else augment.mix_prob,
+                    )
+                ),
+                optim=optim.model_copy(
+                    update=dict(
+                        warmup_epochs=optim.epochs / 20 if optim.warmup_epochs is None else optim.warmup_epochs
+                    )
+                ),
+                run=run.model_copy(
+                    update=dict(
+                        output_dir=_absolute(run.output_dir),
+                        run_name=run.run_name or self.recipe or f"{data.dataset}-{self.model.variant}",
+                        resume_path=run.resume_path and _absolute(run.resume_path),
+                    )
+                ),
+            )
+        )
+
+    @property
+    def run_dir(self) -> Path:
+        run = self.resolved().run
+        return Path(run.output_dir, run.run_name)
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+# What may differ between a run and its continuation: it cannot change the weights that come out.
+FREE_ON_RESUME = frozenset({"recipe", "data.data_dir", "optim.max_steps"} | {
+    f"run.{name}" for name in RunSettings.model_fields if name != "seed"
+})
+
+
+def build_settings(*layers: dict[str, Any]) -> Settings:
+    """Lays nested dictionaries over the defaults, the last one on top, and checks the result.
+
+    Raises:
+        InputError: an unknown key or a value out of range; the message names each.
+    """
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values = merge(values, layer)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise InputError(describe(error)) from None
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, key by key, nested dictionaries likewise."""
+    merged = dict(below)
+    for key, value in above.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if nested else value
+    return merged
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A settings file as a dictionary. Raises InputError where it is missing or no mapping."""
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise InputError(f"--config must name a readable YAML file, got {str(path)!r} ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"--config must be valid YAML, got {str(path)!r}: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(
+            f"--config must hold sections such as 'model:' or 'optim:', got {type(values).__name__} in {str(path)!r}"
+        )
+    return values
+
+
+def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
+    """Dotted names of the settings that differ once both are resolved, with both values."""
+    one, two = flatten(before.resolved().to_dict()), flatten(after.resolved().to_dict())
+    return {key: (one.get(key), two.get(key)) for key in sorted({*one, *two}) if one.get(key) != two.get(key)}
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def describe(error: ValidationError) -> str:
+    """pydantic's findings as this project's sentences: rule, value, and where to put it right."""
+    lines = []
+    for found in error.errors():
+        name = ".".join(str(part) for part in found["loc"] if str(part).isidentifier())
+        if found["type"] == "value_error":
+            lines.append(str(found["ctx"]["error"]))
+        elif found["type"] == "extra_forbidden":
+            known = sorted(_fields_at(found["loc"][:-1]))
+            lines.append(f"{name} is no setting, got {name}={found['input']!r}; known here: {', '.join(known)}")
+        else:
+            rule = found["msg"].removeprefix("Input ").replace("should", "must")
+            lines.append(f"{name} {rule[0].lower()}{rule[1:]}, got {found['input']!r}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _fields_at(location: tuple) -> list[str]:
+    section: Any = Settings
+    for part in location:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+

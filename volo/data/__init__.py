@@ -1,0 +1,1 @@
+"""Images from disk or drawn, to batches on the device."""

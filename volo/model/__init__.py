@@ -1,0 +1,1 @@
+"""The network: operator, blocks, forms, and their building."""

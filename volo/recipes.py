@@ -1,0 +1,73 @@
+"""Named experiments. Each is settings laid over the defaults, with what to expect of it and the command that runs it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from volo.errors import InputError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`settings` is a nested dictionary as in a YAML file; `expects` says accuracy, time and machine."""
+
+    expects: str
+    settings: dict[str, Any]
+
+
+def quickstart() -> Recipe:
+    """make quickstart"""
+    return Recipe(
+        expects="top-1 about 65% of 100 drawn classes after a minute of training on two CPU cores",
+        settings=dict(
+            model=dict(variant="quickstart"),
+            data=dict(dataset="shapes"),
+            augment=dict(crop_padding=2, label_smoothing=0.0),
+            optim=dict(
+                epochs=5, batch_size=64, lr=4e-3, weight_decay=0.02, ema_decay=0.99, use_amp=False
+            ),
+            run=dict(num_workers=2),
+        ),
+    )
+
+
+def nano() -> Recipe:
+    """python -m jobs.train --recipe nano --dataset imagefolder --data-dir data/cifar10-jpeg --num-workers 2"""
+    return Recipe(
+        expects="about 70% top-1 on ten classes of 32x32 photographs after 20 minutes on two CPU cores",
+        settings=dict(
+            model=dict(variant="nano"),
+            optim=dict(epochs=20, batch_size=128, lr=2e-3, ema_decay=0.998),
+        ),
+    )
+
+
+def tiny() -> Recipe:
+    """python -m jobs.train --recipe tiny --dataset cifar100"""
+    return Recipe(
+        expects="not measured yet; one GPU",
+        settings=dict(
+            model=dict(variant="tiny", drop_path_rate=0.05),
+            augment=dict(mixup_alpha=0.8, cutmix_alpha=1.0),
+        ),
+    )
+
+
+def small() -> Recipe:
+    """python -m jobs.train --recipe small --dataset cifar100"""
+    return Recipe(
+        expects="not measured yet; one GPU",
+        settings=dict(
+            model=dict(variant="small", drop_path_rate=0.1),
+            augment=dict(mixup_alpha=0.8, cutmix_alpha=1.0),
+        ),
+    )
+
+
+RECIPES = {recipe.__name__: recipe for recipe in (quickstart, nano, tiny, small)}
+
+
+def recipe_settings(name: str) -> dict[str, Any]:
+    """Settings of a recipe. Raises InputError for an unknown name."""
+    if name not in RECIPES:
+        raise InputError(f"--recipe must be one of {', '.join(RECIPES)}, got {name!r}")
+    return {"recipe": name, **RECIPES[name]().settings}
