@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import sys
 import traceback
 import typing
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from volo.config import OptimSettings, Section, Settings, build_settings, read_yaml
-from volo.errors import InputError, TrainingError
+from volo.errors import InputError, Stopped, TrainingError
 from volo.recipes import RECIPES, recipe_settings
 
 DONE, UNFORESEEN, WRONG_INPUT, TRAINING_FAILED = 0, 1, 2, 3
@@ -25,15 +26,19 @@ def run_job(main: Callable[[Sequence[str]], None]) -> None:
 
 
 def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
-    """0 done, 1 unforeseen, 2 wrong input, 3 training failed."""
+    """0 done, 1 unforeseen, 2 wrong input, 3 training failed; 128 + the signal that stopped it."""
     try:
         main(argv)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
         return WRONG_INPUT
     except TrainingError as error:
         print(f"training failed: {error}", file=sys.stderr)
         return TRAINING_FAILED
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 128 + stopped.signal_number
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         return 130
@@ -67,6 +72,11 @@ def parse_settings(argv: Sequence[str], *, prog: str, description: str) -> Setti
         print(settings.resolved().to_yaml(), end="")
         return None
     return settings
+
+
+def given_flags(argv: Sequence[str]) -> set[str]:
+    """The flags that stand on the command line, spelled with dashes."""
+    return {arg.split("=")[0].replace("_", "-") for arg in argv if arg.startswith("--")}
 
 
 def _base_settings(argv: Sequence[str]) -> Settings:
@@ -110,9 +120,13 @@ def _group(section: Section) -> type:
 
 
 def _flag(annotation: Any, description: str | None, name: str | None = None) -> Any:
-    """The annotation with its help text. A default of None is explained there, not shown."""
-    inner = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
-    optional = type(None) in typing.get_args(annotation)
-    metavar = getattr(inner[0], "__name__", "").upper() if optional and inner[0] in (int, float, str) else None
-    hint = "" if optional else None
+    """The annotation with its help text. A default of None is explained there, not shown, nor is a switch's."""
+    kinds = [_plain(kind) for kind in typing.get_args(annotation) if kind is not type(None)]
+    is_optional = type(None) in typing.get_args(annotation)
+    metavar = kinds[0].__name__.upper() if is_optional and kinds[0] in (int, float, str) else None
+    hint = "" if is_optional or annotation is bool else None
     return Annotated[annotation, tyro.conf.arg(name=name, help=description, metavar=metavar, help_behavior_hint=hint)]
+
+
+def _plain(kind: Any) -> Any:
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind

@@ -9,13 +9,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from volo.errors import InputError
 from volo.variants import VARIANTS
 
 Dataset = Literal["cifar100", "cifar10", "imagefolder", "shapes"]
 Variant = Literal["quickstart", "nano", "tiny", "small"]
+
+# Mean and standard deviation of pixels in [0, 1].
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+NORMALISATION = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
 
 
 class Section(BaseModel):
@@ -97,6 +104,10 @@ class DataSettings(Section):
     """Part of the training images, class by class, held out for validation; 0: none, and no best checkpoint."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the split; --seed does not change it, so seeds are comparable."""
+    mean: tuple[float, float, float] | None = None
+    """Of the red, green and blue of pixels in [0, 1], subtracted. Default: the data set's, else ImageNet's."""
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    """Divided by, likewise."""
     train_images: Annotated[int, Field(ge=1)] | None = None
     """Train on a stratified subset of so many images."""
 
@@ -198,6 +209,8 @@ class RunSettings(Section):
     """Name of the run's folder. Default: the recipe, or <dataset>-<model>."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     """Newest checkpoints kept, besides the best."""
+    checkpoint_every: Annotated[int, Field(ge=1)] | None = None
+    """Steps between checkpoints, besides the one after every epoch."""
     log_every: Annotated[int, Field(ge=1)] = 10
     """Steps between logged points."""
     resume_path: str | None = None
@@ -206,6 +219,8 @@ class RunSettings(Section):
     """Rename a run of this name and start anew."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Ray workers; 0: this process, without Ray. Default: the cluster's GPUs, else 1."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where workers compute; auto: on GPUs where there is one for each, else on the CPU."""
     address: str | None = None
     """Ray cluster to use. Default: $RAY_ADDRESS, else a cluster of its own on this machine."""
 
@@ -255,11 +270,14 @@ class Settings(Section):
         """The same settings with every derived value written in and every path absolute."""
         data, augment, optim, run = self.data, self.augment, self.optim, self.run
         data_dir = None if data.dataset == "shapes" else _absolute(data.data_dir or f"data/{data.dataset}")
+        mean, std = NORMALISATION.get(data.dataset, IMAGENET)
         mixing = augment.mixup_alpha > 0 or augment.cutmix_alpha > 0
         return self.model_copy(
             update=dict(
                 model=self.model.resolved(),
-                data=data.model_copy(update=dict(data_dir=data_dir)),
+                data=data.model_copy(
+                    update=dict(data_dir=data_dir, mean=data.mean or mean, std=data.std or std)
+                ),
                 augment=augment.model_copy(
                     update=dict(
                         crop_padding=data.image_size // 8 if augment.crop_padding is None else augment.crop_padding,

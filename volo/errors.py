@@ -1,4 +1,4 @@
-"""The two failures the command line tells apart: a wrong input, and a training that failed."""
+"""The failures the command line tells apart: a wrong input, a training that failed, a training asked to stop."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,11 @@ class InputError(ValueError):
 
 class TrainingError(RuntimeError):
     """Training began and could not go on. The process ends with code 3."""
+
+
+class Stopped(Exception):
+    """Training was asked to stop by a signal, and has saved. The process ends with code 128 + signal."""
+
+    def __init__(self, signal_number: int):
+        super().__init__(f"stopped by signal {signal_number} after saving; the same command resumes")
+        self.signal_number = signal_number

@@ -1,4 +1,4 @@
-"""Named experiments. Each is settings laid over the defaults, with what to expect of it and the command that runs it."""
+"""Named experiments: settings laid over the defaults, what to expect of each, and the command that runs it."""
 
 from dataclasses import dataclass
 from typing import Any

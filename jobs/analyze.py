@@ -1,0 +1,115 @@
+"""Evaluate and explain a checkpoint: metrics, confusion matrix, predictions, one report.
+
+    python -m jobs.analyze --checkpoint outputs/quickstart --analysis eval confusion predictions
+
+Model and data are rebuilt from the checkpoint alone, also where the run folder has been moved.
+"""
+
+import dataclasses
+import os
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from jobs.cli import run_job
+from volo.errors import InputError
+
+Analysis = Literal["eval", "confusion", "predictions"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    checkpoint: str
+    """A run folder (its best checkpoint is taken, else its newest), its best or last, a checkpoint folder, or a
+    model.safetensors alone."""
+    analysis: tuple[Analysis, ...] = ("eval", "confusion", "predictions")
+    """What to do; by default all of it."""
+    output_dir: str = "./outputs/volo_inference"
+    """Folder for the results; files of an earlier analysis in it are replaced."""
+    split: Literal["test", "val"] = "test"
+    """Images to analyse it on."""
+    data_dir: str | None = None
+    """Another place of the data than the checkpoint names."""
+    num_workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Ray workers; 0: this process, without Ray. Default: the cluster's GPUs, else 1."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where workers compute."""
+    address: str | None = None
+    """Ray cluster to use. Default: $RAY_ADDRESS, else one of its own on this machine."""
+    no_show: bool = False
+    """Do not open the report in a browser where there is a display."""
+
+    def check(self) -> "Flags":
+        """Raises InputError for values that no analysis can have."""
+        if not self.analysis:
+            raise InputError(f"--analysis needs at least one of {', '.join(Analysis.__args__)}, got none")
+        if self.num_workers is not None and self.num_workers < 0:
+            raise InputError(f"--num-workers must be at least 0, got {self.num_workers}")
+        if self.num_workers == 0 and self.address:
+            raise InputError(f"--address has no effect with --num-workers 0, got {self.address!r}; drop one")
+        return self
+
+
+def main(argv: Sequence[str]) -> None:
+    flags = tyro.cli(
+        Flags, args=list(argv), prog="python -m jobs.analyze", description=__doc__,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    ).check()  # fmt: skip
+    analyse_checkpoint(flags)
+
+
+def analyse_checkpoint(flags: Flags) -> Path:
+    """Runs the analyses and prints and returns the report's absolute path."""
+    from volo import checkpoint
+
+    path = checkpoint.find(flags.checkpoint)
+    output_dir = Path(flags.output_dir).expanduser().absolute()
+    print(f"analysing {path}", flush=True)
+    report = _here(flags, path, output_dir) if flags.num_workers == 0 else _on_ray(flags, path, output_dir)
+    print(_summary(output_dir))
+    print(f"report: {report}", flush=True)
+    if not flags.no_show and has_display():
+        webbrowser.open(report.as_uri())
+    return report
+
+
+def has_display() -> bool:
+    """Whether a window could be opened here."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _here(flags: Flags, path: Path, output_dir: Path) -> Path:
+    from volo.analysis.local import analyse_here
+
+    return analyse_here(
+        path, flags.analysis, output_dir, split=flags.split, data_dir=flags.data_dir, device=flags.device
+    )
+
+
+def _on_ray(flags: Flags, path: Path, output_dir: Path) -> Path:
+    from volo.cluster.analyze import analyse_on_ray
+    from volo.config import RunSettings
+
+    run = RunSettings(num_workers=flags.num_workers, device=flags.device, address=flags.address)
+    return analyse_on_ray(path, flags.analysis, output_dir, split=flags.split, data_dir=flags.data_dir, run=run)
+
+
+def _summary(output_dir: Path) -> str:
+    import json
+
+    try:
+        metrics = json.loads((output_dir / "eval_metrics.json").read_text())
+    except FileNotFoundError:
+        return f"results: {output_dir}"
+    return (
+        f"{metrics['split']}: top-1 {metrics['acc1']:.2%}, top-5 {metrics['acc5']:.2%}, loss {metrics['loss']:.4f} "
+        f"on {metrics['num_samples']:,} images"
+    )
+
+
+if __name__ == "__main__":
+    run_job(main)

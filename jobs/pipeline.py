@@ -1,0 +1,46 @@
+"""Train, then analyse what came out, on one Ray cluster: `make quickstart`.
+
+    python -m jobs.pipeline --recipe quickstart
+
+Takes the flags of jobs.train; the report lies in the run folder, under analysis/.
+"""
+
+from collections.abc import Sequence
+
+from jobs.analyze import Flags, analyse_checkpoint
+from jobs.cli import parse_settings, run_job
+from volo.errors import InputError
+
+NO_SHOW = "--no-show"
+
+
+def main(argv: Sequence[str]) -> None:
+    settings = parse_settings(
+        [arg for arg in argv if arg != NO_SHOW],
+        prog="python -m jobs.pipeline",
+        description=f"{__doc__}\n{NO_SHOW}: do not open the report in a browser where there is a display.",
+    )
+    if settings is None:
+        return
+    run = settings.run
+    if run.num_workers == 0:
+        raise InputError("jobs.pipeline runs on Ray, got --num-workers 0; use jobs.train, then jobs.analyze")
+    from volo.cluster.connect import connected
+    from volo.cluster.trainer import train_on_ray
+
+    with connected(run.address):
+        train_on_ray(settings)
+        analyse_checkpoint(
+            Flags(
+                checkpoint=str(settings.run_dir),
+                output_dir=str(settings.run_dir / "analysis"),
+                num_workers=run.num_workers,
+                device=run.device,
+                address=run.address,
+                no_show=NO_SHOW in argv,
+            )
+        )
+
+
+if __name__ == "__main__":
+    run_job(main)

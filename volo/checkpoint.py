@@ -1,0 +1,290 @@
+"""The only writer and reader of training state.
+
+    <run>/checkpoints/step_00001200/{model.safetensors, training_state.pt, manifest.json}
+    <run>/best  <run>/last        one-line text files naming a checkpoint, replaced by rename
+
+A checkpoint exists when its manifest is there and holds: it is written last, into a folder of its own, synced and
+renamed. Whatever else lies there is passed over. Reading any of it never runs code.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from volo.config import Settings, build_settings
+from volo.errors import InputError, TrainingError
+
+SCHEMA_VERSION = 1
+MODEL, STATE, MANIFEST = "model.safetensors", "training_state.pt", "manifest.json"
+
+
+class DamagedCheckpoint(InputError):
+    """A checkpoint whose manifest is missing or does not hold; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What stands in a model file beside the weights: enough to rebuild the model and its input.
+
+    `settings` are resolved; `split_hash` is that of the train/val split (volo/data/splits.py).
+    """
+
+    settings: Settings
+    class_names: tuple[str, ...]
+    split_hash: str
+    step: int
+    epoch: int
+
+    def to_metadata(self) -> dict[str, str]:
+        return {
+            "format": "volo",
+            "schema_version": str(SCHEMA_VERSION),
+            "config": json.dumps(self.settings.to_dict()),
+            "class_names": json.dumps(self.class_names),
+            "split_hash": self.split_hash,
+            "step": str(self.step),
+            "epoch": str(self.epoch),
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str]) -> "Description":
+        return cls(
+            settings=build_settings(json.loads(metadata["config"])),
+            class_names=tuple(json.loads(metadata["class_names"])),
+            split_hash=metadata["split_hash"],
+            step=int(metadata["step"]),
+            epoch=int(metadata["epoch"]),
+        )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`total_steps` is the length of the whole schedule; `files` holds each file's size and sha256."""
+
+    schema_version: int
+    step: int
+    total_steps: int
+    files: dict[str, dict[str, Any]]
+
+
+def save(
+    run_dir: Path, weights: dict[str, Tensor], description: Description, state: dict[str, Any], total_steps: int
+) -> Path:
+    """Commits a checkpoint and points `last` at it.
+
+    Args:
+        weights: The weights to use: the EMA where it is on.
+        state: Tensors and plain values, all that training needs to go on.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        TrainingError: what could not be written, and why; the checkpoints before it are intact.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
+    files = {MODEL: safetensors.torch.save(contiguous, description.to_metadata()), STATE: buffer.getvalue()}
+    folder = run_dir / "checkpoints" / f"step_{description.step:08d}"
+    try:
+        _commit(folder, files, description.step, total_steps)
+        point(run_dir, "last", folder)
+    except OSError as error:
+        raise TrainingError(
+            f"the checkpoint of step {description.step} could not be written: {error.filename or folder} "
+            f"({error.strerror}); earlier ones are intact, and the same command resumes once that is put right"
+        ) from error
+    return folder
+
+
+def point(run_dir: Path, name: str, checkpoint: Path) -> None:
+    """Makes `best` or `last` name a checkpoint of the run."""
+    _replace(run_dir / name, f"{checkpoint.relative_to(run_dir)}\n".encode())
+
+
+def pointed(run_dir: Path, name: str) -> Path | None:
+    """The checkpoint that `best` or `last` names, None where there is no such file."""
+    try:
+        return run_dir / (run_dir / name).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def prune(run_dir: Path, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints, the best one, and what a crash left half-written."""
+    best, last = pointed(run_dir, "best"), pointed(run_dir, "last")
+    for folder in _newest_first(run_dir)[keep:]:
+        if folder not in (best, last):
+            shutil.rmtree(folder, ignore_errors=True)
+    for partial in (run_dir / "checkpoints").glob(".partial-*"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def newest(run_dir: Path) -> Path | None:
+    """The newest checkpoint that holds; damaged ones are passed over with a warning."""
+    for folder in _newest_first(run_dir):
+        try:
+            verify(folder)
+            return folder
+        except DamagedCheckpoint as error:
+            warnings.warn(f"passed over a damaged checkpoint: {error}", stacklevel=2)
+    return None
+
+
+def verify(folder: Path) -> Manifest:
+    """The manifest of a checkpoint whose every file has the size and sha256 it names. Raises DamagedCheckpoint."""
+    path = folder / MANIFEST
+    try:
+        manifest = Manifest(**json.loads(path.read_text()))
+        for name, expected in manifest.files.items():
+            found = _fingerprint((folder / name).read_bytes())
+            if found != expected:
+                raise DamagedCheckpoint(f"{folder / name} must match its manifest, got {found} for {expected}")
+    except OSError as error:
+        raise DamagedCheckpoint(f"{error.filename} cannot be read ({error.strerror})") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, DamagedCheckpoint):
+            raise
+        raise DamagedCheckpoint(f"{path} is no manifest of this project ({error})") from None
+    if manifest.schema_version > SCHEMA_VERSION:
+        raise InputError(
+            f"{path} has schema_version {manifest.schema_version}, this version reads up to {SCHEMA_VERSION}; "
+            "update the project"
+        )
+    return manifest
+
+
+def find(path: str | Path, *, prefer: str = "best") -> Path:
+    """The checkpoint folder, or lone model file, that a path given by a user means.
+
+    Args:
+        path: A run folder, its `best` or `last`, a checkpoint folder, or a model file.
+        prefer: Which one of a run folder: best (where there is one, else the newest) or last (the newest that holds).
+
+    Raises:
+        InputError: nothing there, or nothing of this project.
+    """
+    path = Path(path).expanduser().absolute()
+    if not path.exists():
+        raise InputError(f"a checkpoint must exist, got no {path}; name a run folder, best or last, or a model file")
+    if path.is_file() and path.name in ("best", "last"):
+        target = pointed(path.parent, path.name)
+        if target is None or not target.is_dir():
+            raise InputError(f"{path} must name a checkpoint, got {target}; name one of {path.parent / 'checkpoints'}")
+        return target
+    if path.is_file() or (path / MANIFEST).exists():
+        return path
+    target = (prefer == "best" and pointed(path, "best")) or newest(path)
+    if not target:
+        raise InputError(f"{path} holds no checkpoint that can be used; name a run folder or a checkpoint folder")
+    return target
+
+
+def load_model(path: Path) -> tuple[dict[str, Tensor], Description]:
+    """Weights (on the CPU) and description, from a checkpoint folder or a lone model file.
+
+    Raises:
+        InputError: a damaged, truncated or foreign file.
+    """
+    if path.is_dir():
+        verify(path)
+        path = path / MODEL
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path} must be a model file of this project, got no safetensors file ({error})") from None
+    if metadata.get("format") != "volo":
+        raise InputError(f"{path} must be a model file of this project, got one without its description")
+    try:
+        return weights, Description.from_metadata(metadata)
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path} has a description that cannot be read ({error})") from None
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """Training state of a checkpoint folder, on the CPU. Raises InputError for what is no such file or holds code."""
+    verify(folder)
+    try:
+        return torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
+        raise InputError(f"{folder / STATE} must hold tensors and plain values only ({error})") from None
+
+
+def _commit(folder: Path, files: dict[str, bytes], step: int, total_steps: int) -> None:
+    """All files into a partial folder, the manifest last; then the folder gets its name."""
+    with _partial(folder) as partial:
+        for name, content in files.items():
+            _write(partial / name, content)
+        fingerprints = {name: _fingerprint(content) for name, content in files.items()}
+        manifest = Manifest(SCHEMA_VERSION, step, total_steps, fingerprints)
+        _write(partial / MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
+        _sync(partial)
+        if folder.exists():  # a damaged one, or training went back to an earlier checkpoint
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    _sync(folder.parent)
+
+
+@contextlib.contextmanager
+def _partial(folder: Path) -> Iterator[Path]:
+    partial = folder.parent / f".partial-{folder.name}-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        _write(partial, content)
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        with open(path, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _fingerprint(content: bytes) -> dict[str, Any]:
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _newest_first(run_dir: Path) -> list[Path]:
+    return sorted((run_dir / "checkpoints").glob("step_*"), reverse=True)

@@ -1,0 +1,77 @@
+"""What a person sees while something runs: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+PLAIN_INTERVAL_S = 10.0
+
+
+class Progress:
+    """Counts towards a total, with rate and time left. A context manager.
+
+    On a terminal a bar; elsewhere (a log file, a Ray job) at most one line every PLAIN_INTERVAL_S, so that logs stay
+    readable. A total of None is given later, by `begin`.
+    """
+
+    def __init__(self, title: str, total: int | None, unit: str):
+        self.title, self.unit = title, unit
+        self._bar = _bar() if sys.stdout.isatty() else None
+        self._task = self._bar.add_task(title, total=total, note="", rate="") if self._bar else None
+        self.begin(0, total)
+
+    def __enter__(self) -> "Progress":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def begin(self, done: int, total: int | None) -> None:
+        """Starts the clock with `done` behind it, so that a resumed run shows its true rate."""
+        self._done_before, self._total = done, total
+        self._started = self._said = time.monotonic()
+        if self._bar:
+            self._bar.reset(self._task, total=total, completed=done)
+
+    def update(self, done: int, note: str = "") -> None:
+        """Sets the count, and what stands behind it. May be called as often as one likes."""
+        now = time.monotonic()
+        rate = (done - self._done_before) / max(now - self._started, 1e-9)
+        if self._bar:
+            shown = f"{done:,}/{self._total or 0:,} {self.unit}  {rate:,.0f}/s"
+            self._bar.update(self._task, completed=done, note=note, rate=shown)
+        elif now - self._said >= PLAIN_INTERVAL_S:
+            self._said = now
+            left = _duration(((self._total or done) - done) / max(rate, 1e-9))
+            count = f"{done:,} of {self._total or 0:,} {self.unit}"
+            print(f"{self.title}: {count}, {rate:,.0f}/s, {left} left  {note}", flush=True)
+
+    def say(self, line: str) -> None:
+        """A line of its own, above the bar where there is one."""
+        if self._bar:
+            self._bar.console.print(line, markup=False, highlight=False)
+        else:
+            print(line, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def _bar() -> RichProgress:
+    return RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=Console(),
+    )

@@ -1,0 +1,87 @@
+"""The epoch table: everything that happens to a sample, from (seed, epoch, position in the epoch) alone.
+
+An epoch is therefore the same for one worker or eight, and a run resumes in its middle without saved generators.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum, auto
+
+import numpy as np
+
+NUM_UNIFORMS = 40
+BLOCKS_PER_ROW = NUM_UNIFORMS // 8  # one Philox block yields four 64-bit numbers, each two float32
+
+
+class Draw(IntEnum):
+    """What each column of the uniform numbers decides."""
+
+    CROP_Y = 0
+    CROP_X = auto()
+    FLIP = auto()
+    MIX = auto()
+    MIX_KIND = auto()
+    PARTNER = auto()
+    BOX_Y = auto()
+    BOX_X = auto()
+
+
+class Stream(IntEnum):
+    """Independent generators of one epoch."""
+
+    ORDER = 0
+    UNIFORM = auto()
+    MIXUP = auto()
+    CUTMIX = auto()
+
+
+@dataclass(frozen=True)
+class EpochTable:
+    """One epoch over `num_images` images.
+
+    Attributes:
+        order: (num_images,) int64, the image at each position.
+        mixup: (num_images,) float32 in [0, 1], each position's Beta(alpha, alpha) coefficient; None where off.
+        cutmix: likewise.
+    """
+
+    seed: int
+    epoch: int
+    order: np.ndarray
+    mixup: np.ndarray | None
+    cutmix: np.ndarray | None
+
+    @classmethod
+    def draw(
+        cls, seed: int, epoch: int, num_images: int, mixup_alpha: float = 0.0, cutmix_alpha: float = 0.0
+    ) -> "EpochTable":
+        return cls(
+            seed,
+            epoch,
+            order=_generator(seed, epoch, Stream.ORDER).permutation(num_images),
+            mixup=_coefficients(seed, epoch, Stream.MIXUP, mixup_alpha, num_images),
+            cutmix=_coefficients(seed, epoch, Stream.CUTMIX, cutmix_alpha, num_images),
+        )
+
+    def uniforms(self, start: int, stop: int) -> np.ndarray:
+        """(stop - start, NUM_UNIFORMS) float32 in [0, 1), columns as in `Draw`; the same in whatever range asked."""
+        bits = _philox(self.seed, self.epoch, Stream.UNIFORM).advance(start * BLOCKS_PER_ROW)
+        return np.random.Generator(bits).random((stop - start, NUM_UNIFORMS), dtype=np.float32)
+
+
+def worker_share(start: int, stop: int, rank: int, world_size: int) -> tuple[int, int]:
+    """The part of positions [start, stop) that a worker computes; parts differ by at most one position."""
+    size, rest = divmod(stop - start, world_size)
+    first = start + rank * size + min(rank, rest)
+    return first, first + size + (rank < rest)
+
+
+def _philox(seed: int, epoch: int, stream: Stream) -> np.random.Philox:
+    return np.random.Philox(np.random.SeedSequence((seed, epoch, stream)))
+
+
+def _generator(seed: int, epoch: int, stream: Stream) -> np.random.Generator:
+    return np.random.Generator(_philox(seed, epoch, stream))
+
+
+def _coefficients(seed: int, epoch: int, stream: Stream, alpha: float, num_images: int) -> np.ndarray | None:
+    return _generator(seed, epoch, stream).beta(alpha, alpha, num_images).astype(np.float32) if alpha > 0 else None

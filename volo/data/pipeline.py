@@ -1,0 +1,141 @@
+"""Batches on the device: gathered, augmented, mixed; and the samples to validate on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from volo.config import AugmentSettings
+from volo.data.augment import crop_and_flip, normalise
+from volo.data.cache import Images
+from volo.data.epoch import EpochTable, worker_share
+from volo.data.mixing import mix, one_hot, plan_mix
+from volo.errors import InputError
+
+DEVICE_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A worker's share of one step. `images` (b, 3, H, W) float32, `targets` (b, classes) float32."""
+
+    images: Tensor
+    targets: Tensor
+
+
+class Pixels:
+    """Images where they are gathered from: on the device where they take at most a quarter of its free memory, else
+    in the memory map, gathered by the CPU."""
+
+    def __init__(self, images: np.ndarray, mean: tuple, std: tuple, device: torch.device):
+        stored = torch.from_numpy(images)
+        fits = device.type == "cuda" and images.nbytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+        self.stored = stored.to(device) if fits else stored
+        self.device = device
+        self.mean = torch.tensor(mean, device=device)
+        self.std = torch.tensor(std, device=device)
+
+    def augmented(self, index: np.ndarray, uniforms: np.ndarray, padding: int, hflip: float) -> Tensor:
+        """(b,) image numbers and their (b, NUM_UNIFORMS) draws -> (b, 3, H, W) float32 on the device."""
+        at = self.stored.device
+        gathered = crop_and_flip(
+            self.stored, torch.from_numpy(index).to(at), torch.from_numpy(uniforms).to(at), padding, hflip
+        )
+        return self._normalised(gathered)
+
+    def plain(self, index: np.ndarray) -> Tensor:
+        """(b,) image numbers -> (b, 3, H, W) float32 on the device, as they are."""
+        return self._normalised(self.stored[torch.from_numpy(index).to(self.stored.device)])
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return normalise(images.to(self.device, non_blocking=True), self.mean, self.std)
+
+
+class TrainingBatches:
+    """Every batch of a run, by epoch and step: `batch(epoch, step)` depends on nothing drawn before.
+
+    Args:
+        data: The training split, decoded.
+        index: (n,) which of its images are trained on.
+        batch_size: Images per step over all workers; the last partial batch of an epoch is dropped.
+
+    Raises:
+        InputError: a batch larger than the data.
+    """
+
+    def __init__(
+        self,
+        data: Images,
+        index: np.ndarray,
+        pixels: Pixels,
+        augment: AugmentSettings,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        check_batch_size(batch_size, len(index), world_size)
+        self.labels, self.num_classes = data.labels, len(data.class_names)
+        self.index, self.pixels, self.augment = index, pixels, augment
+        self.batch_size, self.seed = batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self._table: EpochTable | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.index) // self.batch_size
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """This worker's share of step `step` of an epoch, both counted from 0."""
+        table = self._epoch_table(epoch)
+        start = step * self.batch_size
+        first, last = worker_share(start, start + self.batch_size, self.rank, self.world_size)
+        uniforms = table.uniforms(start, start + self.batch_size)
+        own = np.arange(first - start, last - start)
+        images, targets = self._samples(table, start, own, uniforms)
+        if self.augment.mix_prob:
+            plan = plan_mix(table, uniforms, start, first, last, self.augment.mix_prob)
+            partners, partner_targets = self._samples(table, start, plan.partner, uniforms)
+            images, targets = mix(images, partners, targets, partner_targets, plan)
+        return Batch(images, targets)
+
+    def _samples(
+        self, table: EpochTable, start: int, places: np.ndarray, uniforms: np.ndarray
+    ) -> tuple[Tensor, Tensor]:
+        """Augmented images and targets at places of the global batch that begins at position `start`."""
+        index = self.index[table.order[start + places]]
+        images = self.pixels.augmented(index, uniforms[places], self.augment.crop_padding, self.augment.hflip)
+        labels = torch.from_numpy(self.labels[index]).to(images.device)
+        return images, one_hot(labels, self.num_classes, self.augment.label_smoothing)
+
+    def _epoch_table(self, epoch: int) -> EpochTable:
+        if self._table is None or self._table.epoch != epoch:
+            self._table = EpochTable.draw(
+                self.seed, epoch, len(self.index), self.augment.mixup_alpha, self.augment.cutmix_alpha
+            )
+        return self._table
+
+
+def check_batch_size(batch_size: int, num_images: int, world_size: int) -> None:
+    """Raises InputError where no full batch can be made, or a worker would have no sample."""
+    if batch_size > num_images:
+        raise InputError(
+            f"batch_size must not exceed the images to train on, got batch_size={batch_size}, {num_images} images; "
+            f"use --batch-size {max(world_size, num_images // 4)} or more images"
+        )
+    if batch_size < world_size:
+        raise InputError(f"batch_size must give each worker a sample, got {batch_size=}, {world_size=}")
+
+
+def evaluation_batches(
+    data: Images, index: np.ndarray, pixels: Pixels, *, batch_size: int, rank: int = 0, world_size: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """This worker's share of the images `index`, none padded and none twice: (b, 3, H, W) float32 and (b,) labels."""
+    first, last = worker_share(0, len(index), rank, world_size)
+    for start in range(first, last, batch_size):
+        part = index[start : min(start + batch_size, last)]
+        images = pixels.plain(part)
+        yield images, torch.from_numpy(data.labels[part]).to(images.device)

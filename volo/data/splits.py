@@ -1,0 +1,68 @@
+"""Which training images are held out for validation: stratified, and the same on every worker and machine."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from volo.errors import InputError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices into the data set's training images, ascending, int64."""
+
+    train: np.ndarray
+    val: np.ndarray
+
+    def digest(self) -> str:
+        """sha256 of both parts: equal exactly where the same images are trained on and held out."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.val):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def split_train(labels: np.ndarray, val_fraction: float, seed: int, train_images: int | None = None) -> Split:
+    """Holds out `val_fraction` of each class, rounded down: a class too small to split stays in train.
+
+    Args:
+        labels: (N,) classes of the training images.
+        val_fraction: In [0, 1).
+        seed: Of the split alone.
+        train_images: Keeps only so many of what is left to train on, in the classes' proportions.
+
+    Raises:
+        InputError: no class is large enough to hold out an image, or fewer images than train_images.
+    """
+    train, val = [], []
+    for name in np.unique(labels):
+        members = _shuffled(np.flatnonzero(labels == name), seed, int(name))
+        held_out = int(len(members) * val_fraction + 1e-9)
+        val.append(members[:held_out])
+        train.append(members[held_out:])
+    if val_fraction > 0 and not sum(map(len, val)):
+        raise InputError(
+            f"val_fraction must leave an image to validate on, got {val_fraction} of at most "
+            f"{max(map(len, train))} images a class; raise it, or train without validation by --val-fraction 0"
+        )
+    if train_images is not None:
+        train = _subset(train, train_images)
+    return Split(np.sort(np.concatenate(train)), np.sort(np.concatenate(val)))
+
+
+def _shuffled(members: np.ndarray, seed: int, name: int) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, name)))).permutation(members)
+
+
+def _subset(classes: list[np.ndarray], num_images: int) -> list[np.ndarray]:
+    """The first of each class, in proportion; what rounding leaves goes to the largest remainders."""
+    sizes = np.array([len(members) for members in classes])
+    if num_images > sizes.sum():
+        raise InputError(f"train_images must not exceed the images to train on, got {num_images} of {sizes.sum()}")
+    shares = sizes * num_images / sizes.sum()
+    counts = np.floor(shares).astype(int)
+    largest = np.argsort(counts - shares, kind="stable")[: num_images - counts.sum()]
+    counts[largest] += 1
+    return [members[:count] for members, count in zip(classes, counts, strict=True)]

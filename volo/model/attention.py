@@ -1,0 +1,56 @@
+"""Global attention over tokens. Shapes: B images, N tokens, C channels, n heads of width d = C / n."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from volo.model.layers import Mlp, drop_path
+
+# Up to so many tokens two matrix products and a softmax beat PyTorch's fused attention on a CPU
+# (benchmarks/RESULTS.md); beyond, and on a GPU, the fused one wins.
+PLAIN_MAX_TOKENS = 128
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, (B, N, C) -> (B, N, C). Raises ValueError where num_heads do not divide dim."""
+
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool = False, proj_drop: float = 0.0):
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"dim must be divisible by num_heads, got dim={dim}, num_heads={num_heads}")
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, N, C = x.shape
+        qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, n, N, d) each
+        mixed = attend(q, k, v).transpose(1, 2).reshape(B, N, C)
+        return self.proj_drop(self.proj(mixed))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention over (B, n, N, d), by the faster of two equal forms."""
+    if q.device.type == "cpu" and k.shape[-2] <= PLAIN_MAX_TOKENS:
+        scale = q.shape[-1] ** -0.5
+        return ((q * scale) @ k.transpose(-2, -1)).softmax(dim=-1).to(v.dtype) @ v
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm self-attention, then an MLP, each with a residual and stochastic depth. (B, N, C) -> (B, N, C)."""
+
+    def __init__(
+        self, dim: int, num_heads: int, mlp_ratio: float = 3.0, drop_rate: float = 0.0, drop_path_rate: float = 0.0
+    ):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = SelfAttention(dim, num_heads, proj_drop=drop_rate)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, mlp_ratio, drop_rate)
+        self.drop_path = drop_path(drop_path_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))

@@ -1,0 +1,88 @@
+"""From pixels to a map of patches, and where each patch lies. Shapes: images (B, in_chans, H, W), maps (B, h, w, C)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PatchEmbeddingConv(nn.Module):
+    """Patches by strided convolution, after an optional stem of overlapping 3x3 stride-2 convolutions.
+
+    (B, in_chans, H, W) -> (B, h, w, embed_dim) with h = ceil(H / patch_size). Each stem convolution halves the image,
+    the projection covers the rest of the patch.
+
+    Args:
+        stem_channels: Widths of the stem's convolutions; patch_size must be divisible by 2 for each.
+        pad: Pads bottom and right with zeros where the patch does not divide the size; else such a size is refused.
+
+    Raises:
+        ValueError: a patch_size the stem does not divide; in forward, an image smaller than a patch, or a size that
+            would need padding where `pad` is off.
+    """
+
+    def __init__(
+        self, patch_size: int, embed_dim: int, in_chans: int = 3, stem_channels: Sequence[int] = (), pad: bool = True
+    ):
+        super().__init__()
+        stem_stride = 2 ** len(stem_channels)
+        if patch_size % stem_stride:
+            raise ValueError(
+                f"patch_size must be divisible by 2 for every stem convolution, got {patch_size=}, {stem_channels=}"
+            )
+        self.patch_size = patch_size
+        self.pad = pad
+        stem, width = [], in_chans
+        for channels in stem_channels:
+            stem += [nn.Conv2d(width, channels, kernel_size=3, stride=2, padding=1), nn.GELU()]
+            width = channels
+        self.stem = nn.Sequential(*stem)
+        rest = patch_size // stem_stride
+        self.proj = nn.Conv2d(width, embed_dim, kernel_size=rest, stride=rest)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.proj(self.stem(self._padded(images)))  # (B, C, h, w)
+        return x.permute(0, 2, 3, 1)  # (B, h, w, C)
+
+    def _padded(self, images: Tensor) -> Tensor:
+        H, W = images.shape[-2:]
+        if min(H, W) < self.patch_size:
+            raise ValueError(f"images must be at least one patch, got {H}x{W} pixels, patch_size={self.patch_size}")
+        below, right = -H % self.patch_size, -W % self.patch_size
+        if not (below or right):
+            return images
+        if not self.pad:
+            raise ValueError(
+                f"image sizes must be divisible by patch_size where pad is off, got {H}x{W} pixels, "
+                f"patch_size={self.patch_size}; set pad=True or resize the images"
+            )
+        return F.pad(images, (0, right, 0, below))
+
+
+def grid_size(image_size: int, patch_size: int) -> int:
+    """Patches a side, padding included."""
+    return -(-image_size // patch_size)
+
+
+class PositionEmbedding(nn.Module):
+    """A learned vector for each place of the map, added to it; resized (bicubic) for maps of another size.
+
+    (B, h, w, C) -> (B, h, w, C).
+    """
+
+    def __init__(self, grid: int, dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, grid, grid, dim))
+        nn.init.trunc_normal_(self.weight, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + resize_position_embedding(self.weight, x.shape[1], x.shape[2])
+
+
+def resize_position_embedding(weight: Tensor, h: int, w: int) -> Tensor:
+    """(1, H, W, C) -> (1, h, w, C), bicubic with antialiasing; as it is where the size fits."""
+    if weight.shape[1:3] == (h, w):
+        return weight
+    resized = F.interpolate(weight.permute(0, 3, 1, 2), size=(h, w), mode="bicubic", antialias=True)
+    return resized.permute(0, 2, 3, 1)

@@ -1,0 +1,91 @@
+"""The flat VOLO: one local stage of Outlookers, then global blocks on a grid of the same size.
+
+Shapes: images (B, in_chans, H, W); map (B, h, w, C), channel-last; tokens (B, N, C), N = h * w; logits (B, classes).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from volo.model.attention import TransformerBlock
+from volo.model.embedding import PatchEmbeddingConv, PositionEmbedding, grid_size
+from volo.model.layers import init_weights
+from volo.model.outlook import OutlookerBlock
+
+
+class VOLOStage(nn.Sequential):
+    """Outlooker blocks on one map, (B, H, W, C) -> (B, H, W, C). One drop path rate for each block."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        drop_path_rates: Sequence[float],
+        kernel_size: int = 3,
+        stride: int = 1,
+        mlp_ratio: float = 3.0,
+        drop_rate: float = 0.0,
+        op: str = "auto",
+    ):
+        super().__init__(
+            *(
+                OutlookerBlock(dim, num_heads, kernel_size, stride, mlp_ratio, drop_rate, rate, op)
+                for rate in drop_path_rates
+            )
+        )
+
+
+class VOLO(nn.Module):
+    """Patch embedding, Outlookers, position embedding, transformer blocks, mean pooling, LayerNorm, linear head.
+
+    (B, in_chans, H, W) -> (B, num_classes), for any image of at least one patch; the position embedding is made for
+    `img_size` pixels a side and resized for others. Source: arXiv 2106.13112, sections 3.1 to 3.3. Differs from the
+    paper: one resolution, mean pooling in place of class attention, stochastic depth in the outlookers too.
+
+    Raises:
+        ValueError: num_heads that do not divide embed_dim, or an img_size smaller than a patch.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        img_size: int = 32,
+        in_chans: int = 3,
+        patch_size: int = 4,
+        stem_channels: Sequence[int] = (),
+        embed_dim: int = 192,
+        num_heads: int = 6,
+        local_depth: int = 2,
+        global_depth: int = 4,
+        mlp_ratio: float = 3.0,
+        kernel_size: int = 3,
+        outlook_stride: int = 1,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        outlook_op: str = "auto",
+    ):
+        super().__init__()
+        if img_size < patch_size:
+            raise ValueError(f"img_size must be at least patch_size, got {img_size=}, {patch_size=}")
+        rates = torch.linspace(0, drop_path_rate, local_depth + global_depth).tolist()
+        self.patch_embed = PatchEmbeddingConv(patch_size, embed_dim, in_chans, stem_channels)
+        self.local_stage = VOLOStage(
+            embed_dim, num_heads, rates[:local_depth], kernel_size, outlook_stride, mlp_ratio, drop_rate, outlook_op
+        )
+        self.pos_embed = PositionEmbedding(grid_size(img_size, patch_size), embed_dim)
+        self.global_blocks = nn.Sequential(
+            *(TransformerBlock(embed_dim, num_heads, mlp_ratio, drop_rate, rate) for rate in rates[local_depth:])
+        )
+        self.norm = nn.LayerNorm(embed_dim)
+        self.head = nn.Linear(embed_dim, num_classes)
+        self.apply(init_weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """The pooled, normalised vector before the head, (B, C)."""
+        x = self.local_stage(self.patch_embed(images))  # (B, h, w, C)
+        tokens = self.pos_embed(x).flatten(1, 2)  # (B, N, C)
+        return self.norm(self.global_blocks(tokens).mean(dim=1))  # (B, C)

@@ -1,0 +1,32 @@
+"""Small parts that every block shares."""
+
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, linear over the last axis; dropout after each. Shapes: (..., dim) -> (..., dim)."""
+
+    def __init__(self, dim: int, mlp_ratio: float, drop_rate: float = 0.0):
+        super().__init__()
+        hidden = int(dim * mlp_ratio)
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, dim)
+        self.drop = nn.Dropout(drop_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+
+
+def drop_path(rate: float) -> nn.Module:
+    """Stochastic depth per sample (arXiv 1603.09382), scaled so that the expectation stays."""
+    return StochasticDepth(rate, mode="row") if rate > 0 else nn.Identity()
+
+
+def init_weights(module: nn.Module) -> None:
+    """Linear layers as in the published code: truncated normal of std 0.02, zero bias. Others keep PyTorch's own."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,97 @@
+"""Training in this process, alone or as one of torchrun's, without Ray."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+
+import torch.distributed as dist
+
+from volo.config import Settings
+from volo.errors import InputError
+from volo.training.loop import train
+from volo.training.records import Display, read_records
+from volo.training.run import Start, open_data, open_run
+from volo.training.world import World, single_process, torchrun_world, under_torchrun
+
+
+def train_here(settings: Settings) -> None:
+    """Trains in this process; under torchrun as one rank of its world. Raises as `train` and `open_run` do."""
+    device = settings.run.device
+    world = torchrun_world(device) if under_torchrun() else single_process(device)
+    try:
+        with opened_run(settings, world) as start:
+            if start.is_finished(settings):
+                say_finished(settings, start, world)
+                return
+            with display(settings, world) as show, stop_signals() as wants_stop:
+                train(settings, world, show=show, wants_stop=wants_stop)
+        if world.is_main:
+            say_result(settings)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def opened_run(settings: Settings, world: World) -> Iterator[Start]:
+    """The run folder, locked, and the data, decoded; by rank 0, whose refusal every rank raises."""
+    start, lock, refusal = None, None, None
+    if world.is_main:
+        print(f"run folder: {settings.run_dir}", flush=True)
+        try:
+            start, lock = open_run(settings)
+            open_data(settings)
+        except InputError as error:
+            refusal = str(error)
+    start, refusal = world.from_main((start, refusal))
+    try:
+        if refusal:
+            raise InputError(refusal)
+        yield start
+    finally:
+        if lock:
+            lock.release()
+
+
+@contextlib.contextmanager
+def display(settings: Settings, world: World) -> Iterator[Callable | None]:
+    """Shows records on rank 0's terminal."""
+    if not world.is_main:
+        yield None
+        return
+    with Display(settings.optim.batch_size) as shown:
+        yield shown.show
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], int]]:
+    """Turns SIGTERM and the first SIGINT into a wish to stop, which training answers by saving first."""
+    received = 0
+
+    def note(number: int, _) -> None:
+        nonlocal received
+        received = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def say_finished(settings: Settings, start: Start, world: World) -> None:
+    if world.is_main:
+        print(f"this run is finished, at step {start.step:,}; raise --max-steps, use --fresh or another --run-name")
+        say_result(settings)
+
+
+def say_result(settings: Settings) -> None:
+    """The last thing a training run prints."""
+    epochs = [record for record in read_records(settings.run_dir) if record["kind"] == "epoch"]
+    scored = [record for record in epochs if "val/acc1" in record]
+    if scored:
+        best = max(scored, key=lambda record: record["val/acc1"])
+        print(f"best validation top-1 {best['val/acc1']:.2%}, after epoch {best['epoch']}")
+    print(f"run folder: {settings.run_dir}")

@@ -1,0 +1,108 @@
+"""All that training changes: weights, their average, the optimizer, and how far it has come."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from volo import checkpoint
+from volo.config import OptimSettings
+from volo.data.pipeline import Batch
+from volo.training.ema import averaged_model
+from volo.training.metrics import summed_loss
+from volo.training.optim import build_optimizer, set_learning_rate
+from volo.training.precision import Precision
+from volo.training.world import World
+
+
+class Learner:
+    """The model in training. `step` counts the updates made; `best` is the best val/acc1 so far."""
+
+    def __init__(self, model: nn.Module, settings: OptimSettings, world: World):
+        self.settings = settings
+        self.world = world
+        self.model = model.to(world.device)
+        self.ema = averaged_model(self.model, settings.ema_decay) if settings.ema_decay > 0 else None
+        self.optimizer = build_optimizer(self.model, settings)
+        self.precision = Precision(settings, world.device)
+        self.parallel = self._distributed()
+        self.step = 0
+        self.best: float | None = None
+
+    @property
+    def final_model(self) -> nn.Module:
+        """The weights to use: the average where it is on."""
+        return self.ema.module if self.ema is not None else self.model
+
+    def update(self, batch: Batch, lr: float) -> tuple[Tensor, Tensor]:
+        """One optimizer step on this worker's share of the global batch.
+
+        Each worker's loss is its sum over the global count times the world size, so that DDP's mean over workers is
+        the mean over samples, however uneven the shares.
+
+        Returns:
+            The share's summed loss, and the norm of the global gradient before clipping; both (), on the device.
+        """
+        self.parallel.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.world.device)
+        parts = min(self.settings.grad_accum_steps, len(batch.images))
+        chunks = list(zip(batch.images.chunk(parts), batch.targets.chunk(parts), strict=True))
+        for number, (images, targets) in enumerate(chunks, start=1):
+            with self._synchronised(number == len(chunks)):
+                with self.precision.autocast():
+                    logits = self.parallel(images)
+                loss = summed_loss(logits, targets)
+                self.precision.backward(loss * (self.world.size / self.settings.batch_size))
+            total += loss.detach()
+        set_learning_rate(self.optimizer, lr)
+        norm = self.precision.step(self.optimizer, list(self.model.parameters()), self.settings.grad_clip)
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+        self.step += 1
+        return total, norm
+
+    def is_best(self, accuracy: float | None) -> bool:
+        """Whether a validation was better than every one before; remembers it. None: there was none."""
+        if accuracy is None or (self.best is not None and accuracy <= self.best):
+            return False
+        self.best = accuracy
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but what the model file holds."""
+        return {
+            "step": self.step,
+            "best": self.best,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.precision.state_dict(),
+            "num_averaged": int(self.ema.n_averaged) if self.ema is not None else 0,
+        }
+
+    def load(self, folder: Path) -> None:
+        """Takes up a checkpoint, weights and all."""
+        state = checkpoint.load_state(folder)
+        self.step, self.best = state["step"], state["best"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.precision.load_state_dict(state["precision"])
+        if self.ema is not None:
+            weights, _ = checkpoint.load_model(folder)
+            self.ema.module.load_state_dict(weights)
+            self.ema.n_averaged.fill_(state["num_averaged"])
+
+    def _distributed(self) -> nn.Module:
+        if self.world.size == 1:
+            return self.model
+        devices = [self.world.device] if self.world.device.type == "cuda" else None
+        return DistributedDataParallel(self.model, device_ids=devices, gradient_as_bucket_view=True)
+
+    def _synchronised(self, is_last: bool) -> contextlib.AbstractContextManager:
+        """Gradients cross the workers once a step, with the last part of the batch."""
+        if is_last or self.world.size == 1:
+            return contextlib.nullcontext()
+        return self.parallel.no_sync()

@@ -1,0 +1,212 @@
+"""The training loop: one for every launcher, read from top to bottom."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from volo import checkpoint
+from volo.config import Settings
+from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batches
+from volo.errors import InputError, Stopped
+from volo.model.build import build_model
+from volo.training.learner import Learner
+from volo.training.meter import Meter
+from volo.training.metrics import evaluate
+from volo.training.optim import learning_rate
+from volo.training.run import find_start, open_data
+from volo.training.tracking import Tracker
+from volo.training.world import World
+
+EVAL_BATCH = 256
+Record = dict[str, Any]
+
+
+def train(
+    settings: Settings,
+    world: World,
+    *,
+    show: Callable[[Record], None] | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    wants_stop: Callable[[], int] = lambda: 0,
+) -> None:
+    """Trains to the end of the schedule, or to `max_steps`, from the run's newest checkpoint.
+
+    The run folder must have been opened (volo/training/run.py); every worker calls this with equal settings.
+
+    Args:
+        settings: Checked; resolved here.
+        world: Who trains.
+        show: Gets each record as it is written, on rank 0 only.
+        on_epoch: Gets the metrics of each epoch, on every worker.
+        wants_stop: A signal's number once training shall end, else 0; asked after every step.
+
+    Raises:
+        InputError: data or a checkpoint that do not fit the settings.
+        TrainingError: a loss that is not finite, or a checkpoint that cannot be written.
+        Stopped: `wants_stop` said so on some worker; a checkpoint has been saved.
+    """
+    session = Session(settings.resolved(), world, show)
+    run, learner, meter = session.settings.run, session.learner, session.meter
+
+    while learner.step < session.stop_at:
+        epoch, step_in_epoch = divmod(learner.step, session.steps_per_epoch)
+        batch = session.batches.batch(epoch, step_in_epoch)
+        if learner.step == 0:
+            session.show_inputs(batch.images)
+
+        torch.manual_seed(step_seed(run.seed, learner.step, world.rank))
+        loss_sum, grad_norm = learner.update(batch, lr := session.learning_rate())
+        meter.add(learner.step, loss_sum, stop_signal := wants_stop())
+
+        is_last = learner.step == session.stop_at
+        is_epoch_end = learner.step % session.steps_per_epoch == 0
+        if learner.step % run.log_every == 0 or is_last:
+            session.record("step", lr=lr, grad_norm=float(grad_norm), **meter.interval())
+        if is_epoch_end:
+            metrics = {**meter.epoch(), **session.validate()}
+            session.save(is_best=learner.is_best(metrics.get("val/acc1")))
+            session.record("epoch", epoch=epoch + 1, lr=lr, **metrics)
+            if on_epoch:
+                on_epoch({"epoch": epoch + 1, "step": learner.step, **metrics})
+            meter.begin_epoch()
+        elif is_last or meter.must_stop or session.is_checkpoint_due():
+            session.save()
+            meter.resume_clock()
+        if meter.must_stop:
+            session.close()
+            raise Stopped(stop_signal or signal.SIGTERM)
+    session.close()
+
+
+class Session:
+    """What the loop works on: data, learner, records, checkpoints. Begins where the run's newest checkpoint ends."""
+
+    def __init__(self, settings: Settings, world: World, show: Callable[[Record], None] | None):
+        self.settings, self.world = settings, world
+        optim, run = settings.optim, settings.run
+        self.data, self.split = open_data(settings)
+        self.pixels = Pixels(self.data.images, settings.data.mean, settings.data.std, world.device)
+        self.batches = TrainingBatches(
+            self.data,
+            self.split.train,
+            self.pixels,
+            settings.augment,
+            batch_size=optim.batch_size,
+            seed=run.seed,
+            rank=world.rank,
+            world_size=world.size,
+        )
+        self.steps_per_epoch = self.batches.steps_per_epoch
+        self.total_steps = optim.epochs * self.steps_per_epoch
+        self.stop_at = min(self.total_steps, optim.max_steps or self.total_steps)
+        self.warmup_steps = round(optim.warmup_epochs * self.steps_per_epoch)
+
+        torch.manual_seed(run.seed)
+        model = build_model(
+            settings.model, num_classes=len(self.data.class_names), image_size=settings.data.image_size
+        )
+        self.learner = Learner(model, optim, world)
+        self._resume()
+        self.meter = Meter(world, optim.batch_size)
+        self.tracker = Tracker(settings.run_dir, self.learner.step, show) if world.is_main else None
+        if self.tracker:
+            self.tracker.hyperparameters(settings, ["val/loss", "val/acc1"])
+        self.record("note", text=self._opening(), stop_at=self.stop_at)
+
+    def learning_rate(self) -> float:
+        """Of the update to come."""
+        optim = self.settings.optim
+        return learning_rate(self.learner.step, self.total_steps, self.warmup_steps, optim.lr, optim.min_lr)
+
+    def validate(self) -> dict[str, float]:
+        """Metrics on the held-out images, over all workers; empty where none are held out."""
+        if not len(self.split.val):
+            return {}
+        batches = evaluation_batches(
+            self.data,
+            self.split.val,
+            self.pixels,
+            batch_size=EVAL_BATCH,
+            rank=self.world.rank,
+            world_size=self.world.size,
+        )
+        return evaluate(self.learner.final_model, batches, self.learner.precision, self.world)
+
+    def is_checkpoint_due(self) -> bool:
+        every = self.settings.run.checkpoint_every
+        return every is not None and self.learner.step % every == 0
+
+    def save(self, is_best: bool = False) -> None:
+        """Commits a checkpoint (rank 0), never one with a loss that is not finite."""
+        self.meter.flush()
+        if not self.world.is_main:
+            return
+        run_dir, learner = self.settings.run_dir, self.learner
+        folder = checkpoint.save(
+            run_dir, learner.final_model.state_dict(), self._description(), learner.state_dict(), self.total_steps
+        )
+        if is_best:
+            checkpoint.point(run_dir, "best", folder)
+        checkpoint.prune(run_dir, self.settings.run.keep_checkpoints)
+
+    def record(self, kind: str, **values: Any) -> None:
+        if self.tracker:
+            self.tracker.record(kind, self.learner.step, **values)
+
+    def show_inputs(self, images: torch.Tensor) -> None:
+        if self.tracker:
+            self.tracker.image_grid(images, self.settings.data.mean, self.settings.data.std)
+
+    def close(self) -> None:
+        self.meter.flush()
+        if self.tracker:
+            self.tracker.close()
+
+    def _resume(self) -> None:
+        start = self.world.from_main(find_start(self.settings) if self.world.is_main else None)
+        if start.checkpoint is None:
+            return
+        _, description = checkpoint.load_model(start.checkpoint)
+        self._check_same_data(start.checkpoint, description)
+        self.learner.load(start.checkpoint)
+
+    def _check_same_data(self, folder: Path, before: checkpoint.Description) -> None:
+        if before.class_names != self.data.class_names:
+            raise InputError(
+                f"the data must have the checkpoint's classes, got {_shortly(self.data.class_names)} where {folder} "
+                f"has {_shortly(before.class_names)}; name the data it was trained on with --data-dir"
+            )
+        if before.split_hash != self.split.digest():
+            raise InputError(
+                f"the data must be split as the checkpoint's were, got {len(self.split.train)} images to train on with "
+                f"another hash than in {folder}; images were added or removed: restore them, or use --fresh"
+            )
+
+    def _description(self) -> checkpoint.Description:
+        epoch = self.learner.step // self.steps_per_epoch
+        return checkpoint.Description(
+            self.settings, self.data.class_names, self.split.digest(), self.learner.step, epoch
+        )
+
+    def _opening(self) -> str:
+        step, world = self.learner.step, self.world
+        parameters = sum(p.numel() for p in self.learner.model.parameters())
+        start = f"resuming at step {step:,}" if step else "starting"
+        return (
+            f"{start} of {self.stop_at:,}: {parameters / 1e6:.2f} M parameters, {len(self.split.train):,} images to "
+            f"train on, {len(self.split.val):,} to validate, {len(self.data.class_names)} classes; {world.size} "
+            f"worker{'s' * (world.size > 1)} on {world.device.type}, {torch.get_num_threads()} threads each"
+        )
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Of what is random inside the model (dropout, stochastic depth) in one step on one worker."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
+
+
+def _shortly(names: tuple[str, ...]) -> str:
+    return f"{len(names)} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"

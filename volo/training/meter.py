@@ -1,0 +1,80 @@
+"""What the last steps did: mean loss, rate, and whether training may go on."""
+
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from volo.errors import TrainingError
+from volo.training.world import World
+
+
+class Meter:
+    """Sums over steps and workers. One small collective a step, read one step late so that a GPU need not wait."""
+
+    def __init__(self, world: World, batch_size: int):
+        self.world = world
+        self.batch_size = batch_size
+        self.must_stop = False
+        self._pending: Tensor | None = None
+        self._step = 0
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        self._epoch_loss, self._epoch_steps, self._epoch_s = 0.0, 0, 0.0
+        self._reset_interval()
+
+    def add(self, step: int, loss_sum: Tensor, stop_signal: int) -> None:
+        """Counts the update that made `step`. A `stop_signal` on any worker sets `must_stop` on all, a step later.
+
+        Raises:
+            TrainingError: the loss of an earlier step is not finite.
+        """
+        self.flush()
+        values = torch.stack([loss_sum.double(), loss_sum.new_tensor(float(stop_signal)).double()])
+        self._pending = self.world.sum(values)
+        self._step = step
+
+    def flush(self) -> None:
+        """Reads what is pending."""
+        if self._pending is None:
+            return
+        loss, stop = self._pending.tolist()
+        self._pending = None
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss must stay finite, got {loss} at step {self._step}; the last checkpoint is from before. "
+                "Try a lower --lr, a longer --warmup-epochs, or --no-amp"
+            )
+        self.must_stop = self.must_stop or stop > 0
+        self._loss += loss / self.batch_size
+        self._steps += 1
+
+    def interval(self) -> dict[str, float]:
+        """Mean loss and rate since the last call."""
+        self.flush()
+        elapsed, steps, loss = time.monotonic() - self._started, self._steps, self._loss
+        self._epoch_loss += loss
+        self._epoch_steps += steps
+        self._epoch_s += elapsed
+        self._reset_interval()
+        return _means(loss, steps, elapsed, self.batch_size)
+
+    def epoch(self) -> dict[str, float]:
+        """Mean loss and rate of the epoch, validation and saving left out."""
+        self.interval()
+        return _means(self._epoch_loss, self._epoch_steps, self._epoch_s, self.batch_size)
+
+    def resume_clock(self) -> None:
+        """After a pause that is no training."""
+        self._started = time.monotonic()
+
+    def _reset_interval(self) -> None:
+        self._loss, self._steps = 0.0, 0
+        self._started = time.monotonic()
+
+
+def _means(loss: float, steps: int, elapsed: float, batch_size: int) -> dict[str, float]:
+    steps = max(1, steps)
+    return {"train/loss": loss / steps, "images_per_s": steps * batch_size / max(elapsed, 1e-9)}

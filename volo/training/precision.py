@@ -1,0 +1,60 @@
+"""Mixed precision: which type, the autocast, and the scaler that fp16 needs."""
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from volo.config import OptimSettings
+from volo.errors import TrainingError
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+MAX_SKIPPED = 20
+
+
+class Precision:
+    """float32, or autocast in bf16, or in fp16 with a gradient scaler.
+
+    Default: bf16 on a GPU, float32 on a CPU.
+    """
+
+    def __init__(self, settings: OptimSettings, device: torch.device):
+        self.device = device
+        self.enabled = device.type == "cuda" if settings.use_amp is None else settings.use_amp
+        self.dtype = DTYPES[settings.autocast_dtype or "bf16"]
+        uses_scaler = self.enabled and self.dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=uses_scaler)
+        self.num_skipped = 0
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.enabled)
+
+    def backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def step(self, optimizer: torch.optim.Optimizer, parameters: list[Tensor], grad_clip: float) -> Tensor:
+        """Unscales, clips to the norm `grad_clip` (0: not at all), updates. Returns the norm before clipping.
+
+        Raises:
+            TrainingError: the scaler has skipped MAX_SKIPPED updates in a row for non-finite gradients.
+        """
+        self.scaler.unscale_(optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, grad_clip or float("inf"))
+        before = self.scaler.get_scale()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        self.num_skipped = self.num_skipped + 1 if self.scaler.get_scale() < before else 0
+        if self.num_skipped >= MAX_SKIPPED:
+            raise TrainingError(
+                f"gradients must be finite, got {MAX_SKIPPED} updates in a row that were not; "
+                "use --autocast-dtype bf16 or a lower --lr"
+            )
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scaler": self.scaler.state_dict(), "num_skipped": self.num_skipped}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.scaler.load_state_dict(state["scaler"])
+        self.num_skipped = state["num_skipped"]

@@ -1,0 +1,71 @@
+"""`metrics.jsonl`: one record a line, the history of a run; and how a person sees it while it grows.
+
+Every record has `kind` and `step`. kind `step`: train/loss, lr, grad_norm, images_per_s of the last steps; `epoch`:
+those of the epoch, with val/loss, val/acc1 and val/acc5; `note`: a message at the start, with the step to stop at.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from volo.console import Progress
+
+FILE = "metrics.jsonl"
+
+
+def read_records(run_dir: Path) -> list[dict[str, Any]]:
+    """The records of a run, oldest first; a line cut short by a crash is left out."""
+    try:
+        lines = (run_dir / FILE).read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [record for line in lines if (record := _parsed(line)) is not None]
+
+
+def rewind_records(run_dir: Path, step: int) -> None:
+    """Drops what was recorded after `step`, which will be run again."""
+    kept = [record for record in read_records(run_dir) if record["step"] <= step]
+    partial = run_dir / f".{FILE}-{os.getpid()}"
+    partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    partial.replace(run_dir / FILE)
+
+
+class Display:
+    """Shows records as they come: a bar that the steps move, a line for each epoch and note."""
+
+    def __init__(self, images_per_step: int):
+        self.progress = Progress("training", None, "images")
+        self.images_per_step = images_per_step
+
+    def __enter__(self) -> "Display":
+        self.progress.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.progress.__exit__(*error)
+
+    def show(self, record: dict[str, Any]) -> None:
+        if record["kind"] == "note":
+            self.progress.say(record["text"])
+            self.progress.begin(record["step"] * self.images_per_step, record["stop_at"] * self.images_per_step)
+        elif record["kind"] == "epoch":
+            self.progress.say(epoch_line(record))
+        else:
+            note = f"loss {record['train/loss']:.3f}"
+            self.progress.update(record["step"] * self.images_per_step, note)
+
+
+def epoch_line(record: dict[str, Any]) -> str:
+    parts = [f"epoch {record['epoch']:3d}", f"step {record['step']:6d}", f"loss {record['train/loss']:.4f}"]
+    if "val/acc1" in record:
+        parts += [f"val loss {record['val/loss']:.4f}", f"val top-1 {record['val/acc1']:.2%}"]
+        parts += [f"top-5 {record['val/acc5']:.2%}"]
+    return "  ".join([*parts, f"{record['images_per_s']:,.0f} images/s"])
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None

@@ -1,0 +1,153 @@
+"""The run folder before training starts: new, to be resumed, finished, or not to be touched."""
+
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from volo import checkpoint
+from volo.config import FREE_ON_RESUME, Settings, build_settings, differences, read_yaml
+from volo.data.cache import Images
+from volo.data.datasets import open_split
+from volo.data.pipeline import check_batch_size
+from volo.data.splits import Split, split_train
+from volo.errors import InputError
+
+RECORDED_VERSIONS = ("volo", "torch", "torchvision", "ray", "numpy")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins. `total_steps` is 0 where nothing has been trained yet."""
+
+    checkpoint: Path | None
+    step: int
+    total_steps: int
+
+    def is_finished(self, settings: Settings) -> bool:
+        limit = settings.optim.max_steps or self.total_steps
+        return self.total_steps > 0 and self.step >= min(self.total_steps, limit)
+
+
+def open_run(settings: Settings) -> tuple[Start, FileLock]:
+    """Makes the run folder ready and takes its lock, which is held until the process ends or releases it.
+
+    With `fresh` a run of this name is renamed first; else it is gone on with, which settings that could change its
+    result must not differ for.
+
+    Raises:
+        InputError: such differences (all are listed), a folder that is no run, or a run that is being trained now.
+    """
+    run_dir = settings.run_dir
+    if settings.run.fresh:
+        _set_aside(run_dir)
+    elif run_dir.exists() and not (run_dir / "config.yaml").exists() and any(run_dir.iterdir()):
+        raise InputError(f"{run_dir} must be a run folder or not exist, got other files; choose another --run-name")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run_dir / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{run_dir} is being trained by another process; wait for it or use --run-name") from None
+    except OSError as error:
+        raise InputError(
+            f"the run folder must be writable, got {run_dir} ({error.strerror}); set --output-dir"
+        ) from None
+    try:
+        start = find_start(settings)
+        _check_same(settings, run_dir, start)
+    except InputError:
+        lock.release()
+        raise
+    _write_once(run_dir / "config.yaml", settings.resolved().to_yaml())
+    _write_once(run_dir / "environment.json", json.dumps(_environment(), indent=1) + "\n")
+    return start, lock
+
+
+def find_start(settings: Settings) -> Start:
+    """The run's newest checkpoint that holds, else the one of `resume_path`, else the beginning."""
+    run_dir = settings.run_dir
+    found = checkpoint.newest(run_dir)
+    if path := settings.run.resume_path:
+        asked = checkpoint.find(path, prefer="last")
+        if found and found != asked and asked.is_relative_to(run_dir):
+            raise InputError(
+                f"resume_path must not name an older checkpoint of the run itself, got {asked} where {found.name} is "
+                "newer; choose another --run-name to branch off"
+            )
+        found = found or asked
+    if found is None:
+        return Start(None, 0, 0)
+    manifest = checkpoint.verify(found)
+    return Start(found, manifest.step, manifest.total_steps)
+
+
+def open_data(settings: Settings) -> tuple[Images, Split]:
+    """The training images, decoded, and which of them are held out. Raises InputError for what is wrong with them."""
+    data = open_split(settings.data, "train")
+    split = split_train(
+        data.labels, settings.data.val_fraction, settings.data.split_seed, settings.data.train_images
+    )
+    check_batch_size(settings.optim.batch_size, len(split.train), world_size=max(1, settings.run.num_workers or 1))
+    return data, split
+
+
+def _check_same(settings: Settings, run_dir: Path, start: Start) -> None:
+    if start.checkpoint is not None:
+        _, description = checkpoint.load_model(start.checkpoint)
+        before = description.settings
+    elif (run_dir / "config.yaml").exists():
+        before = build_settings(read_yaml(run_dir / "config.yaml"))
+    else:
+        return
+    changed = {name: pair for name, pair in differences(before, settings).items() if name not in FREE_ON_RESUME}
+    if changed:
+        listed = "\n".join(f"  {name}: {old!r} before, {new!r} now" for name, (old, new) in changed.items())
+        raise InputError(
+            f"a run must go on with the settings it began with, got other ones for {run_dir}:\n{listed}\n"
+            "give the old ones, or --fresh to rename the run and start anew, or another --run-name"
+        )
+
+
+def _set_aside(run_dir: Path) -> None:
+    """Renames a run to the first free of `<name>.1`, `<name>.2` ..."""
+    if not run_dir.exists():
+        return
+    number = 1
+    while (target := run_dir.with_name(f"{run_dir.name}.{number}")).exists():
+        number += 1
+    run_dir.rename(target)
+    print(f"renamed the run before to {target}")
+
+
+def _write_once(path: Path, text: str) -> None:
+    if not path.exists():
+        partial = path.with_name(f".{path.name}-{os.getpid()}")
+        partial.write_text(text)
+        partial.rename(path)
+
+
+def _environment() -> dict:
+    return {
+        "command": " ".join(sys.argv),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cpus": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        **{name: metadata.version(name) for name in RECORDED_VERSIONS if _is_installed(name)},
+    }
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
