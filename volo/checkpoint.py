@@ -73,12 +73,26 @@ class Description:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`total_steps` is the length of the whole schedule; `files` holds each file's size and sha256."""
+    """`total_steps` is the length of the whole schedule; `files` holds each file's size and sha256.
+
+    As text it ends with a sha256 of its own, so that a flipped byte is seen here as well.
+    """
 
     schema_version: int
     step: int
     total_steps: int
     files: dict[str, dict[str, Any]]
+
+    def to_text(self) -> str:
+        body = json.dumps(asdict(self), indent=1)
+        return f"{body}\n{hashlib.sha256(body.encode()).hexdigest()}\n"
+
+    @classmethod
+    def from_text(cls, text: str) -> "Manifest":
+        body, _, digest = text.rstrip("\n").rpartition("\n")
+        if hashlib.sha256(body.encode()).hexdigest() != digest:
+            raise ValueError("its last line is not the sha256 of the others")
+        return cls(**json.loads(body))
 
 
 def save(
@@ -150,7 +164,7 @@ def verify(folder: Path) -> Manifest:
     """The manifest of a checkpoint whose every file has the size and sha256 it names. Raises DamagedCheckpoint."""
     path = folder / MANIFEST
     try:
-        manifest = Manifest(**json.loads(path.read_text()))
+        manifest = Manifest.from_text(path.read_text())
         for name, expected in manifest.files.items():
             found = _fingerprint((folder / name).read_bytes())
             if found != expected:
@@ -160,7 +174,7 @@ def verify(folder: Path) -> Manifest:
     except (ValueError, TypeError, AttributeError) as error:
         if isinstance(error, DamagedCheckpoint):
             raise
-        raise DamagedCheckpoint(f"{path} is no manifest of this project ({error})") from None
+        raise DamagedCheckpoint(f"{path} must be a whole manifest of this project ({error})") from None
     if manifest.schema_version > SCHEMA_VERSION:
         raise InputError(
             f"{path} has schema_version {manifest.schema_version}, this version reads up to {SCHEMA_VERSION}; "
@@ -234,7 +248,7 @@ def _commit(folder: Path, files: dict[str, bytes], step: int, total_steps: int) 
             _write(partial / name, content)
         fingerprints = {name: _fingerprint(content) for name, content in files.items()}
         manifest = Manifest(SCHEMA_VERSION, step, total_steps, fingerprints)
-        _write(partial / MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
+        _write(partial / MANIFEST, manifest.to_text().encode())
         _sync(partial)
         if folder.exists():  # a damaged one, or training went back to an earlier checkpoint
             shutil.rmtree(folder)

@@ -1,7 +1,10 @@
 """The analyses over the workers of a Ray cluster."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from volo.analysis.job import analyse
 from volo.cluster.connect import connected
@@ -13,14 +16,14 @@ from volo.config import RunSettings
 def analyse_on_ray(
     path: Path, analyses: Sequence[str], output_dir: Path, *, split: str, data_dir: str | None, run: RunSettings
 ) -> Path:
-    """As `analyse`; the workers compute, the driver draws. Returns the report."""
-    with connected(run.address):
-        workers = plan_workers(run)
-        return analyse(
-            path,
-            analyses,
-            output_dir,
-            split=split,
-            data_dir=data_dir,
-            compute_logits=lambda name: logits_on_ray(path, name, data_dir, workers),
-        )
+    """As `analyse`; the workers compute, the driver draws. Returns the report.
+
+    Ray is started by the first thing to compute, when checkpoint and data have been found good.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def logits(name: str) -> np.ndarray:
+            stack.enter_context(connected(run.address))
+            return logits_on_ray(path, name, data_dir, plan_workers(run))
+
+        return analyse(path, analyses, output_dir, split=split, data_dir=data_dir, compute_logits=logits)

@@ -44,14 +44,15 @@ def outlook_aggregate(
             f"logits must be (B, h, w, heads, K*K, K*K) = ({B}, {h}, {w}, heads, {taps}, {taps}) with heads dividing "
             f"C={C}, got {tuple(logits.shape)}"
         )
-    return FORMULATIONS[choose(op, H * W, stride)](values, logits, kernel_size, stride, padding)
+    return FORMULATIONS[choose(op, values, stride)](values, logits, kernel_size, stride, padding)
 
 
-def choose(op: str, num_pixels: int, stride: int) -> str:
+def choose(op: str, values: Tensor, stride: int) -> str:
     """The formulation to use: `op` where it names one, else VOLO_OUTLOOK_OP, else by map size and stride."""
     if op == "auto":
         op = os.environ.get("VOLO_OUTLOOK_OP", "auto")
     if op == "auto":
+        num_pixels = values.shape[1] * values.shape[2]
         return "dense" if stride == 1 and num_pixels <= DENSE_MAX_PIXELS else "reference"
     if op not in FORMULATIONS:
         raise ValueError(f"outlook_op must be one of auto, {', '.join(FORMULATIONS)}, got {op!r}")

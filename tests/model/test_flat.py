@@ -1,0 +1,126 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+import volo
+from volo.model.embedding import PatchEmbeddingConv, resize_position_embedding
+from volo.model.outlook import OutlookAttention, OutlookerBlock
+from volo.variants import VARIANTS
+
+LIMITS = {"nano": (0, 0.7e6), "tiny": (2e6, 3e6), "small": (8e6, 10e6)}
+
+
+def num_parameters(model) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_sizes_are_what_their_names_promise(name):
+    low, high = LIMITS[name]
+    assert low <= num_parameters(volo.create_model(name)) <= high
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_makes_finite_logits_and_gradients(name):
+    torch.manual_seed(0)
+    model = volo.create_model(name, num_classes=7)
+    logits = model(torch.randn(2, 3, 32, 32))
+    assert logits.shape == (2, 7)
+    logits.square().sum().backward()
+    gradients = [p.grad for p in model.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 7), (32, 32), (33, 47), (64, 16)])
+def test_any_image_of_a_patch_or_more_works_whatever_size_was_trained(size):
+    model = volo.create_model("nano", num_classes=3, img_size=32).eval()
+    assert model(torch.randn(1, 3, *size)).isfinite().all()
+
+
+def test_an_image_smaller_than_a_patch_is_refused():
+    with pytest.raises(ValueError, match="images must be at least one patch, got 3x40"):
+        volo.create_model("nano")(torch.randn(1, 3, 3, 40))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rule"),
+    [
+        (dict(embed_dim=100, num_heads=3), "embed_dim must be divisible by num_heads, got embed_dim=100, num_heads=3"),
+        (dict(kernel_size=4), "kernel_size must be odd"),
+        (dict(outlook_stride=5), "outlook_stride must not exceed kernel_size"),
+        (dict(patch_size=3), "patch_size must be divisible by 2 for every stem convolution"),
+        (dict(width=3), "model.width is no setting"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused_with_rule_and_values(overrides, rule):
+    with pytest.raises(ValueError, match=rule):
+        volo.create_model("nano", **overrides)
+
+
+def test_padding_below_and_right_does_not_move_the_patches():
+    embed = PatchEmbeddingConv(4, 8)
+    image = torch.randn(1, 3, 10, 9)
+    assert embed(image).shape == (1, 3, 3, 8)
+    assert torch.allclose(embed(image)[:, :2, :2], embed(image[..., :8, :8]), atol=1e-6)
+    with pytest.raises(ValueError, match="image sizes must be divisible by patch_size where pad is off"):
+        PatchEmbeddingConv(4, 8, pad=False)(image)
+
+
+def test_the_plain_embedding_is_a_linear_map_of_each_patch():
+    embed = PatchEmbeddingConv(4, 8)
+    image = torch.randn(1, 3, 8, 8)
+    patch = image[0, :, 4:8, 0:4].flatten()
+    expected = embed.proj.weight.flatten(1) @ patch + embed.proj.bias
+    assert torch.allclose(embed(image)[0, 1, 0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_outlook_attention_equals_the_published_code(stride):
+    torch.manual_seed(0)
+    module = OutlookAttention(12, 3, stride=stride, op="reference").double()
+    x = torch.randn(2, 7, 6, 12, dtype=torch.float64)
+    assert torch.allclose(module(x), published(module, x), atol=1e-12)
+
+
+def published(module, x):
+    """Section 3.1 of arXiv 2106.13112 step by step, by unfold and fold."""
+    B, H, W, C = x.shape
+    K, S, heads = module.kernel_size, module.stride, module.num_heads
+    h, w = -(-H // S), -(-W // S)
+    v = F.unfold(module.v(x).permute(0, 3, 1, 2), K, padding=module.padding, stride=S)
+    v = v.reshape(B, heads, C // heads, K * K, h * w).permute(0, 1, 4, 3, 2)
+    pooled = F.avg_pool2d(x.permute(0, 3, 1, 2), S, S, ceil_mode=True).permute(0, 2, 3, 1)
+    attention = module.attn(pooled).reshape(B, h * w, heads, K * K, K * K).permute(0, 2, 1, 3, 4)
+    attention = (attention * (C // heads) ** -0.5).softmax(-1)
+    mixed = (attention @ v).permute(0, 1, 4, 3, 2).reshape(B, C * K * K, h * w)
+    return module.proj(F.fold(mixed, (H, W), K, padding=module.padding, stride=S).permute(0, 2, 3, 1))
+
+
+def test_stochastic_depth_reaches_the_outlookers():
+    block = OutlookerBlock(8, 2, drop_path_rate=0.99).train()
+    torch.manual_seed(0)
+    x = torch.randn(4, 5, 5, 8)
+    assert torch.equal(block(x), x)
+    assert not torch.equal(block.eval()(x), x)
+
+
+def test_a_position_embedding_keeps_its_values_at_its_own_size_and_its_ends_at_others():
+    weight = torch.linspace(0, 1, 8)[None, None, :, None].expand(1, 8, 8, 3)
+    assert resize_position_embedding(weight, 8, 8) is weight
+    larger = resize_position_embedding(weight, 8, 16)[0, 0, :, 0]
+    assert (larger.diff() > -0.02).all()
+    assert abs(larger[0]) < 0.05
+    assert abs(larger[-1] - 1) < 0.05
+
+
+def test_a_handful_of_images_can_be_learned_by_heart():
+    torch.manual_seed(0)
+    model = volo.create_model("quickstart", num_classes=4)
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8) % 4
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(40):
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.05

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from volo.model.outlook_ops import choose, outlook_aggregate
+
+
+@st.composite
+def problems(draw):
+    """Values and logits in float64, K and stride: odd sizes, maps smaller than a window, odd head sizes."""
+    kernel_size, heads = draw(st.sampled_from([1, 3, 5])), draw(st.integers(1, 3))
+    stride = draw(st.integers(1, min(3, kernel_size)))
+    B, H, W, d = (draw(st.integers(1, top)) for top in (3, 9, 9, 5))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
+    h, w = -(-H // stride), -(-W // stride)
+    values = torch.randn(B, H, W, heads * d, dtype=torch.float64, generator=generator)
+    logits = torch.randn(B, h, w, heads, kernel_size**2, kernel_size**2, dtype=torch.float64, generator=generator)
+    return values, logits, kernel_size, stride
+
+
+def output_and_gradients(values, logits, kernel_size, stride, op):
+    values, logits = values.clone().requires_grad_(), logits.clone().requires_grad_()
+    out = outlook_aggregate(values, logits, kernel_size, stride, op=op)
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).reshape(out.shape)
+    return out, *torch.autograd.grad((out * weights).sum(), (values, logits))
+
+
+def by_definition(values, logits, kernel_size, stride):
+    """OUTLOOK attention as it is defined: a loop over windows, rows and columns."""
+    B, H, W, C = values.shape
+    heads, padding = logits.shape[3], kernel_size // 2
+    out = torch.zeros_like(values).reshape(B, H, W, heads, C // heads)
+    per_head = values.reshape(B, H, W, heads, C // heads)
+    weights = logits.softmax(-1)
+    for top in range(logits.shape[1]):
+        for left in range(logits.shape[2]):
+            places = [
+                (top * stride + i - padding, left * stride + j - padding)
+                for i in range(kernel_size) for j in range(kernel_size)
+            ]  # fmt: skip
+            for p, (y, x) in enumerate(places):
+                for q, (v, u) in enumerate(places):
+                    if 0 <= y < H and 0 <= x < W and 0 <= v < H and 0 <= u < W:
+                        out[:, y, x] += weights[:, top, left, :, p, q, None] * per_head[:, v, u]
+    return out.reshape(B, H, W, C)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_the_reference_is_the_definition(stride):
+    torch.manual_seed(0)
+    values = torch.randn(2, 5, 4, 6, dtype=torch.float64)
+    logits = torch.randn(2, -(-5 // stride), -(-4 // stride), 2, 9, 9, dtype=torch.float64)
+    expected = by_definition(values, logits, 3, stride)
+    assert torch.allclose(outlook_aggregate(values, logits, 3, stride, op="reference"), expected, atol=1e-12)
+
+
+@given(problems())
+def test_dense_equals_the_reference_with_all_gradients(problem):
+    for found, expected in zip(
+        output_and_gradients(*problem, op="dense"), output_and_gradients(*problem, op="reference"), strict=True
+    ):
+        assert torch.allclose(found, expected, rtol=0, atol=1e-10)
+
+
+def test_equal_logits_average_what_lies_in_the_window():
+    out = outlook_aggregate(torch.ones(1, 5, 5, 2), torch.zeros(1, 5, 5, 1, 9, 9), 3)
+    assert torch.allclose(out[:, 2, 2], torch.full((1, 2), 9.0))
+
+
+def test_logits_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"logits must be .* got \(1, 4, 4, 1, 9, 9\)"):
+        outlook_aggregate(torch.ones(1, 5, 5, 2), torch.zeros(1, 4, 4, 1, 9, 9), 3)
+
+
+def test_a_formulation_is_chosen_by_argument_then_environment(monkeypatch):
+    monkeypatch.setenv("VOLO_OUTLOOK_OP", "reference")
+    values = torch.ones(1, 4, 4, 2)
+    assert choose("auto", values, 1) == "reference"
+    assert choose("dense", values, 1) == "dense"
+    with pytest.raises(ValueError, match="outlook_op must be one of"):
+        choose("quick", values, 1)
