@@ -75,7 +75,7 @@ class Description:
 class Manifest:
     """`total_steps` is the length of the whole schedule; `files` holds each file's size and sha256.
 
-    As text it ends with a sha256 of its own, so that a flipped byte is seen here as well.
+    As text it holds a sha256 of its own content too, so that a flipped byte is seen here as well.
     """
 
     schema_version: int
@@ -84,15 +84,19 @@ class Manifest:
     files: dict[str, dict[str, Any]]
 
     def to_text(self) -> str:
-        body = json.dumps(asdict(self), indent=1)
-        return f"{body}\n{hashlib.sha256(body.encode()).hexdigest()}\n"
+        return json.dumps({**asdict(self), "sha256": self._digest()}, indent=1) + "\n"
 
     @classmethod
     def from_text(cls, text: str) -> "Manifest":
-        body, _, digest = text.rstrip("\n").rpartition("\n")
-        if hashlib.sha256(body.encode()).hexdigest() != digest:
-            raise ValueError("its last line is not the sha256 of the others")
-        return cls(**json.loads(body))
+        values = json.loads(text)
+        digest = values.pop("sha256")
+        manifest = cls(**values)
+        if manifest._digest() != digest:
+            raise ValueError("its sha256 is another than it says")
+        return manifest
+
+    def _digest(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 def save(
@@ -171,7 +175,7 @@ def verify(folder: Path) -> Manifest:
                 raise DamagedCheckpoint(f"{folder / name} must match its manifest, got {found} for {expected}")
     except OSError as error:
         raise DamagedCheckpoint(f"{error.filename} cannot be read ({error.strerror})") from None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         if isinstance(error, DamagedCheckpoint):
             raise
         raise DamagedCheckpoint(f"{path} must be a whole manifest of this project ({error})") from None

@@ -1,6 +1,6 @@
 """Does 80 % confidence mean 80 % right? Errors of calibration, temperature scaling, reliability diagrams.
 
-Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599: eq. 2, 3, 5 (bins, ECE, MCE), eq. 9 (temperature).
+Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599: section 2 (ECE, MCE), section 4.2 (temperature).
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from volo.analysis.evaluate import Predictions
-from volo.analysis.figures import BLUE, INK, MUTED, ORANGE, new_figure, percent, percent_axis, save, shorten, style
+from volo.analysis.figures import BLUE, INK, ORANGE, new_figure, percent, percent_axis, save, shorten, style
 
 NUM_BINS = 15
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
@@ -84,14 +84,14 @@ def fit_temperature(val_predictions: Predictions) -> float:
     low, high, inverse = 1 / HIGHEST_TEMPERATURE, 1 / LOWEST_TEMPERATURE, 1.0
     for _ in range(60):
         slope, curvature = _loss_derivatives(logits, inverse)
-        if slope == 0 or high / low < 1 + 1e-7:
-            break
         low, high = (low, inverse) if slope > 0 else (inverse, high)
-        newton = inverse - slope / curvature if curvature > 0 else high
-        inverse = newton if low < newton < high else float(np.sqrt(low * high))
-        if abs(newton - inverse) == 0 and abs(slope) < 1e-10:
+        newton = inverse - slope / curvature if curvature > 0 else inverse if slope == 0 else np.nan
+        following = newton if low <= newton <= high else float(np.sqrt(low * high))
+        if abs(following - inverse) <= 1e-7 * inverse:
             break
-    return _no_worse_than_one(val_predictions, 1 / inverse)
+        inverse = following
+    better = scaled(val_predictions, 1 / inverse).losses.mean() < val_predictions.losses.mean()
+    return float(1 / inverse) if better else 1.0
 
 
 def scaled(predictions: Predictions, temperature: float) -> Predictions:
@@ -103,3 +103,120 @@ def scaled(predictions: Predictions, temperature: float) -> Predictions:
     if not (np.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature must be finite and greater than 0, got {temperature}; 1 changes nothing")
     return replace(predictions, logits=predictions.logits / np.float32(temperature))
+
+
+def save_calibration(
+    predictions: Predictions, val_predictions: Predictions | None, output_dir: Path, num_bins: int = NUM_BINS
+) -> dict[str, Any]:
+    """Writes what calibration is like as trained, and after a temperature fitted on the validation split.
+
+    calibration_stats.npz holds, with suffix `_before` and, where there is a validation split, `_after`:
+    confidence, accuracy, count (as in `Reliability`), nll, brier, ece, mce (as in `calibration_metrics`); besides
+    them edges, and temperature where it was fitted. reliability_before.png, reliability_after.png: the diagrams.
+    Without a validation split no temperature is fitted, and a file left by an earlier analysis is removed.
+
+    Returns:
+        before: the metrics. after: the metrics, or None. temperature: or None. notes: what a reader should know.
+
+    Raises:
+        ValueError: the two splits have different classes; fewer than one bin.
+    """
+    if val_predictions and val_predictions.class_names != predictions.class_names:
+        raise ValueError(
+            "predictions and val_predictions must have the same classes, "
+            f"got {predictions.num_classes} and {val_predictions.num_classes} of them; evaluate both on one data set"
+        )
+    before = _save_stage(predictions, output_dir, "before", 1.0, num_bins)
+    result = {"before": before[0], "after": None, "temperature": None, "notes": _notes(predictions, val_predictions)}
+    arrays = before[1]
+    if val_predictions:
+        temperature = fit_temperature(val_predictions)
+        after = _save_stage(scaled(predictions, temperature), output_dir, "after", temperature, num_bins)
+        arrays |= after[1] | {"temperature": np.float64(temperature)}
+        result |= {"after": after[0], "temperature": temperature}
+        result["notes"] += _bound_notes(temperature)
+    else:
+        (output_dir / "reliability_after.png").unlink(missing_ok=True)
+    np.savez(output_dir / "calibration_stats.npz", **arrays)
+    return result
+
+
+def _save_stage(
+    predictions: Predictions, output_dir: Path, stage: str, temperature: float, num_bins: int
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """The diagram of one stage on disk; its metrics, and its arrays named for the archive."""
+    bins, metrics = reliability(predictions, num_bins), calibration_metrics(predictions, num_bins)
+    how = "as trained" if stage == "before" else f"with temperature {temperature:.2f}"
+    title = f"Reliability on {shorten(predictions.split, 20)}, {how}\nECE {percent(metrics['ece'], 2)}"
+    _save_diagram(bins, predictions, title, output_dir / f"reliability_{stage}.png")
+    named = {"confidence": bins.confidence, "accuracy": bins.accuracy, "count": bins.count, **metrics}
+    return metrics, {"edges": bins.edges} | {f"{name}_{stage}": np.asarray(value) for name, value in named.items()}
+
+
+def _notes(predictions: Predictions, val_predictions: Predictions | None) -> list[str]:
+    if val_predictions is None:
+        return ["No temperature was fitted: there is no validation split to fit it on."]
+    if val_predictions.split == predictions.split:
+        return [
+            f"The temperature was fitted on the images it is judged by ({predictions.split}); "
+            "the error of calibration after it is too small."
+        ]
+    return []
+
+
+def _bound_notes(temperature: float) -> list[str]:
+    if not np.isclose(temperature, (LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE), rtol=1e-3).any():
+        return []
+    return [
+        f"The temperature stands at a bound of its range ({temperature:.2f}): the validation split cannot place it, "
+        "as where every image of it is predicted right."
+    ]
+
+
+@style()
+def _save_diagram(bins: Reliability, predictions: Predictions, title: str, path: Path) -> None:
+    figure = new_figure(5.6, 6.6)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+    _draw_gaps(upper, bins)
+    upper.set_title(title)
+    _draw_counts(lower, bins, predictions)
+    save(figure, path)
+
+
+def _draw_gaps(axes: Axes, bins: Reliability) -> None:
+    """Bars of accuracy; what is missing to the bin's confidence, or too much of it, hatched."""
+    width, filled = np.diff(bins.edges), bins.count > 0
+    centre = bins.edges[:-1] + width / 2
+    axes.bar(centre, np.nan_to_num(bins.accuracy), width * 0.92, color=BLUE, label="accuracy")
+    lower, upper = (f(bins.accuracy, bins.confidence)[filled] for f in (np.fmin, np.fmax))
+    look = dict(facecolor=ORANGE + "40", edgecolor=ORANGE, hatch="////", linewidth=0.8)
+    axes.bar(centre[filled], upper - lower, width[filled] * 0.92, lower, label="gap to confidence", **look)
+    axes.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=(0, (4, 3)), label="perfect")
+    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    axes.grid(axis="y")
+    axes.legend(loc="upper left")
+    percent_axis(axes.yaxis)
+
+
+def _draw_counts(axes: Axes, bins: Reliability, predictions: Predictions) -> None:
+    width = np.diff(bins.edges)
+    axes.bar(bins.edges[:-1] + width / 2, bins.count / predictions.num_samples, width * 0.92, color="#b9c6d1")
+    for value, name, look in (
+        (predictions.correct.mean(), "accuracy", dict(color=BLUE)),
+        (predictions.confidence.mean(), "mean confidence", dict(color=ORANGE, linestyle="--")),
+    ):
+        axes.axvline(value, label=f"{name} {percent(float(value))}", **look)
+    axes.set(xlabel=f"confidence ({predictions.num_samples:,} images)", ylabel="share of images")
+    axes.legend(loc="upper left")
+    percent_axis(axes.xaxis)
+    percent_axis(axes.yaxis)
+
+
+def _loss_derivatives(logits: np.ndarray, inverse: float) -> tuple[float, float]:
+    """First and second derivative of the mean cross entropy by 1 / temperature; the true class's logits are 0."""
+    weights = logits * inverse
+    weights = np.exp(weights - weights.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    mean = np.einsum("nc,nc->n", weights, logits)
+    square = np.einsum("nc,nc,nc->n", weights, logits, logits)
+    return float(mean.mean()), float((square - mean**2).mean())

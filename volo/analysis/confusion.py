@@ -10,7 +10,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from volo.analysis.evaluate import Predictions
-from volo.analysis.figures import BLUE, MUTED, SEQUENTIAL, axes_at, new_figure, percent, save, shorten, style
+from volo.analysis.figures import BLUE, INK, MUTED, SEQUENTIAL, axes_at, new_figure, percent, save, shorten, style
 
 # Inches: the matrix is as large as its classes ask for, within these bounds.
 SMALLEST, LARGEST, CELL = 3.6, 14.0, 0.66
@@ -68,22 +68,25 @@ def save_confusion(predictions: Predictions, output_dir: Path) -> list[ConfusedP
 
 @style()
 def _save_picture(matrix: np.ndarray, pairs: list[ConfusedPair], predictions: Predictions, path: Path) -> None:
-    classes = len(matrix)
-    side = float(np.clip(CELL * classes, SMALLEST, LARGEST))
-    pitch = 72 * side / classes * _label_step(classes)  # points between two labels
-    fontsize = float(np.clip(0.76 * pitch, 5.0, 10.0))
+    side = float(np.clip(CELL * len(matrix), SMALLEST, LARGEST))
+    scale = max(1.0, side / 9)  # of the lettering: a large picture is seen from further away
     names = [shorten(name, 22) for name in predictions.class_names]
-    margin = 0.5 + max(len(name) for name in names) * fontsize * 0.62 / 72
-    figure = new_figure(margin + side + 1.2, 0.7 + side + margin + 0.9 + 0.27 * len(pairs), layout=None)
-    _draw_matrix(figure, axes_at(figure, margin, 0.7, side, side), matrix, side)
-    _label_axes(figure.axes[0], names, fontsize)
-    figure.axes[0].set_title(_title(predictions), fontsize=float(np.clip(side * 1.6, 11, 18)))
+    fontsize = _label_fontsize(len(matrix), side)
+    left = 0.6 + max(len(name) for name in names) * fontsize * 0.6 / 72
+    below = side + 0.8 + (left * 0.6 if len(matrix) <= NUMBERED_CLASSES else left)
+    row = 0.27 * scale
+    figure = new_figure(left + side + 1.2, below + 0.6 * scale + row * len(pairs), layout=None)
+    axes = axes_at(figure, left, 0.5, side, side)
+    _draw_matrix(figure, axes, matrix, side, scale)
+    _label_axes(axes, names, fontsize, scale)
+    axes.set_title(_title(predictions), fontsize=12 * scale)
     if pairs:
-        _draw_pairs(axes_at(figure, max(margin, 2.8), 0.7 + side + margin + 0.7, side, 0.27 * len(pairs)), pairs)
+        place = (max(left, 3.2 * scale), below + 0.4 * scale, side * 0.7, row * len(pairs))
+        _draw_pairs(axes_at(figure, *place), pairs, scale)
     save(figure, path)
 
 
-def _draw_matrix(figure: Figure, axes: Axes, matrix: np.ndarray, side: float) -> None:
+def _draw_matrix(figure: Figure, axes: Axes, matrix: np.ndarray, side: float, scale: float) -> None:
     """Rows as shares of their class; the square root in the colours lifts small shares out of the white."""
     shares = _row_shares(matrix)
     norm = PowerNorm(0.5, 0, 1)
@@ -91,21 +94,22 @@ def _draw_matrix(figure: Figure, axes: Axes, matrix: np.ndarray, side: float) ->
     if len(matrix) <= NUMBERED_CLASSES:
         _write_counts(axes, matrix, shares, 72 * side / len(matrix))
     _draw_grid(axes, len(matrix))
-    _draw_colour_bar(figure, axes, norm, side)
+    _draw_colour_bar(figure, axes, norm, scale)
 
 
 def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ndarray, pitch: float) -> None:
+    """The count in each cell `pitch` points wide, and its share where there is room; nothing for 0."""
     roomy = pitch > 40
-    for (row, column), count in np.ndenumerate(matrix):
-        if count == 0:
-            continue
-        colour = "white" if shares[row, column] > 0.3 else "#1f2933"
-        large = min(14, 0.27 * pitch)
-        offset = 0.13 if roomy else 0
-        common = dict(ha="center", va="center", color=colour)
-        axes.text(column, row - offset, f"{count:,}", fontsize=large, **common)
+    size = min(14.0, 0.27 * pitch)
+    for row, column in np.argwhere(matrix):
+        share = shares[row, column]
+        common = dict(textcoords="offset points", ha="center", color="white" if share > 0.3 else INK)
+        lift = (0, 0.1 * size if roomy else 0)
+        valign = "bottom" if roomy else "center"
+        axes.annotate(f"{matrix[row, column]:,}", (column, row), lift, va=valign, fontsize=size, **common)
         if roomy:
-            axes.text(column, row + 0.2, percent(shares[row, column], 0), fontsize=0.68 * large, alpha=0.8, **common)
+            text = percent(share, 0) if share >= 0.01 else "<1 %"
+            axes.annotate(text, (column, row), (0, -0.3 * size), va="top", fontsize=0.7 * size, alpha=0.8, **common)
 
 
 def _draw_grid(axes: Axes, classes: int) -> None:
@@ -119,18 +123,19 @@ def _draw_grid(axes: Axes, classes: int) -> None:
     axes.spines[:].set_visible(not few)
 
 
-def _draw_colour_bar(figure: Figure, axes: Axes, norm: PowerNorm, side: float) -> None:
+def _draw_colour_bar(figure: Figure, axes: Axes, norm: PowerNorm, scale: float) -> None:
     box = axes.get_position()
     width, height = figure.get_size_inches()
-    shown = min(side, 6.0) / height  # the bar need not be as tall as a hundred classes
-    place = figure.add_axes((box.x1 + 0.2 / width, box.y1 - shown, 0.16 / width, shown))
+    shown = min(box.height, 6.0 / height)  # the bar need not be as tall as a hundred classes
+    place = figure.add_axes((box.x1 + 0.2 / width, box.y1 - shown, 0.16 * scale / width, shown))
     bar = figure.colorbar(ScalarMappable(norm, SEQUENTIAL), cax=place, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
     bar.ax.yaxis.set_major_formatter(lambda value, _: percent(value, 0))
+    bar.ax.tick_params(labelsize=9 * scale)
     bar.outline.set_visible(False)
-    bar.set_label("share of the true class")
+    bar.set_label("share of the true class", fontsize=10 * scale)
 
 
-def _label_axes(axes: Axes, names: list[str], fontsize: float) -> None:
+def _label_axes(axes: Axes, names: list[str], fontsize: float, scale: float) -> None:
     step = _label_step(len(names))
     ticks = range(0, len(names), step)
     slanted = len(names) <= NUMBERED_CLASSES
@@ -138,24 +143,25 @@ def _label_axes(axes: Axes, names: list[str], fontsize: float) -> None:
     axes.set_xticks(ticks, names[::step], fontsize=fontsize, **turn)
     axes.set_yticks(ticks, names[::step], fontsize=fontsize)
     axes.tick_params(length=0 if slanted else 2, pad=3)
-    every = f" (every {step}th class named)" if step > 1 else ""
-    axes.set_xlabel("predicted class" + every, labelpad=8)
-    axes.set_ylabel("true class" + every, labelpad=8)
+    every = f" (one of {step} named)" if step > 1 else ""
+    axes.set_xlabel("predicted class" + every, labelpad=8, fontsize=10 * scale)
+    axes.set_ylabel("true class" + every, labelpad=8, fontsize=10 * scale)
 
 
-def _draw_pairs(axes: Axes, pairs: list[ConfusedPair]) -> None:
-    """One bar a pair: how much of the true class was taken for the other."""
-    rows = range(len(pairs))
-    axes.barh(rows, [pair.share for pair in pairs], color=BLUE, height=0.62)
+def _draw_pairs(axes: Axes, pairs: list[ConfusedPair], scale: float) -> None:
+    """One bar a pair: how many images of the true class were taken for the other."""
+    rows, counts = range(len(pairs)), [pair.count for pair in pairs]
+    axes.barh(rows, counts, color=BLUE, height=0.62)
     names = [f"{shorten(pair.true, 20)} → {shorten(pair.predicted, 20)}" for pair in pairs]
-    axes.set_yticks(rows, names, fontsize=9.5)
+    axes.set_yticks(rows, names, fontsize=9.5 * scale)
     for row, pair in enumerate(pairs):
-        text = f"{pair.count:,} images, {percent(pair.share)}"
-        axes.annotate(text, (pair.share, row), (5, 0), textcoords="offset points", va="center", color=MUTED, fontsize=9)
-    axes.set(ylim=(len(pairs) - 0.5, -0.5), xlim=(0, max(pair.share for pair in pairs) * 1.4), xticks=[])
+        text = f"{pair.count:,} ({percent(pair.share)} of {shorten(pair.true, 20)})"
+        look = dict(textcoords="offset points", va="center", color=MUTED, fontsize=9 * scale)
+        axes.annotate(text, (pair.count, row), (5, 0), **look)
+    axes.set(ylim=(len(pairs) - 0.5, -0.5), xlim=(0, max(counts) * 1.4), xticks=[])
     axes.tick_params(length=0)
-    axes.spines[["bottom"]].set_visible(False)
-    axes.set_title("Most confused: true → predicted, share of the true class", fontsize=11, x=0)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_title("Most confused, true → predicted", fontsize=11 * scale)
 
 
 def _title(predictions: Predictions) -> str:
@@ -171,3 +177,9 @@ def _row_shares(matrix: np.ndarray) -> np.ndarray:
 
 def _label_step(classes: int) -> int:
     return -(-classes // MAX_LABELS)
+
+
+def _label_fontsize(classes: int, side: float) -> float:
+    """Points: as large as fits between two labels."""
+    pitch = 72 * side / classes * _label_step(classes)
+    return float(np.clip(0.78 * pitch, 5.0, 10.0))
