@@ -18,7 +18,7 @@ import tyro
 from jobs.cli import run_job
 from volo.errors import InputError
 
-Analysis = Literal["eval", "confusion", "predictions"]
+Analysis = Literal["eval", "confusion", "calibration", "predictions"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Flags:
     checkpoint: str
     """A run folder (its best checkpoint is taken, else its newest), its best or last, a checkpoint folder, or a
     model.safetensors alone."""
-    analysis: tuple[Analysis, ...] = ("eval", "confusion", "predictions")
+    analysis: tuple[Analysis, ...] = Analysis.__args__
     """What to do; by default all of it."""
     output_dir: str = "./outputs/volo_inference"
     """Folder for the results; files of an earlier analysis in it are replaced."""

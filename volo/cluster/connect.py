@@ -57,7 +57,7 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None
             num_cpus=num_cpus if is_own else None,
             include_dashboard=True if is_own else None,
             log_to_driver=False,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
             runtime_env=_shipped_code() if not is_own else None,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -72,13 +72,12 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None
 
 
 def _protect_own_cluster() -> None:
-    """A token for this cluster alone, handed to its processes by the environment: no file, nothing to leak.
+    """A token for this cluster alone, handed to its processes by the environment: no file that others could read.
 
     A token or mode that the user has chosen stays.
     """
     chosen = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
     if not any(os.environ.get(name) for name in chosen):
-        os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 

@@ -8,8 +8,8 @@ import torch.distributed as dist
 
 from volo.config import Settings
 from volo.errors import InputError
+from volo.records import Display, read_records
 from volo.training.loop import train
-from volo.training.records import Display, read_records
 from volo.training.run import Start, open_data, open_run
 from volo.training.world import World, single_process, torchrun_world, under_torchrun
 

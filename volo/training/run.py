@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from volo import checkpoint
-from volo.config import FREE_ON_RESUME, Settings, build_settings, differences, read_yaml
+from volo.config import FREE_ON_RESUME, Settings, differences
 from volo.data.cache import Images
 from volo.data.datasets import open_split
 from volo.data.pipeline import check_batch_size
@@ -65,8 +65,9 @@ def open_run(settings: Settings) -> tuple[Start, FileLock]:
     except InputError:
         lock.release()
         raise
-    _write_once(run_dir / "config.yaml", settings.resolved().to_yaml())
-    _write_once(run_dir / "environment.json", json.dumps(_environment(), indent=1) + "\n")
+    if start.step == 0 or not (run_dir / "config.yaml").exists():
+        _write(run_dir / "config.yaml", settings.resolved().to_yaml())
+        _write(run_dir / "environment.json", json.dumps(_environment(), indent=1) + "\n")
     return start, lock
 
 
@@ -99,14 +100,12 @@ def open_data(settings: Settings) -> tuple[Images, Split]:
 
 
 def _check_same(settings: Settings, run_dir: Path, start: Start) -> None:
-    if start.checkpoint is not None:
-        _, description = checkpoint.load_model(start.checkpoint)
-        before = description.settings
-    elif (run_dir / "config.yaml").exists():
-        before = build_settings(read_yaml(run_dir / "config.yaml"))
-    else:
+    """A run that has no checkpoint yet has nothing to lose, and may begin otherwise."""
+    if start.checkpoint is None:
         return
-    changed = {name: pair for name, pair in differences(before, settings).items() if name not in FREE_ON_RESUME}
+    _, before = checkpoint.load_model(start.checkpoint)
+    changes = differences(before.settings, settings)
+    changed = {name: pair for name, pair in changes.items() if name not in FREE_ON_RESUME}
     if changed:
         listed = "\n".join(f"  {name}: {old!r} before, {new!r} now" for name, (old, new) in changed.items())
         raise InputError(
@@ -126,11 +125,10 @@ def _set_aside(run_dir: Path) -> None:
     print(f"renamed the run before to {target}")
 
 
-def _write_once(path: Path, text: str) -> None:
-    if not path.exists():
-        partial = path.with_name(f".{path.name}-{os.getpid()}")
-        partial.write_text(text)
-        partial.rename(path)
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    partial.write_text(text)
+    partial.rename(path)
 
 
 def _environment() -> dict:

@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from volo.config import Settings, flatten
-from volo.training.records import FILE, rewind_records
+from volo.records import FILE, rewind_records
 
 GRID_IMAGES = 32
 

@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import volo
+from volo.config import build_settings
+from volo.errors import TrainingError
+from volo.records import read_records, rewind_records
+from volo.training.ema import averaged_model, ema_decay_at
+from volo.training.loop import step_seed
+from volo.training.meter import Meter
+from volo.training.metrics import evaluate
+from volo.training.optim import build_optimizer, learning_rate
+from volo.training.precision import MAX_SKIPPED, Precision
+from volo.training.world import single_process
+
+OPTIM = build_settings().resolved().optim
+CPU = torch.device("cpu")
+
+
+def test_decay_falls_on_matrices_and_kernels_only():
+    model = volo.create_model("nano")
+    decayed, others = build_optimizer(model, OPTIM).param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert decayed["weight_decay"] == OPTIM.weight_decay
+    assert others["weight_decay"] == 0
+    assert all(p.ndim >= 2 for p in decayed["params"])
+    undecayed = {names[id(p)] for p in others["params"]}
+    assert "pos_embed.weight" in undecayed
+    assert all(name.endswith("bias") or "norm" in name or name == "pos_embed.weight" for name in undecayed)
+    assert len(decayed["params"]) + len(others["params"]) == len(names)
+
+
+@given(warmup=st.integers(0, 20), total=st.integers(21, 300))
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_end(warmup, total):
+    rates = [learning_rate(step, total, warmup, lr=1.0, min_lr=0.1) for step in range(total)]
+    peak = int(np.argmax(rates))
+    assert max(rates) == pytest.approx(1.0)
+    assert (np.diff(rates[: peak + 1]) > 0).all()
+    assert (np.diff(rates[max(peak, warmup) :]) < 0).all()
+    assert rates[0] > 0
+    assert 0.1 < rates[-1] < 0.1 + 0.9 * 4 / (total - warmup)
+
+
+def test_the_average_of_a_short_run_is_not_its_initial_weights():
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(0.0)
+    ema = averaged_model(model, decay=0.9999)
+    ema.update_parameters(model)
+    model.weight.data.fill_(1.0)
+    for _ in range(50):
+        ema.update_parameters(model)
+    assert ema.module.weight.item() > 0.99
+    assert ema_decay_at(10**9, 0.9999) == 0.9999
+
+
+def test_a_loss_that_is_not_finite_stops_training():
+    meter = Meter(single_process(), batch_size=4)
+    meter.add(1, torch.tensor(float("nan")), 0)
+    with pytest.raises(TrainingError, match="the loss must stay finite, got nan at step 1"):
+        meter.add(2, torch.tensor(1.0), 0)
+
+
+def test_the_meter_means_over_samples():
+    meter = Meter(single_process(), batch_size=4)
+    for step, loss in enumerate([4.0, 8.0, 12.0], start=1):
+        meter.add(step, torch.tensor(loss), 0)
+    assert meter.interval()["train/loss"] == 2.0
+    meter.add(4, torch.tensor(24.0), 15)
+    assert meter.epoch()["train/loss"] == 3.0
+    assert meter.must_stop
+
+
+def test_fp16_gives_up_after_twenty_updates_that_were_not_finite():
+    settings = OPTIM.model_copy(update=dict(use_amp=True, autocast_dtype="fp16"))
+    precision = Precision(settings, CPU)
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.AdamW([weight])
+    with pytest.raises(TrainingError, match=f"got {MAX_SKIPPED} updates in a row"):
+        for _ in range(MAX_SKIPPED):
+            optimizer.zero_grad()
+            precision.backward((weight * float("inf")).sum())
+            precision.step(optimizer, [weight], grad_clip=1.0)
+    assert weight.item() == 1.0
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_autocast_types_train_on_a_cpu_too(dtype):
+    torch.manual_seed(0)
+    settings = OPTIM.model_copy(update=dict(use_amp=True, autocast_dtype=dtype))
+    precision, model = Precision(settings, CPU), volo.create_model("quickstart", num_classes=3)
+    optimizer = build_optimizer(model, settings)
+    images, labels = torch.randn(6, 3, 32, 32), torch.arange(6) % 3
+    losses = []
+    for _ in range(15):
+        optimizer.zero_grad()
+        with precision.autocast():
+            loss = torch.nn.functional.cross_entropy(model(images).float(), labels)
+        precision.backward(loss)
+        precision.step(optimizer, list(model.parameters()), 1.0)
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_validation_counts_every_sample_once():
+    class Constant(torch.nn.Module):
+        def forward(self, images):
+            return torch.tensor([[3.0, 2.0, 1.0, 0.0, -1.0, -2.0]]).expand(len(images), 6)
+
+    labels = torch.tensor([0, 0, 1, 5, 4])
+    batches = [(torch.zeros(3, 1), labels[:3]), (torch.zeros(2, 1), labels[3:])]
+    found = evaluate(Constant(), batches, Precision(OPTIM, CPU), single_process())
+    assert found["val/acc1"] == pytest.approx(2 / 5)
+    assert found["val/acc5"] == pytest.approx(4 / 5)
+    logits = Constant()(labels)
+    assert found["val/loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-6)
+
+
+def test_what_was_recorded_after_the_checkpoint_is_dropped_and_a_cut_line_left_out(tmp_path):
+    lines = ['{"kind": "step", "step": 10}', '{"kind": "step", "step": 20}', '{"kind": "st']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert [record["step"] for record in read_records(tmp_path)] == [10, 20]
+    rewind_records(tmp_path, 10)
+    assert (tmp_path / "metrics.jsonl").read_text() == lines[0] + "\n"
+
+
+def test_each_rank_and_step_draws_its_own():
+    seeds = {step_seed(0, step, rank) for step in range(20) for rank in range(4)}
+    assert len(seeds) == 80

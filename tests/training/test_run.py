@@ -1,0 +1,151 @@
+"""Whole runs in this process: what they leave, how they resume, what they refuse."""
+
+import json
+import shutil
+from importlib import metadata
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import draw_folder
+from tests.training.runs import losses, same, small_run, train, weights
+from volo import checkpoint
+from volo.errors import InputError, TrainingError
+from volo.records import read_records
+from volo.training import loop
+
+
+def test_a_run_leaves_all_that_the_architecture_names(tmp_path, folder):
+    run_dir = train(small_run(tmp_path, folder))
+    names = {"config.yaml", "environment.json", "metrics.jsonl", "tensorboard", "checkpoints", "best", "last"}
+    assert names <= {path.name for path in run_dir.iterdir()}
+    epochs = [record for record in read_records(run_dir) if record["kind"] == "epoch"]
+    assert [record["epoch"] for record in epochs] == [1, 2, 3]
+    assert {"train/loss", "val/loss", "val/acc1", "val/acc5", "lr", "images_per_s"} <= epochs[0].keys()
+    assert json.loads((run_dir / "environment.json").read_text())["torch"] == metadata.version("torch")
+    board = EventAccumulator(str(run_dir / "tensorboard")).Reload()
+    assert {"train/loss", "val/acc1", "train/lr", "train/grad_norm"} <= set(board.Tags()["scalars"])
+    assert board.Tags()["images"] == ["train/inputs"]
+
+
+def test_a_run_stopped_in_mid_epoch_and_resumed_ends_with_the_same_weights(tmp_path, folder, capsys):
+    drop = {"model": dict(drop_rate=0.1, drop_path_rate=0.2)}
+    whole = train(small_run(tmp_path / "a", folder, **drop))
+    stopped = small_run(tmp_path / "b", folder, **drop, optim=dict(max_steps=6))
+    train(stopped)
+    resumed = train(small_run(tmp_path / "b", folder, **drop))
+    assert "resuming at step 6" in capsys.readouterr().out
+    assert same(weights(whole), weights(resumed))
+    assert losses(whole) == losses(resumed)
+    assert (whole / "best").read_text() == (resumed / "best").read_text()
+
+
+def test_the_same_command_on_a_finished_run_says_so_and_touches_nothing(tmp_path, folder, capsys):
+    run_dir = train(small_run(tmp_path, folder))
+    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.name != ".lock"}
+    train(small_run(tmp_path, folder))
+    assert "this run is finished, at step 12" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.name != ".lock"}
+
+
+def test_a_damaged_newest_checkpoint_costs_its_epoch_only(tmp_path, folder):
+    whole = train(small_run(tmp_path / "a", folder))
+    run_dir = train(small_run(tmp_path / "b", folder, optim=dict(max_steps=8)))
+    state = run_dir / "checkpoints" / "step_00000008" / checkpoint.STATE
+    state.write_bytes(state.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match=r"step_00000008.training_state\.pt"):
+        train(small_run(tmp_path / "b", folder))
+    assert same(weights(whole), weights(run_dir))
+
+
+def test_a_run_can_branch_off_another_ones_checkpoint(tmp_path, folder):
+    first = train(small_run(tmp_path, folder, optim=dict(max_steps=8)))
+    branch = small_run(tmp_path, folder, run=dict(run_name="branch", resume_path=str(first)))
+    whole = train(small_run(tmp_path / "a", folder))
+    assert same(weights(train(branch)), weights(whole))
+
+
+def test_other_settings_are_listed_and_refused_and_fresh_sets_the_run_aside(tmp_path, folder):
+    run_dir = train(small_run(tmp_path, folder, optim=dict(max_steps=4)))
+    before = weights(run_dir)
+    changed = dict(optim=dict(lr=0.1), model=dict(drop_rate=0.5))
+    with pytest.raises(InputError) as refused:
+        train(small_run(tmp_path, folder, **changed))
+    assert "optim.lr: 0.002 before, 0.1 now" in str(refused.value)
+    assert "model.drop_rate: 0.0 before, 0.5 now" in str(refused.value)
+    assert same(weights(run_dir), before)
+    train(small_run(tmp_path, folder, **changed, run=dict(fresh=True)))
+    assert same(weights(run_dir.with_name("run.1")), before)
+
+
+def test_an_older_checkpoint_of_the_run_itself_is_refused(tmp_path, folder):
+    run_dir = train(small_run(tmp_path, folder, optim=dict(max_steps=8)))
+    older = str(run_dir / "checkpoints" / "step_00000004")
+    with pytest.raises(InputError, match="must not name an older checkpoint of the run itself"):
+        train(small_run(tmp_path, folder, run=dict(resume_path=older)))
+
+
+def test_other_images_or_classes_than_the_checkpoints_are_refused(tmp_path, folder):
+    train(small_run(tmp_path, folder, optim=dict(max_steps=4)))
+    (folder / "train" / "cat").rename(folder / "train" / "bird")
+    with pytest.raises(InputError, match="the data must have the checkpoint's classes"):
+        train(small_run(tmp_path, folder))
+    (folder / "train" / "bird").rename(folder / "train" / "cat")
+    (folder / "train" / "cat" / "0000.png").unlink()
+    with pytest.raises(InputError, match="images were added or removed"):
+        train(small_run(tmp_path, folder))
+
+
+def test_what_cannot_be_trained_on_is_refused_before_the_run_begins(tmp_path, folder):
+    with pytest.raises(InputError, match=r"batch_size must not exceed .* got batch_size=100, 64 images"):
+        train(small_run(tmp_path, folder, optim=dict(batch_size=100)))
+    (folder / "train" / "dog" / "0003.png").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"0003\.png"):
+        train(small_run(tmp_path, folder))
+    shutil.rmtree(folder / "train")
+    with pytest.raises(InputError, match="must hold train/<class>/<images>"):
+        train(small_run(tmp_path, folder))
+    assert not list((tmp_path / "outputs").rglob("step_*"))
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path, folder):
+    settings = small_run(tmp_path, folder)
+    settings.run_dir.mkdir(parents=True)
+    (settings.run_dir / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="must be a run folder or not exist"):
+        train(settings)
+    assert [path.name for path in settings.run_dir.iterdir()] == ["thesis.txt"]
+
+
+def test_without_validation_there_is_no_best(tmp_path, folder):
+    run_dir = train(small_run(tmp_path, folder, data=dict(val_fraction=0.0)))
+    assert (run_dir / "last").exists()
+    assert not (run_dir / "best").exists()
+
+
+def test_a_loss_that_is_not_finite_fails_and_is_never_saved(tmp_path, folder, monkeypatch):
+    real = loop.Learner.update
+
+    def poisoned(self, batch, lr):
+        loss, norm = real(self, batch, lr)
+        return (loss * float("nan") if self.step == 6 else loss), norm
+
+    monkeypatch.setattr(loop.Learner, "update", poisoned)
+    with pytest.raises(TrainingError, match="got nan at step 6"):
+        train(small_run(tmp_path, folder))
+    assert checkpoint.newest(tmp_path / "outputs" / "run").name == "step_00000004"
+
+
+def test_accumulated_parts_make_the_same_gradient_as_the_whole_batch(tmp_path, folder):
+    one, parts = (
+        losses(train(small_run(tmp_path / str(n), folder, optim=dict(grad_accum_steps=n)))) for n in (1, 3)
+    )
+    assert all(abs(one[step] - parts[step]) < 1e-4 for step in one)
+
+
+def test_classes_of_ten_pixels_a_side_of_noise_are_learned(tmp_path):
+    counts = {"a": 60, "b": 60, "c": 60}
+    images = draw_folder(tmp_path / "images", {"train": counts})
+    run_dir = train(small_run(tmp_path, images, optim=dict(epochs=8), augment=dict(mixup_alpha=0, cutmix_alpha=0)))
+    last = [record for record in read_records(run_dir) if record["kind"] == "epoch"][-1]
+    assert last["val/acc1"] > 0.9

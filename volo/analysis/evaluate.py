@@ -1,0 +1,139 @@
+"""What a model said about a split, and the numbers that sum it up. Arrays in, plain numbers out."""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Logits of a model for every image of a split, in the order of the split.
+
+    Attributes:
+        split: name of the split, as in `test`.
+        class_names: one name for each class, all different.
+        labels: (N,) int64, the true classes, in [0, num_classes).
+        logits: (N, num_classes) float32, finite.
+
+    Raises:
+        ValueError: no images, shapes that do not fit each other, labels out of range, logits that are not finite.
+    """
+
+    split: str
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+    logits: np.ndarray
+
+    def __post_init__(self):
+        labels, logits = np.asarray(self.labels), np.asarray(self.logits)
+        _check_shapes(self.class_names, labels, logits)
+        _check_values(self.class_names, labels, logits)
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+        object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
+        object.__setattr__(self, "logits", logits.astype(np.float32, copy=False))
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """(N, num_classes) float64, softmax of the logits."""
+        exponentials = np.exp(_shifted(self.logits))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """(N,) int64, the class with the largest logit; among equals the first."""
+        return self.logits.argmax(axis=1)
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """(N,) float64, probability of the predicted class, in [1 / num_classes, 1]."""
+        return self.probabilities.max(axis=1)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(N,) bool."""
+        return self.predicted == self.labels
+
+    @cached_property
+    def losses(self) -> np.ndarray:
+        """(N,) float64, cross entropy of each sample in nats, exact even where a probability underflows."""
+        shifted = _shifted(self.logits)
+        return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(self.num_samples), self.labels]
+
+
+def classification_metrics(predictions: Predictions) -> dict[str, str | int | float]:
+    """split, num_samples, loss (mean cross entropy, nats), acc1 and acc5 (fractions; of fewer than five classes all).
+
+    Plain Python values, ready for JSON.
+    """
+    rank = _rank_of_truth(predictions)
+    return {
+        "split": predictions.split,
+        "num_samples": predictions.num_samples,
+        "loss": float(predictions.losses.mean()),
+        "acc1": float((rank < 1).mean()),
+        "acc5": float((rank < 5).mean()),
+    }
+
+
+def per_class_accuracy(predictions: Predictions) -> dict[str, float]:
+    """Share of each class's images that are predicted right, in [0, 1]; a class without images is left out."""
+    total = np.bincount(predictions.labels, minlength=predictions.num_classes)
+    right = np.bincount(predictions.labels[predictions.correct], minlength=predictions.num_classes)
+    return {
+        name: float(right[index] / total[index]) for index, name in enumerate(predictions.class_names) if total[index]
+    }
+
+
+def _shifted(logits: np.ndarray) -> np.ndarray:
+    """(N, num_classes) float64 with a largest value of 0 in each row, so that no exponential overflows."""
+    exact = logits.astype(np.float64)
+    return exact - exact.max(axis=1, keepdims=True)
+
+
+def _rank_of_truth(predictions: Predictions) -> np.ndarray:
+    """(N,) how many classes stand before the true one; among equal logits the first class leads, as in argmax."""
+    truth = np.take_along_axis(predictions.logits, predictions.labels[:, None], axis=1)  # (N, 1)
+    earlier = np.arange(predictions.num_classes)[None] < predictions.labels[:, None]  # (N, num_classes)
+    ahead = (predictions.logits > truth) | ((predictions.logits == truth) & earlier)
+    return ahead.sum(axis=1)
+
+
+def _check_shapes(class_names: tuple[str, ...], labels: np.ndarray, logits: np.ndarray) -> None:
+    if labels.ndim != 1 or len(labels) == 0:
+        raise ValueError(f"labels must be (N,) with at least one image, got {labels.shape}; is the split empty?")
+    if logits.shape != (len(labels), len(class_names)):
+        raise ValueError(
+            "logits must be (images, classes), "
+            f"got logits {logits.shape}, {len(labels)} labels, {len(class_names)} class_names; "
+            "take all three from the same split and checkpoint"
+        )
+    name, count = Counter(class_names).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"class_names must all differ, got {name!r} {count} times; number them")
+
+
+def _check_values(class_names: tuple[str, ...], labels: np.ndarray, logits: np.ndarray) -> None:
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"labels must be class indices, got dtype {labels.dtype}; convert them to int64")
+    if labels.min() < 0 or labels.max() >= len(class_names):
+        raise ValueError(
+            f"labels must lie in [0, {len(class_names)}), got {labels.min()} to {labels.max()}; "
+            "give one class name for every class of the split"
+        )
+    finite = np.isfinite(logits) & (np.abs(logits) <= np.finfo(np.float32).max)
+    if not finite.all():
+        bad = int((~finite.all(axis=1)).sum())
+        raise ValueError(
+            f"logits must be finite in float32, got {bad} of {len(labels)} images with others; "
+            "evaluate in float32, or an earlier checkpoint where the weights themselves are not finite"
+        )
