@@ -1,0 +1,75 @@
+"""One Ray head for the session: its own folder, ports on loopback, no token on purpose."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a Ray head answers: drivers at `address`, `ray job submit` at `dashboard`."""
+
+    address: str
+    dashboard: str
+    env: dict[str, str]
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+def end_session(process: subprocess.Popen) -> None:
+    """Ends a process started with start_new_session and all that it started; nothing of it is needed any more."""
+    for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(pid) == process.pid:
+                os.kill(pid, signal.SIGKILL)
+    process.wait(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def ray_env() -> dict[str, str]:
+    """Environment of every process that has to do with Ray in these tests."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    return env | {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "PATH": path}
+
+
+@pytest.fixture(scope="session")
+def head(ray_env):
+    """A head started as a user would start it, ended with the session."""
+    port, dashboard, agent_listen, agent_grpc, client = free_ports(5)
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # socket paths must be short
+    command = [
+        str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--node-ip-address=127.0.0.1",
+        f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={agent_listen}", f"--dashboard-agent-grpc-port={agent_grpc}",
+        f"--ray-client-server-port={client}", f"--temp-dir={folder}", "--num-cpus=3", "--num-gpus=0",
+        "--disable-usage-stats", "--include-dashboard=true",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, env=ray_env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    for line in process.stdout:
+        if "--block" in line or "Ray runtime started" in line:
+            break
+    else:
+        pytest.fail("the head ended before it answered")
+    yield Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", ray_env)
+    end_session(process)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,147 @@
+"""The same run under every launcher: as commands, in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import ROOT, free_ports
+from tests.conftest import draw_folder
+from tests.training.runs import losses, same, small_run, weights
+
+pytestmark = pytest.mark.ray
+
+
+def run(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess:
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+def train_command(config: Path, *flags: str) -> list[str]:
+    return [sys.executable, "-m", "jobs.train", "--config", str(config), *flags]
+
+
+def torchrun_command(config: Path, *flags: str) -> list[str]:
+    elastic = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_ports(1)[0]}"]
+    return [sys.executable, *elastic, "-m", "jobs.train", "--config", str(config), *flags]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    counts = {"cat": 30, "dog": 31, "owl": 32}
+    splits = {"train": counts, "test": dict.fromkeys(counts, 7)}
+    return draw_folder(tmp_path_factory.mktemp("data") / "images", splits)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, images) -> Path:
+    """Fifteen steps of 15 images, which two workers share unevenly; nothing random inside the model."""
+    folder = tmp_path_factory.mktemp("launchers")
+    settings = small_run(folder, images, optim=dict(batch_size=15, use_amp=False))
+    values = settings.to_dict()
+    values["run"] |= {"num_workers": None}
+    (folder / "config.json").write_text(json.dumps(values))  # JSON is YAML
+    return folder / "config.json"
+
+
+@pytest.fixture(scope="module")
+def runs(config, head) -> dict[str, Path]:
+    """The run folders of one process, torchrun with two and Ray with two."""
+    outputs = config.parent / "outputs"
+    commands = {
+        "one": train_command(config, "--run-name", "one", "--num-workers", "0"),
+        "torchrun": torchrun_command(config, "--run-name", "torchrun"),
+        "ray": train_command(config, "--run-name", "ray", "--num-workers", "2", "--address", head.address),
+    }
+    for name, command in commands.items():
+        done = run(command, head.env)
+        assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
+    return {name: outputs / name for name in commands}
+
+
+def test_torchrun_and_ray_make_equal_losses_and_weights(runs):
+    assert len(losses(runs["ray"])) == 15
+    assert losses(runs["torchrun"]) == losses(runs["ray"])
+    assert same(weights(runs["torchrun"]), weights(runs["ray"]))
+
+
+def test_one_process_makes_the_losses_of_two(runs):
+    one, two = losses(runs["one"]), losses(runs["ray"])
+    assert all(abs(one[step] - two[step]) < 1e-4 for step in range(1, 11))
+
+
+def test_a_run_of_two_workers_resumes_with_one_and_the_other_way_round(config, head):
+    outputs = config.parent / "outputs"
+    half = ["--run-name", "changing", "--max-steps", "6"]
+    assert run(torchrun_command(config, *half), head.env).returncode == 0
+    done = run(train_command(config, "--run-name", "changing", "--num-workers", "0"), head.env)
+    assert done.returncode == 0, done.stderr
+    assert "resuming at step 6" in done.stdout
+    assert list(losses(outputs / "changing")) == list(range(1, 16))
+
+
+def test_a_finished_run_says_so_without_starting_workers(runs, config, head):
+    flags = ("--run-name", "ray", "--num-workers", "2", "--address", "127.0.0.1:1")
+    done = run(train_command(config, *flags), head.env)
+    assert done.returncode == 0, done.stderr
+    assert "this run is finished, at step 15" in done.stdout
+
+
+def test_ray_writes_below_the_run_and_the_driver_shows_what_the_worker_recorded(runs, config, head):
+    assert (runs["ray"] / ".ray" / "001" / "records.jsonl").exists()
+    attempt = run(
+        train_command(config, "--run-name", "shown", "--num-workers", "1", "--address", head.address), head.env
+    )
+    assert attempt.returncode == 0, attempt.stderr
+    lines = attempt.stdout.splitlines()
+    run_dir = config.parent / "outputs" / "shown"
+    assert lines[0] == lines[-1] == f"run folder: {run_dir}"
+    assert sum(line.startswith("epoch ") for line in lines) == 3
+    assert any("3 classes; 1 worker on cpu" in line for line in lines)
+
+
+def test_num_workers_is_refused_under_torchrun(config, head):
+    done = run(torchrun_command(config, "--num-workers", "2"), head.env)
+    assert done.returncode != 0
+    assert done.stderr.count("error: --num-workers cannot be given under torchrun") == 1
+
+
+def test_more_workers_than_cores_are_refused_on_a_cluster_of_our_own(config, ray_env):
+    too_many = str(1 + os.cpu_count())
+    done = run(train_command(config, "--run-name", "many", "--num-workers", too_many, "--batch-size", "75"), ray_env)
+    assert done.returncode == 2
+    assert f"num_workers must not exceed this machine's cores, got num_workers={too_many}" in done.stderr
+
+
+def test_a_failed_training_ends_with_code_3_and_its_cause(config, head):
+    flags = ("--run-name", "failing", "--num-workers", "2", "--address", head.address, "--lr", "1e30")
+    done = run(train_command(config, *flags, "--grad-clip", "0", "--warmup-epochs", "0"), head.env)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "training failed: the loss must stay finite" in done.stderr
+
+
+def test_a_submitted_job_trains_and_its_log_can_be_read(config, head):
+    ray = str(Path(sys.executable).with_name("ray"))
+    job = ["python", "-m", "jobs.train", "--config", str(config), "--run-name", "submitted", "--num-workers", "1"]
+    done = run([ray, "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--", *job], head.env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "succeeded" in done.stdout
+    assert "best validation top-1" in done.stdout
+    assert (config.parent / "outputs" / "submitted" / "last").exists()
+
+
+def test_the_analysis_is_the_same_on_ray_and_in_process_also_after_a_move(runs, head, tmp_path):
+    moved = runs["ray"].rename(tmp_path / "moved")
+    results = {}
+    for name, flags in {"ray": ("--num-workers", "2", "--address", head.address), "here": ("--num-workers", "0")}.items():
+        command = [sys.executable, "-m", "jobs.analyze", "--checkpoint", str(moved / "best"), "--no-show"]
+        done = run([*command, "--output-dir", str(tmp_path / name), *flags], head.env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.splitlines()[-1] == f"report: {tmp_path / name / 'report.html'}"
+        results[name] = json.loads((tmp_path / name / "eval_metrics.json").read_text())
+    assert results["ray"]["num_samples"] == 21
+    assert results["ray"]["acc1"] == results["here"]["acc1"]
+    assert results["ray"]["loss"] == pytest.approx(results["here"]["loss"], rel=1e-5)
+    moved.rename(runs["ray"])

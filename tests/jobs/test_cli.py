@@ -1,0 +1,163 @@
+"""The command line as a user meets it: what it accepts, refuses and returns."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobs import analyze, train
+from jobs.cli import exit_code, parse_settings
+from tests.conftest import draw_folder
+from tests.training.runs import small_run
+from tests.training.runs import train as train_run
+from volo.errors import InputError, Stopped, TrainingError
+
+ROOT = Path(__file__).parents[2]
+
+
+def parsed(*argv: str):
+    return parse_settings(argv, prog="train", description="")
+
+
+def test_flags_lie_over_the_file_over_the_recipe_over_the_defaults(tmp_path):
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"optim": {"epochs": 9, "batch_size": 99}}))
+    settings = parsed("--recipe", "quickstart", "--config", str(tmp_path / "a.yaml"), "--epochs", "3")
+    assert (settings.optim.epochs, settings.optim.batch_size, settings.data.dataset) == (3, 99, "shapes")
+    assert settings.optim.beta2 == 0.999
+
+
+def test_the_flags_of_the_field_reach_their_settings():
+    settings = parsed(
+        *["--dataset", "imagefolder", "--data-dir", "d", "--epochs", "5", "--batch-size", "8", "--max-steps", "4", "--train-images", "40"],
+        *["--val-fraction", "0", "--seed", "3", "--output-dir", "o", "--run-name", "r", "--use-amp", "--autocast-dtype", "fp16"],
+        *["--num-workers", "3", "--mixup-alpha", "0.2", "--cutmix-alpha", "1", "--mix-prob", "0.5", "--model", "tiny", "--stem-channels", "8", "16"],
+    )
+    assert settings.data.data_dir == "d"
+    assert settings.data.val_fraction == 0
+    assert (settings.optim.use_amp, settings.optim.autocast_dtype) == (True, "fp16")
+    assert (settings.run.seed, settings.run.num_workers, settings.run.run_name) == (3, 3, "r")
+    assert (settings.model.variant, settings.model.stem_channels) == ("tiny", (8, 16))
+    assert parsed("--no-amp").optim.use_amp is False
+
+
+def test_defaults_are_those_that_are_documented():
+    settings = parsed().resolved()
+    assert (settings.data.dataset, settings.optim.epochs, settings.optim.batch_size) == ("cifar100", 130, 256)
+    assert settings.data.data_dir == str(Path.cwd() / "data" / "cifar100")
+    assert settings.run_dir == Path.cwd() / "outputs" / "cifar100-nano"
+    assert parsed("--recipe", "tiny").run_dir.name == "tiny"
+
+
+def test_printed_settings_are_a_settings_file(capsys, tmp_path):
+    assert parsed("--recipe", "nano", "--lr", "0.01", "--print-config") is None
+    (tmp_path / "a.yaml").write_text(capsys.readouterr().out)
+    assert parsed("--config", str(tmp_path / "a.yaml")).resolved() == parsed("--recipe", "nano", "--lr", "0.01").resolved()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--epochs 0", "optim.epochs must be greater than or equal to 1, got 0"),
+        ("--recipe huge", "--recipe must be one of quickstart, nano, tiny, small, got 'huge'"),
+        ("--config none.yaml", "--config must name a readable YAML file"),
+        ("--use-amp --no-amp", "--use-amp and --no-amp contradict each other"),
+        ("--no-amp --autocast-dtype bf16", "autocast_dtype has no effect with --no-amp"),
+        ("--mix-prob 0.5", "mix_prob has no effect without mixup or cutmix"),
+        ("--dataset shapes --data-dir x", "data_dir has no effect on shapes"),
+        ("--num-workers 0 --address auto", "address has no effect with num_workers=0"),
+    ],
+)
+def test_wrong_settings_end_with_code_2_and_one_message(capsys, flags, message):
+    assert exit_code(train.main, flags.split()) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.startswith("error: ")
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("flags", ["--epoch 3", "--dataset mnist", "--epochs many"])
+def test_unknown_flags_and_values_end_with_code_2(flags):
+    done = subprocess.run([sys.executable, "-m", "jobs.train", *flags.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(None, 0), (KeyError("x"), 1), (InputError("x"), 2), (TrainingError("x"), 3), (Stopped(15), 143)]
+)
+def test_exit_codes_tell_what_happened(error, code, capsys):
+    def main(argv):
+        if error:
+            raise error
+
+    assert exit_code(main, []) == code
+
+
+def test_data_that_are_not_there_are_named_with_what_to_do(tmp_path, capsys):
+    flags = ["--dataset", "imagefolder", "--data-dir", str(tmp_path / "none"), "--num-workers", "0"]
+    assert exit_code(train.main, [*flags, "--output-dir", str(tmp_path)]) == 2
+    assert "place it there or name another with --data-dir" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run folder, its images beside it."""
+    folder = tmp_path_factory.mktemp("trained")
+    counts = {"cat": 30, "<b>dog</b>": 30}
+    images = draw_folder(folder / "images", {"train": counts, "test": dict.fromkeys(counts, 8)})
+    return train_run(small_run(folder, images))
+
+
+def analysed(*flags: str) -> int:
+    return exit_code(analyze.main, [*flags, "--num-workers", "0", "--no-show"])
+
+
+def test_an_analysis_writes_all_that_it_names(trained, tmp_path, capsys):
+    assert analysed("--checkpoint", str(trained), "--output-dir", str(tmp_path / "a")) == 0
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    expected = {"eval_metrics.json", "confusion_matrix.npy", "confusion_matrix.png", "predictions_grid.png"}
+    assert expected | {"report.html", "reliability_after.png", "calibration_stats.npz"} <= names
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {tmp_path / 'a' / 'report.html'}"
+    assert "<b>dog</b>" not in (tmp_path / "a" / "report.html").read_text()
+
+
+def test_only_the_analyses_asked_for_are_made(trained, tmp_path):
+    flags = ("--checkpoint", str(trained / "last"), "--analysis", "confusion", "--output-dir", str(tmp_path / "a"))
+    assert analysed(*flags) == 0
+    assert {path.suffix for path in (tmp_path / "a").iterdir()} == {".npy", ".png", ".html"}
+
+
+def test_the_validation_split_is_the_one_of_training(trained, tmp_path):
+    import json
+
+    from volo.records import read_records
+
+    flags = ("--checkpoint", str(trained / "last"), "--split", "val", "--output-dir", str(tmp_path))
+    assert analysed(*flags, "--analysis", "eval") == 0
+    found = json.loads((tmp_path / "eval_metrics.json").read_text())
+    expected = [record for record in read_records(trained) if record["kind"] == "epoch"][-1]
+    assert found["num_samples"] == 12
+    assert found["acc1"] == expected["val/acc1"]
+    assert found["loss"] == pytest.approx(expected["val/loss"], rel=1e-5)
+
+
+def test_another_folder_must_have_the_same_classes(trained, tmp_path, capsys):
+    other = draw_folder(tmp_path / "images", {"test": {"cat": 3, "owl": 3}})
+    flags = ("--checkpoint", str(trained), "--data-dir", str(other), "--output-dir", str(tmp_path / "a"))
+    assert analysed(*flags) == 2
+    assert "the data must have the checkpoint's 2 classes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("harm", ["missing", "truncated", "foreign"])
+def test_a_checkpoint_that_cannot_be_used_ends_with_code_2(trained, tmp_path, capsys, harm):
+    file = tmp_path / "model.safetensors"
+    if harm == "truncated":
+        whole = next(trained.glob("checkpoints/*/model.safetensors")).read_bytes()
+        file.write_bytes(whole[: len(whole) // 2])
+    elif harm == "foreign":
+        file.write_text("not a checkpoint")
+    assert analysed("--checkpoint", str(file), "--output-dir", str(tmp_path / "a")) == 2
+    assert capsys.readouterr().err.count("error: ") == 1
+    assert not (tmp_path / "a").exists()

@@ -1,0 +1,215 @@
+"""Containers, clusters and make: checked as far as files can be, without Docker, a cloud account or a network."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("volo", "jobs", "tune_spaces")
+
+
+def instructions() -> list[tuple[str, str]]:
+    """(instruction, its argument) of every instruction of the Dockerfile, continued lines joined, comments left out."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")]
+    logical = re.sub(r"\\\s*\n", " ", "\n".join(lines)).splitlines()
+    return [tuple(line.strip().split(maxsplit=1)) for line in logical if line.strip()]
+
+
+def arguments(name: str) -> list[str]:
+    return [argument for instruction, argument in instructions() if instruction == name]
+
+
+def copied() -> list[str]:
+    """Paths that are copied from the build context."""
+    words = [[word for word in argument.split() if not word.startswith("--")] for argument in arguments("COPY")]
+    return [source for sources in words for source in sources[:-1]]
+
+
+def environment() -> dict[str, str]:
+    return dict(word.split("=", 1) for argument in arguments("ENV") for word in shlex.split(argument))
+
+
+def ignored(path: str) -> bool:
+    """Whether .dockerignore keeps `path` out of the image: the last pattern that meets it or a parent decides."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    is_out = False
+    for line in (line.strip() for line in lines if line.strip() and not line.startswith("#")):
+        pattern = re.escape(line.removeprefix("!").strip("/"))
+        for wildcard, regex in ((r"\*\*/", "(?:.*/)?"), (r"\*\*", ".*"), (r"\*", "[^/]*"), (r"\?", "[^/]")):
+            pattern = pattern.replace(wildcard, regex)
+        if re.fullmatch(f"{pattern}(?:/.*)?", path):
+            is_out = not line.startswith("!")
+    return is_out
+
+
+def pinned(name: str) -> str:
+    return re.search(rf"^{name}==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE).group(1)
+
+
+def test_the_image_is_rays_own_of_the_version_that_is_pinned():
+    [base] = arguments("FROM")
+    assert re.fullmatch(rf"rayproject/ray:{re.escape(pinned('ray'))}-py3(\d+)-gpu", base)
+
+
+def test_the_image_ends_as_a_user_that_is_not_root():
+    assert arguments("USER")[-1].split(":")[0] not in {"root", "0"}
+
+
+def test_the_image_runs_any_command_in_app_and_shows_help_by_default():
+    assert arguments("WORKDIR") == ["/app"]
+    assert arguments("ENTRYPOINT") == []
+    [command] = arguments("CMD")
+    assert json.loads(command) == ["python", "-m", "jobs.train", "--help"]
+
+
+def test_folders_that_are_written_at_run_time_are_open_to_any_uid():
+    [made] = re.findall(r"install -d -m 1777 ([^&]+)", " ".join(arguments("RUN")))
+    pointed_to = {environment()[name] for name in ("HOME", "VOLO_CACHE_DIR", "MPLCONFIGDIR")}
+    mounted = {"/app/data", "/app/outputs", "/app/checkpoints"}
+    assert (pointed_to | mounted) - set(made.split()) == set()
+
+
+def test_the_python_of_the_image_is_within_reach_of_any_uid():
+    assert "chmod a+rx /home/ray" in " ".join(arguments("RUN"))
+
+
+def test_all_that_is_copied_exists_and_is_in_the_build_context():
+    assert [path for path in copied() if not (ROOT / path).exists()] == []
+    assert [path for path in copied() if ignored(path)] == []
+
+
+def test_all_packages_are_copied():
+    assert set(PACKAGES) <= set(copied())
+
+
+def test_dependencies_are_installed_under_constraints_before_the_code_is_copied():
+    steps = instructions()
+    install = next(number for number, step in enumerate(steps) if step[0] == "RUN" and "-c constraints.txt" in step[1])
+    code = next(number for number, step in enumerate(steps) if step[0] == "COPY" and "volo" in step[1].split())
+    assert install < code
+    assert any("--no-deps" in argument for instruction, argument in steps[code:] if instruction == "RUN")
+
+
+@pytest.mark.parametrize("path", ["data/cifar100/a", "outputs/run", "checkpoints/a", ".venv/bin/python", ".git/config"])
+def test_data_results_environment_and_history_stay_out_of_the_image(path):
+    assert ignored(path)
+
+
+def test_no_file_of_the_packages_is_kept_out_of_the_image():
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()]
+    names = [str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts]
+    assert [name for name in names if ignored(name)] == []
+    assert ignored("volo/data/__pycache__/cache.cpython-311.pyc")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> dict:
+    """cluster.yaml with Ray's defaults filled in."""
+    return prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text()))
+
+
+def test_ray_accepts_the_cluster(cluster):
+    validate_config(cluster)
+
+
+def test_the_cluster_is_one_head_without_gpu_and_gpu_workers_started_on_demand(cluster):
+    types = dict(cluster["available_node_types"])
+    head = types.pop(cluster["head_node_type"])
+    assert (head["max_workers"], head["resources"].get("GPU", 0)) == (0, 0)
+    [workers] = types.values()
+    assert workers["min_workers"] == 0
+    assert 0 < workers["max_workers"] <= cluster["max_workers"]
+    assert workers["resources"]["GPU"] >= 1
+
+
+@pytest.mark.parametrize("commands", ["head_start_ray_commands", "worker_start_ray_commands"])
+def test_every_node_starts_ray_with_token_authentication(cluster, commands):
+    [start] = [command for command in cluster[commands] if "ray start" in command]
+    assert start.index("export RAY_AUTH_MODE=token") < start.index("ray start")
+
+
+def test_every_shell_of_the_cluster_uses_the_token(cluster):
+    commands = cluster["initialization_commands"]
+    assert any("RAY_AUTH_MODE=token" in command and "~/.bashrc" in command for command in commands)
+
+
+def test_the_token_is_copied_from_the_user_and_readable_for_its_owner_alone(cluster):
+    assert cluster["file_mounts"][f"/home/{cluster['auth']['ssh_user']}/.ray/auth_token"] == "~/.ray/auth_token"
+    assert any("chmod 600 ~/.ray/auth_token" in command for command in cluster["initialization_commands"])
+    assert "RAY_AUTH_TOKEN=" not in (ROOT / "cluster.yaml").read_text()
+
+
+def test_the_dashboard_listens_on_loopback_only(cluster):
+    [start] = [command for command in cluster["head_start_ray_commands"] if "ray start" in command]
+    assert re.findall(r"--dashboard-host=(\S+)", start) == ["127.0.0.1"]
+
+
+def test_the_head_can_start_workers(cluster):
+    [start] = [command for command in cluster["head_start_ray_commands"] if "ray start" in command]
+    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in start
+    assert any("boto3" in command for command in cluster["head_setup_commands"])
+
+
+@pytest.mark.parametrize("commands", ["head_setup_commands", "worker_setup_commands"])
+def test_every_node_installs_the_project_under_constraints(cluster, commands):
+    assert any("pip install" in command and "-c constraints.txt -e ." in command for command in cluster[commands])
+
+
+def test_the_cluster_gets_every_file_that_its_installation_needs(cluster):
+    local = {path for path in cluster["file_mounts"].values() if not path.startswith("~")}
+    assert {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", *PACKAGES} <= local
+    assert [path for path in sorted(local) if not (ROOT / path).exists()] == []
+
+
+def dry_run(*words: str) -> str:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(["make", "--dry-run", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("quickstart", "-m jobs.pipeline --recipe quickstart --no-show --epochs 1"),
+        ("test", "-m pytest --epochs 1"),
+        ("test-slow", "-m pytest -m slow --epochs 1"),
+        ("lint", "-m ruff check --epochs 1"),
+        ("constraints", "pip freeze"),
+    ],
+)
+def test_a_make_target_sets_up_a_fresh_machine_first(target, command, tmp_path):
+    printed = dry_run(target, f"VENV={tmp_path}/venv", "ARGS=--epochs 1")
+    steps = [f"-m venv {tmp_path}/venv", "-m pip install --quiet -c constraints.txt -e '.[dev]'", command]
+    places = [printed.find(step) for step in steps]
+    assert -1 not in places, printed
+    assert places == sorted(places)
+
+
+def test_a_make_target_sets_up_nothing_twice(tmp_path):
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / ".installed").touch()
+    assert "pip install" not in dry_run("test", f"VENV={tmp_path}/venv")
+
+
+def test_make_alone_prints_every_target():
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    printed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    [phony] = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [line.split()[1] for line in printed.splitlines() if line.startswith("make ")] == phony.split()
+
+
+def test_continuous_integration_runs_make_test():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert re.search(r"^(exec )?make test\b", script.read_text(), re.MULTILINE)
