@@ -1,0 +1,162 @@
+"""Softmax and aggregation in one compiled kernel for CPUs, forward and backward, with no copy per window.
+
+Numba compiles it on first use, and keeps it on disk: beside this file, or where that is read-only in the user's cache
+folder (NUMBA_CACHE_DIR overrides both). The kernels are C functions here, which PyTorch's own OpenMP threads run: Numba
+starts no threads, so torch.set_num_threads and OMP_NUM_THREADS hold, and nothing competes with PyTorch for the cores.
+Images are independent tasks, so a result has the same bits with any number of threads. As with PyTorch's own operators,
+a process forked after the first call should not call it: OpenMP's threads do not survive a fork.
+"""
+
+import ctypes
+import logging
+import os
+import threading
+from functools import cache
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from torch import Tensor
+
+logger = logging.getLogger("volo")
+
+_NATIVE = (torch.float32, torch.bfloat16)
+_COMPILE_S = 5
+_compiling = threading.Lock()
+
+
+def aggregate(values: Tensor, logits: Tensor, kernel_size: int, stride: int, padding: int) -> Tensor:
+    """See `outlook_aggregate`. Any kernel, stride and padding, on the CPU; computes in float32 whatever the dtype.
+
+    Differentiable once: a second derivative raises.
+    """
+    dtype = values.dtype
+    values, logits = (tensor if tensor.dtype in _NATIVE else tensor.float() for tensor in (values, logits))
+    return _forward(values, logits, kernel_size, stride, padding).to(dtype)
+
+
+@cache
+def is_available() -> bool:
+    """Whether Numba is installed. Does not import it."""
+    return find_spec("numba") is not None
+
+
+@torch.library.custom_op("volo::outlook_cpu", mutates_args=(), device_types="cpu")
+def _forward(values: Tensor, logits: Tensor, kernel_size: int, stride: int, padding: int) -> Tensor:
+    values, logits = values.contiguous(), logits.contiguous()
+    out = torch.empty_like(values)
+    _run("forward", values, logits, kernel_size, stride, padding, out=out)
+    return out
+
+
+@torch.library.custom_op("volo::outlook_cpu_backward", mutates_args=(), device_types="cpu")
+def _backward(
+    grad: Tensor, values: Tensor, logits: Tensor, kernel_size: int, stride: int, padding: int
+) -> tuple[Tensor, Tensor]:
+    grad, values, logits = grad.contiguous(), values.contiguous(), logits.contiguous()
+    dvalues, dlogits = torch.empty_like(values), torch.empty_like(logits)
+    _run("backward", values, logits, kernel_size, stride, padding, grad=grad, dvalues=dvalues, dlogits=dlogits)
+    return dvalues, dlogits
+
+
+@_forward.register_fake
+def _(values, logits, kernel_size, stride, padding):
+    return values.new_empty(values.shape)
+
+
+@_backward.register_fake
+def _(grad, values, logits, kernel_size, stride, padding):
+    return values.new_empty(values.shape), logits.new_empty(logits.shape)
+
+
+def _save(ctx, inputs, output):
+    values, logits, *ctx.window = inputs
+    ctx.save_for_backward(values, logits)
+
+
+def _differentiate(ctx, grad):
+    return *_backward(grad, *ctx.saved_tensors, *ctx.window), None, None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+
+
+def _run(name: str, values: Tensor, logits: Tensor, K: int, stride: int, padding: int, **tensors: Tensor) -> None:
+    """Run a kernel on contiguous tensors, on as many threads as PyTorch uses."""
+    kernel = _kernel(f"{name}_{3 if K == 3 else 'any'}")
+    B, H, W, C = values.shape
+    _, h, w, heads, _, _ = logits.shape
+    threads = torch.get_num_threads()
+    # A task is an image; with fewer images than threads, a part of its heads.
+    splits = next((s for s in range(1, heads) if heads % s == 0 and B * s >= threads), heads)
+    arguments = {"tasks": B * splits, "splits": splits, "B": B, "H": H, "W": W, "h": h, "w": w, "heads": heads}
+    arguments |= {"d": C // heads, "K": K, "S": stride, "P": padding}
+    arguments |= {"half_values": values.dtype == torch.bfloat16, "half_logits": logits.dtype == torch.bfloat16}
+    tensors |= {"values": values, "logits": logits}
+    arguments |= {name: tensor.data_ptr() for name, tensor in tensors.items()}
+    _run_on_threads(kernel, min(threads, B * splits), arguments)
+
+
+def _run_on_threads(kernel, threads: int, arguments: dict[str, int]) -> None:
+    """Call the kernel on each of so many threads, this one among them; they share the tasks out themselves."""
+    from volo.model.outlook_ops.cpu_kernels import ARGUMENTS
+
+    packed = np.zeros((), ARGUMENTS)
+    for name, number in arguments.items():
+        packed[name] = number
+    pointer = packed.ctypes.data
+    if threads < 2:
+        kernel(pointer)
+    elif parallel := _openmp():
+        parallel(kernel, pointer, threads, 0)
+    else:
+        others = [threading.Thread(target=kernel, args=(pointer,)) for _ in range(threads - 1)]
+        for thread in others:
+            thread.start()
+        kernel(pointer)
+        for thread in others:
+            thread.join()
+
+
+@cache
+def _openmp():
+    """The entry of the OpenMP library that PyTorch itself is linked with; None where it has another interface."""
+    folder = os.path.join(os.path.dirname(torch.__file__), "lib")
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
+        try:
+            parallel = ctypes.CDLL(os.path.join(folder, name)).GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+        parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        parallel.restype = None
+        return parallel
+    return None
+
+
+def _kernel(name: str):
+    with _compiling:
+        return _compiled(name)
+
+
+@cache
+def _compiled(name: str):
+    """A kernel of `cpu_kernels` as a C function, which does not hold Python's lock while it runs."""
+    from numba.core import event
+
+    class Announcement(event.Listener):
+        """Numba reports the passes of a compilation; a kernel that comes from its cache has none."""
+
+        told = False
+
+        def on_start(self, _):
+            if not self.told:
+                logger.info("compiling the CPU kernel %s once, about %d s; cached afterwards", name, _COMPILE_S)
+            self.told = True
+
+        def on_end(self, _):
+            pass
+
+    with event.install_listener("numba:run_pass", Announcement()):
+        from volo.model.outlook_ops import cpu_kernels
+
+        return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(cpu_kernels.address(name))
