@@ -6,7 +6,7 @@
 #     -v $PWD/data:/app/data -v $PWD/outputs:/app/outputs -v $PWD/checkpoints:/app/checkpoints \
 #     volo python -m jobs.train --recipe quickstart
 #
-# PyTorch brings its own CUDA libraries (13.2), so the host's driver must be 580 or newer, whatever CUDA the base holds.
+# PyTorch brings its own CUDA libraries (13.0), so the host's driver must be 580 or newer, whatever CUDA the base holds.
 
 # The Ray of constraints.txt: every node of a cluster must run the same version.
 FROM rayproject/ray:2.60.0-py311-gpu
