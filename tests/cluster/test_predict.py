@@ -10,6 +10,7 @@ import pytest
 from tests.cluster.conftest import ROOT
 from tests.conftest import draw_folder
 from tests.models import save_model
+from volo.analysis.predict import predict_here
 from volo.analysis.subject import load_subject
 from volo.cluster.predict import Predictor
 from volo.errors import InputError
@@ -37,18 +38,17 @@ def run(command: list[str], env: dict[str, str]) -> str:
     return done.stdout
 
 
-def predicted(model: Path, images: Path, output: Path, env: dict[str, str], *flags: str) -> list[list[str]]:
-    job = ["-m", "jobs.predict", "--checkpoint", str(model), "--input", str(images), "--output", str(output)]
-    run([sys.executable, *job, "--batch-size", "2", *flags], env)
-    with open(output, newline="") as file:
+def rows_of(path: Path) -> list[list[str]]:
+    with open(path, newline="") as file:
         return list(csv.reader(file))
 
 
 def test_the_table_is_the_same_on_ray_and_in_process(model, images, head, tmp_path):
-    here = predicted(model, images, tmp_path / "here.csv", head.env, "--num-workers", "0")
-    there = predicted(
-        model, images, tmp_path / "ray.csv", head.env, "--num-workers", "2", "--address", head.address
-    )
+    job = ["-m", "jobs.predict", "--checkpoint", str(model), "--input", str(images), "--batch-size", "2"]
+    flags = ["--output", str(tmp_path / "ray.csv"), "--num-workers", "2", "--address", head.address]
+    run([sys.executable, *job, *flags], head.env)
+    predict_here(model, [str(images)], tmp_path / "here.csv", batch_size=2, device="cpu")
+    here, there = rows_of(tmp_path / "here.csv"), rows_of(tmp_path / "ray.csv")
     assert len(there) == 1 + NUM_IMAGES
     assert [row[:2] for row in there] == [row[:2] for row in here]
     assert [float(row[2]) for row in there[1:]] == pytest.approx([float(row[2]) for row in here[1:]], abs=1e-5)
@@ -61,7 +61,8 @@ def test_a_worker_that_is_killed_is_replaced_and_no_image_is_lost(model, images,
         "import os, pathlib, signal, sys\n"
         "from volo.analysis.images import list_images\n"
         "from volo.analysis.predict import Chunk\n"
-        "from volo.analysis.subject import load_subject\n"
+        "from volo.analysis.predict import predict_here
+from volo.analysis.subject import load_subject\n"
         "from volo.cluster.connect import connected\n"
         "from volo.cluster.predict import over_workers\n"
         "from volo.cluster.workers import Workers\n"

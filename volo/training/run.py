@@ -1,5 +1,6 @@
 """The run folder before training starts: new, to be resumed, finished, or not to be touched."""
 
+import contextlib
 import json
 import os
 import platform
@@ -46,6 +47,7 @@ def open_run(settings: Settings) -> tuple[Start, FileLock]:
     Raises:
         InputError: such differences (all are listed), a folder that is no run, or a run that is being trained now.
     """
+    assert settings.run.seeds is None, "several seeds are several runs: volo/training/seeds.py"
     run_dir = settings.run_dir
     if settings.run.fresh:
         set_aside(run_dir)
@@ -75,8 +77,9 @@ def open_run(settings: Settings) -> tuple[Start, FileLock]:
 
 
 def note_failure(run_dir: Path, error: Exception) -> None:
-    """Leaves word of why training failed; the next start takes it away."""
-    write_file(run_dir / FAILURE, f"{type(error).__name__}: {error}\n")
+    """Leaves word of why training failed, unless the disk is what failed; the next start takes it away."""
+    with contextlib.suppress(OSError):
+        write_file(run_dir / FAILURE, f"{type(error).__name__}: {error}\n")
 
 
 def check_run(settings: Settings) -> None:
