@@ -61,8 +61,7 @@ def test_a_worker_that_is_killed_is_replaced_and_no_image_is_lost(model, images,
         "import os, pathlib, signal, sys\n"
         "from volo.analysis.images import list_images\n"
         "from volo.analysis.predict import Chunk\n"
-        "from volo.analysis.predict import predict_here
-from volo.analysis.subject import load_subject\n"
+        "from volo.analysis.subject import load_subject\n"
         "from volo.cluster.connect import connected\n"
         "from volo.cluster.predict import over_workers\n"
         "from volo.cluster.workers import Workers\n"
