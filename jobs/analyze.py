@@ -25,7 +25,7 @@ Analysis = Literal["eval", "confusion", "calibration", "predictions"]
 class Flags:
     checkpoint: str
     """A run folder (its best checkpoint is taken, else its newest), its best or last, a checkpoint folder, or a
-    model.safetensors alone."""
+    model.safetensors or .pt alone."""
     analysis: tuple[Analysis, ...] = Analysis.__args__
     """What to do; by default all of it."""
     output_dir: str = "./outputs/volo_inference"

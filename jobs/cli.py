@@ -12,10 +12,10 @@ from typing import Annotated, Any
 import tyro
 
 from volo.config import OptimSettings, Section, Settings, build_settings, read_yaml
-from volo.errors import InputError, Stopped, TrainingError
+from volo.errors import InferenceError, InputError, Stopped, TrainingError
 from volo.recipes import RECIPES, recipe_settings
 
-DONE, UNFORESEEN, WRONG_INPUT, TRAINING_FAILED = 0, 1, 2, 3
+DONE, UNFORESEEN, WRONG_INPUT, WORK_FAILED = 0, 1, 2, 3
 SECTIONS = ("model", "data", "augment", "optim", "run")
 FLAG_NAMES = {"variant": "model"}
 
@@ -26,7 +26,7 @@ def run_job(main: Callable[[Sequence[str]], None]) -> None:
 
 
 def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
-    """0 done, 1 unforeseen, 2 wrong input, 3 training failed; 128 + the signal that stopped it."""
+    """0 done, 1 unforeseen, 2 wrong input, 3 training or inference failed; 128 + the signal that stopped it."""
     try:
         main(argv)
     except InputError as error:
@@ -35,7 +35,10 @@ def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int
         return WRONG_INPUT
     except TrainingError as error:
         print(f"training failed: {error}", file=sys.stderr)
-        return TRAINING_FAILED
+        return WORK_FAILED
+    except InferenceError as error:
+        print(f"inference failed: {error}", file=sys.stderr)
+        return WORK_FAILED
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return 128 + stopped.signal_number

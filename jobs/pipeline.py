@@ -25,6 +25,8 @@ def main(argv: Sequence[str]) -> None:
     run = settings.run
     if run.num_workers == 0:
         raise InputError("jobs.pipeline runs on Ray, got --num-workers 0; use jobs.train, then jobs.analyze")
+    if run.seeds is not None:
+        raise InputError(f"jobs.pipeline trains one run, got seeds={list(run.seeds)}; use jobs.train for several")
     from volo.cluster.connect import connected
     from volo.cluster.trainer import train_on_ray
 

@@ -5,7 +5,7 @@
     torchrun --nproc_per_node=2 -m jobs.train --recipe quickstart
     ray job submit --working-dir . -- python -m jobs.train --recipe quickstart --output-dir /shared/outputs
 
-The same command again resumes.
+The same command again resumes. Several seeds, one after the other and summed up: --seeds 0 1 2.
 """
 
 import os
@@ -19,6 +19,8 @@ def main(argv: Sequence[str]) -> None:
     settings = parse_settings(argv, prog="python -m jobs.train", description=__doc__)
     if settings is None:
         return
+    if settings.run.seeds is not None and "--seed" in given_flags(argv):
+        raise InputError("--seed has no effect with --seeds; give one of them")
     is_rank = "TORCHELASTIC_RUN_ID" in os.environ
     if is_rank and (given := given_flags(argv) & {"--num-workers", "--address"}):
         raise InputError(

@@ -1,5 +1,11 @@
 """VOLO image classifiers: train, tune and explain them on one machine or a Ray cluster.
 
+    import volo
+    classifier = volo.load("outputs/quickstart")     a run folder, a checkpoint, a model.safetensors or a .pt
+    classifier.predict("photo.jpg")                  [("owl", 0.93), ("cat", 0.04), ...]
+
+`volo.create_model` makes a fresh model of a named size.
+
 Importing the package imports neither torch nor ray; both come with the first use of a name that needs them.
 """
 
@@ -9,6 +15,8 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "create_model": "volo.model.build",
+    "load": "volo.analysis.classifier",
+    "Classifier": "volo.analysis.classifier",
     "InputError": "volo.errors",
     "TrainingError": "volo.errors",
     "Settings": "volo.config",

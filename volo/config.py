@@ -203,6 +203,8 @@ class RunSettings(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of everything random in training but the split."""
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] | None = None
+    """Train once with each of these seeds, one after the other, into <run_name>/seed<seed>; sums up at the end."""
     output_dir: str = "./outputs"
     """Folder of the run folders; on a cluster, one that every node sees."""
     run_name: Annotated[str, Field(min_length=1, pattern=r"^[\w.+-]+(/[\w.+-]+)*$")] | None = None
@@ -228,6 +230,8 @@ class RunSettings(Section):
     def _check(self):
         if self.run_name and any(part in ("", ".", "..") for part in self.run_name.split("/")):
             raise ValueError(f"run_name must name a folder below output_dir, got {self.run_name!r}")
+        if self.seeds is not None:
+            self._check_seeds(self.seeds)
         if self.fresh and self.resume_path:
             raise ValueError("fresh starts anew and resume_path starts from a checkpoint; give one of them")
         if self.num_workers == 0 and self.address:
@@ -235,6 +239,16 @@ class RunSettings(Section):
                 f"address has no effect with num_workers=0, which starts no Ray, got address={self.address!r}; drop one"
             )
         return self
+
+    def _check_seeds(self, seeds: tuple[int, ...]) -> None:
+        if not seeds or len({*seeds}) < len(seeds):
+            raise ValueError(f"seeds must be one or more, all different, got seeds={list(seeds)}")
+        if self.seed:
+            raise ValueError(f"seed has no effect with seeds, got seed={self.seed}, seeds={list(seeds)}; give one")
+        if self.resume_path:
+            raise ValueError(
+                f"resume_path starts one run from a checkpoint, got seeds={list(seeds)} with it; give --seed instead"
+            )
 
 
 class Settings(Section):

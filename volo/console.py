@@ -1,11 +1,14 @@
-"""What a person sees while something runs: a bar on a terminal, plain lines elsewhere."""
+"""What a person sees: a bar while something runs and tables on a terminal, plain lines elsewhere."""
 
 import sys
 import time
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
 
 PLAIN_INTERVAL_S = 10.0
 
@@ -58,6 +61,26 @@ class Progress:
             self._bar.console.print(line, markup=False, highlight=False)
         else:
             print(line, flush=True)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], num_left: int = 1) -> None:
+    """Columns under their names, the first `num_left` aligned on the left; plain text where it is no terminal."""
+    sides = ["left" if place < num_left else "right" for place in range(len(columns))]
+    if sys.stdout.isatty():
+        table = Table()
+        for column, side in zip(columns, sides, strict=True):
+            table.add_column(column, justify=side, overflow="fold")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        cells = [
+            cell.ljust(width) if side == "left" else cell.rjust(width)
+            for cell, width, side in zip(row, widths, sides, strict=True)
+        ]
+        print("  ".join(cells).rstrip())
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The failures the command line tells apart: a wrong input, a training that failed, a training asked to stop."""
+"""The failures the command line tells apart: a wrong input, work that failed, a training asked to stop."""
 
 
 class InputError(ValueError):
@@ -7,6 +7,10 @@ class InputError(ValueError):
 
 class TrainingError(RuntimeError):
     """Training began and could not go on. The process ends with code 3."""
+
+
+class InferenceError(RuntimeError):
+    """A trained model was being applied and that could not go on. The process ends with code 3."""
 
 
 class Stopped(Exception):

@@ -18,10 +18,12 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Head:
-    """Where a Ray head answers: drivers at `address`, `ray job submit` at `dashboard`."""
+    """Where a Ray head answers: drivers at `address`, `ray job submit` at `dashboard`. All its processes are of one
+    session."""
 
     address: str
     dashboard: str
+    session: int
     env: dict[str, str]
 
 
@@ -70,6 +72,6 @@ def head(ray_env):
             break
     else:
         pytest.fail("the head ended before it answered")
-    yield Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", ray_env)
+    yield Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", process.pid, ray_env)
     end_session(process)
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,5 +1,6 @@
 """Ray Train around the training loop: who starts it, restarts it, and hears of it. Ray is told metrics only."""
 
+import contextlib
 import json
 import signal
 import threading
@@ -17,6 +18,7 @@ from volo.config import Settings, build_settings
 from volo.errors import InputError, Stopped, TrainingError
 from volo.training.launch import display, opened_run, say_finished, say_result, stop_signals
 from volo.training.loop import train
+from volo.training.seeds import train_each
 from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
 
 MAX_RESTARTS = 3
@@ -33,12 +35,18 @@ def train_on_ray(settings: Settings) -> None:
         Stopped: a signal asked for it, and a checkpoint has been saved.
     """
     driver = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
+    with contextlib.ExitStack() as cluster:
+        train_each(settings, driver, lambda one: _train_one(one, driver, cluster))
+
+
+def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack) -> None:
+    """Connects where there is something to train; `cluster` keeps the connection, for the seeds that follow."""
     with opened_run(settings, driver) as start:
         if start.is_finished(settings):
             say_finished(settings, start, driver)
             return
-        with connected(settings.run.address):
-            _fit(settings.resolved(), plan_workers(settings.run), driver)
+        cluster.enter_context(connected(settings.run.address))
+        _fit(settings.resolved(), plan_workers(settings.run), driver)
     say_result(settings)
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from volo.errors import InputError
 
@@ -46,13 +46,18 @@ def read_image(file: str | Path, image_size: int, resize: str = "crop") -> np.nd
     """
     try:
         with Image.open(file) as opened:
-            image = _rgb(ImageOps.exif_transpose(opened))
-            size = (image_size, image_size)
-            if resize == "squash":
-                return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
-            return np.asarray(ImageOps.fit(image, size, Image.Resampling.BICUBIC))
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"every image must be readable, got {file} ({error}); mend or remove it") from None
+            return fit_image(opened, image_size, resize)
+    except Exception as error:  # the decoders stumble over damaged files in many ways
+        raise InputError(f"every image must be readable, got {file} ({error}); mend or remove it") from error
+
+
+def fit_image(image: Image.Image, image_size: int, resize: str = "crop") -> np.ndarray:
+    """An opened image of any size and mode as `read_image` returns it."""
+    upright = _rgb(ImageOps.exif_transpose(image))
+    size = (image_size, image_size)
+    if resize == "squash":
+        return np.asarray(upright.resize(size, Image.Resampling.BICUBIC))
+    return np.asarray(ImageOps.fit(upright, size, Image.Resampling.BICUBIC))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

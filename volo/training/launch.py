@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 import torch.distributed as dist
 
 from volo.config import Settings
-from volo.errors import InputError
-from volo.records import Display, read_records
+from volo.errors import InputError, Stopped
+from volo.records import Display
+from volo.runs import read_scores
 from volo.training.loop import train
-from volo.training.run import Start, open_data, open_run
+from volo.training.run import Start, note_failure, open_data, open_run
+from volo.training.seeds import train_each
 from volo.training.world import World, single_process, torchrun_world, under_torchrun
 
 
@@ -19,22 +21,26 @@ def train_here(settings: Settings) -> None:
     device = settings.run.device
     world = torchrun_world(device) if under_torchrun() else single_process(device)
     try:
-        with opened_run(settings, world) as start:
-            if start.is_finished(settings):
-                say_finished(settings, start, world)
-                return
-            with display(settings, world) as show, stop_signals() as wants_stop:
-                train(settings, world, show=show, wants_stop=wants_stop)
-        if world.is_main:
-            say_result(settings)
+        train_each(settings, world, lambda one: _train_one(one, world))
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
+def _train_one(settings: Settings, world: World) -> None:
+    with opened_run(settings, world) as start:
+        if start.is_finished(settings):
+            say_finished(settings, start, world)
+            return
+        with display(settings, world) as show, stop_signals() as wants_stop:
+            train(settings, world, show=show, wants_stop=wants_stop)
+    if world.is_main:
+        say_result(settings)
+
+
 @contextlib.contextmanager
 def opened_run(settings: Settings, world: World) -> Iterator[Start]:
-    """The run folder, locked, and the data, decoded; by rank 0, whose refusal every rank raises."""
+    """The run folder, locked, and the data, decoded; by rank 0, whose refusal every rank raises. A failure is noted."""
     start, lock, refusal = None, None, None
     if world.is_main:
         print(f"run folder: {settings.run_dir}", flush=True)
@@ -48,6 +54,12 @@ def opened_run(settings: Settings, world: World) -> Iterator[Start]:
         if refusal:
             raise InputError(refusal)
         yield start
+    except (InputError, Stopped):
+        raise
+    except Exception as error:
+        if world.is_main:
+            note_failure(settings.run_dir, error)
+        raise
     finally:
         if lock:
             lock.release()
@@ -89,9 +101,7 @@ def say_finished(settings: Settings, start: Start, world: World) -> None:
 
 def say_result(settings: Settings) -> None:
     """The last thing a training run prints."""
-    epochs = [record for record in read_records(settings.run_dir) if record["kind"] == "epoch"]
-    scored = [record for record in epochs if "val/acc1" in record]
-    if scored:
-        best = max(scored, key=lambda record: record["val/acc1"])
-        print(f"best validation top-1 {best['val/acc1']:.2%}, after epoch {best['epoch']}")
+    scores = read_scores(settings.run_dir)
+    if scores.best is not None:
+        print(f"best validation top-1 {scores.best:.2%}, after epoch {scores.best_epoch}")
     print(f"run folder: {settings.run_dir}")

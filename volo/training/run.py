@@ -1,5 +1,6 @@
 """The run folder before training starts: new, to be resumed, finished, or not to be touched."""
 
+import contextlib
 import json
 import os
 import platform
@@ -18,8 +19,10 @@ from volo.data.datasets import open_split
 from volo.data.pipeline import check_batch_size
 from volo.data.splits import Split, split_train
 from volo.errors import InputError
+from volo.runs import CONFIG, ENVIRONMENT, FAILURE, LOCK
 
 RECORDED_VERSIONS = ("volo", "torch", "torchvision", "ray", "numpy")
+LOOK_S = 0.5  # who lists the runs may hold a lock for a moment
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,15 @@ def open_run(settings: Settings) -> tuple[Start, FileLock]:
     Raises:
         InputError: such differences (all are listed), a folder that is no run, or a run that is being trained now.
     """
+    assert settings.run.seeds is None, "several seeds are several runs: volo/training/seeds.py"
     run_dir = settings.run_dir
     if settings.run.fresh:
-        _set_aside(run_dir)
-    elif run_dir.exists() and not (run_dir / "config.yaml").exists() and any(run_dir.iterdir()):
+        set_aside(run_dir)
+    elif run_dir.exists() and not (run_dir / CONFIG).exists() and any(run_dir.iterdir()):
         raise InputError(f"{run_dir} must be a run folder or not exist, got other files; choose another --run-name")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run_dir / ".lock", timeout=0)
+        lock = FileLock(run_dir / LOCK, timeout=LOOK_S)
         lock.acquire()
     except Timeout:
         raise InputError(f"{run_dir} is being trained by another process; wait for it or use --run-name") from None
@@ -65,10 +69,22 @@ def open_run(settings: Settings) -> tuple[Start, FileLock]:
     except InputError:
         lock.release()
         raise
-    if start.step == 0 or not (run_dir / "config.yaml").exists():
-        _write(run_dir / "config.yaml", settings.resolved().to_yaml())
-        _write(run_dir / "environment.json", json.dumps(_environment(), indent=1) + "\n")
+    if start.step == 0 or not (run_dir / CONFIG).exists():
+        write_file(run_dir / CONFIG, settings.resolved().to_yaml())
+        write_file(run_dir / ENVIRONMENT, json.dumps(_environment(), indent=1) + "\n")
+    (run_dir / FAILURE).unlink(missing_ok=True)
     return start, lock
+
+
+def note_failure(run_dir: Path, error: Exception) -> None:
+    """Leaves word of why training failed, unless the disk is what failed; the next start takes it away."""
+    with contextlib.suppress(OSError):
+        write_file(run_dir / FAILURE, f"{type(error).__name__}: {error}\n")
+
+
+def check_run(settings: Settings) -> None:
+    """Raises InputError where the run that is there, if any, cannot be gone on with by these settings."""
+    _check_same(settings, settings.run_dir, find_start(settings))
 
 
 def find_start(settings: Settings) -> Start:
@@ -114,7 +130,7 @@ def _check_same(settings: Settings, run_dir: Path, start: Start) -> None:
         )
 
 
-def _set_aside(run_dir: Path) -> None:
+def set_aside(run_dir: Path) -> None:
     """Renames a run to the first free of `<name>.1`, `<name>.2` ..."""
     if not run_dir.exists():
         return
@@ -125,7 +141,8 @@ def _set_aside(run_dir: Path) -> None:
     print(f"renamed the run before to {target}")
 
 
-def _write(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
+    """A file of the run folder, replaced by rename."""
     partial = path.with_name(f".{path.name}-{os.getpid()}")
     partial.write_text(text)
     partial.rename(path)

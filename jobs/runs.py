@@ -1,0 +1,60 @@
+"""List the runs under a folder: state, best validation top-1, epochs, rate, size on disk.
+
+    python -m jobs.runs --output-dir outputs
+
+State: running, finished, failed (the run's failure.txt says why), interrupted (the same command resumes), never saved.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from jobs.cli import run_job
+from volo.console import print_table
+from volo.errors import InputError
+from volo.runs import Run, find_runs, read_run
+
+COLUMNS = ("run", "state", "best", "at epoch", "epochs", "images/s", "size")
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    output_dir: str = "./outputs"
+    """Folder of the run folders, searched at any depth."""
+
+
+def main(argv: Sequence[str]) -> None:
+    flags = tyro.cli(Flags, args=list(argv), prog="python -m jobs.runs", description=__doc__)
+    root = Path(flags.output_dir).expanduser().absolute()
+    if not root.is_dir():
+        raise InputError(f"--output-dir must be a folder, got {root}; name the one that jobs.train wrote into")
+    runs = [read_run(folder) for folder in find_runs(root)]
+    if not runs:
+        print(f"no runs in {root}")
+        return
+    print_table(COLUMNS, [_row(run, root) for run in runs], num_left=2)
+
+
+def _row(run: Run, root: Path) -> tuple[str, ...]:
+    scores = run.scores
+    return (
+        str(run.folder.relative_to(root)),
+        run.state,
+        "-" if scores.best is None else f"{scores.best:.2%}",
+        "-" if scores.best_epoch is None else str(scores.best_epoch),
+        f"{scores.num_epochs}/{run.of_epochs or '?'}",
+        "-" if run.images_per_s is None else f"{run.images_per_s:,.0f}",
+        _size(run.size),
+    )
+
+
+def _size(num_bytes: int) -> str:
+    power = max(0, min(len(UNITS) - 1, (num_bytes.bit_length() - 1) // 10))
+    return f"{num_bytes / 1024**power:.{1 if power else 0}f} {UNITS[power]}"
+
+
+if __name__ == "__main__":
+    run_job(main)

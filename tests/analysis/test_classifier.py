@@ -1,0 +1,98 @@
+"""`volo.load`: a trained model in three lines."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import volo
+from tests.models import save_model
+from volo import checkpoint
+from volo.analysis.classifier import ranked
+from volo.analysis.subject import load_subject
+from volo.data.imagefolder import read_image
+
+NAMES = ("cat", "dog", "owl")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return save_model(tmp_path / "run", NAMES)
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_a_run_and_every_lone_file_of_it_load_as_the_same_classifier(folder, tmp_path, photo):
+    lone = tmp_path / "lone.safetensors"
+    lone.write_bytes((folder / checkpoint.MODEL).read_bytes())
+    exported = checkpoint.export_pt(folder, tmp_path / "lone.pt")
+    expected = volo.load(tmp_path / "run").predict(photo)
+    for path in (str(tmp_path / "run" / "last"), folder, lone, exported):
+        classifier = volo.load(path)
+        assert classifier.class_names == NAMES
+        assert not classifier.model.training
+        assert classifier.predict(photo) == expected
+
+
+def test_prediction_is_the_softmax_of_the_model_on_the_preprocessed_image(folder, photo):
+    classifier = volo.load(folder)
+    with torch.inference_mode():
+        logits = load_subject(folder).model(classifier.preprocess(photo)[None])[0]
+    found = classifier.predict(photo)
+    probabilities = dict(zip(NAMES, logits.softmax(0).tolist(), strict=True))
+    assert [name for name, _ in found] == sorted(NAMES, key=probabilities.get, reverse=True)
+    assert dict(found) == pytest.approx(probabilities, abs=1e-6)
+    assert classifier.predict(photo, k=1) == found[:1]
+
+
+def test_a_path_an_opened_image_and_an_array_are_preprocessed_alike(folder, photo):
+    classifier = volo.load(folder)
+    from_path = classifier.preprocess(photo)
+    assert (from_path.shape, from_path.dtype) == ((3, 32, 32), torch.float32)
+    with Image.open(photo) as opened:
+        assert torch.equal(classifier.preprocess(opened), from_path)
+        assert torch.equal(classifier.preprocess(np.asarray(opened)), from_path)
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_preprocessing_is_the_checkpoints_own(tmp_path, photo, resize):
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    classifier = volo.load(save_model(tmp_path, NAMES, resize=resize, image_size=24, mean=mean, std=std))
+    expected = (read_image(photo, 24, resize) / 255 - mean) / std
+    assert np.allclose(classifier.preprocess(photo).permute(1, 2, 0), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4, 3)), np.zeros((3, 8, 8), np.uint8), np.zeros((0, 4, 3), np.uint8), [[1]], None]
+)
+def test_what_is_no_image_is_refused(folder, array):
+    with pytest.raises(volo.InputError, match="an image must be a path, a Pillow image, or an array"):
+        volo.load(folder).preprocess(array)
+
+
+def test_files_that_are_no_images_and_k_of_zero_are_refused(folder, photo):
+    with pytest.raises(volo.InputError, match=r"every image must be readable, got none\.png"):
+        volo.load(folder).predict("none.png")
+    with pytest.raises(volo.InputError, match="k must be at least 1, got 0"):
+        volo.load(folder).predict(photo, k=0)
+
+
+def test_equal_logits_rank_by_class():
+    order, probabilities = ranked(np.array([[1.0, 3.0, 3.0, 3.0]]), 2)
+    assert order.tolist() == [[1, 2]]
+    assert probabilities[0, 0] == probabilities[0, 1] < 1 / 3
+
+
+def test_asking_for_load_loads_torch_and_importing_volo_does_not():
+    script = "import sys, volo; before = 'torch' in sys.modules; volo.load; print(before, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

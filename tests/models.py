@@ -1,0 +1,19 @@
+"""Checkpoints of fresh models: where a test needs weights, not good ones."""
+
+from pathlib import Path
+
+import torch
+
+from volo import checkpoint
+from volo.config import build_settings
+from volo.model.build import build_model
+
+
+def save_model(run_dir: Path, class_names: tuple[str, ...], *, seed: int = 0, **data) -> Path:
+    """The checkpoint folder of an untrained model, as a run would have left it. `data` are data settings."""
+    values = {"model": dict(variant="quickstart", embed_dim=32, stem_channels=(8, 16))}
+    settings = build_settings(values | {"data": {"dataset": "imagefolder", **data}}).resolved()
+    torch.manual_seed(seed)
+    model = build_model(settings.model, num_classes=len(class_names), image_size=settings.data.image_size)
+    description = checkpoint.Description(settings, class_names, "hash", step=seed, epoch=0)
+    return checkpoint.save(run_dir, model.state_dict(), description, {}, total_steps=1)

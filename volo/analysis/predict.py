@@ -1,0 +1,284 @@
+"""Predictions for unlabelled images as a table: piece by piece, so that what is finished survives anything.
+
+    predictions.csv          path, class_1, prob_1, class_2, ...: a row an image, sorted by path; comes last, by rename
+    predictions.errors.csv   path, reason: the files that could not be read
+    predictions.source.json  what the table was made of: checkpoint and images, with their hashes
+    predictions.parts/       while it is being made: the same description, and what is finished; gone at the end
+
+Which images a piece holds may differ from start to start, with the batch size; what is missing is computed.
+"""
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+import torch
+from filelock import FileLock, Timeout
+
+from volo import checkpoint
+from volo.analysis.classifier import TOP_K
+from volo.analysis.images import ImageFile, Result, digest_of, list_images, predict_files
+from volo.analysis.subject import Subject, load_subject
+from volo.console import Progress
+from volo.errors import InferenceError, InputError
+
+BATCHES_PER_PIECE = 4
+NUM_NAMED = 3  # unreadable files named on the terminal
+
+
+class Chunk(NamedTuple):
+    """Images from number `start` on, by absolute path."""
+
+    start: int
+    paths: list[str]
+
+
+class Piece(NamedTuple):
+    """What became of the images from number `start` on."""
+
+    start: int
+    results: list[Result]
+
+
+Compute = Callable[[Subject, list[Chunk]], Iterable[Piece]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a table is made of. The hashes alone decide whether two are the same; the rest is for people."""
+
+    checkpoint: str
+    model_sha256: str
+    input: list[str]
+    input_sha256: str
+    num_images: int
+
+    @classmethod
+    def of(cls, path: Path, inputs: Sequence[str], files: Sequence[ImageFile]) -> "Job":
+        model = path / checkpoint.MODEL if path.is_dir() else path
+        with open(model, "rb") as file:
+            model_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(str(path), model_sha256, list(inputs), digest_of(files), len(files))
+
+    def check_same(self, before: "Job", place: Path) -> None:
+        """Raises InputError where `before`, found at `place`, is of another checkpoint or other images."""
+        changes = []
+        if before.model_sha256 != self.model_sha256:
+            changes.append(f"  checkpoint: {before.checkpoint} before, {self.checkpoint} now, with other weights")
+        if before.input_sha256 != self.input_sha256:
+            old, new = (f"{job.num_images:,} images in {', '.join(job.input)}" for job in (before, self))
+            changes.append(f"  images: {old} before, {new} now, not the same files")
+        if changes:
+            raise InputError(
+                f"a table must be of one checkpoint and the same images throughout, got others for {place}:\n"
+                + "\n".join(changes)
+                + f"\nchoose another --output, or remove {place}"
+            )
+
+
+def predict(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int, compute: Compute) -> None:
+    """Writes the table of predictions, going on where a start before this one was cut off.
+
+    Args:
+        path: A checkpoint folder or a lone model file.
+        inputs: Files and folders.
+        output: The table, ending in .csv, in a folder that is there.
+        batch_size: Images computed at once.
+        compute: Makes pieces of chunks, in any order, by whatever workers there are.
+
+    Raises:
+        InputError: a checkpoint, images or output that cannot be used, or an output of something else.
+        InferenceError: workers that were lost, or results that cannot be written; what is finished is kept.
+    """
+    subject = load_subject(path)
+    files = list_images(inputs)
+    job = Job.of(path, inputs, files)
+    outputs = Outputs(output)
+    with outputs.locked():
+        if outputs.is_finished(job):
+            print(f"this table is finished, {len(files):,} images; choose another --output, or remove it to begin anew")
+            outputs.say_result()
+            return
+        finished = outputs.begin(job)
+        chunks = _missing(finished, files, batch_size * BATCHES_PER_PIECE)
+        done = len(files) - sum(len(chunk.paths) for chunk in chunks)
+        if done:
+            print(f"going on: {done:,} of {len(files):,} images are done", flush=True)
+        with Progress("predicting", len(files), "images") as progress:
+            progress.begin(done, len(files))
+            for piece in compute(subject, chunks):
+                outputs.keep(piece)
+                progress.update(done := done + len(piece.results))
+        outputs.finish(job, files, subject.description.class_names)
+        outputs.say_result()
+
+
+def predict_here(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int, device: str) -> None:
+    """As `predict`, in this process, on the GPU where there is one and `device` allows."""
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise InputError("--device cuda needs a GPU, got none on this machine; use --device cpu")
+    used = torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
+
+    def compute(subject: Subject, chunks: list[Chunk]) -> Iterator[Piece]:
+        for chunk in chunks:
+            yield Piece(chunk.start, predict_files(subject, chunk.paths, used, batch_size))
+
+    predict(path, inputs, output, batch_size=batch_size, compute=compute)
+
+
+class Outputs:
+    """The files of one table. See the head of this file."""
+
+    def __init__(self, output: Path):
+        self.table, self.table_is_whole = output, False
+        self.errors, self.description, self.parts = (
+            output.with_suffix(suffix) for suffix in (".errors.csv", ".source.json", ".parts")
+        )
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the table for this process alone. Raises InputError where another does, or it cannot be written."""
+        try:
+            self.parts.mkdir(exist_ok=True)
+            lock = FileLock(self.parts / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise InputError(f"{self.table} is being made by another process; wait for it or use --output") from None
+        except OSError as error:
+            raise InputError(
+                f"--output must lie in a folder that can be written, got {self.table} ({error.strerror})"
+            ) from None
+        try:
+            yield
+        finally:
+            if self.table_is_whole or set(os.listdir(self.parts)) == {".lock"}:
+                shutil.rmtree(self.parts)
+            lock.release()
+
+    def is_finished(self, job: Job) -> bool:
+        """Raises InputError where there is a table of something else."""
+        if not self.table.exists():
+            return False
+        before = _read_job(self.description)
+        if before is None:
+            raise InputError(
+                f"--output must be new or an earlier table of the same, got {self.table} and no {self.description} to "
+                "say what it was made of; choose another --output"
+            )
+        job.check_same(before, self.table)
+        self.table_is_whole = True
+        return True
+
+    def begin(self, job: Job) -> list[tuple[int, int]]:
+        """Makes the folder of pieces ready: start and stop of those that are there. Raises InputError for others'."""
+        finished = sorted(self._pieces())
+        source = self.parts / self.description.name
+        if finished:
+            before = _read_job(source)
+            if before is None:
+                raise InputError(f"{self.parts} must say what its pieces are of, got no whole {source}; remove it")
+            job.check_same(before, self.parts)
+        else:
+            with committed(source) as file:
+                json.dump(asdict(job), file)
+        return finished
+
+    def keep(self, piece: Piece) -> None:
+        stop = piece.start + len(piece.results)
+        with committed(self.parts / f"{piece.start:09d}-{stop:09d}.json") as file:
+            json.dump(piece.results, file)
+
+    def finish(self, job: Job, files: Sequence[ImageFile], class_names: Sequence[str]) -> None:
+        """Puts the pieces together, in the order of the images; the table gets its name last."""
+        k = min(TOP_K, len(class_names))
+        num_unreadable = 0
+        with committed(self.table) as table:
+            with committed(self.errors) as errors:
+                rows, bad = csv.writer(table), csv.writer(errors)  # their \r\n makes them quote \r and \n in names
+                rows.writerow(["path", *(f"{kind}_{place}" for place in range(1, k + 1) for kind in ("class", "prob"))])
+                bad.writerow(["path", "reason"])
+                for file, result in zip(files, self._results(), strict=True):
+                    if isinstance(result, str):
+                        num_unreadable += 1
+                        bad.writerow([file.name, result])
+                    else:
+                        best = ((class_names[number], f"{probability:.6g}") for number, probability in result)
+                        rows.writerow([file.name, *(value for pair in best for value in pair)])
+            with committed(self.description) as description:
+                json.dump({**asdict(job), "num_unreadable": num_unreadable}, description, indent=1)
+        self.table_is_whole = True
+
+    def say_result(self) -> None:
+        """The last thing a prediction prints."""
+        with open(self.errors, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            unreadable = list(csv.DictReader(file))
+        if unreadable:
+            named = [f"  {row['path']!r}: {row['reason']}" for row in unreadable[:NUM_NAMED]]
+            more = [f"  and {len(unreadable) - NUM_NAMED:,} more"] if len(unreadable) > NUM_NAMED else []
+            print(f"{len(unreadable):,} files could not be read, listed in {self.errors}:", *named, *more, sep="\n")
+        print(f"predictions: {self.table}", flush=True)
+
+    def _pieces(self) -> dict[tuple[int, int], Path]:
+        matches = ((re.fullmatch(r"(\d+)-(\d+)\.json", path.name), path) for path in self.parts.iterdir())
+        return {(int(match[1]), int(match[2])): path for match, path in matches if match}
+
+    def _results(self) -> Iterator[Result]:
+        for (start, stop), path in sorted(self._pieces().items()):
+            try:
+                results = json.loads(path.read_text())
+                if len(results) != stop - start:
+                    raise ValueError(f"{len(results)} results")
+            except ValueError as error:
+                raise InputError(f"{path} is damaged ({error}); remove it, and the same command goes on") from None
+            yield from results
+
+
+@contextlib.contextmanager
+def committed(path: Path) -> Iterator[TextIO]:
+    """A text file that gets its name when all of it is written and synced. Names that are no UTF-8 keep their bytes.
+
+    Raises:
+        InferenceError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    except OSError as error:
+        raise InferenceError(
+            f"predictions could not be written: {error.filename or partial} ({error.strerror}); what is finished is "
+            "kept, and the same command goes on once that is put right"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _missing(finished: list[tuple[int, int]], files: Sequence[ImageFile], size: int) -> list[Chunk]:
+    """What lies between the finished parts, in chunks of up to `size` images."""
+    chunks, position = [], 0
+    for start, stop in [*finished, (len(files), len(files))]:
+        for first in range(position, start, size):
+            paths = [file.path for file in files[first : min(first + size, start)]]
+            chunks.append(Chunk(first, paths))
+        position = stop
+    return chunks
+
+
+def _read_job(path: Path) -> Job | None:
+    try:
+        values = json.loads(path.read_text())
+        return Job(**{name: values[name] for name in Job.__dataclass_fields__})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
