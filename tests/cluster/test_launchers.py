@@ -135,7 +135,10 @@ def test_a_submitted_job_trains_and_its_log_can_be_read(config, head):
 def test_the_analysis_is_the_same_on_ray_and_in_process_also_after_a_move(runs, head, tmp_path):
     moved = runs["ray"].rename(tmp_path / "moved")
     results = {}
-    for name, flags in {"ray": ("--num-workers", "2", "--address", head.address), "here": ("--num-workers", "0")}.items():
+    for name, flags in {
+        "ray": ("--num-workers", "2", "--address", head.address),
+        "here": ("--num-workers", "0"),
+    }.items():
         command = [sys.executable, "-m", "jobs.analyze", "--checkpoint", str(moved / "best"), "--no-show"]
         done = run([*command, "--output-dir", str(tmp_path / name), *flags], head.env)
         assert done.returncode == 0, done.stdout + done.stderr

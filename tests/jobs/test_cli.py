@@ -30,9 +30,48 @@ def test_flags_lie_over_the_file_over_the_recipe_over_the_defaults(tmp_path):
 
 def test_the_flags_of_the_field_reach_their_settings():
     settings = parsed(
-        *["--dataset", "imagefolder", "--data-dir", "d", "--epochs", "5", "--batch-size", "8", "--max-steps", "4", "--train-images", "40"],
-        *["--val-fraction", "0", "--seed", "3", "--output-dir", "o", "--run-name", "r", "--use-amp", "--autocast-dtype", "fp16"],
-        *["--num-workers", "3", "--mixup-alpha", "0.2", "--cutmix-alpha", "1", "--mix-prob", "0.5", "--model", "tiny", "--stem-channels", "8", "16"],
+        *[
+            "--dataset",
+            "imagefolder",
+            "--data-dir",
+            "d",
+            "--epochs",
+            "5",
+            "--batch-size",
+            "8",
+            "--max-steps",
+            "4",
+            "--train-images",
+            "40",
+        ],
+        *[
+            "--val-fraction",
+            "0",
+            "--seed",
+            "3",
+            "--output-dir",
+            "o",
+            "--run-name",
+            "r",
+            "--use-amp",
+            "--autocast-dtype",
+            "fp16",
+        ],
+        *[
+            "--num-workers",
+            "3",
+            "--mixup-alpha",
+            "0.2",
+            "--cutmix-alpha",
+            "1",
+            "--mix-prob",
+            "0.5",
+            "--model",
+            "tiny",
+            "--stem-channels",
+            "8",
+            "16",
+        ],
     )
     assert settings.data.data_dir == "d"
     assert settings.data.val_fraction == 0
@@ -53,7 +92,9 @@ def test_defaults_are_those_that_are_documented():
 def test_printed_settings_are_a_settings_file(capsys, tmp_path):
     assert parsed("--recipe", "nano", "--lr", "0.01", "--print-config") is None
     (tmp_path / "a.yaml").write_text(capsys.readouterr().out)
-    assert parsed("--config", str(tmp_path / "a.yaml")).resolved() == parsed("--recipe", "nano", "--lr", "0.01").resolved()
+    assert (
+        parsed("--config", str(tmp_path / "a.yaml")).resolved() == parsed("--recipe", "nano", "--lr", "0.01").resolved()
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,13 +120,16 @@ def test_wrong_settings_end_with_code_2_and_one_message(capsys, flags, message):
 
 @pytest.mark.parametrize("flags", ["--epoch 3", "--dataset mnist", "--epochs many"])
 def test_unknown_flags_and_values_end_with_code_2(flags):
-    done = subprocess.run([sys.executable, "-m", "jobs.train", *flags.split()], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.train", *flags.split()], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(None, 0), (KeyError("x"), 1), (InputError("x"), 2), (TrainingError("x"), 3), (Stopped(15), 143)]
+    ("error", "code"),
+    [(None, 0), (KeyError("x"), 1), (InputError("x"), 2), (TrainingError("x"), 3), (Stopped(15), 143)],
 )
 def test_exit_codes_tell_what_happened(error, code, capsys):
     def main(argv):
