@@ -140,8 +140,8 @@ def _fetched(archive: Archive, data_dir: Path) -> Unpacked:
 def _refused(archive: Archive, file: Path, got: str) -> InputError:
     """The one sentence of every refusal: which file, its checksum, what was there, and what to place where."""
     return InputError(
-        f"{archive.file} with md5 {archive.md5} is needed, {got} download {archive.url} on any machine and place it as "
-        f"{file}, or name the folder that holds it with --data-dir"
+        f"{archive.file} with md5 {archive.md5} is needed, from {archive.url}, {got} download it on any machine and "
+        f"place it as {file}, or name the folder that holds it with --data-dir"
     )
 
 
@@ -159,12 +159,11 @@ def _download(archive: Archive, file: Path) -> None:
             out.flush()
             os.fsync(out.fileno())
         if digest.hexdigest() != archive.md5:
-            got = f"got md5 {digest.hexdigest()} from {archive.url}{_if_page(partial)};"
-            raise _refused(archive, file, got)
+            raise _refused(archive, file, f"got md5 {digest.hexdigest()} from there{_if_page(partial)};")
         partial.rename(file)
         sync(file.parent)
     except DownloadError as error:
-        raise _refused(archive, file, f"but {archive.url} {error};") from None
+        raise _refused(archive, file, f"but that {error};") from None
     finally:
         partial.unlink(missing_ok=True)
 
