@@ -95,7 +95,7 @@ class DataSettings(Section):
     dataset: Dataset = "cifar100"
     """imagefolder reads train/<class>/* and test/<class>/*; shapes is drawn, not read."""
     data_dir: str | None = None
-    """Where the data lies. Default: ./data/<dataset>."""
+    """Where the data lies; cifar archives are fetched into it. Default: ./data/<dataset>."""
     image_size: Annotated[int, Field(ge=1)] = 32
     """Pixels a side that images are resized to."""
     resize: Literal["crop", "squash"] = "crop"
@@ -128,6 +128,10 @@ class AugmentSettings(Section):
     """Random crop after padding by so many pixels. Default: an eighth of the image size."""
     hflip: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Probability of a horizontal flip."""
+    auto_augment: Literal["none", "trivial"] = "none"
+    """trivial: one of TrivialAugment's 14 operations, of random strength, on every sample."""
+    random_erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that a box of 2 to 33% of the image is replaced by the mean colour."""
     mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
     """Mixup's Beta(alpha, alpha) coefficient, per sample; 0: off."""
     cutmix_alpha: Annotated[float, Field(ge=0)] = 0.0
@@ -266,6 +270,11 @@ class Settings(Section):
             raise ValueError(
                 "image_size must be at least patch_size, "
                 f"got image_size={self.data.image_size}, patch_size={patch}"
+            )
+        if self.data.dataset == "shapes" and self.augment.auto_augment != "none":
+            raise ValueError(
+                "auto_augment changes colours, by which the classes of shapes differ, got "
+                f"auto_augment={self.augment.auto_augment}, dataset=shapes; leave it out"
             )
         padding = self.augment.crop_padding
         if padding is not None and padding >= self.data.image_size:

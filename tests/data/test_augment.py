@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volo.data.augment import crop_and_flip, normalise
+from volo.data.augment import ERASED_AREA, crop_and_flip, erase, erased_boxes, normalise
 from volo.data.epoch import NUM_UNIFORMS, Draw, EpochTable
 from volo.data.mixing import mix, one_hot, plan_mix
 
@@ -42,6 +42,38 @@ def test_normalisation_is_that_of_channel_first_tensors():
     mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
     expected = (IMAGES.permute(0, 3, 1, 2) / 255 - mean[:, None, None]) / std[:, None, None]
     assert torch.allclose(normalise(IMAGES, mean, std), expected)
+
+
+def test_as_many_boxes_as_asked_are_erased_and_each_is_a_rectangle():
+    uniforms = EpochTable.draw(0, 0, 1).uniforms(0, 2000)
+    erased = erase(torch.ones(2000, 3, 32, 32), uniforms, probability=0.25) == 0
+    assert torch.equal(erased.all(dim=1), erased.any(dim=1))
+    erased = erased[:, 0]
+    sizes = erased.sum(dim=(1, 2))
+    assert abs((sizes > 0).float().mean() - 0.25) < 0.03
+    assert torch.equal(sizes, erased.any(dim=1).sum(dim=1) * erased.any(dim=2).sum(dim=1))
+    assert torch.equal(erased.any(dim=(1, 2)), torch.from_numpy(uniforms[:, Draw.ERASE] < 0.25))
+
+
+def test_boxes_have_the_area_and_shape_of_the_paper_and_lie_anywhere():
+    top, bottom, left, right = erased_boxes(EpochTable.draw(0, 0, 1).uniforms(0, 20_000), 1.0, 64, 64)
+    height, width = bottom - top, right - left
+    share = height * width / 64**2
+    assert ((share > 0.9 * ERASED_AREA[0]) & (share < 1.1 * ERASED_AREA[1])).all()
+    assert abs(share.mean() - np.mean(ERASED_AREA)) < 0.01
+    ratio = np.log(height / width)
+    assert abs(ratio.mean()) < 0.02
+    assert np.abs(ratio).max() < np.log(1 / 0.3) + 0.2
+    for first, last in ((top, bottom), (left, right)):
+        assert (first.min(), last.max()) == (0, 64)
+        assert abs((first + last).mean() / 2 - 32) < 0.5
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 30), (30, 2)])
+def test_a_box_stays_within_a_small_image(size):
+    top, bottom, left, right = erased_boxes(EpochTable.draw(0, 0, 1).uniforms(0, 500), 1.0, *size)
+    assert ((top >= 0) & (top < bottom) & (bottom <= size[0])).all()
+    assert ((left >= 0) & (left < right) & (right <= size[1])).all()
 
 
 BATCH = 64

@@ -71,9 +71,25 @@ def test_a_damaged_entry_is_built_again(cache, source, harm):
         assert np.array_equal(cached(source).images, before)
 
 
-def test_what_is_written_into_the_map_does_not_reach_the_file(cache, source):
-    cached(source).images[:] = 0
-    assert cached(source).images.any()
+def test_the_map_cannot_be_written_into(cache, source):
+    with pytest.raises(ValueError, match="read-only"):
+        cached(source).images[:] = 0
+
+
+def test_what_a_killed_decoding_has_left_is_removed(cache, source):
+    cached(source)
+    (entry(cache) / "meta.json").unlink()
+    left = cache / f".{entry(cache).name}-killed"
+    left.mkdir()
+    cached(source)
+    assert not left.exists()
+
+
+def test_large_images_are_decoded_in_smaller_parts(tmp_path, cache, monkeypatch):
+    draw_folder(tmp_path / "images", {"train": {"a": 3, "b": 3}})
+    monkeypatch.setattr("volo.data.cache.CHUNK_BYTES", 2 * 16 * 16 * 3)
+    open_counted(tmp_path / "images", tmp_path / "log")
+    assert (tmp_path / "log").read_text().split() == ["0", "2", "4"]
 
 
 def test_settings_that_change_the_images_make_an_entry_of_their_own(cache, source, tmp_path):

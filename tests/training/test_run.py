@@ -87,10 +87,12 @@ def test_an_older_checkpoint_of_the_run_itself_is_refused(tmp_path, folder):
 
 def test_other_images_or_classes_than_the_checkpoints_are_refused(tmp_path, folder):
     train(small_run(tmp_path, folder, optim=dict(max_steps=4)))
-    (folder / "train" / "cat").rename(folder / "train" / "bird")
+    for split in ("train", "test"):
+        (folder / split / "cat").rename(folder / split / "bird")
     with pytest.raises(InputError, match="the data must have the checkpoint's classes"):
         train(small_run(tmp_path, folder))
-    (folder / "train" / "bird").rename(folder / "train" / "cat")
+    for split in ("train", "test"):
+        (folder / split / "bird").rename(folder / split / "cat")
     (folder / "train" / "cat" / "0000.png").unlink()
     with pytest.raises(InputError, match="images were added or removed"):
         train(small_run(tmp_path, folder))

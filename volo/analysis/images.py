@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
 from volo.analysis.classifier import TOP_K, ranked
 from volo.analysis.subject import Subject
 from volo.data.augment import normalise
-from volo.data.imagefolder import read_image
+from volo.data.imagefolder import read_image, readable_suffixes
 from volo.errors import InputError
 
 # What became of an image: its likeliest classes with their probabilities, or why it could not be read.
@@ -111,7 +110,7 @@ def predict_files(subject: Subject, paths: Sequence[str], device: torch.device, 
 
 
 def _walk(root: str) -> Iterator[str]:
-    readable = {suffix for suffix, form in Image.registered_extensions().items() if form in Image.OPEN}
+    readable = readable_suffixes()
     seen: set[str] = set()
 
     def refuse(error: OSError) -> None:

@@ -3,10 +3,14 @@
 Shapes: N images in all, B in the batch, H x W pixels.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from volo.data.epoch import Draw
+
+ERASED_AREA = (0.02, 0.33)  # of the image
+ERASED_RATIO = (0.3, 1 / 0.3)  # height to width
 
 
 def crop_and_flip(images: Tensor, index: Tensor, uniforms: Tensor, padding: int, hflip: float) -> Tensor:
@@ -39,3 +43,38 @@ def _moved(uniform: Tensor, size: int, padding: int) -> Tensor:
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, channels last in memory. `mean` and `std` (3,), of [0, 1]."""
     return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def erase(images: Tensor, uniforms: np.ndarray, probability: float) -> Tensor:
+    """Random erasing (arXiv 1708.04896): a box of so many samples is set to 0, the mean colour once normalised.
+
+    Differs from the paper: one colour, not noise; a box longer than the image is cut to it, not drawn again.
+
+    Args:
+        images: (B, 3, H, W).
+        uniforms: (B, NUM_UNIFORMS) in [0, 1), columns as in `Draw`, on the host.
+
+    Returns:
+        (B, 3, H, W).
+    """
+    boxes = torch.from_numpy(erased_boxes(uniforms, probability, *images.shape[2:])).to(images.device)
+    top, bottom, left, right = boxes
+    rows = torch.arange(images.shape[2], device=images.device)
+    cols = torch.arange(images.shape[3], device=images.device)
+    in_rows = (rows >= top[:, None]) & (rows < bottom[:, None])  # (B, H)
+    in_cols = (cols >= left[:, None]) & (cols < right[:, None])  # (B, W)
+    return images * ~(in_rows[:, :, None] & in_cols[:, None, :])[:, None]
+
+
+def erased_boxes(uniforms: np.ndarray, probability: float, H: int, W: int) -> np.ndarray:
+    """(4, B) int64: the first row and column of each box and those after its last; all 0 where there is none."""
+    smallest, largest = ERASED_AREA
+    area = (smallest + (largest - smallest) * uniforms[:, Draw.ERASE_AREA]) * H * W
+    narrow, wide = np.log(ERASED_RATIO)
+    ratio = np.exp(narrow + (wide - narrow) * uniforms[:, Draw.ERASE_RATIO])
+    height = np.clip(np.round(np.sqrt(area * ratio)), 1, H)
+    width = np.clip(np.round(np.sqrt(area / ratio)), 1, W)
+    top = np.floor(uniforms[:, Draw.ERASE_Y] * (H - height + 1))
+    left = np.floor(uniforms[:, Draw.ERASE_X] * (W - width + 1))
+    boxes = np.stack([top, top + height, left, left + width]) * (uniforms[:, Draw.ERASE] < probability)
+    return boxes.astype(np.int64)

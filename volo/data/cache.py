@@ -4,11 +4,9 @@ An entry is committed as a checkpoint is: written into a folder of its own, sync
 is built again.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -20,18 +18,36 @@ import numpy as np
 from filelock import FileLock
 
 from volo.console import Progress
+from volo.data.staging import commit, staging
 from volo.errors import InputError
 
-CHUNK = 512
+CHUNK = 512  # images decoded at once
+CHUNK_BYTES = 2**26  # and what they may take
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """Superclasses. `of_class` (num_classes,) int64 is the superclass of every class, an index into `class_names`."""
+
+    class_names: tuple[str, ...]
+    of_class: np.ndarray
 
 
 @dataclass(frozen=True)
 class Images:
-    """One split, decoded. `images` (N, H, W, 3) uint8, copy-on-write memory map; `labels` (N,) int64."""
+    """One split, decoded.
+
+    Attributes:
+        images: (N, H, W, 3) uint8, a memory map that is only read: what a process has looked at stays in the system's
+            file cache, shared with the others and given up where memory is short, so it may exceed the memory.
+        labels: (N,) int64.
+        coarse: Where the data set has superclasses (CIFAR-100).
+    """
 
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    coarse: Coarse | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,6 +60,7 @@ class Source(Protocol):
     image_size: int
     labels: np.ndarray
     class_names: tuple[str, ...]
+    coarse: Coarse | None
 
     def fingerprint(self) -> str:
         """Whatever changes the decoded images, as text."""
@@ -88,7 +105,7 @@ def cached(source: Source) -> Images:
 def _opened(entry: Path, source: Source) -> Images | None:
     try:
         meta = json.loads((entry / "meta.json").read_text())
-        images = np.load(entry / "images.npy", mmap_mode="c")
+        images = np.load(entry / "images.npy", mmap_mode="r")
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -96,45 +113,29 @@ def _opened(entry: Path, source: Source) -> Images | None:
         return None
     if list(images.shape) != meta["shape"]:
         return None
-    return Images(images, source.labels, source.class_names)
+    return Images(images, source.labels, source.class_names, source.coarse)
 
 
 def _build(entry: Path, source: Source) -> None:
     shape = (len(source.labels), source.image_size, source.image_size, 3)
-    with _staged(entry) as folder:
+    with staging(entry) as folder:
         images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
         _reserve(folder / "images.npy", _num_bytes(source))
         for start, stop in _chunks(source):
             images[start:stop] = source.decode(start, stop)
         images.flush()
         (folder / "meta.json").write_text(json.dumps({"shape": shape, "source": source.name}))
-        for file in folder.iterdir():
-            _sync(file)
-        _sync(folder)
+        commit(folder, entry)
 
 
 def _chunks(source: Source) -> Iterator[tuple[int, int]]:
     total = len(source.labels)
+    chunk = max(1, min(CHUNK, CHUNK_BYTES // max(1, source.image_size**2 * 3)))
     with Progress(f"decoding {source.name}", total, "images") as progress:
-        for start in range(0, total, CHUNK):
-            stop = min(start + CHUNK, total)
+        for start in range(0, total, chunk):
+            stop = min(start + chunk, total)
             yield start, stop
             progress.update(stop)
-
-
-@contextlib.contextmanager
-def _staged(entry: Path) -> Iterator[Path]:
-    """A temporary folder that takes the entry's place when all of it is written, and goes when anything fails."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
-    try:
-        yield folder
-        if entry.exists():
-            shutil.rmtree(entry)
-        os.chmod(folder, 0o755)
-        folder.rename(entry)
-        _sync(entry.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _reserve(file: Path, num_bytes: int) -> None:
@@ -142,14 +143,6 @@ def _reserve(file: Path, num_bytes: int) -> None:
     with open(file, "r+b") as handle:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(handle.fileno(), 0, os.fstat(handle.fileno()).st_size or num_bytes)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _num_bytes(source: Source) -> int:

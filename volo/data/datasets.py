@@ -7,6 +7,8 @@ import numpy as np
 from volo.config import DataSettings
 from volo.data import shapes
 from volo.data.cache import Images, Source, cached
+from volo.data.cifar import CIFAR10, CIFAR10_LAYOUT, CIFAR100, CIFAR100_LAYOUT, Cifar
+from volo.data.fetch import mirrored
 from volo.data.imagefolder import ImageFolder
 from volo.errors import InputError
 
@@ -16,6 +18,7 @@ class Shapes:
 
     image_size = shapes.IMAGE_SIZE
     class_names = shapes.CLASS_NAMES
+    coarse = None
 
     def __init__(self, split: str):
         self.name = f"shapes-{split}"
@@ -39,7 +42,20 @@ def _imagefolder(data: DataSettings, split: str) -> Source:
     return ImageFolder(data.data_dir, split, data.image_size, data.resize)
 
 
-SOURCES: dict[str, Callable[[DataSettings, str], Source]] = {"shapes": _shapes, "imagefolder": _imagefolder}
+def _cifar10(data: DataSettings, split: str) -> Source:
+    return Cifar("cifar10", mirrored(CIFAR10), CIFAR10_LAYOUT, data.data_dir, split, data.image_size)
+
+
+def _cifar100(data: DataSettings, split: str) -> Source:
+    return Cifar("cifar100", mirrored(CIFAR100), CIFAR100_LAYOUT, data.data_dir, split, data.image_size)
+
+
+SOURCES: dict[str, Callable[[DataSettings, str], Source]] = {
+    "cifar100": _cifar100,
+    "cifar10": _cifar10,
+    "imagefolder": _imagefolder,
+    "shapes": _shapes,
+}
 
 
 def open_split(data: DataSettings, split: str) -> Images:

@@ -23,6 +23,14 @@ class Draw(IntEnum):
     PARTNER = auto()
     BOX_Y = auto()
     BOX_X = auto()
+    AUTO_OP = auto()
+    AUTO_LEVEL = auto()
+    AUTO_SIGN = auto()
+    ERASE = auto()
+    ERASE_AREA = auto()
+    ERASE_RATIO = auto()
+    ERASE_Y = auto()
+    ERASE_X = auto()
 
 
 class Stream(IntEnum):

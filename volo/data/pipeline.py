@@ -1,5 +1,6 @@
 """Batches on the device: gathered, augmented, mixed; and the samples to validate on."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -8,10 +9,12 @@ import torch
 from torch import Tensor
 
 from volo.config import AugmentSettings
-from volo.data.augment import crop_and_flip, normalise
+from volo.data.augment import crop_and_flip, erase, normalise
+from volo.data.autoaugment import trivial_augment
 from volo.data.cache import Images
 from volo.data.epoch import EpochTable, worker_share
 from volo.data.mixing import mix, one_hot, plan_mix
+from volo.data.readahead import ReadAhead
 from volo.errors import InputError
 
 DEVICE_SHARE = 0.25
@@ -30,27 +33,41 @@ class Pixels:
     in the memory map, gathered by the CPU."""
 
     def __init__(self, images: np.ndarray, mean: tuple, std: tuple, device: torch.device):
-        stored = torch.from_numpy(images)
+        stored = _read_only(images)
         fits = device.type == "cuda" and images.nbytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
         self.stored = stored.to(device) if fits else stored
+        self.read_ahead = ReadAhead(images) if not fits else None
         self.device = device
         self.mean = torch.tensor(mean, device=device)
         self.std = torch.tensor(std, device=device)
 
-    def augmented(self, index: np.ndarray, uniforms: np.ndarray, padding: int, hflip: float) -> Tensor:
+    def augmented(self, index: np.ndarray, uniforms: np.ndarray, augment: AugmentSettings) -> Tensor:
         """(b,) image numbers and their (b, NUM_UNIFORMS) draws -> (b, 3, H, W) float32 on the device."""
-        at = self.stored.device
-        gathered = crop_and_flip(
-            self.stored, torch.from_numpy(index).to(at), torch.from_numpy(uniforms).to(at), padding, hflip
-        )
-        return self._normalised(gathered)
+        draws = torch.from_numpy(uniforms).to(self.stored.device)
+        gathered = crop_and_flip(self.stored, self._found(index), draws, augment.crop_padding, augment.hflip)
+        gathered = gathered.to(self.device, non_blocking=True)
+        if augment.auto_augment == "trivial":
+            gathered = trivial_augment(gathered, uniforms)
+        images = normalise(gathered, self.mean, self.std)
+        return erase(images, uniforms, augment.random_erasing) if augment.random_erasing else images
 
     def plain(self, index: np.ndarray) -> Tensor:
         """(b,) image numbers -> (b, 3, H, W) float32 on the device, as they are."""
-        return self._normalised(self.stored[torch.from_numpy(index).to(self.stored.device)])
+        gathered = self.stored[self._found(index)]
+        return normalise(gathered.to(self.device, non_blocking=True), self.mean, self.std)
 
-    def _normalised(self, images: Tensor) -> Tensor:
-        return normalise(images.to(self.device, non_blocking=True), self.mean, self.std)
+    def _found(self, index: np.ndarray) -> Tensor:
+        """Image numbers, about to be gathered, on the device where the images are."""
+        if self.read_ahead:
+            self.read_ahead(index)
+        return torch.from_numpy(index).to(self.stored.device)
+
+
+def _read_only(images: np.ndarray) -> Tensor:
+    """The array's own memory as a tensor, which nobody writes to: PyTorch cannot know that, and would warn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(images)
 
 
 class TrainingBatches:
@@ -95,19 +112,20 @@ class TrainingBatches:
         first, last = worker_share(start, start + self.batch_size, self.rank, self.world_size)
         uniforms = table.uniforms(start, start + self.batch_size)
         own = np.arange(first - start, last - start)
-        images, targets = self._samples(table, start, own, uniforms)
-        if self.augment.mix_prob:
-            plan = plan_mix(table, uniforms, start, first, last, self.augment.mix_prob)
-            partners, partner_targets = self._samples(table, start, plan.partner, uniforms)
-            images, targets = mix(images, partners, targets, partner_targets, plan)
-        return Batch(images, targets)
+        if not self.augment.mix_prob:
+            return Batch(*self._samples(table, start, own, uniforms))
+        plan = plan_mix(table, uniforms, start, first, last, self.augment.mix_prob)
+        places, found = np.unique(np.concatenate([own, plan.partner]), return_inverse=True)  # each computed once
+        images, targets = self._samples(table, start, places, uniforms)
+        at, partner = torch.from_numpy(found).to(images.device).chunk(2)
+        return Batch(*mix(_taken(images, at), _taken(images, partner), targets[at], targets[partner], plan))
 
     def _samples(
         self, table: EpochTable, start: int, places: np.ndarray, uniforms: np.ndarray
     ) -> tuple[Tensor, Tensor]:
         """Augmented images and targets at places of the global batch that begins at position `start`."""
         index = self.index[table.order[start + places]]
-        images = self.pixels.augmented(index, uniforms[places], self.augment.crop_padding, self.augment.hflip)
+        images = self.pixels.augmented(index, uniforms[places], self.augment)
         labels = torch.from_numpy(self.labels[index]).to(images.device)
         return images, one_hot(labels, self.num_classes, self.augment.label_smoothing)
 
@@ -117,6 +135,11 @@ class TrainingBatches:
                 self.seed, epoch, len(self.index), self.augment.mixup_alpha, self.augment.cutmix_alpha
             )
         return self._table
+
+
+def _taken(images: Tensor, places: Tensor) -> Tensor:
+    """(n, 3, H, W) -> (b, 3, H, W), channels last in memory as before; plain indexing would put them first."""
+    return images.permute(0, 2, 3, 1)[places].permute(0, 3, 1, 2)
 
 
 def check_batch_size(batch_size: int, num_images: int, world_size: int) -> None:

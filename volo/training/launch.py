@@ -46,7 +46,7 @@ def opened_run(settings: Settings, world: World) -> Iterator[Start]:
         print(f"run folder: {settings.run_dir}", flush=True)
         try:
             start, lock = open_run(settings)
-            open_data(settings)
+            open_data(settings.resolved())
         except InputError as error:
             refusal = str(error)
     start, refusal = world.from_main((start, refusal))

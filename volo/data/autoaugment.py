@@ -1,0 +1,170 @@
+"""TrivialAugment (arXiv 2103.10158, the "wide" strengths of its table 7): one operation a sample, of random strength.
+
+Samples whose operations are of one kind are computed together: moved by an affine map, recoloured by a table of 256
+levels, or blended with a greyer or smoother self. Every result depends on its own sample alone, bit for bit.
+
+Shapes: B samples, H x W pixels; images (B, H, W, 3) uint8, a draw a sample on the host.
+"""
+
+import math
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from volo.data.epoch import Draw
+
+NUM_LEVELS = 31  # of strength, the weakest being 0
+
+
+class Op(IntEnum):
+    IDENTITY = 0
+    SHEAR_X = 1
+    SHEAR_Y = 2
+    TRANSLATE_X = 3
+    TRANSLATE_Y = 4
+    ROTATE = 5
+    BRIGHTNESS = 6
+    CONTRAST = 7
+    POSTERIZE = 8
+    SOLARIZE = 9
+    AUTO_CONTRAST = 10
+    EQUALIZE = 11
+    COLOR = 12
+    SHARPNESS = 13
+
+
+# The strongest amount of each: a slope, pixels, radians, a factor's distance from 1.
+STRONGEST = {
+    Op.SHEAR_X: 0.99,
+    Op.SHEAR_Y: 0.99,
+    Op.TRANSLATE_X: 32.0,
+    Op.TRANSLATE_Y: 32.0,
+    Op.ROTATE: math.radians(135),
+    Op.BRIGHTNESS: 0.99,
+    Op.CONTRAST: 0.99,
+    Op.COLOR: 0.99,
+    Op.SHARPNESS: 0.99,
+}
+MOVES = range(Op.SHEAR_X, Op.ROTATE + 1)
+TONES = range(Op.BRIGHTNESS, Op.EQUALIZE + 1)
+BLENDS = range(Op.COLOR, Op.SHARPNESS + 1)
+LUMA = (299, 587, 114)  # ITU-R 601, in thousandths
+
+
+def trivial_augment(images: Tensor, uniforms: np.ndarray) -> Tensor:
+    """Images after one operation each, in place of those given.
+
+    Args:
+        images: (B, H, W, 3) uint8, overwritten.
+        uniforms: (B, NUM_UNIFORMS) in [0, 1), columns as in `Draw`.
+    """
+    ops, amounts = drawn_ops(uniforms)
+    for kind, apply in ((MOVES, moved), (TONES, retoned), (BLENDS, blended)):
+        places = np.flatnonzero((ops >= kind.start) & (ops < kind.stop))
+        if len(places):
+            at = torch.from_numpy(places).to(images.device)
+            images[at] = apply(images[at], ops[places], amounts[places])
+    return images
+
+
+def drawn_ops(uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(B,) operations and their (B,) float32 amounts: signed; bits kept by POSTERIZE, SOLARIZE's threshold."""
+    ops = (uniforms[:, Draw.AUTO_OP] * len(Op)).astype(np.int64)
+    level = np.floor(uniforms[:, Draw.AUTO_LEVEL] * NUM_LEVELS) / (NUM_LEVELS - 1)  # (B,) in [0, 1]
+    sign = np.where(uniforms[:, Draw.AUTO_SIGN] < 0.5, -1, 1)
+    amounts = np.array([STRONGEST.get(op, 0.0) for op in Op])[ops] * level * sign
+    amounts = np.where((ops == Op.TRANSLATE_X) | (ops == Op.TRANSLATE_Y), np.trunc(amounts), amounts)
+    amounts = np.where(ops == Op.POSTERIZE, 8 - np.round(6 * level), amounts)
+    amounts = np.where(ops == Op.SOLARIZE, 255 * (1 - level), amounts)
+    return ops, amounts.astype(np.float32)
+
+
+def moved(images: Tensor, ops: np.ndarray, amounts: np.ndarray) -> Tensor:
+    """Sheared from the upper left corner, translated, or turned about the centre; nearest pixel, black around."""
+    _, H, W, _ = images.shape
+    maps = torch.from_numpy(_inverse_maps(ops, amounts, H, W)).to(images.device)[..., None, None]  # (B, 2, 3, 1, 1)
+    y = torch.arange(H, device=images.device)[:, None] + 0.5
+    x = torch.arange(W, device=images.device) + 0.5
+    source = (maps[:, :, 0] * x + maps[:, :, 1] * y + maps[:, :, 2]).floor().long()  # (B, 2, H, W)
+    cols, rows = source.unbind(1)  # (B, H, W) each
+    is_inside = (cols >= 0) & (cols < W) & (rows >= 0) & (rows < H)
+    sample = torch.arange(len(images), device=images.device)[:, None, None]
+    return images[sample, rows.clamp(0, H - 1), cols.clamp(0, W - 1)] * is_inside[..., None]  # (B, H, W, 3)
+
+
+def _inverse_maps(ops: np.ndarray, amounts: np.ndarray, H: int, W: int) -> np.ndarray:
+    """(B, 2, 3) float32: where a pixel's x and y come from, as factors of x, of y, and 1."""
+    maps = np.tile(np.eye(2, 3, dtype=np.float32), (len(ops), 1, 1))
+    for op, row, col in ((Op.SHEAR_X, 0, 1), (Op.SHEAR_Y, 1, 0), (Op.TRANSLATE_X, 0, 2), (Op.TRANSLATE_Y, 1, 2)):
+        sign = -1 if col == 2 else 1
+        maps[ops == op, row, col] = sign * amounts[ops == op]
+    turned = ops == Op.ROTATE
+    cos, sin = np.cos(amounts[turned]), np.sin(amounts[turned])
+    maps[turned, 0] = np.stack([cos, -sin, (W - cos * W + sin * H) / 2], axis=1)
+    maps[turned, 1] = np.stack([sin, cos, (H - sin * W - cos * H) / 2], axis=1)
+    return maps
+
+
+def retoned(images: Tensor, ops: np.ndarray, amounts: np.ndarray) -> Tensor:
+    """Every level of every channel replaced by another, by a table of each image's own."""
+    op, amount = (torch.from_numpy(values).to(images.device)[:, None, None] for values in (ops, amounts))  # (B, 1, 1)
+    level = torch.arange(256, device=images.device)
+    flat = images.flatten(1, 2).transpose(1, 2).long()  # (B, 3, H*W)
+    mask = 256 - 2 ** (8 - torch.where(op == Op.POSTERIZE, amount, 8).long())
+    tables = torch.where(op == Op.SOLARIZE, torch.where(level >= amount, 255 - level, level), level & mask)
+    is_scaled = (op == Op.BRIGHTNESS) | (op == Op.CONTRAST) | (op == Op.AUTO_CONTRAST)
+    tables = torch.where(is_scaled, _scaled_levels(flat, level, op, amount), tables)
+    tables = torch.where(op == Op.EQUALIZE, _equalizing_levels(flat), tables)  # (B, 3, 256)
+    return tables.gather(2, flat).to(torch.uint8).transpose(1, 2).reshape(images.shape)  # (B, H, W, 3)
+
+
+def _scaled_levels(flat: Tensor, level: Tensor, op: Tensor, amount: Tensor) -> Tensor:
+    """(B, 3, 256): levels spread about black, about the mean grey, or until they reach from 0 to 255."""
+    low, high = flat.amin(2, keepdim=True), flat.amax(2, keepdim=True)  # (B, 3, 1)
+    mean = _grey(flat, dim=1).sum(1)[:, None, None] / flat.shape[2]  # (B, 1, 1)
+    can_spread = (op == Op.AUTO_CONTRAST) & (high > low)
+    scale = torch.where(can_spread, 255 / (high - low).clamp(min=1), 1 + amount)
+    pivot = torch.where(op == Op.CONTRAST, mean, torch.where(can_spread, low.to(mean), 0))
+    base = torch.where(op == Op.CONTRAST, mean, 0)
+    return (base + scale * (level - pivot)).round().clamp(0, 255).long()
+
+
+def _equalizing_levels(flat: Tensor) -> Tensor:
+    """(B, 3, 256): after which levels are as evenly frequent as can be; Pillow's rule."""
+    counts = torch.zeros((*flat.shape[:2], 256), dtype=torch.long, device=flat.device)
+    counts.scatter_add_(2, flat, torch.ones_like(flat))
+    step = (flat.shape[2] - counts.gather(2, flat.amax(2, keepdim=True))) // 255  # (B, 3, 1); 0: nothing to spread
+    below = counts.cumsum(2) - counts
+    levels = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)
+    return torch.where(step > 0, levels, torch.arange(256, device=flat.device))
+
+
+def blended(images: Tensor, ops: np.ndarray, amounts: np.ndarray) -> Tensor:
+    """Away from, or towards, the image in grey (COLOR) or smoothed (SHARPNESS)."""
+    op, amount = (torch.from_numpy(values).to(images.device)[:, None, None, None] for values in (ops, amounts))
+    whole = images.int()
+    grey = _grey(whole, dim=3)[..., None]
+    other = torch.where(op == Op.COLOR, grey, _smoothed(whole))  # (B, H, W, 3)
+    return (other + (1 + amount) * (whole - other)).round().clamp(0, 255).to(torch.uint8)
+
+
+def _grey(values: Tensor, dim: int) -> Tensor:
+    """Integer brightness, the channels being at `dim`."""
+    red, green, blue = (values.select(dim, channel) * weight for channel, weight in enumerate(LUMA))
+    return (red + green + blue) // 1000
+
+
+def _smoothed(whole: Tensor) -> Tensor:
+    """(B, H, W, 3) int: each pixel's 3x3 neighbourhood's mean, itself five times; the border as it is."""
+    _, H, W, _ = whole.shape
+    if H < 3 or W < 3:
+        return whole
+    total = 4 * whole[:, 1:-1, 1:-1]
+    for top in range(3):
+        for left in range(3):
+            total = total + whole[:, top : H - 2 + top, left : W - 2 + left]
+    smooth = whole.clone()
+    smooth[:, 1:-1, 1:-1] = (2 * total + 13) // 26
+    return smooth

@@ -1,0 +1,86 @@
+"""One file from one address, in pieces: encrypted, or from this machine itself, and never waited for without end."""
+
+import http.client
+import ipaddress
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+STALL_S = 30.0  # for an answer, and for each piece
+LIMIT_S = 3600.0  # for all of it
+LARGEST = 2**31  # bytes
+PIECE = 2**18
+
+
+class DownloadError(Exception):
+    """What is wrong with an address or what came from it, as the rest of a sentence that begins with the address."""
+
+
+def check_url(url: str) -> None:
+    """Raises DownloadError for anything but https, or http to this machine's loopback."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" and parts.hostname:
+        return
+    if parts.scheme != "http" or not _is_loopback(parts.hostname or ""):
+        raise DownloadError("must be an https:// address (plain http: from this machine only)")
+
+
+def received(url: str) -> Iterator[tuple[bytes, int, int]]:
+    """The pieces of a file: each with the number of bytes before it and in all (0 where the server does not say).
+
+    Raises:
+        DownloadError: no connection, an address that `check_url` refuses (also one redirected to), an error of the
+            server's, silence for STALL_S, no end after LIMIT_S, fewer bytes than announced, more than LARGEST.
+    """
+    check_url(url)
+    deadline = time.monotonic() + LIMIT_S
+    request = urllib.request.Request(url, headers={"User-Agent": "volo"})
+    done = total = 0
+    try:
+        with _opener(url).open(request, timeout=STALL_S) as answer:
+            total = answer.length or 0
+            while piece := answer.read(PIECE):
+                yield piece, done, total
+                done += len(piece)
+                if done > LARGEST:
+                    raise DownloadError(f"sends more than {LARGEST:,} bytes")
+                if time.monotonic() > deadline:
+                    raise DownloadError(f"has not sent all of it after {LIMIT_S:,.0f} seconds")
+    except TimeoutError:
+        raise DownloadError(f"has sent nothing for {STALL_S:g} seconds") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise DownloadError(_reason(error)) from None
+    if done < total:
+        raise DownloadError(f"broke off after {done:,} of {total:,} bytes")
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """Through the proxy of the environment, but for this machine itself."""
+    direct = [urllib.request.ProxyHandler({})] if _is_loopback(urlsplit(url).hostname or "") else []
+    return urllib.request.build_opener(_CheckedRedirects, *direct)
+
+
+class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        try:
+            check_url(newurl)
+        except DownloadError as error:
+            raise DownloadError(f"redirects to {newurl}, which {error}") from None
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"answers {error.code} {error.reason}"
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, TimeoutError):
+        return f"has not answered for {STALL_S:g} seconds"
+    return f"cannot be reached ({getattr(error, 'reason', None) or error or type(error).__name__})"
