@@ -96,3 +96,11 @@ def test_asking_for_load_loads_torch_and_importing_volo_does_not():
     script = "import sys, volo; before = 'torch' in sys.modules; volo.load; print(before, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+def test_a_model_that_was_used_can_be_trained():
+    """What is remembered of a map's size from inference mode must be of use to gradients."""
+    model, images = volo.create_model("quickstart", img_size=44, outlook_op="dense"), torch.rand(2, 3, 44, 44)
+    with torch.inference_mode():
+        model(images)
+    model(images).sum().backward()

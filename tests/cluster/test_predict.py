@@ -11,8 +11,7 @@ from tests.cluster.conftest import ROOT
 from tests.conftest import draw_folder
 from tests.models import save_model
 from volo.analysis.predict import predict_here
-from volo.analysis.subject import load_subject
-from volo.cluster.predict import Predictor
+from volo.cluster.predict import check_seen
 from volo.errors import InputError
 
 pytestmark = pytest.mark.ray
@@ -87,7 +86,8 @@ def test_a_worker_that_is_killed_is_replaced_and_no_image_is_lost(model, images,
     assert f"images: {NUM_IMAGES + 1}" in printed
 
 
-def test_images_that_a_worker_does_not_see_are_refused_and_not_called_unreadable(model):
-    worker = Predictor(load_subject(model), batch_size=2, num_local=1, use_gpu=False, known="/nowhere/a.png")
+def test_a_node_that_does_not_see_the_images_is_an_error_and_no_list_of_unreadable_files(images):
+    check_seen(str(images / "a" / "x" / "0000.png"))
+    check_seen(None)
     with pytest.raises(InputError, match="every node must see the images under the same path"):
-        worker.predict(["/nowhere/a.png"])
+        check_seen("/nowhere/a.png")

@@ -83,7 +83,7 @@ def predict_files(subject: Subject, paths: Sequence[str], device: torch.device, 
         try:
             return read_image(path, data.image_size, data.resize)
         except InputError as error:
-            return str(error.__cause__)
+            return str(error.__cause__) or type(error.__cause__).__name__
 
     def compute(places: list[int], pixels: list[np.ndarray]) -> None:
         images = torch.from_numpy(np.stack(pixels)).to(device)  # (b, H, W, 3)

@@ -41,20 +41,26 @@ def predict_on_ray(path: Path, inputs: Sequence[str], output: Path, *, batch_siz
 
 
 class Predictor:
-    """An actor. `known` is an image that the driver sees, None where it sees none."""
+    """An actor. `shared` holds a reference to the subject; `known` is an image that the driver sees, if it sees any."""
 
-    def __init__(self, subject: Subject, batch_size: int, num_local: int, use_gpu: bool, known: str | None):
+    def __init__(self, shared: list[ray.ObjectRef], batch_size: int, num_local: int, use_gpu: bool, known: str | None):
         set_threads(num_local)
-        self.subject, self.batch_size, self.known = subject, batch_size, known
+        [self.subject] = ray.get(shared)
+        self.batch_size, self.known = batch_size, known
         self.device = torch.device("cuda" if use_gpu else "cpu")
 
     def predict(self, paths: list[str]) -> list[Result]:
-        if self.known and not os.path.exists(self.known):
-            raise InputError(
-                f"every node must see the images under the same path, got no {self.known} on {platform.node()}; put "
-                "them on storage that all share"
-            )
+        check_seen(self.known)
         return predict_files(self.subject, paths, self.device, self.batch_size)
+
+
+def check_seen(known: str | None) -> None:
+    """Raises InputError on a node that does not see an image which the driver sees: else all would seem unreadable."""
+    if known and not os.path.exists(known):
+        raise InputError(
+            f"every node must see the images under the same path, got no {known} on {platform.node()}; put them on "
+            "storage that all share"
+        )
 
 
 def over_workers(subject: Subject, chunks: list[Chunk], batch_size: int, workers: Workers) -> Iterator[Piece]:
@@ -69,7 +75,7 @@ def over_workers(subject: Subject, chunks: list[Chunk], batch_size: int, workers
     actor = ray.remote(
         num_cpus=1, num_gpus=int(workers.use_gpu), max_restarts=MAX_RESTARTS, max_task_retries=MAX_RESTARTS
     )(Predictor)
-    shared = ray.put(subject)
+    shared = [ray.put(subject)]  # held here, so that a worker started anew finds it
     pool = [actor.remote(shared, batch_size, num_local, workers.use_gpu, known) for _ in range(workers.num_workers)]
     to_do, at_work = iter(chunks), {}
 

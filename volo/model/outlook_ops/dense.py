@@ -25,6 +25,7 @@ def aggregate(values: Tensor, logits: Tensor, kernel_size: int, stride: int, pad
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # a tensor first made in inference mode could not be used for gradients later
 def _pair_index(H: int, W: int, kernel_size: int, stride: int, padding: int) -> Tensor:
     """For every window and its KK x KK entries: the flat index of (output pixel, input pixel), or H*W*H*W outside."""
     rows = torch.arange(-(-H // stride))[:, None] * stride + torch.arange(kernel_size) - padding  # (h, K)
