@@ -9,6 +9,7 @@ import torch.distributed as dist
 from volo.config import Settings
 from volo.errors import InputError
 from volo.records import Display, read_records
+from volo.training.compilation import check_compiler
 from volo.training.loop import train
 from volo.training.run import Start, open_data, open_run
 from volo.training.world import World, single_process, torchrun_world, under_torchrun
@@ -19,6 +20,8 @@ def train_here(settings: Settings) -> None:
     device = settings.run.device
     world = torchrun_world(device) if under_torchrun() else single_process(device)
     try:
+        if settings.optim.compile:
+            check_compiler(world.device)
         with opened_run(settings, world) as start:
             if start.is_finished(settings):
                 say_finished(settings, start, world)
