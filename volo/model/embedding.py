@@ -36,7 +36,7 @@ class PatchEmbeddingConv(nn.Module):
         stem_stride = 2 ** len(stem_channels)
         if patch_size % stem_stride:
             raise ValueError(
-                f"patch_size must be divisible by 2 for every stem convolution, got {patch_size=}, {stem_channels=}"
+                f"patch_size must be divisible by 2 for every level of the stem, got {patch_size=}, {stem_channels=}"
             )
         self.patch_size = patch_size
         self.pad = pad
