@@ -11,12 +11,14 @@ from typing import Annotated, Any
 
 import tyro
 
-from volo.config import OptimSettings, Section, Settings, build_settings, read_yaml
+from volo.config import OptimSettings, Settings, build_settings, read_yaml
 from volo.errors import InferenceError, InputError, Stopped, TrainingError
+from volo.model_settings import FORMS, AnyModel, own_fields
 from volo.recipes import RECIPES, recipe_settings
+from volo.section import Section
 
 DONE, UNFORESEEN, WRONG_INPUT, WORK_FAILED = 0, 1, 2, 3
-SECTIONS = ("model", "data", "augment", "optim", "run")
+SECTIONS = ("data", "augment", "optim", "run")
 FLAG_NAMES = {"variant": "model"}
 
 
@@ -64,12 +66,13 @@ def parse_settings(argv: Sequence[str], *, prog: str, description: str) -> Setti
         args=list(argv),
         prog=prog,
         description=description,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        config=(tyro.conf.OmitArgPrefixes,),
     )
     if flags.use_amp and flags.no_amp:
         raise InputError("--use-amp and --no-amp contradict each other; give one of them")
     amp = {"optim": {"use_amp": flags.use_amp}} if flags.use_amp or flags.no_amp else {}
     given = {name: dataclasses.asdict(getattr(flags, name)) for name in SECTIONS}
+    given["model"] = _model_of(flags, given_flags(argv))
     settings = build_settings(base.to_dict(), given, amp)
     if flags.print_config:
         print(settings.resolved().to_yaml(), end="")
@@ -103,32 +106,74 @@ def _flags_over(base: Settings) -> type:
     fields: list[tuple] = [
         ("recipe", _flag(str | None, f"Named experiment to start from: {', '.join(RECIPES)}."), base.recipe),
         ("config", _flag(str | None, "YAML file of settings, laid over the recipe."), None),
-        ("use_amp", _flag(bool, OptimSettings.model_fields["use_amp"].description), False),
-        ("no_amp", _flag(bool, "Compute in float32."), False),
-        ("print_config", _flag(bool, "Check every value, print the resolved settings, and stop."), False),
+        ("use_amp", _switch(OptimSettings.model_fields["use_amp"].description), False),
+        ("no_amp", _switch("Compute in float32."), False),
+        ("print_config", _switch("Check every value, print the resolved settings, and stop."), False),
+        ("hierarchical", _flag(bool, "A pyramid in place of a flat model; see below."), base.model.form == "pyramid"),
     ]
-    groups = [(name, group, group()) for name in SECTIONS for group in [_group(getattr(base, name))]]
-    return dataclasses.make_dataclass("Flags", fields + groups, frozen=True)
+    groups = [*_model_groups(base.model), *((name, _group(getattr(base, name))) for name in SECTIONS)]
+    return dataclasses.make_dataclass(
+        "Flags", fields + [(name, group, group()) for name, group in groups], frozen=True
+    )
 
 
-def _group(section: Section) -> type:
+def _model_groups(model: Section) -> list[tuple[str, type]]:
+    """Of every form, so that each flag is known; what a form cannot have is refused where settings are built."""
+    forms = {name: model if model.form == name else form() for name, form in FORMS.items()}
+    common = [name for name in AnyModel.model_fields if name != "form"]
+    groups = [(name, _group(form, own_fields(name))) for name, form in forms.items()]
+    return [("model", _group(model, common, AnyModel)), *groups]
+
+
+def _model_of(flags: Any, given: set[str]) -> dict[str, Any]:
+    """What the command line says of the model: its defaults are not laid over another form."""
+    values = {
+        name: value
+        for group in ("model", *FORMS)
+        for name, value in dataclasses.asdict(getattr(flags, group)).items()
+        if f"--{FLAG_NAMES.get(name, name).replace('_', '-')}" in given
+    }
+    if given & {"--hierarchical", "--no-hierarchical"}:
+        values["form"] = "pyramid" if flags.hierarchical else "flat"
+    return values
+
+
+def _group(section: Section, names: Sequence[str] | None = None, title: type | None = None) -> type:
     fields = [
         (name, _flag(field.annotation, field.description, FLAG_NAMES.get(name)), getattr(section, name))
         for name, field in type(section).model_fields.items()
-        if name != "use_amp"
+        if name != "use_amp" and (names is None or name in names)
     ]
-    group = dataclasses.make_dataclass(type(section).__name__, fields, frozen=True)
-    group.__doc__ = type(section).__doc__
+    title = title or type(section)
+    group = dataclasses.make_dataclass(title.__name__, fields, frozen=True)
+    group.__doc__ = title.__doc__
     return group
+
+
+def _switch(description: str | None) -> Any:
+    """A flag that turns on what nothing else turns off."""
+    return Annotated[_flag(bool, description), tyro.conf.FlagCreatePairsOff]
 
 
 def _flag(annotation: Any, description: str | None, name: str | None = None) -> Any:
     """The annotation with its help text. A default of None is explained there, not shown, nor is a switch's."""
-    kinds = [_plain(kind) for kind in typing.get_args(annotation) if kind is not type(None)]
+    kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
     is_optional = type(None) in typing.get_args(annotation)
-    metavar = kinds[0].__name__.upper() if is_optional and kinds[0] in (int, float, str) else None
+    metavar = _metavar(kinds[0]) if is_optional else None
     hint = "" if is_optional or annotation is bool else None
-    return Annotated[annotation, tyro.conf.arg(name=name, help=description, metavar=metavar, help_behavior_hint=hint)]
+    text = description and " ".join(description.split())
+    return Annotated[annotation, tyro.conf.arg(name=name, help=text, metavar=metavar, help_behavior_hint=hint)]
+
+
+def _metavar(kind: Any) -> str:
+    """INT, {map,token}, INT [INT ...] or FLOAT FLOAT FLOAT."""
+    kind = _plain(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return "{" + ",".join(map(str, typing.get_args(kind))) + "}"
+    if typing.get_origin(kind) is tuple:
+        parts = [_metavar(part) for part in typing.get_args(kind) if part is not ...]
+        return f"{parts[0]} [{parts[0]} ...]" if ... in typing.get_args(kind) else " ".join(parts)
+    return kind.__name__.upper()
 
 
 def _plain(kind: Any) -> Any:

@@ -4,6 +4,7 @@ import yaml
 from volo.config import build_settings, differences, flatten, merge, read_yaml
 from volo.errors import InputError
 from volo.model.build import build_model
+from volo.model_settings import FORMS
 from volo.recipes import RECIPES, recipe_settings
 
 
@@ -75,6 +76,7 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path, text):
 def test_every_setting_has_a_description():
     from volo.config import Settings
 
-    sections = (field.annotation for name, field in Settings.model_fields.items() if name != "recipe")
-    assert all(field.description for section in sections for field in section.model_fields.values())
+    sections = [field.annotation for name, field in Settings.model_fields.items() if name not in ("recipe", "model")]
+    for section in (*sections, *FORMS.values()):
+        assert all(field.description for field in section.model_fields.values()), section
     assert "optim.lr" in flatten(build_settings().to_dict())

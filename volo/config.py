@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
 from volo.errors import InputError
-from volo.variants import VARIANTS
+from volo.model_settings import FORMS, FlatModel, ModelSettings, for_form_of
+from volo.section import Section
 
 Dataset = Literal["cifar100", "cifar10", "imagefolder", "shapes"]
-Variant = Literal["quickstart", "nano", "tiny", "small"]
 
 # Mean and standard deviation of pixels in [0, 1].
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -23,70 +23,6 @@ NORMALISATION = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-class ModelSettings(Section):
-    """What is built. Fields left empty are the variant's own (volo/variants.py)."""
-
-    variant: Variant = "nano"
-    """Size of the model: nano (CPU), tiny, small, or quickstart's own."""
-    patch_size: Annotated[int, Field(ge=1)] | None = None
-    """Pixels a side of a patch; sizes it does not divide are padded."""
-    stem_channels: tuple[Annotated[int, Field(ge=1)], ...] | None = None
-    """Widths of the overlapping 3x3 stride-2 convolutions before the patch projection."""
-    embed_dim: Annotated[int, Field(ge=1)] | None = None
-    """Width of the tokens."""
-    num_heads: Annotated[int, Field(ge=1)] | None = None
-    """Attention heads, local and global."""
-    local_depth: Annotated[int, Field(ge=0)] | None = None
-    """Outlooker blocks."""
-    global_depth: Annotated[int, Field(ge=0)] | None = None
-    """Transformer blocks."""
-    mlp_ratio: Annotated[float, Field(gt=0)] | None = None
-    """Hidden width of the MLPs over the embedding width."""
-    kernel_size: Annotated[int, Field(ge=1)] = 3
-    """Side of outlook attention's window; odd."""
-    outlook_stride: Annotated[int, Field(ge=1)] = 1
-    """Stride of outlook attention's windows."""
-    drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout after every projection and in the MLPs."""
-    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Stochastic depth of the last block; earlier ones linearly less."""
-    outlook_op: Literal["auto", "reference", "dense"] = "auto"
-    """Formulation of outlook attention; auto chooses by map size and stride."""
-
-    @model_validator(mode="after")
-    def _check(self):
-        full = self.resolved()
-        if full.embed_dim % full.num_heads:
-            raise ValueError(
-                "embed_dim must be divisible by num_heads, "
-                f"got embed_dim={full.embed_dim}, num_heads={full.num_heads}"
-            )
-        if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, got {self.kernel_size}; 3 is the paper's")
-        if self.outlook_stride > self.kernel_size:
-            raise ValueError(
-                "outlook_stride must not exceed kernel_size, or pixels lie in no window, "
-                f"got outlook_stride={self.outlook_stride}, kernel_size={self.kernel_size}"
-            )
-        stem_stride = 2 ** len(full.stem_channels)
-        if full.patch_size % stem_stride:
-            raise ValueError(
-                "patch_size must be divisible by 2 for every stem convolution, "
-                f"got patch_size={full.patch_size}, {len(full.stem_channels)} stem_channels"
-            )
-        if full.local_depth + full.global_depth == 0:
-            raise ValueError("the model needs a block, got local_depth=0, global_depth=0")
-        return self
-
-    def resolved(self) -> "ModelSettings":
-        own = {k: v for k, v in VARIANTS[self.variant].items() if getattr(self, k) is None}
-        return self.model_copy(update=own)
 
 
 class DataSettings(Section):
@@ -180,6 +116,8 @@ class OptimSettings(Section):
     """Automatic mixed precision. Default: on where there is a GPU, off on CPU."""
     autocast_dtype: Literal["fp16", "bf16"] | None = None
     """Type of the autocast. Default: bf16."""
+    compile: bool = False
+    """Train the model under torch.compile, which on a CPU needs a C++ compiler there."""
 
     @model_validator(mode="after")
     def _check(self):
@@ -212,7 +150,8 @@ class RunSettings(Section):
     output_dir: str = "./outputs"
     """Folder of the run folders; on a cluster, one that every node sees."""
     run_name: Annotated[str, Field(min_length=1, pattern=r"^[\w.+-]+(/[\w.+-]+)*$")] | None = None
-    """Name of the run's folder. Default: the recipe, or <dataset>-<model>."""
+    """Name of the run's folder. Default: the recipe, or <dataset>-<model>; then the form, where it is not a flat model
+    that pools the mean: nano-cli, nano-pyramid-token."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     """Newest checkpoints kept, besides the best."""
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
@@ -257,7 +196,7 @@ class RunSettings(Section):
 
 class Settings(Section):
     recipe: str | None = None
-    model: ModelSettings = ModelSettings()
+    model: ModelSettings = FlatModel()
     data: DataSettings = DataSettings()
     augment: AugmentSettings = AugmentSettings()
     optim: OptimSettings = OptimSettings()
@@ -282,6 +221,8 @@ class Settings(Section):
                 "crop_padding must be smaller than image_size, "
                 f"got crop_padding={padding}, image_size={self.data.image_size}"
             )
+        if self.model.outlook_op == "cpu" and self.run.device == "cuda":
+            raise ValueError("outlook_op=cpu computes on the CPU only, got device=cuda; use auto, or --device cpu")
         if self.data.train_images is not None and self.optim.batch_size > self.data.train_images:
             raise ValueError(
                 "batch_size must not exceed the training images, "
@@ -315,12 +256,16 @@ class Settings(Section):
                 run=run.model_copy(
                     update=dict(
                         output_dir=_absolute(run.output_dir),
-                        run_name=run.run_name or self.recipe or f"{data.dataset}-{self.model.variant}",
+                        run_name=run.run_name or self._default_name(),
                         resume_path=run.resume_path and _absolute(run.resume_path),
                     )
                 ),
             )
         )
+
+    def _default_name(self) -> str:
+        name, suffix = self.recipe or f"{self.data.dataset}-{self.model.variant}", self.model.suffix
+        return name if name.endswith(suffix) else name + suffix
 
     @property
     def run_dir(self) -> Path:
@@ -356,11 +301,15 @@ def build_settings(*layers: dict[str, Any]) -> Settings:
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`, key by key, nested dictionaries likewise."""
+    """`above` laid over `below`, key by key, nested dictionaries likewise.
+
+    Where `above` sets another form of the model, what belongs to the form below it alone is left behind.
+    """
     merged = dict(below)
     for key, value in above.items():
-        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if nested else value
+        under = merged.get(key)
+        nested = isinstance(value, dict) and isinstance(under, dict)
+        merged[key] = merge(for_form_of(value, under), value) if nested else value
     return merged
 
 
@@ -396,9 +345,11 @@ def describe(error: ValidationError) -> str:
     """pydantic's findings as this project's sentences: rule, value, and where to put it right."""
     lines = []
     for found in error.errors():
-        name = ".".join(str(part) for part in found["loc"] if str(part).isidentifier())
+        name = ".".join(str(part) for part in found["loc"] if str(part).isidentifier() and part not in FORMS)
         if found["type"] == "value_error":
             lines.append(str(found["ctx"]["error"]))
+        elif found["type"] == "union_tag_invalid":
+            lines.append(f"{name}.form must be {' or '.join(FORMS)}, got {found['ctx']['tag']!r}")
         elif found["type"] == "extra_forbidden":
             known = sorted(_fields_at(found["loc"][:-1]))
             lines.append(f"{name} is no setting, got {name}={found['input']!r}; known here: {', '.join(known)}")
@@ -411,7 +362,7 @@ def describe(error: ValidationError) -> str:
 def _fields_at(location: tuple) -> list[str]:
     section: Any = Settings
     for part in location:
-        section = section.model_fields[part].annotation
+        section = FORMS.get(part) or section.model_fields[part].annotation
     return list(section.model_fields)
 
 

@@ -4,37 +4,8 @@ import torch.nn.functional as F
 
 import volo
 from volo.model.embedding import PatchEmbeddingConv, resize_position_embedding
+from volo.model.flat import VOLO
 from volo.model.outlook import OutlookAttention, OutlookerBlock
-from volo.variants import VARIANTS
-
-LIMITS = {"nano": (0, 0.7e6), "tiny": (2e6, 3e6), "small": (8e6, 10e6)}
-
-
-def num_parameters(model) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
-@pytest.mark.parametrize("name", LIMITS)
-def test_sizes_are_what_their_names_promise(name):
-    low, high = LIMITS[name]
-    assert low <= num_parameters(volo.create_model(name)) <= high
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_makes_finite_logits_and_gradients(name):
-    torch.manual_seed(0)
-    model = volo.create_model(name, num_classes=7)
-    logits = model(torch.randn(2, 3, 32, 32))
-    assert logits.shape == (2, 7)
-    logits.square().sum().backward()
-    gradients = [p.grad for p in model.parameters()]
-    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
-
-
-@pytest.mark.parametrize("size", [(4, 4), (5, 7), (32, 32), (33, 47), (64, 16)])
-def test_any_image_of_a_patch_or_more_works_whatever_size_was_trained(size):
-    model = volo.create_model("nano", num_classes=3, img_size=32).eval()
-    assert model(torch.randn(1, 3, *size)).isfinite().all()
 
 
 def test_an_image_smaller_than_a_patch_is_refused():
@@ -48,8 +19,10 @@ def test_an_image_smaller_than_a_patch_is_refused():
         (dict(embed_dim=100, num_heads=3), "embed_dim must be divisible by num_heads, got embed_dim=100, num_heads=3"),
         (dict(kernel_size=4), "kernel_size must be odd"),
         (dict(outlook_stride=5), "outlook_stride must not exceed kernel_size"),
-        (dict(patch_size=3), "patch_size must be divisible by 2 for every stem convolution"),
+        (dict(patch_size=3), "patch_size must be divisible by 2 for every level of the stem"),
         (dict(width=3), "model.width is no setting"),
+        (dict(downsample_kind="map"), "downsample_kind has no effect on a flat model"),
+        (dict(pooling="cls", global_depth=0), "pooling=cls needs a global block"),
     ],
 )
 def test_values_that_do_not_fit_are_refused_with_rule_and_values(overrides, rule):
@@ -72,6 +45,44 @@ def test_the_plain_embedding_is_a_linear_map_of_each_patch():
     patch = image[0, :, 4:8, 0:4].flatten()
     expected = embed.proj.weight.flatten(1) @ patch + embed.proj.bias
     assert torch.allclose(embed(image)[0, 1, 0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        (dict(pooling="max"), "pooling must be mean, cls or cli, got 'max'"),
+        (dict(pooling="cls", global_depth=0), "a class token needs a block that fills it, got pooling='cls'"),
+        (dict(pooling="cli", class_depth=0), "a class token needs a block that fills it, got pooling='cli'"),
+        (dict(img_size=3), "img_size must be at least patch_size, got img_size=3, patch_size=4"),
+    ],
+)
+def test_the_module_itself_refuses_what_cannot_work(arguments, rule):
+    with pytest.raises(ValueError, match=rule):
+        VOLO(10, **arguments)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "cli"])
+def test_a_class_token_holds_all_that_the_head_reads(pooling):
+    torch.manual_seed(0)
+    model = volo.create_model("quickstart", pooling=pooling).eval()
+    images = torch.randn(2, 3, 32, 32)
+    before = model(images)
+    with torch.no_grad():
+        model.class_token.normal_()
+    after = model(images)
+    assert not torch.allclose(before, after, atol=1e-3)
+    assert not torch.allclose(after[0], after[1], atol=1e-6)
+
+
+def test_the_position_embedding_is_for_patches_only_so_without_it_their_order_does_not_matter():
+    torch.manual_seed(0)
+    model = VOLO(9, patch_size=4, embed_dim=32, num_heads=2, local_depth=0, global_depth=2, pooling="cls").eval()
+    torch.nn.init.normal_(model.pos_embed.weight)
+    image = torch.randn(1, 3, 32, 32)
+    turned = image.reshape(1, 3, 8, 4, 32).flip(2).reshape(1, 3, 32, 32)  # rows of patches
+    assert not torch.allclose(model(image), model(turned), atol=1e-3)
+    torch.nn.init.zeros_(model.pos_embed.weight)
+    assert torch.allclose(model(image), model(turned), atol=1e-5)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])

@@ -3,7 +3,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volo.model.outlook_ops import choose, outlook_aggregate
+import volo
+from volo.model import outlook_ops
+from volo.model.outlook_ops import choose, cpu, outlook_aggregate
 
 
 @st.composite
@@ -80,3 +82,44 @@ def test_a_formulation_is_chosen_by_argument_then_environment(monkeypatch):
     assert choose("dense", values, 1) == "dense"
     with pytest.raises(ValueError, match="outlook_op must be one of"):
         choose("quick", values, 1)
+
+
+def test_on_a_cpu_the_kernel_is_chosen_at_every_size_and_stride_but_not_for_float64(monkeypatch):
+    monkeypatch.delenv("VOLO_OUTLOOK_OP", raising=False)
+    sizes = [(size, stride) for size in (1, 8, 28) for stride in (1, 2)]
+    assert {choose("auto", torch.ones(1, size, size, 2), stride) for size, stride in sizes} == {"cpu"}
+    assert choose("auto", torch.ones(1, 8, 8, 2, dtype=torch.float64), 1) == "dense"
+
+
+def test_without_numba_and_elsewhere_the_map_decides(monkeypatch):
+    monkeypatch.delenv("VOLO_OUTLOOK_OP", raising=False)
+    elsewhere = torch.ones(1, 16, 16, 2, device="meta")
+    monkeypatch.setattr(cpu, "is_available", lambda: False)
+    for values in (elsewhere, torch.ones(1, 16, 16, 2)):
+        assert choose("auto", values, 1) == "dense"
+        assert choose("auto", values, 2) == "reference"
+    assert choose("auto", torch.ones(1, 17, 16, 2), 1) == "reference"
+    with pytest.raises(ValueError, match="outlook_op=cpu needs numba"):
+        choose("cpu", torch.ones(1, 4, 4, 2), 1)
+    with pytest.raises(ValueError, match="outlook_op=cpu computes on the CPU only, got values on meta"):
+        choose("cpu", elsewhere, 1)
+
+
+def test_the_choice_is_logged_once(monkeypatch, caplog):
+    monkeypatch.setattr(outlook_ops, "_announced", set())
+    with caplog.at_level("INFO", logger="volo"):
+        for _ in range(3):
+            choose("reference", torch.ones(1, 4, 4, 2), 1)
+    assert caplog.messages == ["outlook attention on cpu: the reference formulation"]
+
+
+def test_exporters_get_the_dense_form_without_fold_or_kernel(monkeypatch):
+    monkeypatch.delenv("VOLO_OUTLOOK_OP", raising=False)
+    model = volo.create_model("quickstart", num_classes=3).eval()
+    images = torch.randn(2, 3, 32, 32)
+    program = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    operators = {str(node.target) for node in program.graph.nodes}
+    assert not [name for name in operators if "outlook" in name or "col2im" in name]
+    more = torch.randn(5, 3, 32, 32)
+    assert torch.allclose(program.module()(more), model(more), atol=1e-5)
+    assert choose("auto", torch.ones(1, 8, 8, 2), 1) == "cpu"

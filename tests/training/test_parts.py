@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import volo
+from tests.model.forms import FORMS
 from volo.config import build_settings
 from volo.errors import TrainingError
 from volo.records import read_records, rewind_records
@@ -20,16 +21,18 @@ OPTIM = build_settings().resolved().optim
 CPU = torch.device("cpu")
 
 
-def test_decay_falls_on_matrices_and_kernels_only():
-    model = volo.create_model("nano")
+@pytest.mark.parametrize("form", FORMS)
+def test_decay_falls_on_matrices_and_kernels_only(form):
+    model = volo.create_model("nano", **form)
     decayed, others = build_optimizer(model, OPTIM).param_groups
     names = {id(p): name for name, p in model.named_parameters()}
     assert decayed["weight_decay"] == OPTIM.weight_decay
     assert others["weight_decay"] == 0
     assert all(p.ndim >= 2 for p in decayed["params"])
     undecayed = {names[id(p)] for p in others["params"]}
-    assert "pos_embed.weight" in undecayed
-    assert all(name.endswith("bias") or "norm" in name or name == "pos_embed.weight" for name in undecayed)
+    own = {name for name in names.values() if name.endswith("pos_embed.weight") or name == "class_token"}
+    assert own
+    assert own == {name for name in undecayed if not name.endswith("bias") and "norm" not in name}
     assert len(decayed["params"]) + len(others["params"]) == len(names)
 
 

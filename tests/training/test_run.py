@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.conftest import draw_folder
 from tests.training.runs import losses, same, small_run, train, weights
 from volo import checkpoint
+from volo.analysis.subject import load_subject
 from volo.errors import InputError, TrainingError
 from volo.records import read_records
 from volo.training import loop
@@ -38,6 +39,27 @@ def test_a_run_stopped_in_mid_epoch_and_resumed_ends_with_the_same_weights(tmp_p
     assert same(weights(whole), weights(resumed))
     assert losses(whole) == losses(resumed)
     assert (whole / "best").read_text() == (resumed / "best").read_text()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        dict(pooling="cls"),
+        dict(pooling="cli"),
+        dict(form="pyramid", downsample_kind="map"),
+        dict(form="pyramid", downsample_kind="token"),
+    ],
+    ids=lambda model: "-".join(model.values()),
+)
+def test_every_form_resumes_to_the_same_weights_and_is_rebuilt_from_its_checkpoint_alone(tmp_path, folder, model):
+    model = model | dict(drop_path_rate=0.2)
+    whole = train(small_run(tmp_path / "a", folder, model=model))
+    train(small_run(tmp_path / "b", folder, model=model, optim=dict(max_steps=6)))
+    resumed = train(small_run(tmp_path / "b", folder, model=model))
+    assert same(weights(whole), weights(resumed))
+    assert losses(whole) == losses(resumed)
+    rebuilt = load_subject(checkpoint.newest(resumed)).model.state_dict()
+    assert same(rebuilt, checkpoint.load_model(checkpoint.newest(resumed))[0])
 
 
 def test_the_same_command_on_a_finished_run_says_so_and_touches_nothing(tmp_path, folder, capsys):

@@ -12,10 +12,11 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from volo.cluster.connect import connected
+from volo.cluster.connect import OWN_CLUSTER, connected, resolved_address
 from volo.cluster.workers import Workers, plan_workers
 from volo.config import Settings, build_settings
 from volo.errors import InputError, Stopped, TrainingError
+from volo.training.compilation import check_compiler
 from volo.training.launch import display, opened_run, say_finished, say_result, stop_signals
 from volo.training.loop import train
 from volo.training.seeds import train_each
@@ -46,7 +47,10 @@ def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack)
             say_finished(settings, start, driver)
             return
         cluster.enter_context(connected(settings.run.address))
-        _fit(settings.resolved(), plan_workers(settings.run), driver)
+        workers = plan_workers(settings.run)
+        if settings.optim.compile and not workers.use_gpu and resolved_address(settings.run.address) == OWN_CLUSTER:
+            check_compiler(driver.device)
+        _fit(settings.resolved(), workers, driver)
     say_result(settings)
 
 

@@ -1,5 +1,6 @@
 """Global attention over tokens. Shapes: B images, N tokens, C channels, n heads of width d = C / n."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -54,3 +55,48 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class ClassAttention(nn.Module):
+    """Attention of the class token to itself and the patches: q from the class token alone, k and v from all.
+
+    (B, 1, C) and (B, N, C) -> (B, 1, C). Parameters are named as in the published code and timm: `kv`, `q`, `proj`.
+    Source: arXiv 2103.17239 (CaiT), equations 6 to 8. Raises ValueError where num_heads do not divide dim.
+    """
+
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool = False, proj_drop: float = 0.0):
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"dim must be divisible by num_heads, got dim={dim}, num_heads={num_heads}")
+        self.num_heads = num_heads
+        self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
+        self.q = nn.Linear(dim, dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def forward(self, class_token: Tensor, patches: Tensor) -> Tensor:
+        B, N, C = patches.shape
+        kv = self.kv(torch.cat([class_token, patches], dim=1))  # (B, 1+N, 2C)
+        kv = kv.reshape(B, 1 + N, 2, self.num_heads, C // self.num_heads)
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, n, 1+N, d) each
+        q = self.q(class_token).reshape(B, 1, self.num_heads, C // self.num_heads).transpose(1, 2)  # (B, n, 1, d)
+        mixed = attend(q, k, v).transpose(1, 2).reshape(B, 1, C)
+        return self.proj_drop(self.proj(mixed))
+
+
+class ClassBlock(nn.Module):
+    """Pre-norm class attention, then an MLP on the class token, each with a residual; patches stay as they are.
+
+    (B, 1, C) and (B, N, C) -> (B, 1, C). Without stochastic depth, as published: the class token has no other source.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 3.0, drop_rate: float = 0.0):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = ClassAttention(dim, num_heads, proj_drop=drop_rate)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, mlp_ratio, drop_rate)
+
+    def forward(self, class_token: Tensor, patches: Tensor) -> Tensor:
+        class_token = class_token + self.attn(self.norm1(class_token), self.norm1(patches))
+        return class_token + self.mlp(self.norm2(class_token))

@@ -1,20 +1,27 @@
 """From settings or a name to a model."""
 
-from torch import nn
-
-from volo.config import ModelSettings, build_settings
+from volo.config import build_settings
+from volo.errors import InputError
 from volo.model.flat import VOLO
+from volo.model.pyramid import VOLOPyramid
+from volo.model_settings import ModelSettings
 from volo.variants import VARIANTS
 
+FORMS = {"flat": VOLO, "pyramid": VOLOPyramid}
 
-def create_model(name: str, *, num_classes: int = 100, img_size: int = 32, **overrides) -> nn.Module:
+
+def create_model(
+    name: str, *, num_classes: int = 100, img_size: int = 32, hierarchical: bool = False, **overrides
+) -> VOLO | VOLOPyramid:
     """A freshly initialised model of a named size.
 
     Args:
         name: One of `volo.variants.VARIANTS`.
         num_classes: Width of the logits.
         img_size: Pixels a side that the position embedding is made for; other sizes work too.
-        **overrides: Any field of `volo.config.ModelSettings`, such as embed_dim=128.
+        hierarchical: A pyramid of stages in place of a flat model.
+        **overrides: Any setting of the form (volo/model_settings.py), such as pooling="cli" or embed_dim=128 of a flat
+            model, downsample_kind="token" or stage_depths=(1, 1, 3) of a pyramid.
 
     Returns:
         A module, images (B, 3, H, W) -> logits (B, num_classes).
@@ -22,14 +29,17 @@ def create_model(name: str, *, num_classes: int = 100, img_size: int = 32, **ove
     Raises:
         InputError: (a ValueError) an unknown name or setting, or values that do not fit each other.
     """
-    settings = build_settings({"model": {"variant": name, **overrides}, "data": {"image_size": img_size}})
+    values = {"variant": name, **overrides}
+    if hierarchical and values.setdefault("form", "pyramid") != "pyramid":
+        raise InputError(f"hierarchical makes a pyramid, got form={values['form']!r}; drop one of them")
+    settings = build_settings({"model": values, "data": {"image_size": img_size}})
     return build_model(settings.model, num_classes=num_classes, image_size=img_size)
 
 
-def build_model(settings: ModelSettings, *, num_classes: int, image_size: int) -> nn.Module:
+def build_model(settings: ModelSettings, *, num_classes: int, image_size: int) -> VOLO | VOLOPyramid:
     """The model that checked settings describe, freshly initialised from torch's global generator."""
-    arguments = settings.resolved().model_dump(exclude={"variant"})
-    return VOLO(num_classes=num_classes, img_size=image_size, **arguments)
+    arguments = settings.resolved().model_dump(exclude={"form", "variant"}, exclude_none=True)
+    return FORMS[settings.form](num_classes=num_classes, img_size=image_size, **arguments)
 
 
 __all__ = ["VARIANTS", "build_model", "create_model"]

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 
 class PatchEmbeddingConv(nn.Module):
-    """Patches by strided convolution, after an optional stem of overlapping 3x3 stride-2 convolutions.
+    """Patches by strided convolution, after an optional stem of overlapping 3x3 convolutions.
 
-    (B, in_chans, H, W) -> (B, h, w, embed_dim) with h = ceil(H / patch_size). Each stem convolution halves the image,
+    (B, in_chans, H, W) -> (B, h, w, embed_dim) with h = ceil(H / patch_size). Each level of the stem halves the image,
     the projection covers the rest of the patch.
 
     Args:
-        stem_channels: Widths of the stem's convolutions; patch_size must be divisible by 2 for each.
+        stem_channels: Widths of the stem's levels; patch_size must be divisible by 2 for each.
+        stem_depth: Convolutions of each level: the first with stride 2, the others with stride 1.
         pad: Pads bottom and right with zeros where the patch does not divide the size; else such a size is refused.
 
     Raises:
@@ -23,20 +24,27 @@ class PatchEmbeddingConv(nn.Module):
     """
 
     def __init__(
-        self, patch_size: int, embed_dim: int, in_chans: int = 3, stem_channels: Sequence[int] = (), pad: bool = True
+        self,
+        patch_size: int,
+        embed_dim: int,
+        in_chans: int = 3,
+        stem_channels: Sequence[int] = (),
+        stem_depth: int = 1,
+        pad: bool = True,
     ):
         super().__init__()
         stem_stride = 2 ** len(stem_channels)
         if patch_size % stem_stride:
             raise ValueError(
-                f"patch_size must be divisible by 2 for every stem convolution, got {patch_size=}, {stem_channels=}"
+                f"patch_size must be divisible by 2 for every level of the stem, got {patch_size=}, {stem_channels=}"
             )
         self.patch_size = patch_size
         self.pad = pad
         stem, width = [], in_chans
         for channels in stem_channels:
-            stem += [nn.Conv2d(width, channels, kernel_size=3, stride=2, padding=1), nn.GELU()]
-            width = channels
+            for stride in (2, *(stem_depth - 1) * [1]):
+                stem += [_stem_convolution(width, channels, stride), nn.GELU()]
+                width = channels
         self.stem = nn.Sequential(*stem)
         rest = patch_size // stem_stride
         self.proj = nn.Conv2d(width, embed_dim, kernel_size=rest, stride=rest)
@@ -58,6 +66,15 @@ class PatchEmbeddingConv(nn.Module):
                 f"patch_size={self.patch_size}; set pad=True or resize the images"
             )
         return F.pad(images, (0, right, 0, below))
+
+
+def _stem_convolution(in_chans: int, out_chans: int, stride: int) -> nn.Conv2d:
+    """Initialised so that the size of its inputs is that of its outputs (arXiv 1502.01852): without it, or a norm, the
+    image fades through the stem and what follows learns late (EXPERIMENTS.md)."""
+    convolution = nn.Conv2d(in_chans, out_chans, kernel_size=3, stride=stride, padding=1)
+    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+    nn.init.zeros_(convolution.bias)
+    return convolution
 
 
 def grid_size(image_size: int, patch_size: int) -> int:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from volo.model.attention import TransformerBlock
+from volo.model.attention import ClassBlock, TransformerBlock
 from volo.model.embedding import PatchEmbeddingConv, PositionEmbedding, grid_size
-from volo.model.layers import init_weights
+from volo.model.layers import drop_path_rates, init_weights
 from volo.model.outlook import OutlookerBlock
 
 
@@ -37,14 +37,26 @@ class VOLOStage(nn.Sequential):
 
 
 class VOLO(nn.Module):
-    """Patch embedding, Outlookers, position embedding, transformer blocks, mean pooling, LayerNorm, linear head.
+    """Patch embedding, Outlookers, position embedding, transformer blocks, pooling, LayerNorm, linear head.
 
     (B, in_chans, H, W) -> (B, num_classes), for any image of at least one patch; the position embedding is made for
     `img_size` pixels a side and resized for others. Source: arXiv 2106.13112, sections 3.1 to 3.3. Differs from the
-    paper: one resolution, mean pooling in place of class attention, stochastic depth in the outlookers too.
+    paper: one resolution, stochastic depth in the outlookers too, and the choice of pooling.
+
+    Args:
+        pooling: mean: over the tokens. cls: a class token stands before the patches from the first global block on.
+            cli: a class token is inserted after the global blocks and filled by `class_depth` blocks of class
+            attention (arXiv 2103.17239, section 3), as published.
+        class_depth: Class-attention blocks; only cli has any.
+
+    Attributes:
+        explained_layer: Name of the submodule whose output is the map (B, h, w, C) to explain predictions on: the
+            last one that every pooling reads. The class token of cls and cli reads the last tokens only in part, or
+            not at all.
 
     Raises:
-        ValueError: num_heads that do not divide embed_dim, or an img_size smaller than a patch.
+        ValueError: num_heads that do not divide embed_dim, an img_size smaller than a patch, an unknown pooling, or a
+            class token that no block would fill.
     """
 
     def __init__(
@@ -54,10 +66,13 @@ class VOLO(nn.Module):
         in_chans: int = 3,
         patch_size: int = 4,
         stem_channels: Sequence[int] = (),
+        stem_depth: int = 1,
         embed_dim: int = 192,
         num_heads: int = 6,
         local_depth: int = 2,
         global_depth: int = 4,
+        pooling: str = "mean",
+        class_depth: int = 2,
         mlp_ratio: float = 3.0,
         kernel_size: int = 3,
         outlook_stride: int = 1,
@@ -66,10 +81,11 @@ class VOLO(nn.Module):
         outlook_op: str = "auto",
     ):
         super().__init__()
-        if img_size < patch_size:
-            raise ValueError(f"img_size must be at least patch_size, got {img_size=}, {patch_size=}")
-        rates = torch.linspace(0, drop_path_rate, local_depth + global_depth).tolist()
-        self.patch_embed = PatchEmbeddingConv(patch_size, embed_dim, in_chans, stem_channels)
+        _check(img_size, patch_size, pooling, global_depth, class_depth)
+        rates = drop_path_rates(drop_path_rate, local_depth + global_depth)
+        self.pooling = pooling
+        self.explained_layer = "local_stage" if local_depth else "patch_embed"
+        self.patch_embed = PatchEmbeddingConv(patch_size, embed_dim, in_chans, stem_channels, stem_depth)
         self.local_stage = VOLOStage(
             embed_dim, num_heads, rates[:local_depth], kernel_size, outlook_stride, mlp_ratio, drop_rate, outlook_op
         )
@@ -77,6 +93,13 @@ class VOLO(nn.Module):
         self.global_blocks = nn.Sequential(
             *(TransformerBlock(embed_dim, num_heads, mlp_ratio, drop_rate, rate) for rate in rates[local_depth:])
         )
+        if pooling != "mean":
+            self.class_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+            nn.init.trunc_normal_(self.class_token, std=0.02)
+        if pooling == "cli":
+            self.class_blocks = nn.ModuleList(
+                ClassBlock(embed_dim, num_heads, mlp_ratio, drop_rate) for _ in range(class_depth)
+            )
         self.norm = nn.LayerNorm(embed_dim)
         self.head = nn.Linear(embed_dim, num_classes)
         self.apply(init_weights)
@@ -88,4 +111,25 @@ class VOLO(nn.Module):
         """The pooled, normalised vector before the head, (B, C)."""
         x = self.local_stage(self.patch_embed(images))  # (B, h, w, C)
         tokens = self.pos_embed(x).flatten(1, 2)  # (B, N, C)
-        return self.norm(self.global_blocks(tokens).mean(dim=1))  # (B, C)
+        return self.norm(self._pooled(tokens))  # (B, C)
+
+    def _pooled(self, tokens: Tensor) -> Tensor:
+        """Through the global blocks and down to one vector for each image, (B, N, C) -> (B, C)."""
+        if self.pooling == "mean":
+            return self.global_blocks(tokens).mean(dim=1)
+        class_token = self.class_token.expand(len(tokens), 1, -1)  # (B, 1, C)
+        if self.pooling == "cls":
+            return self.global_blocks(torch.cat([class_token, tokens], dim=1))[:, 0]
+        tokens = self.global_blocks(tokens)
+        for block in self.class_blocks:
+            class_token = block(class_token, tokens)
+        return class_token[:, 0]
+
+
+def _check(img_size: int, patch_size: int, pooling: str, global_depth: int, class_depth: int) -> None:
+    if img_size < patch_size:
+        raise ValueError(f"img_size must be at least patch_size, got {img_size=}, {patch_size=}")
+    if pooling not in ("mean", "cls", "cli"):
+        raise ValueError(f"pooling must be mean, cls or cli, got {pooling!r}")
+    if (pooling == "cls" and global_depth < 1) or (pooling == "cli" and class_depth < 1):
+        raise ValueError(f"a class token needs a block that fills it, got {pooling=}, {global_depth=}, {class_depth=}")

@@ -24,6 +24,11 @@ def drop_path(rate: float) -> nn.Module:
     return StochasticDepth(rate, mode="row") if rate > 0 else nn.Identity()
 
 
+def drop_path_rates(last: float, num_blocks: int) -> list[float]:
+    """From 0 for the first block, linearly, to `last`."""
+    return [last * number / max(1, num_blocks - 1) for number in range(num_blocks)]
+
+
 def init_weights(module: nn.Module) -> None:
     """Linear layers as in the published code: truncated normal of std 0.02, zero bias. Others keep PyTorch's own."""
     if isinstance(module, nn.Linear):

@@ -10,6 +10,7 @@ from volo.config import Settings
 from volo.errors import InputError, Stopped
 from volo.records import Display
 from volo.runs import read_scores
+from volo.training.compilation import check_compiler
 from volo.training.loop import train
 from volo.training.run import Start, note_failure, open_data, open_run
 from volo.training.seeds import train_each
@@ -21,6 +22,8 @@ def train_here(settings: Settings) -> None:
     device = settings.run.device
     world = torchrun_world(device) if under_torchrun() else single_process(device)
     try:
+        if settings.optim.compile:
+            check_compiler(world.device)
         train_each(settings, world, lambda one: _train_one(one, world))
     finally:
         if dist.is_initialized():

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from volo import checkpoint
 from volo.config import OptimSettings
 from volo.data.pipeline import Batch
+from volo.training.compilation import compiled
 from volo.training.ema import averaged_model
 from volo.training.metrics import summed_loss
 from volo.training.optim import build_optimizer, set_learning_rate
@@ -19,7 +20,11 @@ from volo.training.world import World
 
 
 class Learner:
-    """The model in training. `step` counts the updates made; `best` is the best val/acc1 so far."""
+    """The model in training. `step` counts the updates made; `best` is the best val/acc1 so far.
+
+    Updates go through `parallel`, the model under DDP and torch.compile where there are several workers or --compile;
+    `model` is the plain one, with the same parameters, for all else.
+    """
 
     def __init__(self, model: nn.Module, settings: OptimSettings, world: World):
         self.settings = settings
@@ -29,6 +34,8 @@ class Learner:
         self.optimizer = build_optimizer(self.model, settings)
         self.precision = Precision(settings, world.device)
         self.parallel = self._distributed()
+        if settings.compile:
+            self.parallel = compiled(self.parallel, world.device)
         self.step = 0
         self.best: float | None = None
 

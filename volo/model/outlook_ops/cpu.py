@@ -35,9 +35,14 @@ def aggregate(values: Tensor, logits: Tensor, kernel_size: int, stride: int, pad
     return _forward(values, logits, kernel_size, stride, padding).to(dtype)
 
 
-@cache
+@torch.compiler.assume_constant_result
 def is_available() -> bool:
-    """Whether Numba is installed. Does not import it."""
+    """Whether Numba is installed. Does not import it; torch.compile takes the answer as it stands."""
+    return _has_numba()
+
+
+@cache
+def _has_numba() -> bool:
     return find_spec("numba") is not None
 
 

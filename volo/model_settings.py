@@ -1,0 +1,222 @@
+"""The model's section of the settings: flat or a pyramid, a tagged union, so that no mixture can be written down.
+
+`form` is the tag; without it a model is flat. Fields that are None are the variant's own (volo/variants.py).
+"""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from volo.section import Section
+from volo.variants import VARIANTS
+
+Variant = Literal["quickstart", "nano", "tiny", "small"]
+Count = Annotated[int, Field(ge=1)]
+CLASS_DEPTH = 2
+OF_OUTLOOKERS = ("kernel_size", "outlook_stride", "outlook_op")
+OF_STAGES = ("stage_kinds", "stage_depths", "stage_embed_dims", "stage_num_heads")
+
+
+class AnyModel(Section):
+    """What is built. Fields left empty are the variant's own (volo/variants.py)."""
+
+    form: str
+    variant: Variant = "nano"
+    """Size of the model: nano (CPU), tiny, small, or quickstart's own."""
+    patch_size: Count | None = None
+    """Pixels a side of a patch; sizes it does not divide are padded."""
+    stem_channels: tuple[Count, ...] | None = None
+    """Widths of the levels of overlapping 3x3 convolutions before the patch projection; each level halves the image."""
+    stem_depth: Count | None = None
+    """Convolutions of each level of the stem."""
+    mlp_ratio: Annotated[float, Field(gt=0)] | None = None
+    """Hidden width of the MLPs over the embedding width."""
+    kernel_size: Count = 3
+    """Side of outlook attention's window; odd."""
+    outlook_stride: Count = 1
+    """Stride of outlook attention's windows."""
+    drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout after every projection and in the MLPs."""
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Stochastic depth of the last local or global block; earlier ones linearly less."""
+    outlook_op: Literal["auto", "reference", "dense", "cpu"] = "auto"
+    """Formulation of outlook attention; auto chooses by device, map size and stride."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_form(cls, values: Any) -> Any:
+        for name in values if isinstance(values, dict) else ():
+            if name not in cls.model_fields and name in ALL_FIELDS:
+                raise ValueError(f"{name} {cls.refusal}, got {name}={values[name]!r}; {cls.remedy}")
+        return values
+
+    @model_validator(mode="after")
+    def _check_windows(self) -> Self:
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {self.kernel_size}; 3 is the paper's")
+        if self.outlook_stride > self.kernel_size:
+            raise ValueError(
+                "outlook_stride must not exceed kernel_size, or pixels lie in no window, "
+                f"got outlook_stride={self.outlook_stride}, kernel_size={self.kernel_size}"
+            )
+        full = self.resolved()
+        if full.patch_size % 2 ** len(full.stem_channels):
+            raise ValueError(
+                "patch_size must be divisible by 2 for every level of the stem, "
+                f"got patch_size={full.patch_size}, {len(full.stem_channels)} stem_channels"
+            )
+        if self.stem_depth is not None and not full.stem_channels:
+            raise ValueError(
+                f"stem_depth has no effect without stem_channels, got stem_depth={self.stem_depth}; leave it out"
+            )
+        if not full.has_outlookers:
+            for name in OF_OUTLOOKERS:
+                if (value := getattr(self, name)) != AnyModel.model_fields[name].default:
+                    raise ValueError(f"{name} has no effect without a local block, got {name}={value}; leave it out")
+        return self
+
+    def resolved(self) -> Self:
+        own = {k: v for k, v in VARIANTS[self.variant][self.form].items() if getattr(self, k) is None}
+        return self.model_copy(update=own)
+
+
+class FlatModel(AnyModel):
+    """A model on one grid. With --hierarchical none of these has an effect."""
+
+    refusal: ClassVar[str] = "has no effect on a flat model"
+    remedy: ClassVar[str] = "make it a pyramid with --hierarchical (form: pyramid), or leave it out"
+
+    form: Literal["flat"] = "flat"
+    """flat: one grid."""
+    embed_dim: Count | None = None
+    """Width of the tokens."""
+    num_heads: Count | None = None
+    """Attention heads, local and global."""
+    local_depth: Annotated[int, Field(ge=0)] | None = None
+    """Outlooker blocks."""
+    global_depth: Annotated[int, Field(ge=0)] | None = None
+    """Transformer blocks."""
+    pooling: Literal["mean", "cls", "cli"] = "mean"
+    """Of the tokens for the head: their mean; cls, a class token through all global blocks; or cli, a class token that
+    class attention fills after them."""
+    class_depth: Count | None = None
+    """Class-attention blocks of pooling cli. Default: 2."""
+
+    @model_validator(mode="after")
+    def _check_flat(self) -> Self:
+        full = self.resolved()
+        if full.embed_dim % full.num_heads:
+            raise ValueError(
+                "embed_dim must be divisible by num_heads, "
+                f"got embed_dim={full.embed_dim}, num_heads={full.num_heads}"
+            )
+        if full.local_depth + full.global_depth == 0:
+            raise ValueError("the model needs a block, got local_depth=0, global_depth=0")
+        if self.class_depth is not None and self.pooling != "cli":
+            raise ValueError(
+                "class_depth has no effect without pooling=cli, "
+                f"got class_depth={self.class_depth}, pooling={self.pooling}; leave it out, or set pooling=cli"
+            )
+        if self.pooling == "cls" and full.global_depth == 0:
+            raise ValueError(
+                "pooling=cls needs a global block, where the class token meets the patches, got global_depth=0; "
+                "set global_depth, or pooling=cli"
+            )
+        return self
+
+    @property
+    def has_outlookers(self) -> bool:
+        return bool(self.local_depth)
+
+    @property
+    def suffix(self) -> str:
+        """What a run's default name adds to the variant's."""
+        return "" if self.pooling == "mean" else f"-{self.pooling}"
+
+    def resolved(self) -> Self:
+        full = super().resolved()
+        if self.pooling == "cli" and self.class_depth is None:
+            full = full.model_copy(update=dict(class_depth=CLASS_DEPTH))
+        return full
+
+
+class PyramidModel(AnyModel):
+    """A model in stages, finest map first. Without --hierarchical none of these has an effect."""
+
+    refusal: ClassVar[str] = "has no effect on a pyramid, which has stages and pools their mean"
+    remedy: ClassVar[str] = "make it a flat model by dropping --hierarchical (form: flat), or leave it out"
+
+    form: Literal["pyramid"] = "pyramid"
+    """pyramid: stages whose maps halve."""
+    downsample_kind: Literal["map", "token"] = "map"
+    """Between stages: map, a strided convolution, or token, neighbouring tokens merged."""
+    stage_kinds: tuple[Literal["local", "global"], ...] | None = None
+    """Of each stage: local (Outlookers) or global (transformer blocks)."""
+    stage_depths: tuple[Count, ...] | None = None
+    """Blocks of each stage."""
+    stage_embed_dims: tuple[Count, ...] | None = None
+    """Width of each stage."""
+    stage_num_heads: tuple[Count, ...] | None = None
+    """Attention heads of each stage."""
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> Self:
+        full = self.resolved()
+        stages = {name: getattr(full, name) for name in OF_STAGES}
+        if not full.stage_kinds or len({len(values) for values in stages.values()}) > 1:
+            raise ValueError(
+                f"{', '.join(stages)} must have one value for each stage, got "
+                + ", ".join(
+                    f"{len(values)} {name}{'' if getattr(self, name) else f' (of {self.variant})'}"
+                    for name, values in stages.items()
+                )
+                + "; give all four"
+            )
+        for number, (dim, heads) in enumerate(zip(full.stage_embed_dims, full.stage_num_heads, strict=True), start=1):
+            if dim % heads:
+                raise ValueError(
+                    "stage_embed_dims must be divisible by stage_num_heads stage by stage, "
+                    f"got {dim} and {heads} in stage {number}"
+                )
+        if len(full.stage_kinds) == 1 and self.downsample_kind != "map":
+            raise ValueError(
+                f"downsample_kind has no effect on a single stage, got {self.downsample_kind}; leave it out"
+            )
+        return self
+
+    @property
+    def has_outlookers(self) -> bool:
+        return "local" in self.stage_kinds
+
+    @property
+    def suffix(self) -> str:
+        """What a run's default name adds to the variant's."""
+        return f"-pyramid-{self.downsample_kind}"
+
+
+FORMS: dict[str, type[FlatModel] | type[PyramidModel]] = {"flat": FlatModel, "pyramid": PyramidModel}
+ALL_FIELDS = frozenset().union(*(form.model_fields for form in FORMS.values()))
+
+
+def _form_of(values: Any) -> str:
+    if isinstance(values, dict):
+        return str(values.get("form", "flat"))
+    return getattr(values, "form", "flat")
+
+
+ModelSettings = Annotated[
+    Annotated[FlatModel, Tag("flat")] | Annotated[PyramidModel, Tag("pyramid")], Discriminator(_form_of)
+]
+
+
+def own_fields(form: str) -> list[str]:
+    """The settings that this form has and no other, but for the tag."""
+    return [name for name in FORMS[form].model_fields if name not in AnyModel.model_fields]
+
+
+def for_form_of(above: dict[str, Any], below: dict[str, Any]) -> dict[str, Any]:
+    """`below` without what belongs to its form alone, where `above` sets another."""
+    before, after = _form_of(below), _form_of(above)
+    if "form" not in above or before == after or before not in FORMS:
+        return below
+    return {name: value for name, value in below.items() if name not in own_fields(before)}
