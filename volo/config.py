@@ -31,7 +31,8 @@ class DataSettings(Section):
     dataset: Dataset = "cifar100"
     """imagefolder reads train/<class>/* and test/<class>/*; shapes is drawn, not read."""
     data_dir: str | None = None
-    """Where the data lies; cifar archives are fetched into it. Default: ./data/<dataset>."""
+    """Where the data lies; cifar archives are fetched into it ($VOLO_DATA_MIRROR: from elsewhere). Default:
+    ./data/<dataset>."""
     image_size: Annotated[int, Field(ge=1)] = 32
     """Pixels a side that images are resized to."""
     resize: Literal["crop", "squash"] = "crop"

@@ -41,7 +41,7 @@ def received(url: str) -> Iterator[tuple[bytes, int, int]]:
     try:
         with _opener(url).open(request, timeout=STALL_S) as answer:
             total = answer.length or 0
-            while piece := answer.read(PIECE):
+            while piece := answer.read1(PIECE):
                 yield piece, done, total
                 done += len(piece)
                 if done > LARGEST:

@@ -4,6 +4,7 @@ What has its final name is whole: downloads and unpacked folders are staged besi
 the data directory lets one process fetch while the others of the node wait.
 """
 
+import gzip
 import hashlib
 import os
 import tarfile
@@ -132,7 +133,7 @@ def _fetched(archive: Archive, data_dir: Path) -> Unpacked:
         md5s = _checked_members(archive, file)
         if not folder.exists():
             _unpack(archive, file, folder, md5s)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _refused(archive, file, f"got one that cannot be unpacked ({error});") from None
     return Unpacked(folder, md5s)
 
