@@ -60,9 +60,9 @@ def parse_settings(argv: Sequence[str], *, prog: str, description: str) -> Setti
         InputError: an unknown key, a value out of range, or settings that contradict each other.
         SystemExit: with code 2 for an unknown flag, 0 after `--help`.
     """
-    base = _base_settings(argv)
+    layers = _layers(argv)
     flags = tyro.cli(
-        _flags_over(base),
+        _flags_over(_shown(layers)),
         args=list(argv),
         prog=prog,
         description=description,
@@ -70,14 +70,17 @@ def parse_settings(argv: Sequence[str], *, prog: str, description: str) -> Setti
     )
     if flags.use_amp and flags.no_amp:
         raise InputError("--use-amp and --no-amp contradict each other; give one of them")
-    amp = {"optim": {"use_amp": flags.use_amp}} if flags.use_amp or flags.no_amp else {}
-    given = {name: dataclasses.asdict(getattr(flags, name)) for name in SECTIONS}
-    given["model"] = _model_of(flags, given_flags(argv))
-    settings = build_settings(base.to_dict(), given, amp)
+    settings = build_settings(*layers, _given(flags, given_flags(argv)))
     if flags.print_config:
         print(settings.resolved().to_yaml(), end="")
         return None
     return settings
+
+
+def refuse_torchrun(prog: str) -> None:
+    """Raises InputError for a job that starts its own workers, where torchrun would start it once for each rank."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise InputError(f"{prog} starts its own workers, got torchrun around it; start it as python -m {prog}")
 
 
 def given_flags(argv: Sequence[str]) -> set[str]:
@@ -85,8 +88,9 @@ def given_flags(argv: Sequence[str]) -> set[str]:
     return {arg.split("=")[0].replace("_", "-") for arg in argv if arg.startswith("--")}
 
 
-def _base_settings(argv: Sequence[str]) -> Settings:
-    """Defaults, recipe and YAML file: what the flags are laid over, and what `--help` shows as defaults."""
+def _layers(argv: Sequence[str]) -> list[dict[str, Any]]:
+    """Recipe and YAML file, as they are: what the flags are laid over. The file may name the recipe that it lies over;
+    a flag has the last word."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--recipe")
     first.add_argument("--config")
@@ -94,8 +98,36 @@ def _base_settings(argv: Sequence[str]) -> Settings:
         known, _ = first.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise InputError(str(error)) from None
-    recipe = recipe_settings(known.recipe) if known.recipe else {}
-    return build_settings(recipe, read_yaml(known.config) if known.config else {})
+    file = read_yaml(known.config) if known.config else {}
+    name = known.recipe or file.pop("recipe", None)
+    return [recipe_settings(name) if name else {}, {key: value for key, value in file.items() if key != "recipe"}]
+
+
+def _shown(layers: list[dict[str, Any]]) -> Settings:
+    """The defaults that `--help` shows: of the layers, or where only flags make them whole, of the recipe."""
+    try:
+        return build_settings(*layers)
+    except InputError:
+        return build_settings(layers[0])
+
+
+def _given(flags: Any, given: set[str]) -> dict[str, Any]:
+    """What the command line says, as one more layer: its own flags alone."""
+    values: dict[str, Any] = {name: _spoken(getattr(flags, name), given) for name in SECTIONS}
+    values["model"] = {}
+    for group in ("model", *FORMS):
+        values["model"] |= _spoken(getattr(flags, group), given)
+    if given & {"--hierarchical", "--no-hierarchical"}:
+        values["model"]["form"] = "pyramid" if flags.hierarchical else "flat"
+    if flags.use_amp or flags.no_amp:
+        values["optim"]["use_amp"] = flags.use_amp
+    return values
+
+
+def _spoken(group: Any, given: set[str]) -> dict[str, Any]:
+    """The values of a group of flags that stand on the command line, switched on or off."""
+    names = {name: FLAG_NAMES.get(name, name).replace("_", "-") for name in dataclasses.asdict(group)}
+    return {name: getattr(group, name) for name, flag in names.items() if given & {f"--{flag}", f"--no-{flag}"}}
 
 
 def _flags_over(base: Settings) -> type:
@@ -123,19 +155,6 @@ def _model_groups(model: Section) -> list[tuple[str, type]]:
     common = [name for name in AnyModel.model_fields if name != "form"]
     groups = [(name, _group(form, own_fields(name))) for name, form in forms.items()]
     return [("model", _group(model, common, AnyModel)), *groups]
-
-
-def _model_of(flags: Any, given: set[str]) -> dict[str, Any]:
-    """What the command line says of the model: its defaults are not laid over another form."""
-    values = {
-        name: value
-        for group in ("model", *FORMS)
-        for name, value in dataclasses.asdict(getattr(flags, group)).items()
-        if f"--{FLAG_NAMES.get(name, name).replace('_', '-')}" in given
-    }
-    if given & {"--hierarchical", "--no-hierarchical"}:
-        values["form"] = "pyramid" if flags.hierarchical else "flat"
-    return values
 
 
 def _group(section: Section, names: Sequence[str] | None = None, title: type | None = None) -> type:

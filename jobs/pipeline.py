@@ -5,10 +5,11 @@
 Takes the flags of jobs.train; the report lies in the run folder, under analysis/.
 """
 
+import contextlib
 from collections.abc import Sequence
 
 from jobs.analyze import Flags, analyse_checkpoint
-from jobs.cli import parse_settings, run_job
+from jobs.cli import parse_settings, refuse_torchrun, run_job
 from volo.errors import InputError
 
 NO_SHOW = "--no-show"
@@ -27,11 +28,11 @@ def main(argv: Sequence[str]) -> None:
         raise InputError("jobs.pipeline runs on Ray, got --num-workers 0; use jobs.train, then jobs.analyze")
     if run.seeds is not None:
         raise InputError(f"jobs.pipeline trains one run, got seeds={list(run.seeds)}; use jobs.train for several")
-    from volo.cluster.connect import connected
+    refuse_torchrun("jobs.pipeline")
     from volo.cluster.trainer import train_on_ray
 
-    with connected(run.address):
-        train_on_ray(settings)
+    with contextlib.ExitStack() as cluster:
+        train_on_ray(settings, cluster)
         analyse_checkpoint(
             Flags(
                 checkpoint=str(settings.run_dir),

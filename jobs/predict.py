@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from jobs.cli import run_job
+from jobs.cli import refuse_torchrun, run_job
 from jobs.workers import WorkerFlags
 from volo.config import RunSettings
 from volo.errors import InputError
@@ -54,6 +54,7 @@ def main(argv: Sequence[str]) -> None:
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )  # fmt: skip
     run = flags.check()
+    refuse_torchrun("jobs.predict")
     from volo import checkpoint
 
     path = checkpoint.find(flags.checkpoint)

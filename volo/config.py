@@ -53,6 +53,8 @@ class DataSettings(Section):
         native = {"shapes": 32, "cifar10": 32, "cifar100": 32}.get(self.dataset)
         if native and self.resize != "crop":
             raise ValueError(f"resize has no effect on {self.dataset}, whose images are square; leave it out")
+        if self.dataset == "shapes" and self.image_size != native:
+            raise ValueError(f"shapes are drawn at {native} pixels, got image_size={self.image_size}; leave it out")
         if self.dataset == "shapes" and self.data_dir is not None:
             raise ValueError(f"data_dir has no effect on shapes, which are drawn, got {self.data_dir!r}; leave it out")
         return self
@@ -210,6 +212,11 @@ class Settings(Section):
             raise ValueError(
                 "image_size must be at least patch_size, "
                 f"got image_size={self.data.image_size}, patch_size={patch}"
+            )
+        if self.optim.batch_size < (self.run.num_workers or 1):
+            raise ValueError(
+                "batch_size must give each worker a sample, "
+                f"got batch_size={self.optim.batch_size}, num_workers={self.run.num_workers}"
             )
         if self.data.dataset == "shapes" and self.augment.auto_augment != "none":
             raise ValueError(

@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it accepts, refuses and returns."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,32 @@ def test_defaults_are_those_that_are_documented():
     assert parsed("--recipe", "tiny").run_dir.name == "tiny"
 
 
+def test_a_file_may_leave_to_the_flags_what_makes_it_whole(tmp_path):
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"augment": {"mix_prob": 0.5}, "data": {"train_images": 100}}))
+    settings = parsed("--config", str(tmp_path / "a.yaml"), "--mixup-alpha", "0.5", "--batch-size", "32")
+    assert (settings.augment.mix_prob, settings.augment.mixup_alpha, settings.data.train_images) == (0.5, 0.5, 100)
+
+
+def test_a_file_lies_over_the_recipe_that_it_names_unless_a_flag_names_another(tmp_path):
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"recipe": "nano", "optim": {"lr": 0.5}}))
+    named = parsed("--config", str(tmp_path / "a.yaml"))
+    assert (named.recipe, named.optim.lr, named.optim.batch_size) == ("nano", 0.5, 64)
+    other = parsed("--config", str(tmp_path / "a.yaml"), "--recipe", "tiny")
+    assert (other.recipe, other.optim.lr, other.optim.batch_size) == ("tiny", 0.5, 256)
+    (tmp_path / "a.yaml").write_text("recipe: bogus")
+    with pytest.raises(InputError, match="--recipe must be one of"):
+        parsed("--config", str(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize("job", ["pipeline", "predict"])
+def test_a_job_that_starts_its_own_workers_is_refused_under_torchrun(job, monkeypatch, capsys):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    main = importlib.import_module(f"jobs.{job}").main
+    flags = [] if job == "pipeline" else ["--checkpoint", "x", "--input", "y"]
+    assert exit_code(main, flags) == 2
+    assert "starts its own workers, got torchrun around it" in capsys.readouterr().err
+
+
 def test_printed_settings_are_a_settings_file(capsys, tmp_path):
     assert parsed("--recipe", "nano", "--lr", "0.01", "--print-config") is None
     (tmp_path / "a.yaml").write_text(capsys.readouterr().out)
@@ -107,6 +134,8 @@ def test_printed_settings_are_a_settings_file(capsys, tmp_path):
         ("--no-amp --autocast-dtype bf16", "autocast_dtype has no effect with --no-amp"),
         ("--mix-prob 0.5", "mix_prob has no effect without mixup or cutmix"),
         ("--dataset shapes --data-dir x", "data_dir has no effect on shapes"),
+        ("--dataset shapes --image-size 64", "shapes are drawn at 32 pixels, got image_size=64"),
+        ("--num-workers 20 --batch-size 10", "batch_size must give each worker a sample"),
         ("--num-workers 0 --address auto", "address has no effect with num_workers=0"),
     ],
 )

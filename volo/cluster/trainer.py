@@ -27,8 +27,12 @@ POLL_S = 0.2
 FINAL_ERRORS = {"InputError": InputError, "TrainingError": TrainingError}
 
 
-def train_on_ray(settings: Settings) -> None:
+def train_on_ray(settings: Settings, cluster: contextlib.ExitStack | None = None) -> None:
     """Trains on a Ray cluster, restarting lost workers from the newest checkpoint up to MAX_RESTARTS times.
+
+    Args:
+        settings: Checked.
+        cluster: Keeps the connection open for what follows, where it is given; else it ends with the training.
 
     Raises:
         InputError: as `open_run`, and more workers than fit.
@@ -36,8 +40,8 @@ def train_on_ray(settings: Settings) -> None:
         Stopped: a signal asked for it, and a checkpoint has been saved.
     """
     driver = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
-    with contextlib.ExitStack() as cluster:
-        train_each(settings, driver, lambda one: _train_one(one, driver, cluster))
+    with contextlib.ExitStack() as own:
+        train_each(settings, driver, lambda one: _train_one(one, driver, cluster or own))
 
 
 def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack) -> None:

@@ -10,7 +10,6 @@ from volo.data.cache import Images, Source, cached
 from volo.data.cifar import CIFAR10, CIFAR10_LAYOUT, CIFAR100, CIFAR100_LAYOUT, Cifar
 from volo.data.fetch import mirrored
 from volo.data.imagefolder import ImageFolder
-from volo.errors import InputError
 
 
 class Shapes:
@@ -33,8 +32,6 @@ class Shapes:
 
 
 def _shapes(data: DataSettings, split: str) -> Source:
-    if data.image_size != shapes.IMAGE_SIZE:
-        raise InputError(f"shapes are drawn at {shapes.IMAGE_SIZE} pixels, got image_size={data.image_size}")
     return Shapes(split)
 
 
