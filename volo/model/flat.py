@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from volo.model.attention import ClassBlock, TransformerBlock
 from volo.model.embedding import PatchEmbeddingConv, PositionEmbedding, grid_size
-from volo.model.layers import drop_path_rates, init_weights
+from volo.model.layers import drop_path_rates, init_weights, keep_channel_last
 from volo.model.outlook import OutlookerBlock
 
 
@@ -103,6 +103,7 @@ class VOLO(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
         self.head = nn.Linear(embed_dim, num_classes)
         self.apply(init_weights)
+        self.apply(keep_channel_last)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.forward_features(images))

@@ -1,5 +1,6 @@
 """Small parts that every block shares."""
 
+import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
@@ -35,3 +36,10 @@ def init_weights(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def keep_channel_last(module: nn.Module) -> None:
+    """Lays a convolution's kernel out as the maps are, so that it takes and makes them without a copy; values stay."""
+    if isinstance(module, nn.Conv2d):
+        weight = module.weight.data
+        module.weight.data = torch.empty_like(weight, memory_format=torch.channels_last).copy_(weight)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from volo.model.attention import TransformerBlock
 from volo.model.embedding import PatchEmbeddingConv, PositionEmbedding, grid_size
 from volo.model.flat import VOLOStage
-from volo.model.layers import drop_path_rates, init_weights
+from volo.model.layers import drop_path_rates, init_weights, keep_channel_last
 
 
 class MapDownsample(nn.Module):
@@ -139,6 +139,7 @@ class VOLOPyramid(nn.Module):
         self.norm = nn.LayerNorm(stage_embed_dims[-1])
         self.head = nn.Linear(stage_embed_dims[-1], num_classes)
         self.apply(init_weights)
+        self.apply(keep_channel_last)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.forward_features(images))
