@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import os
 import sys
+import time
 import traceback
 import typing
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from volo.recipes import RECIPES, recipe_settings
 from volo.section import Section
 
 DONE, UNFORESEEN, WRONG_INPUT, WORK_FAILED = 0, 1, 2, 3
+RANK_0_FIRST_S = 5.0
 SECTIONS = ("data", "augment", "optim", "run")
 FLAG_NAMES = {"variant": "model"}
 
@@ -32,8 +34,8 @@ def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int
     try:
         main(argv)
     except InputError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
+        _let_rank_0_speak_first()
+        print(f"error: {error}", file=sys.stderr)
         return WRONG_INPUT
     except TrainingError as error:
         print(f"training failed: {error}", file=sys.stderr)
@@ -51,6 +53,13 @@ def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int
         traceback.print_exc()
         return UNFORESEEN
     return DONE
+
+
+def _let_rank_0_speak_first() -> None:
+    """Under torchrun every rank refuses the same input, and the first one to end ends the others. Rank 0 shall be it,
+    so that one message is printed; another speaks where rank 0 has nothing to refuse."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(RANK_0_FIRST_S)
 
 
 def parse_settings(argv: Sequence[str], *, prog: str, description: str) -> Settings | None:
