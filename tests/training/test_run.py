@@ -85,6 +85,15 @@ def test_a_run_can_branch_off_another_ones_checkpoint(tmp_path, folder):
     branch = small_run(tmp_path, folder, run=dict(run_name="branch", resume_path=str(first)))
     whole = train(small_run(tmp_path / "a", folder))
     assert same(weights(train(branch)), weights(whole))
+    assert (branch.run_dir / "best").exists()
+
+
+def test_a_branch_finds_its_own_best_however_good_the_other_run_was(tmp_path, folder, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "evaluate", lambda *_: {"val/loss": 0.0, "val/acc1": 1.0, "val/acc5": 1.0})
+        first = train(small_run(tmp_path, folder, optim=dict(max_steps=8)))
+        branch = train(small_run(tmp_path, folder, run=dict(run_name="branch", resume_path=str(first))))
+    assert (branch / "best").read_text() == "checkpoints/step_00000012\n"
 
 
 def test_other_settings_are_listed_and_refused_and_fresh_sets_the_run_aside(tmp_path, folder):
@@ -158,6 +167,66 @@ def test_a_loss_that_is_not_finite_fails_and_is_never_saved(tmp_path, folder, mo
     with pytest.raises(TrainingError, match="got nan at step 6"):
         train(small_run(tmp_path, folder))
     assert checkpoint.newest(tmp_path / "outputs" / "run").name == "step_00000004"
+
+
+def test_a_gradient_that_is_not_finite_fails_and_is_never_saved_or_best(tmp_path, folder, monkeypatch):
+    """At the last step of the second epoch, where the loss is still finite."""
+    real = loop.Learner.update
+
+    def poisoned(self, batch, lr):
+        if self.step == 7:
+            next(self.model.parameters()).register_hook(lambda gradient: gradient * float("nan"))
+        return real(self, batch, lr)
+
+    monkeypatch.setattr(loop.Learner, "update", poisoned)
+    with pytest.raises(TrainingError, match=r"gradient must stay finite, got a norm of nan at step 8; .* lower --lr"):
+        train(small_run(tmp_path, folder))
+    run_dir = tmp_path / "outputs" / "run"
+    assert checkpoint.newest(run_dir).name == "step_00000004"
+    assert (run_dir / "best").read_text() == "checkpoints/step_00000004\n"
+
+
+def epochs(run_dir) -> list[tuple[int, float]]:
+    return [(record["epoch"], record["val/acc1"]) for record in read_records(run_dir) if record["kind"] == "epoch"]
+
+
+@pytest.mark.parametrize("place", ["before the checkpoint", "after the checkpoint"])
+def test_a_kill_around_an_epochs_checkpoint_loses_neither_best_nor_the_epochs_record(
+    tmp_path, folder, monkeypatch, place
+):
+    whole, settings = train(small_run(tmp_path / "a", folder)), small_run(tmp_path / "b", folder)
+    real = checkpoint.save
+
+    def killed(run_dir, weights, description, *others):
+        if place == "after the checkpoint":
+            real(run_dir, weights, description, *others)
+        if place == "before the checkpoint" or description.step == 4:
+            raise KeyboardInterrupt
+        return None
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings)
+    if place == "after the checkpoint":
+        run_dir = train(small_run(tmp_path / "b", folder, optim=dict(max_steps=5)))
+        assert (run_dir / "best").read_text() == "checkpoints/step_00000004\n"
+    run_dir = train(settings)
+    assert epochs(run_dir) == epochs(whole)
+    assert (run_dir / "best").read_text() == (whole / "best").read_text()
+
+
+@pytest.mark.parametrize("name", ["best", "metrics.jsonl"])
+def test_a_disk_that_fails_beside_the_checkpoints_is_named_and_the_run_resumes(tmp_path, folder, name):
+    settings = small_run(tmp_path, folder, optim=dict(max_steps=3))
+    run_dir = train(settings)
+    (run_dir / name).unlink(missing_ok=True)
+    (run_dir / name / "in the way").mkdir(parents=True)
+    with pytest.raises(TrainingError, match=f"{name}.* could not be written"):
+        train(small_run(tmp_path, folder))
+    shutil.rmtree(run_dir / name)
+    train(small_run(tmp_path, folder))
+    assert (run_dir / "best").exists()
 
 
 def test_accumulated_parts_make_the_same_gradient_as_the_whole_batch(tmp_path, folder):
