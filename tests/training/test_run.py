@@ -5,6 +5,7 @@ import shutil
 from importlib import metadata
 
 import pytest
+from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import draw_folder
@@ -13,6 +14,7 @@ from volo import checkpoint
 from volo.analysis.subject import load_subject
 from volo.errors import InputError, TrainingError
 from volo.records import read_records
+from volo.runs import LOCK
 from volo.training import loop
 
 
@@ -114,6 +116,47 @@ def test_an_older_checkpoint_of_the_run_itself_is_refused(tmp_path, folder):
     older = str(run_dir / "checkpoints" / "step_00000004")
     with pytest.raises(InputError, match="must not name an older checkpoint of the run itself"):
         train(small_run(tmp_path, folder, run=dict(resume_path=older)))
+
+
+def test_a_run_that_has_begun_needs_the_path_it_began_from_no_more(tmp_path, folder):
+    first = train(small_run(tmp_path, folder, optim=dict(max_steps=4)))
+    branch = dict(run_name="branch", resume_path=str(first))
+    train(small_run(tmp_path, folder, optim=dict(max_steps=6), run=branch))
+    shutil.rmtree(first)
+    run_dir = train(small_run(tmp_path, folder, optim=dict(max_steps=7), run=branch))
+    assert checkpoint.newest(run_dir).name == "step_00000007"
+
+
+def test_weights_alone_cannot_be_gone_on_from(tmp_path, folder):
+    lone = tmp_path / "model.safetensors"
+    lone.write_bytes(b"weights")
+    with pytest.raises(InputError, match=r"must name a run or checkpoint folder, got .*, which holds weights only"):
+        train(small_run(tmp_path, folder, run=dict(resume_path=str(lone))))
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("place", ["run", "run/seed1"])
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path, folder, fresh, place):
+    seeds = (0, 1) if place == "run/seed1" else None
+    settings = small_run(tmp_path, folder, run=dict(fresh=fresh, seeds=seeds), optim=dict(max_steps=1))
+    in_training = tmp_path / "outputs" / place
+    in_training.mkdir(parents=True)
+    with FileLock(in_training / LOCK), pytest.raises(InputError, match=f"{in_training} is being trained by another"):
+        train(settings)
+    assert in_training.exists()
+    assert not (tmp_path / "outputs" / "run.1").exists()
+
+
+@pytest.mark.parametrize("seeds", [None, (0,)])
+def test_a_restart_by_torchrun_goes_on_with_the_fresh_run(tmp_path, folder, monkeypatch, seeds):
+    settings = [
+        small_run(tmp_path, folder, run=dict(fresh=True, seeds=seeds), optim=dict(max_steps=n)) for n in (2, 3)
+    ]
+    train(settings[0])
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    run_dir = train(settings[1])
+    assert list(losses(run_dir / "seed0" if seeds else run_dir)) == [1, 2, 3]
+    assert not run_dir.with_name("run.1").exists()
 
 
 def test_other_images_or_classes_than_the_checkpoints_are_refused(tmp_path, folder):
