@@ -163,7 +163,7 @@ def test_a_later_schema_with_more_in_its_manifest_is_refused_too(tmp_path):
     values = json.loads(path.read_text()) | {"schema_version": 2, "epoch": 1}
     del values["sha256"]
     path.write_text(json.dumps(values | {"sha256": checkpoint._digest(values)}))
-    with pytest.raises(InputError, match="has schema_version 2, .* update the project") as refused:
+    with pytest.raises(InputError, match=r"has schema_version 2, .* update the project") as refused:
         checkpoint.newest(tmp_path)
     assert not isinstance(refused.value, checkpoint.DamagedCheckpoint)
 
@@ -172,7 +172,7 @@ def test_a_disk_that_fails_while_best_is_pointed_at_is_named(tmp_path):
     folder = save(tmp_path, 1)
     (tmp_path / "best").mkdir()
     (tmp_path / "best" / "in the way").touch()
-    with pytest.raises(TrainingError, match="best could not be written: .* the same command resumes"):
+    with pytest.raises(TrainingError, match=r"best could not be written: .* the same command resumes"):
         checkpoint.point(tmp_path, "best", folder)
 
 
