@@ -1,6 +1,7 @@
 """What a checkpoint is, and what is passed over or refused."""
 
 import builtins
+import json
 import os
 import pickle
 import shutil
@@ -54,6 +55,24 @@ def test_a_run_means_its_best_checkpoint_for_inference_and_its_newest_to_go_on(t
     newest = save(tmp_path, 6)
     assert checkpoint.find(tmp_path).name == "step_00000005"
     assert checkpoint.find(tmp_path, prefer="last") == newest
+
+
+@pytest.mark.parametrize("harm", ["flip a byte", "remove", "remove all", "empty pointer"])
+def test_a_best_that_does_not_hold_is_passed_over_with_a_warning_but_refused_where_it_is_named(tmp_path, harm):
+    best = save(tmp_path, 5)
+    checkpoint.point(tmp_path, "best", best)
+    newest = save(tmp_path, 6)
+    if harm == "remove all":
+        shutil.rmtree(best)
+    elif harm == "empty pointer":
+        (tmp_path / "best").write_text("")
+    else:
+        damage(best / checkpoint.MODEL, harm)
+    named = r"best names: .*manifest\.json" if "all" in harm or "empty" in harm else r"best names: .*model\.safetensors"
+    with pytest.warns(UserWarning, match=named):
+        assert checkpoint.find(tmp_path) == newest
+    with pytest.raises(InputError, match=str(tmp_path)):
+        checkpoint.find(tmp_path / "best")
 
 
 def test_a_run_that_was_moved_is_found_whole(tmp_path):
@@ -137,6 +156,24 @@ def test_a_later_schema_is_refused_and_not_passed_over(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(InputError, match="has schema_version 2"):
         checkpoint.newest(tmp_path)
+
+
+def test_a_later_schema_with_more_in_its_manifest_is_refused_too(tmp_path):
+    path = save(tmp_path, 1) / checkpoint.MANIFEST
+    values = json.loads(path.read_text()) | {"schema_version": 2, "epoch": 1}
+    del values["sha256"]
+    path.write_text(json.dumps(values | {"sha256": checkpoint._digest(values)}))
+    with pytest.raises(InputError, match=r"has schema_version 2, .* update the project") as refused:
+        checkpoint.newest(tmp_path)
+    assert not isinstance(refused.value, checkpoint.DamagedCheckpoint)
+
+
+def test_a_disk_that_fails_while_best_is_pointed_at_is_named(tmp_path):
+    folder = save(tmp_path, 1)
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "in the way").touch()
+    with pytest.raises(TrainingError, match=r"best could not be written: .* the same command resumes"):
+        checkpoint.point(tmp_path, "best", folder)
 
 
 SYSTEM_CALLS = [(builtins, "open"), (os, "fsync"), (os, "mkdir"), (Path, "rename"), (os, "open")]

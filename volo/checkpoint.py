@@ -110,19 +110,21 @@ class Manifest:
     files: dict[str, dict[str, Any]]
 
     def to_text(self) -> str:
-        return json.dumps({**asdict(self), "sha256": self._digest()}, indent=1) + "\n"
+        values = asdict(self)
+        return json.dumps({**values, "sha256": _digest(values)}, indent=1) + "\n"
 
     @classmethod
-    def from_text(cls, text: str) -> "Manifest":
-        values = json.loads(text)
-        digest = values.pop("sha256")
-        manifest = cls(**values)
-        if manifest._digest() != digest:
+    def read(cls, path: Path) -> "Manifest":
+        """Raises InputError for one that a later version wrote, whatever else that put into it."""
+        values = json.loads(path.read_text())
+        if values.pop("sha256") != _digest(values):
             raise ValueError("its sha256 is another than it says")
-        return manifest
-
-    def _digest(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        if values["schema_version"] > SCHEMA_VERSION:
+            raise InputError(
+                f"{path} has schema_version {values['schema_version']}, this version reads up to {SCHEMA_VERSION}; "
+                "update the project"
+            )
+        return cls(**values)
 
 
 def save(
@@ -144,21 +146,33 @@ def save(
     torch.save(state, buffer)
     contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
     files = {MODEL: safetensors.torch.save(contiguous, description.to_metadata()), STATE: buffer.getvalue()}
-    folder = run_dir / "checkpoints" / f"step_{description.step:08d}"
-    try:
+    folder = folder_of(run_dir, description.step)
+    with writing(f"the checkpoint of step {description.step}"):
         _commit(folder, files, description.step, total_steps)
-        point(run_dir, "last", folder)
-    except OSError as error:
-        raise TrainingError(
-            f"the checkpoint of step {description.step} could not be written: {error.filename or folder} "
-            f"({error.strerror}); earlier ones are intact, and the same command resumes once that is put right"
-        ) from error
+    point(run_dir, "last", folder)
     return folder
 
 
+def folder_of(run_dir: Path, step: int) -> Path:
+    return run_dir / "checkpoints" / f"step_{step:08d}"
+
+
 def point(run_dir: Path, name: str, checkpoint: Path) -> None:
-    """Makes `best` or `last` name a checkpoint of the run."""
-    _replace(run_dir / name, f"{checkpoint.relative_to(run_dir)}\n".encode())
+    """Makes `best` or `last` name a checkpoint of the run. Raises TrainingError where that cannot be written."""
+    with writing(f"{run_dir / name}"):
+        _replace(run_dir / name, f"{checkpoint.relative_to(run_dir)}\n".encode())
+
+
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Makes a TrainingError of a disk that fails while `what` is written during training."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{what} could not be written: {error.filename or 'the disk'} ({error.strerror or error}); earlier "
+            "checkpoints are intact, and the same command resumes once that is put right"
+        ) from error
 
 
 def pointed(run_dir: Path, name: str) -> Path | None:
@@ -191,10 +205,15 @@ def newest(run_dir: Path) -> Path | None:
 
 
 def verify(folder: Path) -> Manifest:
-    """The manifest of a checkpoint whose every file has the size and sha256 it names. Raises DamagedCheckpoint."""
+    """The manifest of a checkpoint whose every file has the size and sha256 it names.
+
+    Raises:
+        DamagedCheckpoint: one that has not.
+        InputError: a later version's.
+    """
     path = folder / MANIFEST
     try:
-        manifest = Manifest.from_text(path.read_text())
+        manifest = Manifest.read(path)
         for name, expected in manifest.files.items():
             found = _fingerprint((folder / name).read_bytes())
             if found != expected:
@@ -202,14 +221,9 @@ def verify(folder: Path) -> Manifest:
     except OSError as error:
         raise DamagedCheckpoint(f"{error.filename} cannot be read ({error.strerror})") from None
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        if isinstance(error, DamagedCheckpoint):
+        if isinstance(error, InputError):
             raise
         raise DamagedCheckpoint(f"{path} must be a whole manifest of this project ({error})") from None
-    if manifest.schema_version > SCHEMA_VERSION:
-        raise InputError(
-            f"{path} has schema_version {manifest.schema_version}, this version reads up to {SCHEMA_VERSION}; "
-            "update the project"
-        )
     return manifest
 
 
@@ -218,10 +232,11 @@ def find(path: str | Path, *, prefer: str = "best") -> Path:
 
     Args:
         path: A run folder, its `best` or `last`, a checkpoint folder, or a model file.
-        prefer: Which one of a run folder: best (where there is one, else the newest) or last (the newest that holds).
+        prefer: Which one of a run folder: best (where there is one that holds, else the newest) or last (the newest
+            that holds). A best that does not hold is passed over with a warning.
 
     Raises:
-        InputError: nothing there, or nothing of this project.
+        InputError: nothing there, or nothing of this project; a damaged checkpoint that was named itself.
     """
     path = Path(path).expanduser().absolute()
     if not path.exists():
@@ -230,10 +245,11 @@ def find(path: str | Path, *, prefer: str = "best") -> Path:
         target = pointed(path.parent, path.name)
         if target is None or not target.is_dir():
             raise InputError(f"{path} must name a checkpoint, got {target}; name one of {path.parent / 'checkpoints'}")
+        verify(target)
         return target
     if path.is_file() or (path / MANIFEST).exists():
         return path
-    target = (prefer == "best" and pointed(path, "best")) or newest(path)
+    target = (prefer == "best" and _best(path)) or newest(path)
     if not target:
         raise InputError(f"{path} holds no checkpoint that can be used; name a run folder or a checkpoint folder")
     return target
@@ -374,8 +390,24 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 def _fingerprint(content: bytes) -> dict[str, Any]:
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _best(run_dir: Path) -> Path | None:
+    """The checkpoint that `best` names, None where there is none that holds."""
+    best = pointed(run_dir, "best")
+    try:
+        if best:
+            verify(best)
+        return best
+    except DamagedCheckpoint as error:
+        warnings.warn(f"passed over what {run_dir / 'best'} names: {error}", stacklevel=3)
+        return None
 
 
 def _newest_first(run_dir: Path) -> list[Path]:

@@ -14,8 +14,9 @@ class InferenceError(RuntimeError):
 
 
 class Stopped(Exception):
-    """Training was asked to stop by a signal, and has saved. The process ends with code 128 + signal."""
+    """Training was asked to stop by a signal, and has saved if it had begun. The process ends with 128 + signal."""
 
-    def __init__(self, signal_number: int):
-        super().__init__(f"stopped by signal {signal_number} after saving; the same command resumes")
+    def __init__(self, signal_number: int, had_begun: bool = True):
+        when = "after saving" if had_begun else "before a worker had begun"
+        super().__init__(f"stopped by signal {signal_number} {when}; the same command resumes")
         self.signal_number = signal_number

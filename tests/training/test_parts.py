@@ -9,6 +9,7 @@ from tests.model.forms import FORMS
 from volo.config import build_settings
 from volo.errors import TrainingError
 from volo.records import read_records, rewind_records
+from volo.training import meter as meter_module
 from volo.training.ema import averaged_model, ema_decay_at
 from volo.training.loop import step_seed
 from volo.training.meter import Meter
@@ -19,6 +20,7 @@ from volo.training.world import single_process
 
 OPTIM = build_settings().resolved().optim
 CPU = torch.device("cpu")
+ONE = torch.tensor(1.0)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -61,17 +63,42 @@ def test_the_average_of_a_short_run_is_not_its_initial_weights():
 
 def test_a_loss_that_is_not_finite_stops_training():
     meter = Meter(single_process(), batch_size=4)
-    meter.add(1, torch.tensor(float("nan")), 0)
+    meter.add(1, torch.tensor(float("nan")), ONE, 0)
     with pytest.raises(TrainingError, match="the loss must stay finite, got nan at step 1"):
-        meter.add(2, torch.tensor(1.0), 0)
+        meter.add(2, torch.tensor(1.0), ONE, 0)
+
+
+def test_a_gradient_that_is_not_finite_stops_training_unless_its_update_is_skipped():
+    for norm in (float("inf"), float("nan")):
+        meter = Meter(single_process(), batch_size=4)
+        meter.add(1, ONE, torch.tensor(norm), 0)
+        with pytest.raises(TrainingError, match=f"the gradient must stay finite, got a norm of {norm} at step 1"):
+            meter.flush()
+    meter = Meter(single_process(), batch_size=4, skips_bad_updates=True)
+    meter.add(1, ONE, torch.tensor(float("inf")), 0)
+    meter.flush()
+
+
+def test_the_rate_counts_training_before_and_after_a_pause_and_not_the_pause(monkeypatch):
+    clock = iter([0.0, 10.0, 15.0, 25.0, 25.0])  # begins, pauses, goes on, is read and begins anew
+    monkeypatch.setattr(meter_module.time, "monotonic", lambda: next(clock))
+    meter = Meter(single_process(), batch_size=4)
+    for step in (1, 2):
+        meter.add(step, ONE, ONE, 0)
+        if step == 1:
+            with meter.paused():
+                pass
+    rate = meter.interval()["images_per_s"]
+    monkeypatch.undo()
+    assert rate == pytest.approx(2 * 4 / 20.0)
 
 
 def test_the_meter_means_over_samples():
     meter = Meter(single_process(), batch_size=4)
     for step, loss in enumerate([4.0, 8.0, 12.0], start=1):
-        meter.add(step, torch.tensor(loss), 0)
+        meter.add(step, torch.tensor(loss), ONE, 0)
     assert meter.interval()["train/loss"] == 2.0
-    meter.add(4, torch.tensor(24.0), 15)
+    meter.add(4, torch.tensor(24.0), ONE, 15)
     assert meter.epoch()["train/loss"] == 3.0
     assert meter.must_stop
 
@@ -87,6 +114,17 @@ def test_fp16_gives_up_after_twenty_updates_that_were_not_finite():
             precision.backward((weight * float("inf")).sum())
             precision.step(optimizer, [weight], grad_clip=1.0)
     assert weight.item() == 1.0
+
+
+def test_fp16_begun_without_a_scaler_goes_on_with_one():
+    off, on = (
+        Precision(OPTIM.model_copy(update=dict(use_amp=use, autocast_dtype="fp16")), CPU) for use in (False, True)
+    )
+    begun = on.state_dict()
+    on.load_state_dict(off.state_dict())
+    assert on.state_dict() == begun
+    assert on.skips_bad_updates
+    assert not off.skips_bad_updates
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])

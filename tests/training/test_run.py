@@ -5,6 +5,7 @@ import shutil
 from importlib import metadata
 
 import pytest
+from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import draw_folder
@@ -13,6 +14,7 @@ from volo import checkpoint
 from volo.analysis.subject import load_subject
 from volo.errors import InputError, TrainingError
 from volo.records import read_records
+from volo.runs import LOCK
 from volo.training import loop
 
 
@@ -85,6 +87,15 @@ def test_a_run_can_branch_off_another_ones_checkpoint(tmp_path, folder):
     branch = small_run(tmp_path, folder, run=dict(run_name="branch", resume_path=str(first)))
     whole = train(small_run(tmp_path / "a", folder))
     assert same(weights(train(branch)), weights(whole))
+    assert (branch.run_dir / "best").exists()
+
+
+def test_a_branch_finds_its_own_best_however_good_the_other_run_was(tmp_path, folder, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "evaluate", lambda *_: {"val/loss": 0.0, "val/acc1": 1.0, "val/acc5": 1.0})
+        first = train(small_run(tmp_path, folder, optim=dict(max_steps=8)))
+        branch = train(small_run(tmp_path, folder, run=dict(run_name="branch", resume_path=str(first))))
+    assert (branch / "best").read_text() == "checkpoints/step_00000012\n"
 
 
 def test_other_settings_are_listed_and_refused_and_fresh_sets_the_run_aside(tmp_path, folder):
@@ -105,6 +116,47 @@ def test_an_older_checkpoint_of_the_run_itself_is_refused(tmp_path, folder):
     older = str(run_dir / "checkpoints" / "step_00000004")
     with pytest.raises(InputError, match="must not name an older checkpoint of the run itself"):
         train(small_run(tmp_path, folder, run=dict(resume_path=older)))
+
+
+def test_a_run_that_has_begun_needs_the_path_it_began_from_no_more(tmp_path, folder):
+    first = train(small_run(tmp_path, folder, optim=dict(max_steps=4)))
+    branch = dict(run_name="branch", resume_path=str(first))
+    train(small_run(tmp_path, folder, optim=dict(max_steps=6), run=branch))
+    shutil.rmtree(first)
+    run_dir = train(small_run(tmp_path, folder, optim=dict(max_steps=7), run=branch))
+    assert checkpoint.newest(run_dir).name == "step_00000007"
+
+
+def test_weights_alone_cannot_be_gone_on_from(tmp_path, folder):
+    lone = tmp_path / "model.safetensors"
+    lone.write_bytes(b"weights")
+    with pytest.raises(InputError, match=r"must name a run or checkpoint folder, got .*, which holds weights only"):
+        train(small_run(tmp_path, folder, run=dict(resume_path=str(lone))))
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("place", ["run", "run/seed1"])
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path, folder, fresh, place):
+    seeds = (0, 1) if place == "run/seed1" else None
+    settings = small_run(tmp_path, folder, run=dict(fresh=fresh, seeds=seeds), optim=dict(max_steps=1))
+    in_training = tmp_path / "outputs" / place
+    in_training.mkdir(parents=True)
+    with FileLock(in_training / LOCK), pytest.raises(InputError, match=f"{in_training} is being trained by another"):
+        train(settings)
+    assert in_training.exists()
+    assert not (tmp_path / "outputs" / "run.1").exists()
+
+
+@pytest.mark.parametrize("seeds", [None, (0,)])
+def test_a_restart_by_torchrun_goes_on_with_the_fresh_run(tmp_path, folder, monkeypatch, seeds):
+    settings = [
+        small_run(tmp_path, folder, run=dict(fresh=True, seeds=seeds), optim=dict(max_steps=n)) for n in (2, 3)
+    ]
+    train(settings[0])
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    run_dir = train(settings[1])
+    assert list(losses(run_dir / "seed0" if seeds else run_dir)) == [1, 2, 3]
+    assert not run_dir.with_name("run.1").exists()
 
 
 def test_other_images_or_classes_than_the_checkpoints_are_refused(tmp_path, folder):
@@ -158,6 +210,66 @@ def test_a_loss_that_is_not_finite_fails_and_is_never_saved(tmp_path, folder, mo
     with pytest.raises(TrainingError, match="got nan at step 6"):
         train(small_run(tmp_path, folder))
     assert checkpoint.newest(tmp_path / "outputs" / "run").name == "step_00000004"
+
+
+def test_a_gradient_that_is_not_finite_fails_and_is_never_saved_or_best(tmp_path, folder, monkeypatch):
+    """At the last step of the second epoch, where the loss is still finite."""
+    real = loop.Learner.update
+
+    def poisoned(self, batch, lr):
+        if self.step == 7:
+            next(self.model.parameters()).register_hook(lambda gradient: gradient * float("nan"))
+        return real(self, batch, lr)
+
+    monkeypatch.setattr(loop.Learner, "update", poisoned)
+    with pytest.raises(TrainingError, match=r"gradient must stay finite, got a norm of nan at step 8; .* lower --lr"):
+        train(small_run(tmp_path, folder))
+    run_dir = tmp_path / "outputs" / "run"
+    assert checkpoint.newest(run_dir).name == "step_00000004"
+    assert (run_dir / "best").read_text() == "checkpoints/step_00000004\n"
+
+
+def epochs(run_dir) -> list[tuple[int, float]]:
+    return [(record["epoch"], record["val/acc1"]) for record in read_records(run_dir) if record["kind"] == "epoch"]
+
+
+@pytest.mark.parametrize("place", ["before the checkpoint", "after the checkpoint"])
+def test_a_kill_around_an_epochs_checkpoint_loses_neither_best_nor_the_epochs_record(
+    tmp_path, folder, monkeypatch, place
+):
+    whole, settings = train(small_run(tmp_path / "a", folder)), small_run(tmp_path / "b", folder)
+    real = checkpoint.save
+
+    def killed(run_dir, weights, description, *others):
+        if place == "after the checkpoint":
+            real(run_dir, weights, description, *others)
+        if place == "before the checkpoint" or description.step == 4:
+            raise KeyboardInterrupt
+        return None
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings)
+    if place == "after the checkpoint":
+        run_dir = train(small_run(tmp_path / "b", folder, optim=dict(max_steps=5)))
+        assert (run_dir / "best").read_text() == "checkpoints/step_00000004\n"
+    run_dir = train(settings)
+    assert epochs(run_dir) == epochs(whole)
+    assert (run_dir / "best").read_text() == (whole / "best").read_text()
+
+
+@pytest.mark.parametrize("name", ["best", "metrics.jsonl"])
+def test_a_disk_that_fails_beside_the_checkpoints_is_named_and_the_run_resumes(tmp_path, folder, name):
+    settings = small_run(tmp_path, folder, optim=dict(max_steps=3))
+    run_dir = train(settings)
+    (run_dir / name).unlink(missing_ok=True)
+    (run_dir / name / "in the way").mkdir(parents=True)
+    with pytest.raises(TrainingError, match=f"{name}.* could not be written"):
+        train(small_run(tmp_path, folder))
+    shutil.rmtree(run_dir / name)
+    train(small_run(tmp_path, folder))
+    assert (run_dir / "best").exists()
 
 
 def test_accumulated_parts_make_the_same_gradient_as_the_whole_batch(tmp_path, folder):

@@ -19,7 +19,7 @@ def logits_on_ray(path: Path, split: str, data_dir: str | None, workers: Workers
         InputError: as `open_view` and `load_subject`, from a worker.
         TrainingError: a worker that was lost and could not be replaced.
     """
-    num_local = -(-workers.num_workers // max(1, len(ray.nodes())))
+    num_local = workers.num_local()
     task = ray.remote(num_cpus=1, num_gpus=int(workers.use_gpu), max_retries=2)(_share)
     shares = [
         task.remote(str(path), split, data_dir, rank, workers.num_workers, num_local, workers.use_gpu)

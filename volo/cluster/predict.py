@@ -70,7 +70,7 @@ def over_workers(subject: Subject, chunks: list[Chunk], batch_size: int, workers
         InputError: as `predict_files`, or images that a worker does not see.
         InferenceError: a worker that could not be replaced.
     """
-    num_local = -(-workers.num_workers // max(1, len(ray.nodes())))
+    num_local = workers.num_local()
     known = next((path for chunk in chunks for path in chunk.paths if os.path.exists(path)), None)
     actor = ray.remote(
         num_cpus=1, num_gpus=int(workers.use_gpu), max_restarts=MAX_RESTARTS, max_task_retries=MAX_RESTARTS

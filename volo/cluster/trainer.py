@@ -2,8 +2,8 @@
 
 import contextlib
 import json
-import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
 
 MAX_RESTARTS = 3
 POLL_S = 0.2
-FINAL_ERRORS = {"InputError": InputError, "TrainingError": TrainingError}
+UNHEARD_S = 60.0  # a wish to stop that no worker is there to hear, since none has begun, ends the driver
+FINAL_ERRORS = {"InputError": InputError, "TrainingError": TrainingError, "Stopped": Stopped}
 
 
 def train_on_ray(settings: Settings, cluster: contextlib.ExitStack | None = None) -> None:
@@ -83,13 +84,23 @@ class Attempt:
 
     def fail(self, error: Exception, rank: int) -> None:
         number = error.signal_number if isinstance(error, Stopped) else 0
-        failure = {"kind": type(error).__name__, "message": str(error), "rank": rank, "signal": number}
+        kind = next(name for name, kind in FINAL_ERRORS.items() if isinstance(error, kind))
+        failure = {"kind": kind, "message": str(error), "rank": rank, "signal": number}
         partial = self.failure.with_name(f".failure-{rank}")
         partial.write_text(json.dumps(failure))
         partial.replace(self.failure)
 
+    def ask_to_stop(self, signal_number: int) -> None:
+        partial = self.stop.with_name(".stop")
+        partial.write_text(str(signal_number))
+        partial.replace(self.stop)
+
     def wants_stop(self) -> int:
-        return signal.SIGTERM if self.stop.exists() else 0
+        """The signal's number that `ask_to_stop` was given, else 0."""
+        try:
+            return int(self.stop.read_text())
+        except FileNotFoundError:
+            return 0
 
     def raise_failure(self) -> None:
         """Raises what `fail` has noted."""
@@ -123,7 +134,11 @@ def _fit(settings: Settings, workers: Workers, driver: World) -> None:
 
 
 def _fit_and_follow(trainer: TorchTrainer, attempt: Attempt, settings: Settings, driver: World) -> Exception | None:
-    """Runs the trainer in a thread of its own, so that this one can show records and answer signals."""
+    """Runs the trainer in a thread of its own, so that this one can show records and answer signals.
+
+    Raises:
+        Stopped: UNHEARD_S after a signal while no worker has begun, as where the cluster lacks resources.
+    """
     failed: list[Exception] = []
 
     def fit() -> None:
@@ -134,14 +149,17 @@ def _fit_and_follow(trainer: TorchTrainer, attempt: Attempt, settings: Settings,
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     with display(settings, driver) as show, stop_signals() as wants_stop:
-        follower = Follower(attempt.records)
+        follower, asked_at = Follower(attempt.records), None
         thread.start()
         while thread.is_alive():
             thread.join(POLL_S)
             for record in follower.new_records():
                 show(record)
-            if wants_stop():
-                attempt.stop.touch()
+            if (number := wants_stop()) and asked_at is None:
+                attempt.ask_to_stop(number)
+                asked_at = time.monotonic()
+            if asked_at is not None and not attempt.records.exists() and time.monotonic() - asked_at > UNHEARD_S:
+                raise Stopped(number, had_begun=False)
         for record in follower.new_records():
             show(record)
     return failed[0] if failed else None

@@ -16,6 +16,11 @@ class Workers:
     num_workers: int
     use_gpu: bool
 
+    def num_local(self) -> int:
+        """How many share a node, at most, where they are spread evenly over those that are alive."""
+        num_nodes = sum(node["Alive"] for node in ray.nodes())
+        return -(-self.num_workers // max(1, num_nodes))
+
 
 def plan_workers(run: RunSettings) -> Workers:
     """As many as asked, on GPUs where there are enough; by default as many as there are GPUs, else one.

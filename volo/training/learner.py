@@ -20,7 +20,7 @@ from volo.training.world import World
 
 
 class Learner:
-    """The model in training. `step` counts the updates made; `best` is the best val/acc1 so far.
+    """The model in training. `step` counts the updates made; `best` is the best val/acc1 so far, of `best_step`.
 
     Updates go through `parallel`, the model under DDP and torch.compile where there are several workers or --compile;
     `model` is the plain one, with the same parameters, for all else.
@@ -38,6 +38,7 @@ class Learner:
             self.parallel = compiled(self.parallel, world.device)
         self.step = 0
         self.best: float | None = None
+        self.best_step: int | None = None
 
     @property
     def final_model(self) -> nn.Module:
@@ -76,14 +77,19 @@ class Learner:
         """Whether a validation was better than every one before; remembers it. None: there was none."""
         if accuracy is None or (self.best is not None and accuracy <= self.best):
             return False
-        self.best = accuracy
+        self.best, self.best_step = accuracy, self.step
         return True
+
+    def forget_best(self) -> None:
+        """For a run that begins from another one's checkpoint and has to find its own."""
+        self.best = self.best_step = None
 
     def state_dict(self) -> dict[str, Any]:
         """All but what the model file holds."""
         return {
             "step": self.step,
             "best": self.best,
+            "best_step": self.best_step,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "precision": self.precision.state_dict(),
@@ -93,7 +99,7 @@ class Learner:
     def load(self, folder: Path) -> None:
         """Takes up a checkpoint, weights and all."""
         state = checkpoint.load_state(folder)
-        self.step, self.best = state["step"], state["best"]
+        self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state["precision"])

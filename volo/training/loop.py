@@ -46,7 +46,7 @@ def train(
 
     Raises:
         InputError: data or a checkpoint that do not fit the settings.
-        TrainingError: a loss that is not finite, or a checkpoint that cannot be written.
+        TrainingError: a loss or gradient that is not finite, or a file of the run that cannot be written.
         Stopped: `wants_stop` said so on some worker; a checkpoint has been saved.
     """
     session = Session(settings.resolved(), world, show)
@@ -60,7 +60,7 @@ def train(
 
         torch.manual_seed(step_seed(run.seed, learner.step, world.rank))
         loss_sum, grad_norm = learner.update(batch, lr := session.learning_rate())
-        meter.add(learner.step, loss_sum, stop_signal := wants_stop())
+        meter.add(learner.step, loss_sum, grad_norm, stop_signal := wants_stop())
 
         is_last = learner.step == session.stop_at
         is_epoch_end = learner.step % session.steps_per_epoch == 0
@@ -68,14 +68,14 @@ def train(
             session.record("step", lr=lr, grad_norm=float(grad_norm), **meter.interval())
         if is_epoch_end:
             metrics = {**meter.epoch(), **session.validate()}
+            session.record("epoch", epoch=epoch + 1, lr=lr, **metrics)  # if what follows fails, a resumption drops it
             session.save(is_best=learner.is_best(metrics.get("val/acc1")))
-            session.record("epoch", epoch=epoch + 1, lr=lr, **metrics)
             if on_epoch:
                 on_epoch({"epoch": epoch + 1, "step": learner.step, **metrics})
             meter.begin_epoch()
         elif is_last or meter.must_stop or session.is_checkpoint_due():
-            session.save()
-            meter.resume_clock()
+            with meter.paused():
+                session.save()
         if meter.must_stop:
             session.close()
             raise Stopped(stop_signal or signal.SIGTERM)
@@ -111,7 +111,7 @@ class Session:
         )
         self.learner = Learner(model, optim, world)
         self._resume()
-        self.meter = Meter(world, optim.batch_size)
+        self.meter = Meter(world, optim.batch_size, self.learner.precision.skips_bad_updates)
         self.tracker = Tracker(settings.run_dir, self.learner.step, show) if world.is_main else None
         if self.tracker:
             self.tracker.hyperparameters(settings, ["val/loss", "val/acc1"])
@@ -141,7 +141,7 @@ class Session:
         return every is not None and self.learner.step % every == 0
 
     def save(self, is_best: bool = False) -> None:
-        """Commits a checkpoint (rank 0), never one with a loss that is not finite."""
+        """Commits a checkpoint (rank 0), never one after a loss or gradient that is not finite."""
         self.meter.flush()
         if not self.world.is_main:
             return
@@ -173,6 +173,19 @@ class Session:
         _, description = checkpoint.load_model(start.checkpoint)
         self._check_same_data(start.checkpoint, description)
         self.learner.load(start.checkpoint)
+        if not start.checkpoint.is_relative_to(self.settings.run_dir):
+            self.learner.forget_best()
+        if self.world.is_main:
+            self._restore_best()
+
+    def _restore_best(self) -> None:
+        """Points `best` where it belongs: a kill may have come between a checkpoint and that."""
+        run_dir, step = self.settings.run_dir, self.learner.best_step
+        if step is None:
+            return
+        folder = checkpoint.folder_of(run_dir, step)
+        if folder.is_dir() and checkpoint.pointed(run_dir, "best") != folder:
+            checkpoint.point(run_dir, "best", folder)
 
     def _check_same_data(self, folder: Path, before: checkpoint.Description) -> None:
         if before.class_names != self.data.class_names:

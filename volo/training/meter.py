@@ -1,7 +1,9 @@
 """What the last steps did: mean loss, rate, and whether training may go on."""
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -11,11 +13,18 @@ from volo.training.world import World
 
 
 class Meter:
-    """Sums over steps and workers. One small collective a step, read one step late so that a GPU need not wait."""
+    """Sums over steps and workers. One small collective a step, read one step late so that a GPU need not wait.
 
-    def __init__(self, world: World, batch_size: int):
+    Args:
+        world: Who trains.
+        batch_size: The global one.
+        skips_bad_updates: Whether a gradient that is not finite changes no weights, as under the fp16 scaler.
+    """
+
+    def __init__(self, world: World, batch_size: int, skips_bad_updates: bool = False):
         self.world = world
         self.batch_size = batch_size
+        self.skips_bad_updates = skips_bad_updates
         self.must_stop = False
         self._pending: Tensor | None = None
         self._step = 0
@@ -25,14 +34,21 @@ class Meter:
         self._epoch_loss, self._epoch_steps, self._epoch_s = 0.0, 0, 0.0
         self._reset_interval()
 
-    def add(self, step: int, loss_sum: Tensor, stop_signal: int) -> None:
+    def add(self, step: int, loss_sum: Tensor, grad_norm: Tensor, stop_signal: int) -> None:
         """Counts the update that made `step`. A `stop_signal` on any worker sets `must_stop` on all, a step later.
 
+        Args:
+            step: That update's.
+            loss_sum: Over this worker's share, ().
+            grad_norm: Of the global gradient, (), the same on every worker.
+            stop_signal: A signal's number, else 0.
+
         Raises:
-            TrainingError: the loss of an earlier step is not finite.
+            TrainingError: the loss or the gradient of an earlier step is not finite.
         """
         self.flush()
-        values = torch.stack([loss_sum.double(), loss_sum.new_tensor(float(stop_signal)).double()])
+        stop = loss_sum.new_tensor(float(stop_signal))
+        values = torch.stack([loss_sum.double(), grad_norm.double() / self.world.size, stop.double()])
         self._pending = self.world.sum(values)
         self._step = step
 
@@ -40,12 +56,17 @@ class Meter:
         """Reads what is pending."""
         if self._pending is None:
             return
-        loss, stop = self._pending.tolist()
+        loss, grad_norm, stop = self._pending.tolist()
         self._pending = None
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss must stay finite, got {loss} at step {self._step}; the last checkpoint is from before. "
                 "Try a lower --lr, a longer --warmup-epochs, or --no-amp"
+            )
+        if not (math.isfinite(grad_norm) or self.skips_bad_updates):
+            raise TrainingError(
+                f"the gradient must stay finite, got a norm of {grad_norm} at step {self._step}; the last checkpoint "
+                "is from before. Try a lower --lr, a longer --warmup-epochs, or --no-amp"
             )
         self.must_stop = self.must_stop or stop > 0
         self._loss += loss / self.batch_size
@@ -54,7 +75,7 @@ class Meter:
     def interval(self) -> dict[str, float]:
         """Mean loss and rate since the last call."""
         self.flush()
-        elapsed, steps, loss = time.monotonic() - self._started, self._steps, self._loss
+        elapsed, steps, loss = self._elapsed + time.monotonic() - self._started, self._steps, self._loss
         self._epoch_loss += loss
         self._epoch_steps += steps
         self._epoch_s += elapsed
@@ -66,12 +87,16 @@ class Meter:
         self.interval()
         return _means(self._epoch_loss, self._epoch_steps, self._epoch_s, self.batch_size)
 
-    def resume_clock(self) -> None:
-        """After a pause that is no training."""
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out of the rate what takes time and is no training."""
+        self.flush()
+        self._elapsed += time.monotonic() - self._started
+        yield
         self._started = time.monotonic()
 
     def _reset_interval(self) -> None:
-        self._loss, self._steps = 0.0, 0
+        self._loss, self._steps, self._elapsed = 0.0, 0, 0.0
         self._started = time.monotonic()
 
 

@@ -27,6 +27,11 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device.type, enabled=uses_scaler)
         self.num_skipped = 0
 
+    @property
+    def skips_bad_updates(self) -> bool:
+        """Whether `step` leaves the weights alone where a gradient is not finite."""
+        return self.scaler.is_enabled()
+
     def autocast(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.enabled)
 
@@ -56,5 +61,6 @@ class Precision:
         return {"scaler": self.scaler.state_dict(), "num_skipped": self.num_skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the run went without one so far, as on a CPU
+            self.scaler.load_state_dict(state["scaler"])
         self.num_skipped = state["num_skipped"]

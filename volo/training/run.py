@@ -19,7 +19,8 @@ from volo.data.datasets import open_split
 from volo.data.pipeline import check_batch_size
 from volo.data.splits import Split, split_train
 from volo.errors import InputError
-from volo.runs import CONFIG, ENVIRONMENT, FAILURE, LOCK
+from volo.runs import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_locked
+from volo.training.world import is_restart
 
 RECORDED_VERSIONS = ("volo", "torch", "torchvision", "ray", "numpy")
 LOOK_S = 0.5  # who lists the runs may hold a lock for a moment
@@ -41,24 +42,24 @@ class Start:
 def open_run(settings: Settings) -> tuple[Start, FileLock]:
     """Makes the run folder ready and takes its lock, which is held until the process ends or releases it.
 
-    With `fresh` a run of this name is renamed first; else it is gone on with, which settings that could change its
-    result must not differ for.
+    With `fresh` a run of this name is renamed first, unless it is this one, restarted by torchrun; else it is gone on
+    with, which settings that could change its result must not differ for.
 
     Raises:
         InputError: such differences (all are listed), a folder that is no run, or a run that is being trained now.
     """
     assert settings.run.seeds is None, "several seeds are several runs: volo/training/seeds.py"
     run_dir = settings.run_dir
-    if settings.run.fresh:
+    if settings.run.fresh and not is_restart():
         set_aside(run_dir)
-    elif run_dir.exists() and not (run_dir / CONFIG).exists() and any(run_dir.iterdir()):
+    elif not (run_dir / CONFIG).exists() and any(path.name != LOCK for path in run_dir.glob("*")):
         raise InputError(f"{run_dir} must be a run folder or not exist, got other files; choose another --run-name")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(run_dir / LOCK, timeout=LOOK_S)
         lock.acquire()
     except Timeout:
-        raise InputError(f"{run_dir} is being trained by another process; wait for it or use --run-name") from None
+        raise _in_training(run_dir) from None
     except OSError as error:
         raise InputError(
             f"the run folder must be writable, got {run_dir} ({error.strerror}); set --output-dir"
@@ -89,20 +90,35 @@ def check_run(settings: Settings) -> None:
 
 def find_start(settings: Settings) -> Start:
     """The run's newest checkpoint that holds, else the one of `resume_path`, else the beginning."""
-    run_dir = settings.run_dir
-    found = checkpoint.newest(run_dir)
-    if path := settings.run.resume_path:
-        asked = checkpoint.find(path, prefer="last")
-        if found and found != asked and asked.is_relative_to(run_dir):
-            raise InputError(
-                f"resume_path must not name an older checkpoint of the run itself, got {asked} where {found.name} is "
-                "newer; choose another --run-name to branch off"
-            )
-        found = found or asked
+    found = checkpoint.newest(settings.run_dir)
+    if settings.run.resume_path:
+        asked = Path(settings.run.resume_path).expanduser().absolute()
+        if found is None:
+            found = _checkpoint_to_go_on_from(asked)
+        elif asked.is_relative_to(settings.run_dir.absolute()) and asked.exists():
+            _check_not_older(checkpoint.find(asked, prefer="last"), found)
     if found is None:
         return Start(None, 0, 0)
     manifest = checkpoint.verify(found)
     return Start(found, manifest.step, manifest.total_steps)
+
+
+def _checkpoint_to_go_on_from(asked: Path) -> Path:
+    found = checkpoint.find(asked, prefer="last")
+    if found.is_file():
+        raise InputError(
+            f"resume_path must name a run or checkpoint folder, got {found}, which holds weights only; name the folder "
+            "it came from"
+        )
+    return found
+
+
+def _check_not_older(asked: Path, found: Path) -> None:
+    if asked != found.absolute():
+        raise InputError(
+            f"resume_path must not name an older checkpoint of the run itself, got {asked} where {found.name} is "
+            "newer; choose another --run-name to branch off"
+        )
 
 
 def open_data(settings: Settings) -> tuple[Images, Split]:
@@ -131,14 +147,25 @@ def _check_same(settings: Settings, run_dir: Path, start: Start) -> None:
 
 
 def set_aside(run_dir: Path) -> None:
-    """Renames a run to the first free of `<name>.1`, `<name>.2` ..."""
+    """Renames a run, or a folder of several, to the first free of `<name>.1`, `<name>.2` ...
+
+    Raises:
+        InputError: a process trains there.
+    """
     if not run_dir.exists():
         return
+    for lock in run_dir.rglob(LOCK):
+        if is_locked(lock.parent):
+            raise _in_training(lock.parent)
     number = 1
     while (target := run_dir.with_name(f"{run_dir.name}.{number}")).exists():
         number += 1
     run_dir.rename(target)
     print(f"renamed the run before to {target}")
+
+
+def _in_training(run_dir: Path) -> InputError:
+    return InputError(f"{run_dir} is being trained by another process; wait for it or use --run-name")
 
 
 def write_file(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from volo.console import print_table
 from volo.errors import InputError
 from volo.runs import CONFIG, METRIC, Scores, read_scores
 from volo.training.run import check_run, set_aside, write_file
-from volo.training.world import World
+from volo.training.world import World, is_restart
 
 SUMMARY = "seeds.json"
 
@@ -95,7 +95,7 @@ def _prepare_everywhere(settings: Settings, runs: list[Settings], world: World) 
 
 def _prepare(settings: Settings, runs: list[Settings]) -> None:
     folder = settings.run_dir
-    if settings.run.fresh:
+    if settings.run.fresh and not is_restart():
         set_aside(folder)
     if (folder / CONFIG).exists():
         raise InputError(

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from volo.checkpoint import writing
 from volo.config import Settings, flatten
 from volo.records import FILE, rewind_records
 
@@ -17,20 +18,26 @@ GRID_IMAGES = 32
 
 
 class Tracker:
-    """Writes records to the run folder. `show` is called with each (the console in this process; nothing under Ray)."""
+    """Writes records to the run folder. `show` is called with each (the console in this process; nothing under Ray).
+
+    Everything raises TrainingError where the disk fails.
+    """
 
     def __init__(self, run_dir: Path, step: int, show: Callable[[dict[str, Any]], None] | None = None):
-        rewind_records(run_dir, step)
-        self._file = open(run_dir / FILE, "a", buffering=1)  # noqa: SIM115
-        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1 if step else None)
+        self._what = f"{run_dir / FILE} or tensorboard/ beside it"
+        with writing(self._what):
+            rewind_records(run_dir, step)
+            self._file = open(run_dir / FILE, "a", buffering=1)  # noqa: SIM115
+            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1 if step else None)
         self._show = show
 
     def record(self, kind: str, step: int, **values: Any) -> None:
         """One line of metrics.jsonl; its numbers named `.../...` or known to be curves go to TensorBoard too."""
         record = {"kind": kind, "step": step, **values}
-        self._file.write(json.dumps(record) + "\n")
-        if kind != "note":
-            self._add_scalars(kind, step, values)
+        with writing(self._what):
+            self._file.write(json.dumps(record) + "\n")
+            if kind != "note":
+                self._add_scalars(kind, step, values)
         if self._show:
             self._show(record)
 
@@ -38,19 +45,22 @@ class Tracker:
         """The first augmented inputs, (B, 3, H, W) normalised, as they are fed to the model."""
         shown = images[:GRID_IMAGES].detach().cpu().float()
         shown = shown * shown.new_tensor(std)[:, None, None] + shown.new_tensor(mean)[:, None, None]
-        self._board.add_image("train/inputs", torchvision.utils.make_grid(shown.clamp(0, 1), nrow=8))
+        with writing(self._what):
+            self._board.add_image("train/inputs", torchvision.utils.make_grid(shown.clamp(0, 1), nrow=8))
 
     def hyperparameters(self, settings: Settings, metrics: list[str]) -> None:
         plain = {
             name: value if isinstance(value, bool | int | float) else str(value)
             for name, value in flatten(settings.to_dict()).items()
         }
-        for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
-            self._board.file_writer.add_summary(summary)
+        with writing(self._what):
+            for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
+                self._board.file_writer.add_summary(summary)
 
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        with writing(self._what):
+            self._file.close()
+            self._board.close()
 
     def _add_scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
         for name, value in values.items():

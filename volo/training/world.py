@@ -9,9 +9,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from volo.data.download import LIMIT_S
 from volo.errors import InputError
 
-COLLECTIVE_TIMEOUT_S = 1800
+# A worker that hangs is given up after this. While rank 0 fetches data (LIMIT_S) and decodes it, the others wait.
+COLLECTIVE_TIMEOUT_S = int(LIMIT_S) + 1800
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ def single_process(device: str = "auto") -> World:
 
 def under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def is_restart() -> bool:
+    """Whether torchrun started this process in place of one that failed, by the same command."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def torchrun_world(device: str = "auto") -> World:
