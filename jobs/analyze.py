@@ -1,6 +1,6 @@
-"""Evaluate and explain a checkpoint: metrics, confusion matrix, predictions, one report.
+"""Evaluate and explain a checkpoint: metrics, confusion, calibration, Grad-CAM, occlusion, predictions, one report.
 
-    python -m jobs.analyze --checkpoint outputs/quickstart --analysis eval confusion predictions
+    python -m jobs.analyze --checkpoint outputs/quickstart --analysis eval confusion
 
 Model and data are rebuilt from the checkpoint alone, also where the run folder has been moved.
 """
@@ -18,7 +18,7 @@ import tyro
 from jobs.cli import run_job
 from volo.errors import InputError
 
-Analysis = Literal["eval", "confusion", "calibration", "predictions"]
+Analysis = Literal["eval", "confusion", "calibration", "gradcam", "occlusion", "predictions"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Flags:
     split: Literal["test", "val"] = "test"
     """Images to analyse it on."""
     data_dir: str | None = None
-    """Another place of the data than the checkpoint names."""
+    """Another place of the data than the checkpoint names, or another labelled folder with the same classes:
+    <data_dir>/test/<class>/* or <data_dir>/<class>/*."""
     num_workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Ray workers; 0: this process, without Ray. Default: the cluster's GPUs, else 1."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -70,7 +71,7 @@ def analyse_checkpoint(flags: Flags) -> Path:
     output_dir = Path(flags.output_dir).expanduser().absolute()
     print(f"analysing {path}", flush=True)
     report = _here(flags, path, output_dir) if flags.num_workers == 0 else _on_ray(flags, path, output_dir)
-    print(_summary(output_dir))
+    print(_summary(output_dir) if "eval" in flags.analysis else f"results: {output_dir}")
     print(f"report: {report}", flush=True)
     if not flags.no_show and has_display():
         webbrowser.open(report.as_uri())
@@ -101,10 +102,7 @@ def _on_ray(flags: Flags, path: Path, output_dir: Path) -> Path:
 def _summary(output_dir: Path) -> str:
     import json
 
-    try:
-        metrics = json.loads((output_dir / "eval_metrics.json").read_text())
-    except FileNotFoundError:
-        return f"results: {output_dir}"
+    metrics = json.loads((output_dir / "eval_metrics.json").read_text())
     return (
         f"{metrics['split']}: top-1 {metrics['acc1']:.2%}, top-5 {metrics['acc5']:.2%}, loss {metrics['loss']:.4f} "
         f"on {metrics['num_samples']:,} images"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from volo.analysis.evaluate import Predictions, classification_metrics, per_class_accuracy
+from volo.analysis.evaluate import Predictions, classification_metrics, coarse_accuracy, per_class_accuracy
 
 NAMES = ("cat", "dog", "bird")
 
@@ -60,6 +60,13 @@ def test_confidence_is_the_probability_of_the_predicted_class():
 def test_per_class_accuracy_leaves_out_classes_without_images():
     logits = np.eye(3, dtype=np.float32)[[0, 1, 0]]
     assert per_class_accuracy(Predictions("test", NAMES, [0, 0, 0], logits)) == {"cat": pytest.approx(2 / 3)}
+
+
+def test_coarse_accuracy_forgives_confusion_within_a_superclass():
+    logits = np.eye(3, dtype=np.float32)[[0, 1, 2, 2]]
+    predictions = Predictions("test", NAMES, [0, 0, 0, 2], logits)
+    assert coarse_accuracy(predictions, np.array([7, 7, 4])) == 3 / 4
+    assert coarse_accuracy(predictions, np.array([0, 1, 2])) == predictions.correct.mean()
 
 
 def test_other_types_become_int64_and_float32():

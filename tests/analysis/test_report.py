@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from volo.analysis.confusion import ConfusedPair
+from volo.analysis.curves import save_learning_curves
 from volo.analysis.figures import new_figure, save, style
-from volo.analysis.report import Figure, Report, save_learning_curves, write_report
+from volo.analysis.report import Explained, Figure, Report, write_report
 
 METRICS = {"split": "test", "num_samples": 10000, "loss": 0.73691, "acc1": 0.8524, "acc5": 0.972, "ece": 0.2137}
 VOID = {"meta", "img", "input", "link", "br"}
@@ -56,6 +57,11 @@ def picture(folder: Path, name: str = "confusion.png", width: float = 3) -> Path
         return save(figure, folder / name)
 
 
+def explained(true="cat", predicted="dog", size=32) -> Explained:
+    pixels = np.zeros((size, size, 3), np.uint8)
+    return Explained(pixels, {"Grad-CAM": pixels, "Occlusion": pixels}, true, [(predicted, 0.7), (true, 0.25)])
+
+
 def full_report(folder: Path, **changes) -> Report:
     values = dict(
         title="quickstart", checkpoint="/runs/quickstart/best", split="test", metrics=METRICS,
@@ -96,6 +102,27 @@ def test_every_link_leads_to_a_section(tmp_path):
     assert {attrs["href"][1:] for attrs in page.attributes("a")} <= set(ids)
 
 
+def test_explanations_stand_beside_their_image_with_the_likeliest_classes(tmp_path):
+    examples, methods = [explained(), explained("owl", "owl", size=200)], ["Grad-CAM at x", "occlusion"]
+    page = Page(write_report(tmp_path, full_report(tmp_path, explained=examples, methods=methods)))
+    shown = page.attributes("img")[2:]
+    assert [attrs["alt"].split(" of ")[0] for attrs in shown] == ["Input", "Grad-CAM", "Occlusion"] * 2
+    assert [attrs.get("class") for attrs in shown] == ["crisp"] * 3 + [None] * 3
+    assert "wrong: it is cat" in page.text and "Grad-CAM at x, and by occlusion" in page.text
+    assert "70.0 %" in page.text and "25.0 %" in page.text
+
+
+def test_scores_of_explanations_stand_above_their_baselines(tmp_path):
+    shares = {"in_mask": 0.123, "in_box": 0.456, "in_mask_off_centre": None}
+    keys = ("random", "centre", "occlusion_shuffled", "gradcam_shuffled", "occlusion", "gradcam")
+    page = Page(write_report(tmp_path, full_report(tmp_path, localisation=dict.fromkeys(keys, shares))))
+    shuffled = ("Grad-CAM, shuffled weights", "Occlusion, shuffled weights")
+    names = ("Grad-CAM", "Occlusion", *shuffled, "Centre of the image", "Random point")
+    places = [page.source.index(f'<th scope="row">{name}</th>') for name in names]
+    assert places == sorted(places)
+    assert page.text.count("12.3 %") == 6 and page.text.count("45.6 %") == 6
+
+
 def test_html_in_names_is_escaped(tmp_path):
     evil = "<script>alert(1)</script>"
     page = Page(
@@ -106,10 +133,12 @@ def test_html_in_names_is_escaped(tmp_path):
                 pairs=[(evil, '"><img src=x>', 3, 0.5)], per_class={evil: 0.1},
                 settings={evil: {evil: evil}}, environment={evil: evil}, metrics=METRICS | {evil: evil},
                 figures=[Figure(evil, picture(tmp_path), evil, '" onerror="alert(1)')],
+                explained=[explained(evil, evil)], methods=[evil],
             ),
         )
     )  # fmt: skip
-    assert not page.attributes("script") and len(page.attributes("img")) == 2
+    assert not page.attributes("script") and len(page.attributes("img")) == 5
+    assert page.attributes("img")[4]["alt"] == f"Occlusion of an image of {evil}"
     assert page.attributes("img")[1]["alt"] == '" onerror="alert(1)' and "onerror" not in page.attributes("img")[1]
     assert page.text.count(evil) >= 10
 

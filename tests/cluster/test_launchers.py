@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.cluster.conftest import ROOT, free_ports
 from tests.conftest import draw_folder
@@ -156,4 +157,8 @@ def test_the_analysis_is_the_same_on_ray_and_in_process_also_after_a_move(runs, 
     assert results["ray"]["num_samples"] == 21
     assert results["ray"]["acc1"] == results["here"]["acc1"]
     assert results["ray"]["loss"] == pytest.approx(results["here"]["loss"], rel=1e-5)
+    for file in ("gradcam.pt", "occlusion_heatmap.pt"):
+        ours, theirs = (torch.load(tmp_path / name / file, weights_only=True) for name in ("ray", "here"))
+        assert torch.equal(ours["indices"], theirs["indices"])
+        torch.testing.assert_close(ours["maps"], theirs["maps"], rtol=1e-3, atol=1e-5)
     moved.rename(runs["ray"])

@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs import analyze, train
+from jobs import train
 from jobs.cli import exit_code, parse_settings
-from tests.conftest import draw_folder
-from tests.training.runs import small_run
-from tests.training.runs import train as train_run
 from volo.errors import InputError, Stopped, TrainingError
 
 ROOT = Path(__file__).parents[2]
@@ -172,65 +169,3 @@ def test_data_that_are_not_there_are_named_with_what_to_do(tmp_path, capsys):
     flags = ["--dataset", "imagefolder", "--data-dir", str(tmp_path / "none"), "--num-workers", "0"]
     assert exit_code(train.main, [*flags, "--output-dir", str(tmp_path)]) == 2
     assert "place it there or name another with --data-dir" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    """A run folder, its images beside it."""
-    folder = tmp_path_factory.mktemp("trained")
-    counts = {"cat": 30, "<b>dog</b>": 30}
-    images = draw_folder(folder / "images", {"train": counts, "test": dict.fromkeys(counts, 8)})
-    return train_run(small_run(folder, images))
-
-
-def analysed(*flags: str) -> int:
-    return exit_code(analyze.main, [*flags, "--num-workers", "0", "--no-show"])
-
-
-def test_an_analysis_writes_all_that_it_names(trained, tmp_path, capsys):
-    assert analysed("--checkpoint", str(trained), "--output-dir", str(tmp_path / "a")) == 0
-    names = {path.name for path in (tmp_path / "a").iterdir()}
-    expected = {"eval_metrics.json", "confusion_matrix.npy", "confusion_matrix.png", "predictions_grid.png"}
-    assert expected | {"report.html", "reliability_after.png", "calibration_stats.npz"} <= names
-    assert capsys.readouterr().out.splitlines()[-1] == f"report: {tmp_path / 'a' / 'report.html'}"
-    assert "<b>dog</b>" not in (tmp_path / "a" / "report.html").read_text()
-
-
-def test_only_the_analyses_asked_for_are_made(trained, tmp_path):
-    flags = ("--checkpoint", str(trained / "last"), "--analysis", "confusion", "--output-dir", str(tmp_path / "a"))
-    assert analysed(*flags) == 0
-    assert {path.suffix for path in (tmp_path / "a").iterdir()} == {".npy", ".png", ".html"}
-
-
-def test_the_validation_split_is_the_one_of_training(trained, tmp_path):
-    import json
-
-    from volo.records import read_records
-
-    flags = ("--checkpoint", str(trained / "last"), "--split", "val", "--output-dir", str(tmp_path))
-    assert analysed(*flags, "--analysis", "eval") == 0
-    found = json.loads((tmp_path / "eval_metrics.json").read_text())
-    expected = [record for record in read_records(trained) if record["kind"] == "epoch"][-1]
-    assert found["num_samples"] == 12
-    assert found["acc1"] == expected["val/acc1"]
-    assert found["loss"] == pytest.approx(expected["val/loss"], rel=1e-5)
-
-
-def test_another_folder_must_have_the_same_classes(trained, tmp_path, capsys):
-    other = draw_folder(tmp_path / "images", {"test": {"cat": 3, "owl": 3}})
-    flags = ("--checkpoint", str(trained), "--data-dir", str(other), "--output-dir", str(tmp_path / "a"))
-    assert analysed(*flags) == 2
-    assert "the data must have the checkpoint's 2 classes" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("harm", ["missing", "truncated", "foreign"])
-def test_a_checkpoint_that_cannot_be_used_ends_with_code_2(trained, tmp_path, capsys, harm):
-    file = tmp_path / "model.safetensors"
-    if harm == "truncated":
-        whole = next(trained.glob("checkpoints/*/model.safetensors")).read_bytes()
-        file.write_bytes(whole[: len(whole) // 2])
-    elif harm == "foreign":
-        file.write_text("not a checkpoint")
-    assert analysed("--checkpoint", str(file), "--output-dir", str(tmp_path / "a")) == 2
-    assert capsys.readouterr().err.count("error: ") == 1
-    assert not (tmp_path / "a").exists()

@@ -1,1 +1,15 @@
-"""What a checkpoint did and why: metrics, confusion, predictions, report."""
+"""What a checkpoint did and why: metrics, calibration, explanations, one report; predictions for unlabelled images.
+
+What the analyses leave in their folder:
+
+    eval          eval_metrics.json    split, num_samples, loss, acc1, acc5, nll, brier, ece, mce, coarse_acc1 (where
+                                       there are superclasses), per_class (class: accuracy); of calibration temperature,
+                                       nll_after, brier_after, ece_after, mce_after. Fractions and nats.
+    confusion     confusion_matrix.npy (classes, classes) int64, row: true, column: predicted; confusion_matrix.png
+    calibration   calibration_stats.npz, reliability_before.png, reliability_after.png    volo/analysis/calibration.py
+    gradcam       gradcam.pt, gradcam_overlay.png                                         volo/analysis/explain.py
+    occlusion     occlusion_heatmap.pt, occlusion_heatmap.png                             volo/analysis/explain.py
+                  localisation.json, where it is known where the objects are              volo/analysis/localisation.py
+    predictions   predictions_grid.png
+    always        report.html, and learning_curves.png where the run's records are at hand
+"""

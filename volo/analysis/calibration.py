@@ -155,7 +155,7 @@ def _save_stage(
 
 def _notes(predictions: Predictions, val_predictions: Predictions | None) -> list[str]:
     if val_predictions is None:
-        return ["No temperature was fitted: there is no validation split to fit it on."]
+        return ["No temperature was fitted: there is no validation split at hand to fit it on."]
     if val_predictions.split == predictions.split:
         return [
             f"The temperature was fitted on the images it is judged by ({predictions.split}); "

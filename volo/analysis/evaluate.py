@@ -94,6 +94,11 @@ def per_class_accuracy(predictions: Predictions) -> dict[str, float]:
     }
 
 
+def coarse_accuracy(predictions: Predictions, of_class: np.ndarray) -> float:
+    """Share of the images whose predicted class has the true superclass, in [0, 1]; of_class (num_classes,)."""
+    return float((of_class[predictions.predicted] == of_class[predictions.labels]).mean())
+
+
 def _shifted(logits: np.ndarray) -> np.ndarray:
     """(N, num_classes) float64 with a largest value of 0 in each row, so that no exponential overflows."""
     exact = logits.astype(np.float64)

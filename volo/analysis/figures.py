@@ -20,6 +20,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 DPI = 150
+CRISP_BELOW = 100  # pixels a side: smaller images are shown as the squares they are
 
 INK, MUTED, GRID, EMPTY = "#1f2933", "#66727f", "#e4e8ec", "#eceff1"
 BLUE, ORANGE, GREEN = "#2b6693", "#c8603a", "#3d8168"

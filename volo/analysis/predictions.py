@@ -7,11 +7,22 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from volo.analysis.evaluate import Predictions
-from volo.analysis.figures import BLUE, INK, MUTED, ORANGE, axes_at, new_figure, percent, save, shorten, style
+from volo.analysis.figures import (
+    BLUE,
+    CRISP_BELOW,
+    INK,
+    MUTED,
+    ORANGE,
+    axes_at,
+    new_figure,
+    percent,
+    save,
+    shorten,
+    style,
+)  # fmt: skip
 
 COLUMNS, MIN_COLUMNS = 8, 4
 PITCH, PICTURE, TEXT, HEADER = 1.52, 1.28, 0.46, 0.42  # inches: cell, image in it, lines beneath, a part's title
-CRISP_BELOW = 100  # pixels a side: smaller images are shown as the squares they are
 
 ImageReader = Callable[[Sequence[int]], np.ndarray]
 

@@ -5,26 +5,34 @@ report.html.j2, beside this file; here its contents are gathered and worded.
 """
 
 import base64
-import math
+import io
 import os
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from volo.analysis.confusion import ConfusedPair
-from volo.analysis.figures import BLUE, DPI, GREEN, ORANGE, new_figure, percent, percent_axis, save, style
+from volo.analysis.curves import CURVES, is_number, save_learning_curves
+from volo.analysis.figures import CRISP_BELOW, DPI, percent
 from volo.config import flatten
 
-PAGE, CURVES = "report.html", "learning_curves.png"
+PAGE = "report.html"
 HALF_PAGE = 620  # CSS pixels
 SHOWN_CLASSES = 10  # worst and best each; twice as many are shown all
+POINTERS = {
+    "gradcam": "Grad-CAM",
+    "occlusion": "Occlusion",
+    "gradcam_shuffled": "Grad-CAM, shuffled weights",
+    "occlusion_shuffled": "Occlusion, shuffled weights",
+    "centre": "Centre of the image",
+    "random": "Random point",
+}
 LABELS = {
     "nll": "Negative log-likelihood, nats",
     "brier": "Brier score",
@@ -46,6 +54,23 @@ class Figure:
     alt: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """One image and what explains its prediction.
+
+    Attributes:
+        image: (H, W, 3) uint8.
+        overlays: by the method's name, pictures (S, S, 3) uint8.
+        true: name of the true class.
+        top: (class, probability) of the likeliest classes, the likeliest first.
+    """
+
+    image: np.ndarray
+    overlays: Mapping[str, np.ndarray]
+    true: str
+    top: Sequence[tuple[str, float]]
+
+
 @dataclass(frozen=True)
 class Report:
     """What the page says. Everything but the first four may be left out, and so is its section.
@@ -62,6 +87,9 @@ class Report:
         settings: nested by section.
         environment: versions, machine; may be nested.
         figures: shown in this order, after the learning curves.
+        explained: images shown beside what explains them.
+        methods: how they were explained, in a few words each.
+        localisation: of each of POINTERS, the shares that `score_heatmaps` names.
         notes: caveats, shown below the headline numbers.
     """
 
@@ -75,6 +103,9 @@ class Report:
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     figures: Sequence[Figure] = ()
+    explained: Sequence[Explained] = ()
+    methods: Sequence[str] = ()
+    localisation: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 
@@ -92,6 +123,8 @@ def write_report(output_dir: Path, report: Report) -> Path:
         metrics=_metric_rows(report.metrics),
         training=_training_facts(report.history),
         pictures=_pictures([*drawn, *report.figures]),
+        explained=[_explained(one) for one in report.explained],
+        pointers=[(POINTERS[key], report.localisation[key]) for key in POINTERS if key in report.localisation],
         pairs=[ConfusedPair(*pair) for pair in report.pairs],
         classes=_class_tables(report.per_class),
         tables=[(name, _settings_groups(values)) for name, values in _folded(report) if values],
@@ -106,79 +139,6 @@ def write_report(output_dir: Path, report: Report) -> Path:
     return path
 
 
-@style()
-def save_learning_curves(history: Sequence[Mapping[str, Any]], output_dir: Path) -> Path | None:
-    """Writes learning_curves.png: losses, validation accuracies, learning rate, each where the history has it.
-
-    Records may lack any key; those without a step, and values that are not finite, are passed over. None, and no
-    file, where nothing is left.
-    """
-    train = _series(history, "train/loss", of_epochs=False), _series(history, "train/loss", of_epochs=True)
-    accuracies = {"top-1": _series(history, "val/acc1"), "top-5": _series(history, "val/acc5")}
-    panels = {
-        "Loss": {"": train[0], "training": train[1], "validation": _series(history, "val/loss")},
-        "Validation accuracy": {f"{name}, best {_best(points)}": points for name, points in accuracies.items()},
-        "Learning rate": {"": _series(history, "lr")},
-    }
-    if len(train[1]) < 2:
-        panels["Loss"] |= {"": [], "training": train[0] or train[1]}
-    panels = {title: curves for title, curves in panels.items() if any(curves.values())}
-    path = output_dir / CURVES
-    if not panels:
-        path.unlink(missing_ok=True)
-        return None
-    figure = new_figure(4.2 * len(panels), 3.4)
-    for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        _draw_curves(axes, title, curves)
-    return save(figure, path)
-
-
-def _draw_curves(axes: Axes, title: str, curves: dict[str, list[tuple[float, float]]]) -> None:
-    """One panel. In the losses the curve without a name is the noisy one of single steps, drawn behind."""
-    colours = {"validation": ORANGE, "top-5": GREEN}
-    for name, points in curves.items():
-        if points:
-            noisy = not name and len(curves) > 1
-            colour = colours.get(name.split(",")[0], BLUE)
-            look = dict(alpha=0.3, linewidth=1) if noisy else dict(marker="o" if len(points) < 30 else None)
-            axes.plot(*np.transpose(points), color=colour, markersize=4, label=name or None, **look)
-    axes.set_title(title)
-    axes.set_xlabel("step")
-    axes.grid(axis="y")
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if abs(step) >= 10_000 else f"{step:,.0f}")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    if title == "Validation accuracy":
-        axes.set_ylim(bottom=0)
-        percent_axis(axes.yaxis)
-    steps = {step for points in curves.values() for step, _ in points}
-    if len(steps) == 1:
-        axes.set_xlim(min(steps) - 1, max(steps) + 1)
-    if any(name and points for name, points in curves.items()):
-        axes.legend()
-
-
-def _series(
-    history: Iterable[Mapping[str, Any]], key: str, of_epochs: bool | None = None
-) -> list[tuple[float, float]]:
-    """(step, value) of the records that have both, in the order of steps; of epoch records alone, or of the others."""
-    points = [
-        (record["step"], record[key])
-        for record in history
-        if _is_number(record.get("step")) and _is_number(record.get(key))
-        and (of_epochs is None or of_epochs == (record.get("kind") == "epoch"))
-    ]
-    return sorted(points, key=lambda point: point[0])
-
-
-def _best(points: list[tuple[float, float]]) -> str:
-    return percent(max((value for _, value in points), default=0.0))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _curves(report: Report, output_dir: Path) -> list[Figure]:
     path = save_learning_curves(report.history, output_dir)
     caption = "Training loss is that of the augmented images, so the validation loss may lie below it."
@@ -189,15 +149,15 @@ def _curves(report: Report, output_dir: Path) -> list[Figure]:
 def _training_facts(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """What the curves do not say in words: how long, the best epoch, how fast."""
     facts = []
-    steps = [record["step"] for record in history if _is_number(record.get("step"))]
+    steps = [record["step"] for record in history if is_number(record.get("step"))]
     if steps:
         facts.append(("Steps", f"{max(steps):,}"))
-    scored = [record for record in history if _is_number(record.get("val/acc1"))]
+    scored = [record for record in history if is_number(record.get("val/acc1"))]
     if scored:
         best = max(scored, key=lambda record: record["val/acc1"])
-        when = next((f", {name} {best[name]:,}" for name in ("epoch", "step") if _is_number(best.get(name))), "")
+        when = next((f", {name} {best[name]:,}" for name in ("epoch", "step") if is_number(best.get(name))), "")
         facts.append(("Best validation top-1", percent(best["val/acc1"], 2) + when))
-    speeds = [record["images_per_s"] for record in history if _is_number(record.get("images_per_s"))]
+    speeds = [record["images_per_s"] for record in history if is_number(record.get("images_per_s"))]
     if speeds:
         facts.append(("Speed, median", f"{np.median(speeds):,.0f} images/s"))
     return facts
@@ -210,6 +170,7 @@ def _cards(report: Report) -> list[tuple[str, str, str]]:
     wanted = (
         ("acc1", "Top-1 accuracy", "true class first"),
         ("acc5", "Top-5 accuracy", f"of {classes} classes" if 0 < classes <= 5 else "true class among five"),
+        ("coarse_acc1", "Superclass accuracy", "top-1 of the superclasses"),
         ("loss", "Loss", "cross entropy, nats"),
         ("num_samples", "Images", report.split),
         ("ece", "Calibration error", "expected (ECE)" if after is None else f"{percent(after, 2)} after scaling"),
@@ -249,7 +210,7 @@ def _value(name: str, value: Any, plain: bool = False) -> str:
         return "none"
     if isinstance(value, list | tuple):
         return ", ".join(_value(name, item, plain) for item in value) or "none"
-    if plain or not _is_number(value):
+    if plain or not is_number(value):
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
@@ -279,12 +240,34 @@ def _embed(figure: Figure, number: int) -> dict[str, Any]:
     return {
         "id": f"figure-{number}",
         "figure": figure,
-        "uri": "data:image/png;base64," + base64.b64encode(data).decode(),
+        "uri": _uri(data),
         "width": round(width * 96 / DPI),
         "height": round(height * 96 / DPI),
         "full_width": width,
         "is_strip": width > 1.25 * height,
     }
+
+
+def _explained(one: Explained) -> dict[str, Any]:
+    """What the page needs of an explained image."""
+    pictures = {"Input": one.image, **one.overlays}
+    return {
+        "true": one.true,
+        "predicted": one.top[0][0],
+        "is_right": one.top[0][0] == one.true,
+        "top": one.top,
+        "pictures": [(name, _png_uri(pixels), max(pixels.shape) < CRISP_BELOW) for name, pixels in pictures.items()],
+    }
+
+
+def _png_uri(pixels: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return _uri(buffer.getvalue())
+
+
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _template() -> jinja2.Template:

@@ -1,5 +1,6 @@
 """What is analysed: a model rebuilt from a checkpoint alone, and the images of a split it is shown."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,14 +9,14 @@ import torch
 from torch import nn
 
 from volo import checkpoint
-from volo.data.cache import Images
+from volo.config import DataSettings
+from volo.data.cache import Images, cached
 from volo.data.datasets import open_split
+from volo.data.imagefolder import ImageFolder
 from volo.data.pipeline import Pixels, evaluation_batches
 from volo.data.splits import split_train
 from volo.errors import InputError
 from volo.model.build import build_model
-
-EVAL_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,20 @@ class Subject:
 
 @dataclass(frozen=True)
 class View:
-    """Part of a data set's images. `index` (N,) int64 says which, in the order they are shown."""
+    """Part of a data set's images.
+
+    Attributes:
+        images: All of them.
+        index: (N,) int64, which, in the order they are shown.
+        split, data_dir: How it was opened (`open_view`).
+        is_drawn: They were drawn by volo/data/shapes.py, so it is known where their objects are.
+    """
 
     images: Images
     index: np.ndarray
+    split: str
+    data_dir: str | None = None
+    is_drawn: bool = False
 
     @property
     def labels(self) -> np.ndarray:
@@ -57,40 +68,100 @@ def load_subject(path: Path) -> Subject:
     return Subject(model.eval(), description)
 
 
+# What workers share among them: given the subject, a view, a device, a worker's rank and their number, the results
+# (n, ...) of that worker's share, in order. It travels to other processes: a function or dataclass of a module.
+Work = Callable[[Subject, View, torch.device, int, int], np.ndarray]
+
+
 def open_view(description: checkpoint.Description, split: str, data_dir: str | None = None) -> View:
     """The test images, or the validation images of the very split the checkpoint was trained with.
 
     Args:
         description: Of the checkpoint; it says how images are read.
         split: test or val.
-        data_dir: Another place of the data than the checkpoint names.
+        data_dir: Another place of the data than the checkpoint names. For test also any image folder with the same
+            classes, `data_dir/test/<class>/` or `data_dir/<class>/`, whatever the data set trained on.
 
     Raises:
         InputError: data that are missing or have other classes, or no validation split.
     """
     data = description.settings.data
-    if data_dir is not None:
-        if data.dataset == "shapes":
-            raise InputError(f"data_dir has no effect on shapes, which are drawn, got {data_dir!r}; leave it out")
-        data = data.model_copy(update=dict(data_dir=str(Path(data_dir).expanduser().absolute())))
-    images = open_split(data, "test" if split == "test" else "train")
-    if images.class_names != description.class_names:
-        missing = sorted({*description.class_names} ^ {*images.class_names})
-        raise InputError(
-            f"the data must have the checkpoint's {len(description.class_names)} classes, got "
-            f"{len(images.class_names)} in {data.data_dir}; not in both: {', '.join(missing[:8])}"
-        )
+    if data_dir is None:
+        images, place = open_split(data, "test" if split == "test" else "train"), data.data_dir
+    else:
+        place = Path(data_dir).expanduser().absolute()
+        images = _open_elsewhere(data, split, place, description.class_names)
+    images = _in_order(images, description.class_names, place)
+    is_drawn = data.dataset == "shapes" and data_dir is None
     if split == "test":
-        return View(images, np.arange(len(images)))
+        return View(images, np.arange(len(images)), split, data_dir, is_drawn)
     parts = split_train(images.labels, data.val_fraction, data.split_seed, data.train_images)
     if not len(parts.val):
         raise InputError("split val needs a validation split, got a checkpoint trained with val_fraction=0; use test")
     if parts.digest() != description.split_hash:
         raise InputError(
-            f"the data must be split as they were for training, got other images in {data.data_dir}; "
+            f"the data must be split as they were for training, got other images in {place}; "
             "restore them, or use --split test"
         )
-    return View(images, parts.val)
+    return View(images, parts.val, split, data_dir, is_drawn)
+
+
+def open_validation(description: checkpoint.Description, data_dir: str | None) -> View | None:
+    """The validation images, from `data_dir` or else from where the checkpoint says.
+
+    None where there are none, or where they cannot be had any more: their data moved away, or changed.
+    """
+    if not description.settings.data.val_fraction:
+        return None
+    for place in dict.fromkeys((data_dir, None)):
+        try:
+            return open_view(description, "val", place)
+        except InputError:
+            continue
+    return None
+
+
+def _open_elsewhere(data: DataSettings, split: str, place: Path, class_names: tuple[str, ...]) -> Images:
+    """The images of another place: a labelled folder, or the checkpoint's own data set moved there."""
+    if split == "test" and (folder := _labelled_folder(place, data.dataset, class_names)):
+        return cached(ImageFolder(folder.parent, folder.name, data.image_size, data.resize))
+    if data.dataset == "shapes":
+        raise InputError(
+            "for shapes, which are drawn, data_dir must be an image folder with their classes, and split test, "
+            f"got {split} in {str(place)!r}; leave data_dir out"
+        )
+    moved = data.model_copy(update=dict(data_dir=str(place)))
+    return open_split(moved, "test" if split == "test" else "train")
+
+
+def _labelled_folder(place: Path, dataset: str, class_names: tuple[str, ...]) -> Path | None:
+    """The folder below which class folders lie, None where the data set's own reader has to say what is there."""
+    try:
+        folders = {path.name for path in place.iterdir() if path.is_dir()}
+    except OSError:
+        return None
+    if "test" in folders or "train" in folders:
+        return place / "test"
+    is_image_folder = folders and dataset in ("imagefolder", "shapes")
+    return place if is_image_folder or folders & {*class_names} else None
+
+
+def _in_order(images: Images, class_names: tuple[str, ...], place: Path | str | None) -> Images:
+    """The same images with the classes in the checkpoint's order. Raises InputError for other classes."""
+    if images.class_names == class_names:
+        return images
+    if differing := sorted({*class_names} ^ {*images.class_names}):
+        raise InputError(
+            f"the data must have the checkpoint's {len(class_names)} classes, got "
+            f"{len(images.class_names)} in {place}; not in both: {', '.join(differing[:8])}"
+        )
+    order = np.array([class_names.index(name) for name in images.class_names])
+    return Images(images.images, order[images.labels], class_names)
+
+
+def batch_size(device: torch.device) -> int:
+    """Images computed at once. On a CPU small batches stay in its cache: at 32 half as fast again as at 256."""
+    return 256 if device.type == "cuda" else 32
 
 
 @torch.inference_mode()
@@ -102,7 +173,7 @@ def compute_logits(
     model = subject.model.to(device)
     pixels = Pixels(view.images.images, data.mean, data.std, device)
     batches = evaluation_batches(
-        view.images, view.index, pixels, batch_size=EVAL_BATCH, rank=rank, world_size=world_size
+        view.images, view.index, pixels, batch_size=batch_size(device), rank=rank, world_size=world_size
     )
     logits = [model(images).float().cpu().numpy() for images, _ in batches]
     return np.concatenate(logits) if logits else np.zeros((0, len(subject.description.class_names)), np.float32)

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from volo.analysis.job import analyse
+from volo.analysis.subject import Subject, View, Work
 from volo.cluster.connect import connected
-from volo.cluster.inference import logits_on_ray
+from volo.cluster.inference import work_on_ray
 from volo.cluster.workers import plan_workers
 from volo.config import RunSettings
 
@@ -22,8 +23,8 @@ def analyse_on_ray(
     """
     with contextlib.ExitStack() as stack:
 
-        def logits(name: str) -> np.ndarray:
+        def compute(subject: Subject, view: View, work: Work) -> np.ndarray:
             stack.enter_context(connected(run.address))
-            return logits_on_ray(path, name, data_dir, plan_workers(run))
+            return work_on_ray(subject, view, work, plan_workers(run))
 
-        return analyse(path, analyses, output_dir, split=split, data_dir=data_dir, compute_logits=logits)
+        return analyse(path, analyses, output_dir, split=split, data_dir=data_dir, compute=compute)

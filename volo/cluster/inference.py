@@ -1,44 +1,47 @@
-"""Inference over the workers of a cluster: each takes its share of the images and returns its logits."""
-
-from pathlib import Path
+"""Inference over the workers of a cluster: each takes its share of the images and returns what came of it."""
 
 import numpy as np
 import ray
 import torch
 
-from volo.analysis.subject import compute_logits, load_subject, open_view
+from volo.analysis.subject import Subject, View, Work, open_view
 from volo.cluster.workers import Workers
 from volo.errors import InputError, TrainingError
 from volo.training.world import set_threads
 
 
-def logits_on_ray(path: Path, split: str, data_dir: str | None, workers: Workers) -> np.ndarray:
-    """(N, classes) float32 of a checkpoint on a split, in the split's order, whatever the number of workers.
+def work_on_ray(subject: Subject, view: View, work: Work, workers: Workers) -> np.ndarray:
+    """(N, ...) results in the order of the work, whatever the number of workers.
+
+    The view's images are opened by each worker, from its own node's cache.
 
     Raises:
-        InputError: as `open_view` and `load_subject`, from a worker.
+        InputError: as `open_view`, from a worker.
         TrainingError: a worker that was lost and could not be replaced.
     """
     num_local = workers.num_local()
     task = ray.remote(num_cpus=1, num_gpus=int(workers.use_gpu), max_retries=2)(_share)
+    shared = ray.put((subject, work))
     shares = [
-        task.remote(str(path), split, data_dir, rank, workers.num_workers, num_local, workers.use_gpu)
+        task.remote(shared, view.split, view.data_dir, rank, workers.num_workers, num_local, workers.use_gpu)
         for rank in range(workers.num_workers)
     ]
     try:
-        return np.concatenate(ray.get(shares))
+        results = ray.get(shares)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, InputError):
             raise InputError(str(error.cause)) from None
         raise
     except ray.exceptions.RayError as error:
-        raise TrainingError(f"a worker was lost while computing logits ({error})") from error
+        raise TrainingError(f"a worker was lost during the analysis ({error})") from error
+    return np.concatenate([share for share in results if len(share)] or results[:1])
 
 
 def _share(
-    path: str, split: str, data_dir: str | None, rank: int, world_size: int, num_local: int, use_gpu: bool
+    shared: tuple[Subject, Work], split: str, data_dir: str | None, rank: int, world_size: int, num_local: int,
+    use_gpu: bool,
 ) -> np.ndarray:
     set_threads(num_local)
-    subject = load_subject(Path(path))
+    subject, work = shared
     view = open_view(subject.description, split, data_dir)
-    return compute_logits(subject, view, torch.device("cuda" if use_gpu else "cpu"), rank, world_size)
+    return work(subject, view, torch.device("cuda" if use_gpu else "cpu"), rank, world_size)

@@ -1,0 +1,92 @@
+"""Which images an analysis sees: the checkpoint's own, moved ones, and other folders with the same classes."""
+
+import numpy as np
+import pytest
+
+from tests.conftest import draw_folder
+from volo.analysis.subject import open_validation, open_view
+from volo.checkpoint import Description
+from volo.config import build_settings
+from volo.data import shapes
+from volo.data.splits import split_train
+from volo.errors import InputError
+
+CLASSES = ("cat", "dog", "owl")
+COUNTS = {"train": dict.fromkeys(CLASSES, 10), "test": {"cat": 2, "dog": 3, "owl": 4}}
+
+
+def described(class_names=CLASSES, split_hash="hash", **data) -> Description:
+    settings = build_settings({"data": {"dataset": "imagefolder", **data}}).resolved()
+    return Description(settings, class_names, split_hash, step=1, epoch=1)
+
+
+def trained_on(folder, **data) -> Description:
+    split = split_train(np.repeat(np.arange(3), 10), data.get("val_fraction", 0.2), seed=0)
+    return described(split_hash=split.digest(), data_dir=str(folder), **{"val_fraction": 0.2, **data})
+
+
+@pytest.mark.parametrize("below", ["test", "."])
+def test_a_labelled_folder_may_hold_its_classes_below_test_or_at_once(tmp_path, below):
+    draw_folder(tmp_path / "images", {below: COUNTS["test"]})
+    view = open_view(described(data_dir="/gone"), "test", str(tmp_path / "images"))
+    assert np.bincount(view.labels).tolist() == [2, 3, 4]
+    assert not view.is_drawn
+
+
+def test_classes_are_matched_by_name_not_by_place(tmp_path):
+    """A folder lists its classes by name; those of shapes come in another order."""
+    names = ("red disc", "blue disc", "white star")
+    draw_folder(tmp_path / "images", {".": dict(zip(names, (1, 2, 3), strict=True))})
+    view = open_view(described(names), "test", str(tmp_path / "images"))
+    assert view.images.class_names == names
+    assert np.bincount(view.labels).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("dataset", ["shapes", "cifar10", "cifar100"])
+def test_any_data_set_takes_an_image_folder_with_its_classes(tmp_path, dataset):
+    draw_folder(tmp_path / "images", {".": {"cat": 1, "dog": 2}})
+    view = open_view(described(("dog", "cat"), dataset=dataset), "test", str(tmp_path / "images"))
+    assert np.bincount(view.labels).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("below", ["test", "."])
+@pytest.mark.parametrize(
+    ("others", "differing"), [({"cat": 1, "dog": 1}, "owl"), ({"cat": 1, "cow": 1}, "cow, dog, owl")]
+)
+def test_a_folder_with_other_classes_is_refused_with_their_names(tmp_path, below, others, differing):
+    draw_folder(tmp_path / "images", {below: others})
+    with pytest.raises(InputError, match=f"checkpoint's 3 classes, got 2 in .*; not in both: {differing}"):
+        open_view(described(), "test", str(tmp_path / "images"))
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_shapes_do_not_move(tmp_path, split):
+    description = described(shapes.CLASS_NAMES, dataset="shapes")
+    with pytest.raises(InputError, match="for shapes, which are drawn, data_dir must be an image folder"):
+        open_view(description, split, str(tmp_path / "nothing"))
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no folder .*nothing.*--data-dir"):
+        open_view(described(), "test", str(tmp_path / "nothing"))
+
+
+def test_drawn_images_are_known_as_such():
+    assert open_view(described(shapes.CLASS_NAMES, dataset="shapes"), "test").is_drawn
+
+
+def test_validation_images_come_from_where_they_are(tmp_path):
+    """Another folder has none of them; the same data moved there has them; then there are none any more."""
+    folder = draw_folder(tmp_path / "images", COUNTS)
+    other = str(draw_folder(tmp_path / "other", {".": COUNTS["test"]}))
+    description = trained_on(folder)
+    assert open_validation(description, other).data_dir is None
+    moved = folder.rename(tmp_path / "moved")
+    view = open_validation(description, str(moved))
+    assert view.data_dir == str(moved) and len(view.labels) == 6
+    assert open_validation(description, other) is None
+
+
+def test_without_a_validation_split_there_are_no_validation_images(tmp_path):
+    folder = draw_folder(tmp_path / "images", COUNTS)
+    assert open_validation(trained_on(folder, val_fraction=0), None) is None

@@ -1,0 +1,174 @@
+"""jobs.analyze from the command line, in this process: what it writes, takes and refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jobs import analyze
+from jobs.cli import exit_code
+from tests.conftest import draw_folder
+from tests.models import save_model
+from tests.training.runs import small_run
+from tests.training.runs import train as train_run
+from volo import checkpoint
+from volo.records import read_records
+
+COUNTS = {"cat": 30, "<b>dog": 30}
+FILES = {
+    "eval_metrics.json", "confusion_matrix.npy", "confusion_matrix.png", "calibration_stats.npz",
+    "reliability_before.png", "reliability_after.png", "gradcam.pt", "gradcam_overlay.png", "occlusion_heatmap.pt",
+    "occlusion_heatmap.png", "predictions_grid.png", "learning_curves.png", "report.html",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run folder, its images beside it."""
+    folder = tmp_path_factory.mktemp("trained")
+    images = draw_folder(folder / "images", {"train": COUNTS, "test": dict.fromkeys(COUNTS, 8)})
+    return train_run(small_run(folder, images))
+
+
+def analysed(*flags: str) -> int:
+    return exit_code(analyze.main, [*flags, "--num-workers", "0", "--no-show"])
+
+
+def metrics(folder: Path) -> dict:
+    return json.loads((folder / "eval_metrics.json").read_text())
+
+
+def test_all_six_analyses_write_all_that_they_name(trained, tmp_path, capsys):
+    output = tmp_path / "a"
+    assert analysed("--checkpoint", str(trained), "--output-dir", str(output)) == 0
+    assert {path.name for path in output.iterdir()} == FILES
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {output / 'report.html'}"
+    page = (output / "report.html").read_text()
+    assert "<b>" not in page
+    assert "&lt;b&gt;dog" in page and "local_stage" in page
+    assert page.count("data:image/png;base64,") == 5 + 3 * 12  # pictures; input, Grad-CAM and occlusion of 12 images
+
+
+def test_metrics_are_flat_but_for_the_classes(trained, tmp_path):
+    assert analysed("--checkpoint", str(trained), "--output-dir", str(tmp_path), "--analysis", "eval") == 0
+    found = metrics(tmp_path)
+    assert found.keys() == {
+        "split", "num_samples", "loss", "acc1", "acc5", "nll", "brier", "ece", "mce", "per_class",
+    }  # fmt: skip
+    assert found["per_class"].keys() == COUNTS.keys()
+    assert np.mean(list(found["per_class"].values())) == pytest.approx(found["acc1"])
+    assert found["nll"] == found["loss"]
+
+
+def test_explanations_are_read_without_running_code_and_name_their_layer(trained, tmp_path):
+    flags = ("--checkpoint", str(trained), "--output-dir", str(tmp_path), "--analysis", "gradcam", "occlusion")
+    assert analysed(*flags) == 0
+    gradcam, occlusion = (
+        torch.load(tmp_path / name, weights_only=True) for name in ("gradcam.pt", "occlusion_heatmap.pt")
+    )
+    assert gradcam["layer"] == "local_stage" and gradcam["maps"].shape == (12, 8, 8)
+    assert occlusion["window"] == [6, 6] and occlusion["maps"].shape == (12, 6, 6)
+    for found in (gradcam, occlusion):
+        assert found["heatmaps"].shape == (12, 32, 32)
+        assert found["class_names"] == sorted(COUNTS) and len(found["scored"]) == 0
+        assert (found["labels"] == torch.tensor([0] * 8 + [1] * 8)[found["indices"]]).all()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "gradcam.pt", "gradcam_overlay.png", "occlusion_heatmap.pt", "occlusion_heatmap.png", "learning_curves.png",
+        "report.html",
+    }  # fmt: skip
+
+
+def test_only_the_analyses_asked_for_are_made(trained, tmp_path):
+    flags = ("--checkpoint", str(trained / "last"), "--analysis", "confusion", "--output-dir", str(tmp_path / "a"))
+    assert analysed(*flags) == 0
+    assert {path.suffix for path in (tmp_path / "a").iterdir()} == {".npy", ".png", ".html"}
+
+
+def test_what_is_printed_is_of_this_analysis(trained, tmp_path, capsys):
+    flags = ("--checkpoint", str(trained), "--output-dir", str(tmp_path))
+    assert analysed(*flags, "--analysis", "eval") == 0
+    assert "test: top-1" in capsys.readouterr().out
+    assert analysed(*flags, "--analysis", "calibration") == 0
+    assert "top-1" not in capsys.readouterr().out
+
+
+def test_the_validation_split_is_the_one_of_training(trained, tmp_path):
+    flags = ("--checkpoint", str(trained / "last"), "--split", "val", "--output-dir", str(tmp_path))
+    assert analysed(*flags, "--analysis", "eval") == 0
+    found = metrics(tmp_path)
+    expected = [record for record in read_records(trained) if record["kind"] == "epoch"][-1]
+    assert found["num_samples"] == 12
+    assert found["acc1"] == expected["val/acc1"]
+    assert found["loss"] == pytest.approx(expected["val/loss"], rel=1e-5)
+
+
+def test_a_model_alone_has_all_but_the_learning_curves_also_where_its_training_data_are_gone(trained, tmp_path):
+    """Only the test images are at hand: there is nothing to fit a temperature on, and the report says so."""
+    best = shutil.copy(checkpoint.find(trained) / checkpoint.MODEL, tmp_path / "model.safetensors")
+    other = draw_folder(tmp_path / "labelled", {".": dict.fromkeys(COUNTS, 3)})
+    hidden = (trained.parents[1] / "images").rename(tmp_path / "hidden")
+    try:
+        assert analysed("--checkpoint", best, "--data-dir", str(other), "--output-dir", str(tmp_path / "a")) == 0
+    finally:
+        hidden.rename(trained.parents[1] / "images")
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    assert names == FILES - {"learning_curves.png", "reliability_after.png"}
+    assert metrics(tmp_path / "a")["num_samples"] == 6 and "temperature" not in metrics(tmp_path / "a")
+    assert "No temperature was fitted" in (tmp_path / "a" / "report.html").read_text()
+
+
+def test_without_a_validation_split_every_analysis_still_works(tmp_path):
+    images = draw_folder(tmp_path / "images", {"train": COUNTS, "test": dict.fromkeys(COUNTS, 2)})
+    path = save_model(tmp_path / "run", tuple(sorted(COUNTS)), data_dir=str(images), val_fraction=0)
+    assert analysed("--checkpoint", str(path), "--output-dir", str(tmp_path / "a")) == 0
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    assert names == FILES - {"learning_curves.png", "reliability_after.png"}
+
+
+def test_where_no_image_is_right_there_is_nothing_to_score_and_the_report_says_so(tmp_path, monkeypatch):
+    """A model that says `black hourglass`, shown the drawn images of other classes."""
+    from volo.data import shapes
+
+    path = save_model(tmp_path / "run", shapes.CLASS_NAMES, dataset="shapes", val_fraction=0)
+    weights, description = checkpoint.load_model(path)
+    weights = {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
+    weights["head.bias"][shapes.CLASS_NAMES.index("black hourglass")] = 5.0
+    path = checkpoint.save(tmp_path / "run", weights, description, {}, total_steps=1)
+    monkeypatch.setitem(shapes.NUM_IMAGES, "test", 20)  # of the first twenty classes
+    flags = ("--checkpoint", str(path), "--output-dir", str(tmp_path / "a"), "--analysis", "eval")
+    assert analysed(*flags, "gradcam", "occlusion") == 0
+    assert metrics(tmp_path / "a")["acc1"] == 0
+    assert not (tmp_path / "a" / "localisation.json").exists()
+    assert "No image is predicted right" in (tmp_path / "a" / "report.html").read_text()
+
+
+def test_another_folder_must_have_the_same_classes(trained, tmp_path, capsys):
+    other = draw_folder(tmp_path / "images", {"test": {"cat": 3, "owl": 3}})
+    flags = ("--checkpoint", str(trained), "--data-dir", str(other), "--output-dir", str(tmp_path / "a"))
+    assert analysed(*flags) == 2
+    assert "the data must have the checkpoint's 2 classes" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
+def test_weights_that_are_not_finite_end_with_code_2(trained, tmp_path, capsys):
+    weights, description = checkpoint.load_model(checkpoint.find(trained))
+    weights["head.bias"][0] = float("nan")
+    path = checkpoint.save(tmp_path / "run", weights, description, {}, total_steps=1)
+    assert analysed("--checkpoint", str(path), "--output-dir", str(tmp_path / "a")) == 2
+    assert "logits must be finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("harm", ["missing", "truncated", "foreign"])
+def test_a_checkpoint_that_cannot_be_used_ends_with_code_2(trained, tmp_path, capsys, harm):
+    file = tmp_path / "model.safetensors"
+    if harm == "truncated":
+        whole = next(trained.glob("checkpoints/*/model.safetensors")).read_bytes()
+        file.write_bytes(whole[: len(whole) // 2])
+    elif harm == "foreign":
+        file.write_text("not a checkpoint")
+    assert analysed("--checkpoint", str(file), "--output-dir", str(tmp_path / "a")) == 2
+    assert capsys.readouterr().err.count("error: ") == 1
+    assert not (tmp_path / "a").exists()

@@ -1,0 +1,85 @@
+"""Do the explanations find the object? Scored on drawn images, whose objects' pixels are known.
+
+An explanation points at the maximum of its heatmap. Beside it stand points that know nothing of what the network
+learned: the image's centre, a random point, and the same explanation of the network with shuffled weights.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from volo.analysis.subject import View
+from volo.data import shapes
+
+Shares = dict[str, float | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """Where the objects of m images are. `masks`, `boxes` (m, H, W) bool: their pixels, and the boxes around them."""
+
+    masks: np.ndarray
+    boxes: np.ndarray
+
+    @property
+    def off_centre(self) -> np.ndarray:
+        """(m,) bool: the image's centre is no part of the object."""
+        return ~self.masks[:, self.masks.shape[1] // 2, self.masks.shape[2] // 2]
+
+
+def drawn_objects(view: View, places: np.ndarray) -> Objects:
+    """The objects of images of `shapes`, by place in the view."""
+    part = "test" if view.split == "test" else "train"
+    masks = np.concatenate([shapes.draw(part, index, index + 1).masks for index in view.index[places].tolist()])
+    rows, columns = masks.any(axis=2), masks.any(axis=1)  # (m, H), (m, W)
+    return Objects(masks, _filled(rows)[:, :, None] & _filled(columns)[:, None, :])
+
+
+def score_heatmaps(heatmaps: np.ndarray, objects: Objects) -> Shares:
+    """Shares of (m, H, W) heatmaps whose maximum lies on the object (in_mask), in the box around it (in_box), and, of
+    the images whose centre is not on the object, on it (in_mask_off_centre; None where there are none)."""
+    flat = heatmaps.reshape(len(heatmaps), -1).argmax(axis=1)
+    points = np.zeros(heatmaps.shape, bool)
+    np.put_along_axis(points.reshape(len(points), -1), flat[:, None], True, axis=1)
+    return _shares(points, objects)
+
+
+def score_centre(objects: Objects) -> Shares:
+    points = np.zeros(objects.masks.shape, bool)
+    points[:, points.shape[1] // 2, points.shape[2] // 2] = True
+    return _shares(points, objects)
+
+
+def score_random(objects: Objects) -> Shares:
+    """Of a point that is anywhere with equal probability: exact, nothing is drawn."""
+    return _shares(np.full(objects.masks.shape, 1 / objects.masks[0].size), objects)
+
+
+def save_localisation(output_dir: Path, split: str, objects: Objects, scores: dict[str, Shares]) -> None:
+    """Writes localisation.json: split, num_images, num_off_centre, and `scores`: of each pointer (gradcam, occlusion,
+    the same with suffix _shuffled, centre, random) in_mask, in_box, in_mask_off_centre, as from `score_heatmaps`."""
+    content = {
+        "split": split,
+        "num_images": len(objects.masks),
+        "num_off_centre": int(objects.off_centre.sum()),
+        "scores": scores,
+    }
+    (output_dir / "localisation.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _shares(points: np.ndarray, objects: Objects) -> Shares:
+    """`points` (m, H, W): where each pointer points, adding up to 1 for each image."""
+    in_mask = (points * objects.masks).sum(axis=(1, 2))  # (m,)
+    off_centre = in_mask[objects.off_centre]
+    return {
+        "in_mask": float(in_mask.mean()),
+        "in_box": float((points * objects.boxes).sum(axis=(1, 2)).mean()),
+        "in_mask_off_centre": float(off_centre.mean()) if len(off_centre) else None,
+    }
+
+
+def _filled(lines: np.ndarray) -> np.ndarray:
+    """(m, L) bool -> (m, L) bool, all from the first to the last that is true."""
+    return np.maximum.accumulate(lines, axis=1) & np.maximum.accumulate(lines[:, ::-1], axis=1)[:, ::-1]
