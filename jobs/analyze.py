@@ -11,11 +11,13 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
-from jobs.cli import run_job
+from jobs.cli import refuse_torchrun, run_job
+from jobs.workers import WorkerFlags
+from volo.config import RunSettings
 from volo.errors import InputError
 
 Analysis = Literal["eval", "confusion", "calibration", "gradcam", "occlusion", "predictions"]
@@ -35,42 +37,36 @@ class Flags:
     data_dir: str | None = None
     """Another place of the data than the checkpoint names, or another labelled folder with the same classes:
     <data_dir>/test/<class>/* or <data_dir>/<class>/*."""
-    num_workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Ray workers; 0: this process, without Ray. Default: the cluster's GPUs, else 1."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where workers compute."""
-    address: str | None = None
-    """Ray cluster to use. Default: $RAY_ADDRESS, else one of its own on this machine."""
     no_show: bool = False
     """Do not open the report in a browser where there is a display."""
 
-    def check(self) -> "Flags":
+    workers: WorkerFlags = dataclasses.field(default_factory=WorkerFlags)
+
+    def check(self) -> RunSettings:
         """Raises InputError for values that no analysis can have."""
         if not self.analysis:
             raise InputError(f"--analysis needs at least one of {', '.join(Analysis.__args__)}, got none")
-        if self.num_workers is not None and self.num_workers < 0:
-            raise InputError(f"--num-workers must be at least 0, got {self.num_workers}")
-        if self.num_workers == 0 and self.address:
-            raise InputError(f"--address has no effect with --num-workers 0, got {self.address!r}; drop one")
-        return self
+        return self.workers.run_settings()
 
 
 def main(argv: Sequence[str]) -> None:
     flags = tyro.cli(
         Flags, args=list(argv), prog="python -m jobs.analyze", description=__doc__,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    ).check()  # fmt: skip
-    analyse_checkpoint(flags)
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )  # fmt: skip
+    run = flags.check()
+    refuse_torchrun("jobs.analyze")
+    analyse_checkpoint(flags, run)
 
 
-def analyse_checkpoint(flags: Flags) -> Path:
-    """Runs the analyses and prints and returns the report's absolute path."""
+def analyse_checkpoint(flags: Flags, run: RunSettings) -> Path:
+    """Runs the analyses over the workers of `run`; prints and returns the report's absolute path."""
     from volo import checkpoint
 
     path = checkpoint.find(flags.checkpoint)
     output_dir = Path(flags.output_dir).expanduser().absolute()
     print(f"analysing {path}", flush=True)
-    report = _here(flags, path, output_dir) if flags.num_workers == 0 else _on_ray(flags, path, output_dir)
+    report = _here(flags, path, output_dir, run) if run.num_workers == 0 else _on_ray(flags, path, output_dir, run)
     print(_summary(output_dir) if "eval" in flags.analysis else f"results: {output_dir}")
     print(f"report: {report}", flush=True)
     if not flags.no_show and has_display():
@@ -83,19 +79,17 @@ def has_display() -> bool:
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _here(flags: Flags, path: Path, output_dir: Path) -> Path:
+def _here(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
     from volo.analysis.local import analyse_here
 
     return analyse_here(
-        path, flags.analysis, output_dir, split=flags.split, data_dir=flags.data_dir, device=flags.device
+        path, flags.analysis, output_dir, split=flags.split, data_dir=flags.data_dir, device=run.device
     )
 
 
-def _on_ray(flags: Flags, path: Path, output_dir: Path) -> Path:
+def _on_ray(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
     from volo.cluster.analyze import analyse_on_ray
-    from volo.config import RunSettings
 
-    run = RunSettings(num_workers=flags.num_workers, device=flags.device, address=flags.address)
     return analyse_on_ray(path, flags.analysis, output_dir, split=flags.split, data_dir=flags.data_dir, run=run)
 
 

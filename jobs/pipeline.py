@@ -37,11 +37,9 @@ def main(argv: Sequence[str]) -> None:
             Flags(
                 checkpoint=str(settings.run_dir),
                 output_dir=str(settings.run_dir / "analysis"),
-                num_workers=run.num_workers,
-                device=run.device,
-                address=run.address,
                 no_show=NO_SHOW in argv,
-            )
+            ),
+            run,
         )
 
 

@@ -87,12 +87,15 @@ def test_only_the_analyses_asked_for_are_made(trained, tmp_path):
     assert {path.suffix for path in (tmp_path / "a").iterdir()} == {".npy", ".png", ".html"}
 
 
-def test_what_is_printed_is_of_this_analysis(trained, tmp_path, capsys):
+def test_what_is_printed_and_left_is_of_this_analysis(trained, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
     flags = ("--checkpoint", str(trained), "--output-dir", str(tmp_path))
-    assert analysed(*flags, "--analysis", "eval") == 0
+    assert analysed(*flags, "--analysis", "eval", "confusion") == 0
     assert "test: top-1" in capsys.readouterr().out
     assert analysed(*flags, "--analysis", "calibration") == 0
     assert "top-1" not in capsys.readouterr().out
+    assert not (tmp_path / "confusion_matrix.npy").exists()
+    assert (tmp_path / "notes.txt").exists()
 
 
 def test_the_validation_split_is_the_one_of_training(trained, tmp_path):

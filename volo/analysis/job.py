@@ -14,6 +14,11 @@ from volo.errors import InputError
 from volo.records import read_records
 
 METRICS = "eval_metrics.json"
+RESULTS = (
+    METRICS, "localisation.json", "confusion_matrix.npy", "confusion_matrix.png", "calibration_stats.npz",
+    "reliability_before.png", "reliability_after.png", "gradcam.pt", "gradcam_overlay.png", "occlusion_heatmap.pt",
+    "occlusion_heatmap.png", "predictions_grid.png", "learning_curves.png", "report.html",
+)  # fmt: skip
 
 
 def analyse(
@@ -59,8 +64,11 @@ def _add_baselines(findings: Findings) -> None:
 
 
 def _make_folder(output_dir: Path) -> None:
+    """Without the results of an earlier analysis, which would pass for those of this one."""
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
+        for name in RESULTS:
+            (output_dir / name).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"--output-dir must be a folder that can be written, got {output_dir} ({error})") from None
 
