@@ -42,7 +42,7 @@ def test_maps_equal_those_of_one_window_after_another():
                 covered[:, :, top : top + windows.height, left : left + windows.width] = 0.0
                 changes = before - model(covered).softmax(dim=1)
                 for number, own in enumerate(classes):
-                    others = changes[number, torch.arange(5) != own]
+                    others = changes[number, torch.arange(5) != own].clamp(min=0)
                     expected = changes[number, own] - others.square().mean().sqrt()
                     assert found[number, row, column].item() == pytest.approx(expected.item(), abs=1e-6)
 
@@ -57,11 +57,16 @@ def test_the_maximum_lies_where_the_class_is_seen(size):
     assert row >= size - 6 and column < 6
 
 
-def test_a_place_that_moves_every_class_alike_counts_nothing():
+def test_what_other_classes_lose_does_not_count_for_the_class():
     changes = torch.tensor([[0.2, 0.2, -0.2], [0.3, -0.1, -0.2], [-0.3, 0.3, 0.0]])
     found = loss_of_class(changes, torch.tensor([0, 0, 0]))
-    expected = [0.0, 0.3 - (0.05 / 2) ** 0.5, -0.3 - (0.09 / 2) ** 0.5]
+    expected = [0.2 - (0.04 / 2) ** 0.5, 0.3, -0.3 - (0.09 / 2) ** 0.5]
     torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_of_two_classes_one_loses_what_the_other_gains():
+    changes = torch.tensor([[0.4, -0.4], [-0.4, 0.4]])
+    torch.testing.assert_close(loss_of_class(changes, torch.tensor([0, 0])), torch.tensor([0.4, -0.8]))
 
 
 def test_one_pixel_and_one_class_have_a_map():

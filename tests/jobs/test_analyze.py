@@ -110,7 +110,7 @@ def test_the_validation_split_is_the_one_of_training(trained, tmp_path):
 
 def test_a_model_alone_has_all_but_the_learning_curves_also_where_its_training_data_are_gone(trained, tmp_path):
     """Only the test images are at hand: there is nothing to fit a temperature on, and the report says so."""
-    best = shutil.copy(checkpoint.find(trained) / checkpoint.MODEL, tmp_path / "model.safetensors")
+    best = str(shutil.copy(checkpoint.find(trained) / checkpoint.MODEL, tmp_path / "model.safetensors"))
     other = draw_folder(tmp_path / "labelled", {".": dict.fromkeys(COUNTS, 3)})
     hidden = (trained.parents[1] / "images").rename(tmp_path / "hidden")
     try:

@@ -1,14 +1,19 @@
-"""Grad-CAM: which places of a map inside the network speak for the class?
+"""Grad-CAM: which places of a map inside the network speak for the class, and for it more than for others?
 
-For the map A (B, h, w, C) that the module named by the model's `explained_layer` puts out, and the gradient G of the
-class's log-probability with respect to it,
+Let A (B, h, w, C) be the map that the module named by the model's `explained_layer` puts out. What a place says for
+class k by channel c is
 
-    map = sum over channels of the positive part of  G * (A - mean of A over the places)      (B, h, w)
+    e_k = gradient of p(k) with respect to A  *  (A - mean of A over the places)              (B, h, w, C)
+
+and the map is, with k the class explained and `others` NUM_OTHERS other classes,
+
+    map = sum over channels of  positive part of e_k  -  root mean square over others of the positive part of e_other
 
 Source: Selvaraju et al., arXiv:1610.02391; gradient times activation place by place, as HiResCAM (arXiv:2011.08891,
 eq. 3), not averaged over the places first. Differs from both: activations count from their mean over the image, since
-what all places have in common points to none of them, and the positive part is taken before the channels are summed,
-so that none cancels another.
+what all places have in common points to none of them; the positive part is taken before the channels are summed, so
+that none cancels another; what is said for other classes as well is subtracted, or a network that has learned nothing
+would point at whatever stands out of the background.
 """
 
 from dataclasses import dataclass
@@ -23,10 +28,12 @@ from volo.analysis.heatmaps import spread
 from volo.analysis.subject import Subject, View
 
 METHOD = (
-    "Grad-CAM, place by place: positive part of the gradient of the log-probability times the activation's distance "
-    "from its mean over the image, summed over channels"
+    "Grad-CAM, place by place: positive part of the gradient of the class's probability times the activation's "
+    "distance from its mean over the image, less the root mean square of the same for other classes, summed over "
+    "channels"
 )
-BATCH = 64
+NUM_OTHERS = 4
+BATCH = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,31 +52,44 @@ class GradCam:
 
 
 def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """(B, 3, H, W) normalised images and (B,) classes -> (B, h, w) float32, at least 0.
+    """(B, 3, H, W) normalised images and (B,) classes -> (B, h, w) float32.
 
-    The maps inside are channel-last, so captum only differentiates here: its own LayerGradCam averages over the wrong
-    axes of such maps without a complaint.
+    In units of the class's log-odds. The maps inside are channel-last, so captum only differentiates here: its own
+    LayerGradCam averages over the wrong axes of such maps without a complaint.
 
     Raises:
         ValueError: the explained layer puts out no (B, h, w, C) map.
     """
-
-    def log_probabilities(images: Tensor) -> Tensor:
-        return model(images).float().log_softmax(dim=-1)
-
     layer = model.get_submodule(model.explained_layer)
     with torch.no_grad():
-        activations = LayerActivation(log_probabilities, layer).attribute(images)
+        activations = LayerActivation(model, layer).attribute(images)
+        num_classes = model(images[:1]).shape[1]
     if activations.ndim != 4:
         raise ValueError(
             f"the explained layer must put out a map (B, h, w, C), got {tuple(activations.shape)} from "
             f"{model.explained_layer}; name another as {type(model).__name__}.explained_layer"
         )
-    gradients = LayerGradientXActivation(log_probabilities, layer, multiply_by_inputs=False).attribute(
-        images, target=classes
-    )
+    asked = torch.cat([classes[:, None], other_classes(classes, num_classes)], dim=1)  # (B, 1 + others)
+
+    def probabilities(images: Tensor) -> Tensor:
+        p = model(images).double().softmax(dim=-1)  # double: its slope vanishes only where p is 1 to sixteen digits
+        own = p.gather(1, classes[:, None]).detach()
+        return p.gather(1, asked) / (own * (1 - own)).clamp(min=1e-30)
+
     distances = activations - activations.mean(dim=(1, 2), keepdim=True)
-    return (gradients * distances).detach().float().relu().sum(dim=-1)  # (B, h, w)
+    gradient = LayerGradientXActivation(probabilities, layer, multiply_by_inputs=False)
+    slopes = (gradient.attribute(images, target=column).detach() for column in range(asked.shape[1]))
+    own, *others = ((slope * distances).clamp(min=0) for slope in slopes)  # (B, h, w, C) each
+    if others:
+        own = own - torch.stack(others).square().mean(dim=0).sqrt()
+    return own.sum(dim=-1).float()  # (B, h, w)
+
+
+def other_classes(classes: Tensor, num_classes: int) -> Tensor:
+    """(B,) classes -> (B, NUM_OTHERS) different ones, or all there are; the same for a class whatever the batch."""
+    order = torch.randperm(num_classes, generator=torch.Generator().manual_seed(0)).to(classes.device)
+    count = min(NUM_OTHERS, num_classes - 1)
+    return torch.stack([order[order != one][:count] for one in classes])
 
 
 def heatmaps(maps: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -2,11 +2,11 @@
 
 A window of grey (the mean pixel, 0 after normalisation) slides over the image. At each place,
 
-    map = p(class) lost there  -  root mean square of what the other classes' probabilities change there
+    map = p(class) lost there  -  root mean square over the other classes of what they lose there
 
-so that a place counts where covering it takes the class away, and not where it merely stirs all classes alike; on a
-network that has learned nothing every class is stirred as much. Source: Zeiler and Fergus, arXiv:1311.2901, section
-4.2. Differs: the other classes' changes are subtracted.
+so that a place counts where covering it takes this class away, and not where it merely stirs all of them; a network
+that has learned nothing is stirred by whatever stands out of the background. Source: Zeiler and Fergus,
+arXiv:1311.2901, section 4.2. Differs: the other classes' losses are subtracted.
 
 captum's Occlusion sees one output at a time and no other class, so the windows are covered here, some images and
 windows to a batch.
@@ -25,7 +25,7 @@ from volo.analysis.subject import Subject, View, batch_size
 
 METHOD = (
     "occlusion: probability the class loses where a window covers the image, less the root mean square of what the "
-    "other classes' change by"
+    "other classes lose"
 )
 WINDOW = 3 / 16  # of the image's side
 PLACES = 6  # of the window along a side, evenly spaced; they overlap a little
@@ -99,10 +99,10 @@ def occlude(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
 
 
 def loss_of_class(changes: Tensor, classes: Tensor) -> Tensor:
-    """(b, K) losses of probability and (b,) classes -> (b,): the class's, less the others' root mean square."""
-    own = changes.gather(1, classes[:, None])[:, 0]
-    others = (changes.square().sum(dim=1) - own.square()) / max(1, changes.shape[1] - 1)
-    return own - others.clamp(min=0).sqrt()
+    """(b, K) losses of probability and (b,) classes -> (b,): the class's, less the root mean square of the others'."""
+    own = changes.gather(1, classes[:, None])  # (b, 1)
+    others = changes.scatter(1, classes[:, None], 0.0).clamp(min=0)
+    return own[:, 0] - (others.square().sum(dim=1) / max(1, changes.shape[1] - 1)).sqrt()
 
 
 def _starts(side: int, window: int) -> tuple[int, ...]:
