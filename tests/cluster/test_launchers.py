@@ -73,6 +73,7 @@ def test_one_process_makes_the_losses_of_two(runs):
     assert all(abs(one[step] - two[step]) < 1e-4 for step in range(1, 11))
 
 
+@pytest.mark.slow
 def test_a_run_of_two_workers_resumes_with_one_and_the_other_way_round(config, head):
     outputs = config.parent / "outputs"
     half = ["--run-name", "changing", "--max-steps", "6"]
@@ -90,6 +91,7 @@ def test_a_finished_run_says_so_without_starting_workers(runs, config, head):
     assert "this run is finished, at step 15" in done.stdout
 
 
+@pytest.mark.slow
 def test_ray_writes_below_the_run_and_the_driver_shows_what_the_worker_recorded(runs, config, head):
     assert (runs["ray"] / ".ray" / "001" / "records.jsonl").exists()
     attempt = run(
@@ -125,6 +127,7 @@ def test_more_workers_than_cores_are_refused_on_a_cluster_of_our_own(config, ray
     assert f"num_workers must not exceed this machine's cores, got num_workers={too_many}" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_failed_training_ends_with_code_3_and_its_cause(config, head):
     flags = ("--run-name", "failing", "--num-workers", "2", "--address", head.address, "--lr", "1e30")
     done = run(train_command(config, *flags, "--grad-clip", "0", "--warmup-epochs", "0"), head.env)

@@ -39,6 +39,7 @@ def alone(config, tmp_path_factory) -> Path:
     return train(small_run(tmp_path_factory.mktemp("alone"), config.parent / "images", **overrides))
 
 
+@pytest.mark.slow
 def test_on_ray_all_seeds_share_one_cluster_and_finished_ones_start_none(config, ray_env, alone):
     printed = run(config, ray_env, "--run-name", "ray", "--num-workers", "1")
     run_dir = config.parent / "outputs" / "ray"
