@@ -1,5 +1,6 @@
 """The CPU kernel against the published formulation in float64."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -201,3 +202,15 @@ def test_empty_batch_gives_empty_results():
 def test_numba_is_imported_on_first_use_only():
     code = "import sys, volo.model.outlook_ops as o, volo.model.outlook_ops.cpu as c; c.is_available()"
     subprocess.run([sys.executable, "-c", f"{code}; assert 'numba' not in sys.modules"], check=True)
+
+
+def test_processes_that_start_together_compile_once(tmp_path):
+    code = (
+        "import logging; logging.basicConfig(level='INFO'); "
+        "from volo.model.outlook_ops import cpu; cpu._kernel('forward_3')"
+    )
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    started = [subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.PIPE) for _ in range(2)]
+    logs = [process.communicate()[1].decode() for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert sum("compiling the CPU kernel forward_3 once" in log for log in logs) == 1

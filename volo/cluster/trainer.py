@@ -16,6 +16,7 @@ from volo.cluster.connect import OWN_CLUSTER, connected, resolved_address
 from volo.cluster.workers import Workers, plan_workers
 from volo.config import Settings, build_settings
 from volo.errors import InputError, Stopped, TrainingError
+from volo.model.outlook_ops.cpu import compile_ahead
 from volo.training.compilation import check_compiler
 from volo.training.launch import display, opened_run, say_finished, say_result, stop_signals
 from volo.training.loop import train
@@ -51,6 +52,8 @@ def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack)
         if start.is_finished(settings):
             say_finished(settings, start, driver)
             return
+        if settings.run.device != "cuda" and not torch.cuda.is_available():
+            compile_ahead()  # Ray needs longer to start
         cluster.enter_context(connected(settings.run.address))
         workers = plan_workers(settings.run)
         if settings.optim.compile and not workers.use_gpu and resolved_address(settings.run.address) == OWN_CLUSTER:

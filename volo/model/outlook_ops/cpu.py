@@ -7,21 +7,27 @@ Images are independent tasks, so a result has the same bits with any number of t
 a process forked after the first call should not call it: OpenMP's threads do not survive a fork.
 """
 
+import contextlib
 import ctypes
+import getpass
 import logging
 import os
+import tempfile
 import threading
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 logger = logging.getLogger("volo")
 
 _NATIVE = (torch.float32, torch.bfloat16)
 _COMPILE_S = 5
+_COMPILE_LIMIT_S = 60
 _compiling = threading.Lock()
 
 
@@ -39,6 +45,18 @@ def aggregate(values: Tensor, logits: Tensor, kernel_size: int, stride: int, pad
 def is_available() -> bool:
     """Whether Numba is installed. Does not import it; torch.compile takes the answer as it stands."""
     return _has_numba()
+
+
+def compile_ahead() -> None:
+    """Starts to compile the 3 x 3 kernels in a thread of its own, so that whoever needs them on this machine finds them
+    in Numba's cache, or waits for them; does nothing where Numba is not installed."""
+    if is_available():
+        threading.Thread(target=_compile_common, name="compile-outlook", daemon=True).start()
+
+
+def _compile_common() -> None:
+    for name in ("forward_3", "backward_3"):
+        _kernel(name)
 
 
 @cache
@@ -161,7 +179,20 @@ def _compiled(name: str):
         def on_end(self, _):
             pass
 
-    with event.install_listener("numba:run_pass", Announcement()):
+    with _alone_on_this_machine(), event.install_listener("numba:run_pass", Announcement()):
         from volo.model.outlook_ops import cpu_kernels
 
         return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(cpu_kernels.address(name))
+
+
+@contextlib.contextmanager
+def _alone_on_this_machine() -> Iterator[None]:
+    """One process compiles at a time, and the others find the result in the cache. A process that has waited
+    _COMPILE_LIMIT_S, or cannot write a lock, goes on without."""
+    lock = FileLock(os.path.join(tempfile.gettempdir(), f"volo-kernels-{getpass.getuser()}.lock"))
+    with contextlib.suppress(OSError, Timeout):
+        lock.acquire(timeout=_COMPILE_LIMIT_S)
+    try:
+        yield
+    finally:
+        lock.release()
