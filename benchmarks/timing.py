@@ -1,14 +1,48 @@
 """Side by side timing in one process: candidates in turn, so that a machine whose speed drifts is fair to all."""
 
+import argparse
+import json
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 
 Call = Callable[[], object]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Bench:
+    """What the benchmarks of the operator share: flags, a device, figures kept for --json, goals at the end."""
+
+    def __init__(self, doc: str, rounds: int = 9):
+        parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.add_argument("--dtype", choices=DTYPES, default="fp32")
+        parser.add_argument("--rounds", type=int, default=rounds)
+        parser.add_argument("--threads", type=int, default=2, help="on a CPU")
+        parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+        parser.add_argument("--json", type=Path, help="write every time measured, in seconds")
+        self.flags = parser.parse_args()
+        self.device = torch.device(self.flags.device)
+        self.kept: list[dict[str, Any]] = []
+        if self.device.type == "cpu":
+            torch.set_num_threads(self.flags.threads)
+        print(f"{machine()}; {self.flags.dtype}, n = {self.flags.rounds}\n")
+
+    def keep(self, **figures: Any) -> None:
+        self.kept.append(figures)
+
+    def finish(self, reached: Sequence[tuple[str, float, float]]) -> None:
+        """Prints what was reached beside each goal, which is the CPU's in float32 unless its name says otherwise."""
+        print()
+        for name, found, goal in reached:
+            print(f"{'ok  ' if found >= goal else 'open'} {name}: {found:.2f}x, goal {goal}x")
+        if self.flags.json:
+            self.flags.json.write_text(json.dumps({"machine": machine(), "figures": self.kept}, indent=1) + "\n")
 
 
 def alternate(calls: Mapping[str, Call], rounds: int = 9, seconds: float = 0.15) -> dict[str, list[float]]:
@@ -20,10 +54,15 @@ def alternate(calls: Mapping[str, Call], rounds: int = 9, seconds: float = 0.15)
     return _transposed([{name: _once(call, repeats[name]) for name, call in calls.items()} for _ in range(rounds)])
 
 
+def ratio(base: Sequence[float], other: Sequence[float]) -> float:
+    """How many times `base` is as long as `other`: the median over the pairs."""
+    return statistics.median(one / two for one, two in zip(base, other, strict=True))
+
+
 def ratios(base: Sequence[float], other: Sequence[float]) -> str:
-    """How many times `base` is as long as `other`: the median over the pairs, and the range."""
+    """The same with the range, as text."""
     found = [one / two for one, two in zip(base, other, strict=True)]
-    return f"{statistics.median(found):.2f}x ({min(found):.2f} to {max(found):.2f})"
+    return f"{ratio(base, other):.2f}x ({min(found):.2f} to {max(found):.2f})"
 
 
 def milliseconds(times: Sequence[float]) -> str:
