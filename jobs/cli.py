@@ -20,7 +20,7 @@ from volo.section import Section
 
 DONE, UNFORESEEN, WRONG_INPUT, WORK_FAILED = 0, 1, 2, 3
 RANK_0_FIRST_S = 5.0
-SECTIONS = ("data", "augment", "optim", "run")
+SECTIONS = ("data", "augment", "optim", "teaching", "run")
 FLAG_NAMES = {"variant": "model"}
 
 

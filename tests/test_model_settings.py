@@ -18,6 +18,7 @@ FORMS = [
     dict(pooling="cli", class_depth=1),
     dict(form="pyramid", downsample_kind="map"),
     dict(form="pyramid", downsample_kind="token", stage_depths=(1, 2), stage_kinds=("local", "global")),
+    dict(variant="volo_d2", input_size=64),
 ]
 
 
@@ -57,7 +58,7 @@ def test_resolving_writes_in_what_the_variant_and_the_form_have():
         (dict(form="pyramid", embed_dim=64), "embed_dim has no effect on a pyramid"),
         (dict(downsample_kind="map"), "downsample_kind has no effect on a flat model, got downsample_kind='map'; make"),
         (dict(stage_depths=[1, 2]), "stage_depths has no effect on a flat model"),
-        (dict(form="round"), "model.form must be flat or pyramid, got 'round'"),
+        (dict(form="round"), "model.form must be one of flat, pyramid, published, got 'round'"),
         (dict(form="pyramid", width=3), "model.width is no setting, got model.width=3; known here: downsample_kind"),
         (dict(pooling="max"), "model.pooling must be 'mean', 'cls' or 'cli', got 'max'"),
         (dict(class_depth=2), "class_depth has no effect without pooling=cli, got class_depth=2, pooling=mean"),

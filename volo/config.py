@@ -119,6 +119,11 @@ class OptimSettings(Section):
     """Automatic mixed precision. Default: on where there is a GPU, off on CPU."""
     autocast_dtype: Literal["fp16", "bf16"] | None = None
     """Type of the autocast. Default: bf16."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each layer's learning rate over that of the one above it, for fine-tuning; 1: all learn alike."""
+    init_weights: str | None = None
+    """File of weights to begin with: .safetensors, or .pth of tensors; published, timm's or of a run. Position
+    embeddings are resized, heads of other classes start afresh."""
     compile: bool = False
     """Train the model under torch.compile, which on a CPU needs a C++ compiler there."""
 
@@ -139,6 +144,40 @@ class OptimSettings(Section):
         if self.use_amp is False and self.autocast_dtype:
             raise ValueError(
                 f"autocast_dtype has no effect with --no-amp, got autocast_dtype={self.autocast_dtype}; drop one"
+            )
+        return self
+
+
+class TeachingSettings(Section):
+    """What a trained model teaches besides the labels. Without --teacher none of these has an effect."""
+
+    teacher: str | None = None
+    """A model of this project with the same classes: a run folder, a checkpoint or a model file."""
+    distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Weight of the teacher's class probabilities; the labels have the rest."""
+    token_labels: bool = False
+    """Published models: teach the auxiliary head the teacher's classes of every patch."""
+    token_label_weight: Annotated[float, Field(gt=0)] = 0.5
+    """Of the patches' loss; the labels' has 1."""
+    mix_token: bool = False
+    """MixToken, with token_labels: exchange a box of patches between two images."""
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.teacher and not (self.distillation or self.token_labels):
+            raise ValueError(
+                f"teacher has no effect without distillation or token_labels, got teacher={self.teacher}; set one"
+            )
+        if not self.teacher and (self.distillation or self.token_labels):
+            raise ValueError(
+                f"distillation and token_labels need a teacher, got distillation={self.distillation}, "
+                f"token_labels={self.token_labels}; name one with --teacher"
+            )
+        default = type(self).model_fields["token_label_weight"].default
+        if not self.token_labels and (self.mix_token or self.token_label_weight != default):
+            raise ValueError(
+                "mix_token and token_label_weight have no effect without token_labels, "
+                f"got mix_token={self.mix_token}, token_label_weight={self.token_label_weight}; leave them out"
             )
         return self
 
@@ -203,6 +242,7 @@ class Settings(Section):
     data: DataSettings = DataSettings()
     augment: AugmentSettings = AugmentSettings()
     optim: OptimSettings = OptimSettings()
+    teaching: TeachingSettings = TeachingSettings()
     run: RunSettings = RunSettings()
 
     @model_validator(mode="after")
@@ -231,6 +271,22 @@ class Settings(Section):
             )
         if self.model.outlook_op == "cpu" and self.run.device == "cuda":
             raise ValueError("outlook_op=cpu computes on the CPU only, got device=cuda; use auto, or --device cpu")
+        if self.teaching.token_labels and self.model.form != "published":
+            raise ValueError(
+                f"token_labels need an auxiliary head, which published models have, got model={self.model.variant}; "
+                "choose volo_d1 to volo_d5, or --distillation"
+            )
+        mixes_images = self.augment.mixup_alpha or self.augment.cutmix_alpha
+        if self.teaching.mix_token and (self.optim.compile or mixes_images):
+            raise ValueError(
+                "mix_token mixes patches itself, each step by another box, got compile or mixup or cutmix with it; "
+                "leave them out"
+            )
+        if self.optim.init_weights and self.run.resume_path:
+            raise ValueError(
+                "init_weights has no effect with resume_path, which brings weights of its own, got "
+                f"init_weights={self.optim.init_weights}, resume_path={self.run.resume_path}; give one of them"
+            )
         if self.data.train_images is not None and self.optim.batch_size > self.data.train_images:
             raise ValueError(
                 "batch_size must not exceed the training images, "
@@ -258,8 +314,12 @@ class Settings(Section):
                 ),
                 optim=optim.model_copy(
                     update=dict(
-                        warmup_epochs=optim.epochs / 20 if optim.warmup_epochs is None else optim.warmup_epochs
+                        warmup_epochs=optim.epochs / 20 if optim.warmup_epochs is None else optim.warmup_epochs,
+                        init_weights=optim.init_weights and _absolute(optim.init_weights),
                     )
+                ),
+                teaching=self.teaching.model_copy(
+                    update=dict(teacher=self.teaching.teacher and _absolute(self.teaching.teacher))
                 ),
                 run=run.model_copy(
                     update=dict(
@@ -288,7 +348,7 @@ class Settings(Section):
 
 
 # What may differ between a run and its continuation: it cannot change the weights that come out.
-FREE_ON_RESUME = frozenset({"recipe", "data.data_dir", "optim.max_steps"} | {
+FREE_ON_RESUME = frozenset({"recipe", "data.data_dir", "optim.max_steps", "optim.init_weights"} | {
     f"run.{name}" for name in RunSettings.model_fields if name != "seed"
 })
 
@@ -357,7 +417,7 @@ def describe(error: ValidationError) -> str:
         if found["type"] == "value_error":
             lines.append(str(found["ctx"]["error"]))
         elif found["type"] == "union_tag_invalid":
-            lines.append(f"{name}.form must be {' or '.join(FORMS)}, got {found['ctx']['tag']!r}")
+            lines.append(f"{name}.form must be one of {', '.join(FORMS)}, got {found['ctx']['tag']!r}")
         elif found["type"] == "extra_forbidden":
             known = sorted(_fields_at(found["loc"][:-1]))
             lines.append(f"{name} is no setting, got {name}={found['input']!r}; known here: {', '.join(known)}")

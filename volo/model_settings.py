@@ -1,6 +1,8 @@
-"""The model's section of the settings: flat or a pyramid, a tagged union, so that no mixture can be written down.
+"""The model's section of the settings: flat, a pyramid or a published model, a tagged union, so that no mixture can be
+written down.
 
-`form` is the tag; without it a model is flat. Fields that are None are the variant's own (volo/variants.py).
+`form` is the tag; without it the variant decides: flat for the project's own, published for volo_d1 to volo_d5. Fields
+that are None are the variant's own (volo/variants.py).
 """
 
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -8,9 +10,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from volo.section import Section
-from volo.variants import VARIANTS
+from volo.variants import VARIANTS, forms_of
 
-Variant = Literal["quickstart", "nano", "tiny", "small"]
+Variant = Literal[
+    "quickstart", "nano", "tiny", "small", "volo_d1", "volo_d2", "volo_d3", "volo_d4", "volo_d5"
+]
 Count = Annotated[int, Field(ge=1)]
 CLASS_DEPTH = 2
 OF_OUTLOOKERS = ("kernel_size", "outlook_stride", "outlook_op")
@@ -22,7 +26,7 @@ class AnyModel(Section):
 
     form: str
     variant: Variant = "nano"
-    """Size of the model: nano (CPU), tiny, small, or quickstart's own."""
+    """Size of the model: nano (CPU), tiny, small, quickstart's own, or a published one, volo_d1 to volo_d5."""
     patch_size: Count | None = None
     """Pixels a side of a patch; sizes it does not divide are padded."""
     stem_channels: tuple[Count, ...] | None = None
@@ -52,6 +56,11 @@ class AnyModel(Section):
 
     @model_validator(mode="after")
     def _check_windows(self) -> Self:
+        if self.form not in forms_of(self.variant):
+            raise ValueError(
+                f"the form must be one that {self.variant} has ({' or '.join(forms_of(self.variant))}), "
+                f"got {self.form}; choose another --model, or leave --hierarchical and form out"
+            )
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {self.kernel_size}; 3 is the paper's")
         if self.outlook_stride > self.kernel_size:
@@ -60,7 +69,7 @@ class AnyModel(Section):
                 f"got outlook_stride={self.outlook_stride}, kernel_size={self.kernel_size}"
             )
         full = self.resolved()
-        if full.patch_size % 2 ** len(full.stem_channels):
+        if full.patch_size % 2 ** len(full.stem_channels or ()):
             raise ValueError(
                 "patch_size must be divisible by 2 for every level of the stem, "
                 f"got patch_size={full.patch_size}, {len(full.stem_channels)} stem_channels"
@@ -194,18 +203,81 @@ class PyramidModel(AnyModel):
         return f"-pyramid-{self.downsample_kind}"
 
 
-FORMS: dict[str, type[FlatModel] | type[PyramidModel]] = {"flat": FlatModel, "pyramid": PyramidModel}
+class PublishedModel(AnyModel):
+    """A published model, volo_d1 to volo_d5. With another --model none of these has an effect."""
+
+    refusal: ClassVar[str] = "has no effect on a published model"
+    remedy: ClassVar[str] = "leave it out, or choose another --model"
+
+    form: Literal["published"] = "published"
+    """published: the paper's two grids, class attention and auxiliary head."""
+    variant: Variant = "volo_d1"
+    """volo_d1 to volo_d5."""
+    outlook_stride: Count = 2
+    """Stride of outlook attention's windows."""
+    layers: tuple[Count, Count, Count, Count] | None = None
+    """Outlookers, then the transformer blocks of three stages."""
+    embed_dims: tuple[Count, Count] | None = None
+    """Width of the outlookers, and of what follows."""
+    stage_heads: tuple[Count, Count] | None = None
+    """Attention heads, likewise."""
+    stem_dim: Count | None = None
+    """Width of the stem's convolutions."""
+    input_size: Count | None = None
+    """Pixels a side that images are enlarged to inside the model, whatever size they are kept in. Default: not."""
+    outlooker_drop_path: bool = True
+    """Stochastic depth in the outlookers too, unlike the published code."""
+
+    @model_validator(mode="after")
+    def _check_published(self) -> Self:
+        for name in ("stem_channels", "stem_depth"):
+            if (value := getattr(self, name)) is not None:
+                raise ValueError(f"{name} has no effect on a published model, got {name}={value}; set stem_dim")
+        full = self.resolved()
+        if full.patch_size % 2:
+            raise ValueError(f"patch_size must be even in a published model, got {full.patch_size}")
+        if any(dim % heads for dim, heads in zip(full.embed_dims, full.stage_heads, strict=True)):
+            raise ValueError(
+                "embed_dims must be divisible by stage_heads, "
+                f"got embed_dims={full.embed_dims}, stage_heads={full.stage_heads}"
+            )
+        if self.input_size is not None and self.input_size < full.patch_size:
+            raise ValueError(
+                "input_size must be at least patch_size, "
+                f"got input_size={self.input_size}, patch_size={full.patch_size}"
+            )
+        return self
+
+    @property
+    def has_outlookers(self) -> bool:
+        return True
+
+    @property
+    def suffix(self) -> str:
+        """What a run's default name adds to the variant's."""
+        return ""
+
+
+FORMS: dict[str, type[FlatModel] | type[PyramidModel] | type[PublishedModel]] = {
+    "flat": FlatModel,
+    "pyramid": PyramidModel,
+    "published": PublishedModel,
+}
 ALL_FIELDS = frozenset().union(*(form.model_fields for form in FORMS.values()))
 
 
 def _form_of(values: Any) -> str:
     if isinstance(values, dict):
-        return str(values.get("form", "flat"))
+        variant = values.get("variant")
+        return str(values.get("form") or (forms_of(variant)[0] if variant in VARIANTS else "flat"))
     return getattr(values, "form", "flat")
 
 
 ModelSettings = Annotated[
-    Annotated[FlatModel, Tag("flat")] | Annotated[PyramidModel, Tag("pyramid")], Discriminator(_form_of)
+    Annotated[FlatModel, Tag("flat")]
+    | Annotated[PyramidModel, Tag("pyramid")]
+    | Annotated[PublishedModel, Tag("published")],
+    Discriminator(_form_of),
 ]
 
 
@@ -216,7 +288,7 @@ def own_fields(form: str) -> list[str]:
 
 def for_form_of(above: dict[str, Any], below: dict[str, Any]) -> dict[str, Any]:
     """`below` without what belongs to its form alone, where `above` sets another."""
-    before, after = _form_of(below), _form_of(above)
-    if "form" not in above or before == after or before not in FORMS:
+    before, after = _form_of(below), _form_of({**below, **above})
+    if before == after or before not in FORMS:
         return below
     return {name: value for name, value in below.items() if name not in own_fields(before)}

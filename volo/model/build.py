@@ -3,22 +3,25 @@
 from volo.config import build_settings
 from volo.errors import InputError
 from volo.model.flat import VOLO
+from volo.model.published import PublishedVOLO
 from volo.model.pyramid import VOLOPyramid
 from volo.model_settings import ModelSettings
-from volo.variants import VARIANTS
+from volo.variants import VARIANTS, forms_of
 
-FORMS = {"flat": VOLO, "pyramid": VOLOPyramid}
+FORMS = {"flat": VOLO, "pyramid": VOLOPyramid, "published": PublishedVOLO}
+AnyVOLO = VOLO | VOLOPyramid | PublishedVOLO
 
 
 def create_model(
-    name: str, *, num_classes: int = 100, img_size: int = 32, hierarchical: bool = False, **overrides
-) -> VOLO | VOLOPyramid:
+    name: str, *, num_classes: int | None = None, img_size: int | None = None, hierarchical: bool = False, **overrides
+) -> AnyVOLO:
     """A freshly initialised model of a named size.
 
     Args:
         name: One of `volo.variants.VARIANTS`.
-        num_classes: Width of the logits.
-        img_size: Pixels a side that the position embedding is made for; other sizes work too.
+        num_classes: Width of the logits. Default: 100, or 1000 of a published model.
+        img_size: Pixels a side that the position embedding is made for; other sizes work too. Default: 32, or 224 of a
+            published model.
         hierarchical: A pyramid of stages in place of a flat model.
         **overrides: Any setting of the form (volo/model_settings.py), such as pooling="cli" or embed_dim=128 of a flat
             model, downsample_kind="token" or stage_depths=(1, 1, 3) of a pyramid.
@@ -29,6 +32,9 @@ def create_model(
     Raises:
         InputError: (a ValueError) an unknown name or setting, or values that do not fit each other.
     """
+    is_published = name in VARIANTS and "published" in forms_of(name)
+    num_classes = num_classes or (1000 if is_published else 100)
+    img_size = img_size or (224 if is_published else 32)
     values = {"variant": name, **overrides}
     if hierarchical and values.setdefault("form", "pyramid") != "pyramid":
         raise InputError(f"hierarchical makes a pyramid, got form={values['form']!r}; drop one of them")
@@ -36,7 +42,7 @@ def create_model(
     return build_model(settings.model, num_classes=num_classes, image_size=img_size)
 
 
-def build_model(settings: ModelSettings, *, num_classes: int, image_size: int) -> VOLO | VOLOPyramid:
+def build_model(settings: ModelSettings, *, num_classes: int, image_size: int) -> AnyVOLO:
     """The model that checked settings describe, freshly initialised from torch's global generator."""
     arguments = settings.resolved().model_dump(exclude={"form", "variant"}, exclude_none=True)
     return FORMS[settings.form](num_classes=num_classes, img_size=image_size, **arguments)

@@ -12,6 +12,7 @@ from volo.model.attention import ClassBlock, TransformerBlock
 from volo.model.embedding import PatchEmbeddingConv, PositionEmbedding, grid_size
 from volo.model.layers import drop_path_rates, init_weights, keep_channel_last
 from volo.model.outlook import OutlookerBlock
+from volo.model.token_labels import DenseLogits
 
 
 class VOLOStage(nn.Sequential):
@@ -110,21 +111,32 @@ class VOLO(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """The pooled, normalised vector before the head, (B, C)."""
+        pooled, _ = self._pooled_and_patches(images)
+        return self.norm(pooled)
+
+    def dense(self, images: Tensor) -> DenseLogits:
+        """What the head says of each image, and of each patch alone: labels for a model with an auxiliary head."""
+        pooled, patches = self._pooled_and_patches(images)
+        return DenseLogits(self.head(self.norm(pooled)), self.head(self.norm(patches)))
+
+    def _pooled_and_patches(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """One vector for each image, (B, C), and the last map, (B, h, w, C), neither normalised."""
         x = self.local_stage(self.patch_embed(images))  # (B, h, w, C)
         tokens = self.pos_embed(x).flatten(1, 2)  # (B, N, C)
-        return self.norm(self._pooled(tokens))  # (B, C)
-
-    def _pooled(self, tokens: Tensor) -> Tensor:
-        """Through the global blocks and down to one vector for each image, (B, N, C) -> (B, C)."""
         if self.pooling == "mean":
-            return self.global_blocks(tokens).mean(dim=1)
-        class_token = self.class_token.expand(len(tokens), 1, -1)  # (B, 1, C)
-        if self.pooling == "cls":
-            return self.global_blocks(torch.cat([class_token, tokens], dim=1))[:, 0]
-        tokens = self.global_blocks(tokens)
-        for block in self.class_blocks:
-            class_token = block(class_token, tokens)
-        return class_token[:, 0]
+            tokens = self.global_blocks(tokens)
+            pooled = tokens.mean(dim=1)
+        elif self.pooling == "cls":
+            class_token = self.class_token.expand(len(tokens), 1, -1)  # (B, 1, C)
+            tokens = self.global_blocks(torch.cat([class_token, tokens], dim=1))  # (B, 1+N, C)
+            pooled, tokens = tokens[:, 0], tokens[:, 1:]
+        else:
+            tokens = self.global_blocks(tokens)
+            class_token = self.class_token.expand(len(tokens), 1, -1)  # (B, 1, C)
+            for block in self.class_blocks:
+                class_token = block(class_token, tokens)
+            pooled = class_token[:, 0]
+        return pooled, tokens.unflatten(1, x.shape[1:3])
 
 
 def _check(img_size: int, patch_size: int, pooling: str, global_depth: int, class_depth: int) -> None:

@@ -13,6 +13,7 @@ from volo.model.attention import TransformerBlock
 from volo.model.embedding import PatchEmbeddingConv, PositionEmbedding, grid_size
 from volo.model.flat import VOLOStage
 from volo.model.layers import drop_path_rates, init_weights, keep_channel_last
+from volo.model.token_labels import DenseLogits
 
 
 class MapDownsample(nn.Module):
@@ -146,10 +147,18 @@ class VOLOPyramid(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """The pooled, normalised vector before the head, (B, C) with the last stage's C."""
+        return self.norm(self._last_map(images).mean(dim=(1, 2)))
+
+    def dense(self, images: Tensor) -> DenseLogits:
+        """What the head says of each image, and of each place of the last map alone."""
+        x = self._last_map(images)
+        return DenseLogits(self.head(self.norm(x.mean(dim=(1, 2)))), self.head(self.norm(x)))
+
+    def _last_map(self, images: Tensor) -> Tensor:
         x = self.patch_embed(images)  # (B, h, w, C)
         for number, stage in enumerate(self.stages):
             x = stage(self.downsamples[number - 1](x) if number else x)  # (B, h, w, C) of the stage
-        return self.norm(x.mean(dim=(1, 2)))
+        return x
 
 
 def _check(

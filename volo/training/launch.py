@@ -12,8 +12,9 @@ from volo.records import Display
 from volo.runs import read_scores
 from volo.training.compilation import check_compiler
 from volo.training.loop import train
-from volo.training.run import Start, note_failure, open_data, open_run
+from volo.training.run import Start, check_init_weights, note_failure, open_data, open_run
 from volo.training.seeds import train_each
+from volo.training.teacher import check_teacher
 from volo.training.world import World, single_process, torchrun_world, under_torchrun
 
 
@@ -49,7 +50,10 @@ def opened_run(settings: Settings, world: World) -> Iterator[Start]:
         print(f"run folder: {settings.run_dir}", flush=True)
         try:
             start, lock = open_run(settings)
-            open_data(settings.resolved())
+            data, _ = open_data(settings.resolved())
+            if start.checkpoint is None:
+                check_init_weights(settings.resolved(), len(data.class_names))
+            check_teacher(settings.resolved(), data.class_names)
         except InputError as error:
             refusal = str(error)
     start, refusal = world.from_main((start, refusal))

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from volo import checkpoint
-from volo.config import OptimSettings
+from volo.config import OptimSettings, TeachingSettings
 from volo.data.pipeline import Batch
 from volo.training.compilation import compiled
 from volo.training.ema import averaged_model
-from volo.training.metrics import summed_loss
+from volo.training.objective import Labels, Objective
 from volo.training.optim import build_optimizer, set_learning_rate
 from volo.training.precision import Precision
 from volo.training.world import World
@@ -26,8 +26,9 @@ class Learner:
     `model` is the plain one, with the same parameters, for all else.
     """
 
-    def __init__(self, model: nn.Module, settings: OptimSettings, world: World):
+    def __init__(self, model: nn.Module, settings: OptimSettings, world: World, objective: Objective | None = None):
         self.settings = settings
+        self.objective = objective or Labels(TeachingSettings(), None)
         self.world = world
         self.model = model.to(world.device)
         self.ema = averaged_model(self.model, settings.ema_decay) if settings.ema_decay > 0 else None
@@ -62,8 +63,7 @@ class Learner:
         for number, (images, targets) in enumerate(chunks, start=1):
             with self._synchronised(number == len(chunks)):
                 with self.precision.autocast():
-                    logits = self.parallel(images)
-                loss = summed_loss(logits, targets)
+                    loss = self.objective(self.parallel, images, targets, self.step)
                 self.precision.backward(loss * (self.world.size / self.settings.batch_size))
             total += loss.detach()
         set_learning_rate(self.optimizer, lr)
@@ -109,10 +109,11 @@ class Learner:
             self.ema.n_averaged.fill_(state["num_averaged"])
 
     def _distributed(self) -> nn.Module:
+        module = self.objective.module(self.model)
         if self.world.size == 1:
-            return self.model
+            return module
         devices = [self.world.device] if self.world.device.type == "cuda" else None
-        return DistributedDataParallel(self.model, device_ids=devices, gradient_as_bucket_view=True)
+        return DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True)
 
     def _synchronised(self, is_last: bool) -> contextlib.AbstractContextManager:
         """Gradients cross the workers once a step, with the last part of the batch."""

@@ -7,17 +7,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from volo import checkpoint
 from volo.config import Settings
 from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batches
 from volo.errors import InputError, Stopped
 from volo.model.build import build_model
+from volo.model.weights import load_weights
 from volo.training.learner import Learner
 from volo.training.meter import Meter
 from volo.training.metrics import evaluate
+from volo.training.objective import Labels, Objective, TokenLabels
 from volo.training.optim import learning_rate
 from volo.training.run import find_start, open_data
+from volo.training.teacher import Teacher
 from volo.training.tracking import Tracker
 from volo.training.world import World
 
@@ -109,13 +113,16 @@ class Session:
         model = build_model(
             settings.model, num_classes=len(self.data.class_names), image_size=settings.data.image_size
         )
-        self.learner = Learner(model, optim, world)
-        self._resume()
+        start = world.from_main(find_start(settings) if world.is_main else None)
+        loaded = load_weights(model, optim.init_weights) if optim.init_weights and start.checkpoint is None else []
+        self.learner = Learner(model, optim, world, self._objective(model))
+        if start.checkpoint is not None:
+            self._resume(start.checkpoint)
         self.meter = Meter(world, optim.batch_size, self.learner.precision.skips_bad_updates)
         self.tracker = Tracker(settings.run_dir, self.learner.step, show) if world.is_main else None
         if self.tracker:
             self.tracker.hyperparameters(settings, ["val/loss", "val/acc1"])
-        self.record("note", text=self._opening(), stop_at=self.stop_at)
+        self.record("note", text="; ".join([self._opening(), *loaded]), stop_at=self.stop_at)
 
     def learning_rate(self) -> float:
         """Of the update to come."""
@@ -166,14 +173,22 @@ class Session:
         if self.tracker:
             self.tracker.close()
 
-    def _resume(self) -> None:
-        start = self.world.from_main(find_start(self.settings) if self.world.is_main else None)
-        if start.checkpoint is None:
-            return
-        _, description = checkpoint.load_model(start.checkpoint)
-        self._check_same_data(start.checkpoint, description)
-        self.learner.load(start.checkpoint)
-        if not start.checkpoint.is_relative_to(self.settings.run_dir):
+    def _objective(self, model: nn.Module) -> Objective:
+        """Labels alone, or with a teacher's help."""
+        teaching = self.settings.teaching
+        if not teaching.teacher:
+            return Labels(teaching, None)
+        path = checkpoint.find(teaching.teacher)
+        teacher = Teacher(path, self.settings, self.data.class_names, self.world.device)
+        if not teaching.token_labels:
+            return Labels(teaching, teacher)
+        return TokenLabels(teaching, teacher, self.settings.run.seed, tuple(model.pos_embed.shape[1:3]))
+
+    def _resume(self, folder: Path) -> None:
+        _, description = checkpoint.load_model(folder)
+        self._check_same_data(folder, description)
+        self.learner.load(folder)
+        if not folder.is_relative_to(self.settings.run_dir):
             self.learner.forget_best()
         if self.world.is_main:
             self._restore_best()

@@ -1,4 +1,4 @@
-"""AdamW with decay where it belongs, and the learning rate of each step."""
+"""AdamW with decay where it belongs, and the learning rate of each step and layer."""
 
 import math
 
@@ -6,20 +6,53 @@ import torch
 from torch import nn
 
 from volo.config import OptimSettings
+from volo.model.attention import ClassBlock, TransformerBlock
+from volo.model.outlook import OutlookerBlock
 
 DECAYED = (nn.Linear, nn.Conv2d)
+BLOCKS = (OutlookerBlock, TransformerBlock, ClassBlock)
 
 
 def build_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:
-    """Decays weight matrices and kernels only: not norms, biases, position embeddings or class tokens."""
+    """Decays weight matrices and kernels only: not norms, biases, position embeddings or class tokens.
+
+    Each group of parameters has an `lr_scale`, 1 for all where `layer_decay` is 1; `set_learning_rate` heeds it.
+    """
     decayed = {id(module.weight) for module in model.modules() if isinstance(module, DECAYED)}
-    matrices = [p for p in model.parameters() if id(p) in decayed]
-    others = [p for p in model.parameters() if id(p) not in decayed]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, settings.beta2), fused=True)
+    depths = layer_depths(model)
+    top = max(depths.values())
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        depth = depths[name] if settings.layer_decay < 1 else top
+        groups.setdefault((depth, id(parameter) not in decayed), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "weight_decay": 0.0 if is_spared else settings.weight_decay,
+                "lr_scale": settings.layer_decay ** (top - depth),
+            }
+            for (depth, is_spared), parameters in sorted(groups.items(), key=lambda item: item[0])
+        ],
+        lr=settings.lr,
+        betas=(0.9, settings.beta2),
+        fused=True,
+    )
+
+
+def layer_depths(model: nn.Module) -> dict[str, int]:
+    """Of every parameter, by name: 0 before the first block (stem, embeddings, class token), then one more with each
+    block in the order they are computed, and last what stands behind them all (norm, heads)."""
+    blocks = [name for name, module in model.named_modules() if isinstance(module, BLOCKS)]
+    depths, depth = {}, 0
+    for name, _ in model.named_parameters():
+        own = next((number for number, block in enumerate(blocks, start=1) if name.startswith(f"{block}.")), None)
+        if own is not None:
+            depth = own
+        is_embedding = "pos_embed" in name or name in ("class_token", "cls_token")
+        is_last = depth == len(blocks) and own is None
+        depths[name] = 0 if is_embedding else depth + is_last
+    return depths
 
 
 def learning_rate(step: int, total_steps: int, warmup_steps: int, lr: float, min_lr: float) -> float:
@@ -32,4 +65,4 @@ def learning_rate(step: int, total_steps: int, warmup_steps: int, lr: float, min
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)

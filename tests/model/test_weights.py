@@ -1,0 +1,94 @@
+"""Files of weights: published, timm's, our own, and what must be refused."""
+
+import os
+import pickle
+
+import pytest
+import safetensors.torch
+import torch
+
+import volo
+from volo.errors import InputError
+from volo.model.weights import check_weights, load_weights, read_state_dict
+
+SMALL = dict(stem_dim=8, layers=(1, 1, 1, 1), embed_dims=(16, 32), stage_heads=(2, 4))
+
+
+def small(num_classes: int = 5, img_size: int = 32, seed: int = 0):
+    torch.manual_seed(seed)
+    return volo.create_model("volo_d1", num_classes=num_classes, img_size=img_size, **SMALL).eval()
+
+
+def same(one, other) -> bool:
+    return all(torch.equal(other.state_dict()[name], tensor) for name, tensor in one.state_dict().items())
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s}, lambda s: {"epoch": 3, "model": s}])
+def test_a_pth_loads_bare_or_wrapped(tmp_path, wrap):
+    source, target = small(), small(seed=1)
+    torch.save(wrap(source.state_dict()), tmp_path / "weights.pth")
+    assert load_weights(target, tmp_path / "weights.pth") == []
+    assert same(source, target)
+
+
+def test_the_prefix_of_a_parallel_model_is_dropped(tmp_path):
+    torch.save({f"module.{name}": tensor for name, tensor in small().state_dict().items()}, tmp_path / "w.pth.tar")
+    assert load_weights(target := small(seed=1), tmp_path / "w.pth.tar") == [] and same(small(), target)
+
+
+def test_safetensors_load(tmp_path):
+    contiguous = {name: tensor.contiguous() for name, tensor in small().state_dict().items()}
+    safetensors.torch.save_file(contiguous, tmp_path / "w.safetensors")
+    assert load_weights(target := small(seed=1), tmp_path / "w.safetensors") == [] and same(small(), target)
+
+
+def test_position_embedding_is_resized_and_heads_of_other_classes_start_afresh(tmp_path):
+    source, target = small(num_classes=7, img_size=64), small(seed=1)
+    head = target.head.weight.clone()
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    notes = load_weights(target, tmp_path / "w.pth")
+    fresh = ["aux_head.bias", "aux_head.weight", "head.bias", "head.weight"]
+    assert [note.split()[0] for note in notes] == [*fresh, "pos_embed"]
+    assert notes[-1] == "pos_embed resized from 4x4 to 2x2 patches"
+    assert torch.equal(target.head.weight, head)
+    assert torch.equal(target.network[0][0].attn.v.weight, source.network[0][0].attn.v.weight)
+
+
+def test_other_entries_are_refused_with_the_list_and_nothing_is_loaded(tmp_path):
+    state = small().state_dict()
+    state["extra.weight"] = torch.zeros(2)
+    state["cls_token"] = torch.zeros(1, 1, 3)
+    del state["norm.bias"]
+    torch.save(state, tmp_path / "w.pth")
+    target = small(seed=1)
+    said = (
+        r"w.pth with missing: norm.bias; not of this model: extra.weight; of another shape: "
+        r"cls_token \(1, 1, 3\) for \(1, 1, 32\); choose the --model"
+    )
+    for act in (load_weights, check_weights):
+        with pytest.raises(InputError, match=said):
+            act(target, tmp_path / "w.pth")
+    assert same(small(seed=1), target)
+
+
+def test_a_pickle_with_code_in_it_is_refused_and_runs_nothing(tmp_path):
+    class Code:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "was-here"),)
+
+    (tmp_path / "w.pth").write_bytes(pickle.dumps({"state_dict": Code()}))
+    torch.save({"state_dict": Code()}, tmp_path / "zip.pth")
+    for name in ("w.pth", "zip.pth"):
+        with pytest.raises(InputError, match=r"must be a \.safetensors, or a whole \.pth .* nothing in it was run"):
+            read_state_dict(tmp_path / name)
+    assert not (tmp_path / "was-here").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x80\x02}q\x00."])
+def test_what_is_no_file_of_weights_is_refused(tmp_path, content):
+    for name in ("w.pth", "w.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match="a file of weights must"):
+            read_state_dict(tmp_path / name)
+    with pytest.raises(InputError, match="No such file"):
+        read_state_dict(tmp_path / "none.pth")

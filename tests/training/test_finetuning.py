@@ -1,0 +1,80 @@
+"""Training that begins with weights from a file, and layers that learn at rates of their own."""
+
+import pytest
+import timm
+import torch
+
+import volo
+from tests.training.runs import small_run, train, weights
+from volo.config import build_settings
+from volo.errors import InputError
+from volo.model.weights import read_state_dict
+from volo.records import read_records
+from volo.training.optim import build_optimizer, layer_depths, set_learning_rate
+
+SMALL = dict(
+    stem_dim=8, layers=(1, 1, 1, 1), embed_dims=(16, 32), stage_heads=(2, 4), patch_size=4, input_size=32
+)  # fmt: skip
+
+
+def finetuning(tmp_path, folder, file, **overrides):
+    base = small_run(tmp_path, folder).to_dict()
+    optim = dict(init_weights=str(file), layer_decay=0.5, epochs=1, max_steps=2)
+    return build_settings({**base, "model": dict(variant="volo_d1", **SMALL)}, {"optim": optim}, overrides)
+
+
+def peer_file(tmp_path, num_classes: int = 7, img_size: int = 64):
+    """A state dict as timm makes it, of a small model with the published names."""
+    torch.manual_seed(3)
+    peer = timm.models.volo.VOLO(
+        (1, 1, 1, 1), img_size=img_size, num_classes=num_classes, patch_size=4, stem_hidden_dim=8,
+        embed_dims=(16, 32, 32, 32), num_heads=(2, 4, 4, 4),
+    )  # fmt: skip
+    torch.save(peer.state_dict(), tmp_path / "peer.pth")
+    return tmp_path / "peer.pth"
+
+
+def test_a_run_begins_with_timms_weights_and_says_what_was_made_to_fit(tmp_path, folder):
+    file = peer_file(tmp_path)
+    run_dir = train(finetuning(tmp_path, folder, file, optim=dict(lr=1e-9, min_lr=0.0, ema_decay=0.0)))
+    trained, before = weights(run_dir), read_state_dict(file)
+    assert torch.allclose(trained["network.0.0.attn.v.weight"], before["network.0.0.attn.v.weight"], atol=1e-6)
+    assert trained["head.weight"].shape == (2, 32)
+    note = next(record["text"] for record in read_records(run_dir) if record["kind"] == "note")
+    assert "pos_embed resized from 8x8 to 4x4 patches" in note
+    assert "head.weight starts afresh: 7 classes in the file, 2 here" in note
+
+
+def test_a_finished_run_needs_the_file_no_more(tmp_path, folder):
+    file = peer_file(tmp_path)
+    settings = finetuning(tmp_path, folder, file)
+    before = weights(train(settings))
+    file.unlink()
+    more = build_settings(settings.to_dict(), {"optim": dict(max_steps=3)})
+    after = weights(train(more))
+    assert not torch.equal(after["raw.norm.weight"], before["raw.norm.weight"])
+
+
+def test_weights_of_another_model_are_refused_before_anything_is_trained(tmp_path, folder):
+    torch.save(volo.create_model("nano").state_dict(), tmp_path / "nano.pth")
+    settings = finetuning(tmp_path, folder, tmp_path / "nano.pth")
+    with pytest.raises(InputError, match="weights must fit the model entry by entry"):
+        train(settings)
+    assert not (settings.run_dir / "checkpoints").exists()
+
+
+def test_each_layer_learns_at_a_part_of_the_rate_of_the_one_above():
+    model = volo.create_model("volo_d1", num_classes=3, img_size=32, **SMALL)
+    depths = layer_depths(model)
+    assert depths["pos_embed"] == depths["cls_token"] == depths["patch_embed.proj.weight"] == 0
+    assert depths["network.0.0.mlp.fc1.weight"] == depths["network.1.proj.weight"] == 1
+    assert (depths["network.4.0.norm1.weight"], depths["post_network.1.norm1.weight"]) == (4, 6)
+    assert depths["norm.weight"] == depths["head.weight"] == depths["aux_head.bias"] == 7
+
+    settings = build_settings({"optim": dict(layer_decay=0.5)}).resolved().optim
+    optimizer = build_optimizer(model, settings)
+    set_learning_rate(optimizer, 1.0)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates.keys() == {*names.values()}
+    assert all(rate == 0.5 ** (7 - depths[name]) for name, rate in rates.items())

@@ -1,0 +1,99 @@
+"""What training minimises: the labels, and where there is a teacher, what it says of images and of their patches."""
+
+from typing import Protocol
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from volo.config import TeachingSettings
+from volo.model.token_labels import Box, DenseLogits, draw_box
+from volo.training.metrics import summed_loss
+from volo.training.teacher import Teacher
+
+BOX_STREAM = 1
+
+
+class Objective(Protocol):
+    """How a learner gets from images to a loss."""
+
+    def module(self, model: nn.Module) -> nn.Module:
+        """What is called, under DDP, for each batch."""
+
+    def __call__(self, module: nn.Module, images: Tensor, targets: Tensor, step: int) -> Tensor:
+        """The loss summed over a share of the batch, (); targets (b, classes) are probabilities."""
+
+
+class Labels:
+    """The labels, softened by the teacher's probabilities where there is one and `distillation` gives them a weight."""
+
+    def __init__(self, settings: TeachingSettings, teacher: Teacher | None):
+        self.weight, self.teacher = settings.distillation, teacher
+
+    def module(self, model: nn.Module) -> nn.Module:
+        return model
+
+    def __call__(self, module: nn.Module, images: Tensor, targets: Tensor, step: int) -> Tensor:
+        return summed_loss(module(images), self.softened(images, targets))
+
+    def softened(self, images: Tensor, targets: Tensor) -> Tensor:
+        if not self.weight:
+            return targets
+        return targets.lerp(self.teacher.probabilities(images), self.weight)
+
+
+class TokenLabels(Labels):
+    """The labels, and for every patch the teacher's class probabilities there (arXiv 2104.10858, equation 3).
+
+    The pooled loss has weight 1, the mean over patches `token_label_weight`. With `mix_token` a box of patches is
+    exchanged between images i and b - 1 - i of a worker's share, drawn from (seed, step) alone.
+    """
+
+    def __init__(self, settings: TeachingSettings, teacher: Teacher, seed: int, grid: tuple[int, int]):
+        super().__init__(settings, teacher)
+        self.patch_weight = settings.token_label_weight
+        self.mixes, self.seed, self.grid = settings.mix_token, seed, grid
+
+    def module(self, model: nn.Module) -> nn.Module:
+        return Dense(model)
+
+    def __call__(self, module: nn.Module, images: Tensor, targets: Tensor, step: int) -> Tensor:
+        box = draw_box(step_generator(self.seed, step), self.grid) if self.mixes else None
+        dense = module(images, box)
+        patch_targets = self.teacher.patch_probabilities(images, tuple(dense.patch_logits.shape[1:3]))
+        return token_label_loss(dense, self.softened(images, targets), patch_targets, box, self.patch_weight)
+
+
+class Dense(nn.Module):
+    """A model whose call gives what all its heads say."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, box: Box | None = None) -> DenseLogits:
+        return self.model.dense(images, box)
+
+
+def token_label_loss(
+    dense: DenseLogits, targets: Tensor, patch_targets: Tensor, box: Box | None = None, patch_weight: float = 0.5
+) -> Tensor:
+    """Cross entropy of the pooled logits plus `patch_weight` times its mean over the patches, summed over the batch.
+
+    Args:
+        dense: Logits (B, K) and (B, h, w, K), the patches' where their images are.
+        targets, patch_targets: Probabilities, likewise.
+        box: What MixToken exchanged: the pooled targets are mixed by its area.
+    """
+    if box is not None:
+        targets = targets.lerp(targets.flip(0), box.area)
+    _, h, w, _ = patch_targets.shape
+    patches = F.cross_entropy(
+        dense.patch_logits.float().flatten(0, 2), patch_targets.flatten(0, 2), reduction="sum"
+    )  # ()
+    return summed_loss(dense.logits, targets) + patch_weight * patches / (h * w)
+
+
+def step_generator(seed: int, step: int) -> np.random.Generator:
+    """Of what one step draws for all workers alike."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step, BOX_STREAM))))

@@ -1,0 +1,81 @@
+"""A trained model of this project as a teacher: class probabilities of images, and of their patches.
+
+It sees the very images the student sees, augmented and mixed, so its labels need no bookkeeping of crops and boxes.
+Shapes: images (B, 3, H, W) as normalised for the student, classes K.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from volo import checkpoint
+from volo.config import Settings
+from volo.errors import InputError
+from volo.model.build import build_model
+
+
+class Teacher:
+    """Answers without gradients.
+
+    Args:
+        path: As `checkpoint.find` takes it.
+        settings: The student's, resolved.
+        class_names: The student's.
+        device: Where it computes.
+
+    Raises:
+        InputError: no model there, or one of other classes.
+    """
+
+    def __init__(self, path: Path, settings: Settings, class_names: tuple[str, ...], device: torch.device):
+        weights, description = checkpoint.load_model(path)
+        check_classes(path, description, class_names)
+        own = description.settings
+        self.model = build_model(own.model, num_classes=len(class_names), image_size=own.data.image_size)
+        self.model.load_state_dict(weights)
+        self.model.to(device).eval().requires_grad_(False)
+        self.order = torch.tensor([description.class_names.index(name) for name in class_names], device=device)
+        self.image_size = own.data.image_size
+        # (x * std + mean - own mean) / own std: from the student's normalisation to the teacher's.
+        mean, std = (torch.tensor(value, device=device) for value in (settings.data.mean, settings.data.std))
+        own_mean, own_std = (torch.tensor(value, device=device) for value in (own.data.mean, own.data.std))
+        self.scale, self.shift = ((std / own_std), (mean - own_mean) / own_std)
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """(B, K) float32, in the student's order of classes."""
+        return self._ordered(self.model(self._prepared(images)))
+
+    @torch.no_grad()
+    def patch_probabilities(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, h, w, K) float32 for a grid of (h, w) patches, resized (bilinear) from the teacher's own."""
+        patches = self._ordered(self.model.dense(self._prepared(images)).patch_logits)
+        if patches.shape[1:3] == grid:
+            return patches
+        resized = F.interpolate(patches.permute(0, 3, 1, 2), size=grid, mode="bilinear", antialias=True)
+        return resized.permute(0, 2, 3, 1)
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        images = images * self.scale[:, None, None] + self.shift[:, None, None]
+        size = (self.image_size, self.image_size)
+        return images if images.shape[-2:] == size else F.interpolate(images, size, mode="bilinear", antialias=True)
+
+    def _ordered(self, logits: Tensor) -> Tensor:
+        return logits.float().softmax(dim=-1)[..., self.order]
+
+
+def check_teacher(settings: Settings, class_names: tuple[str, ...]) -> None:
+    """Raises InputError where the settings name a teacher that cannot be used for these classes."""
+    if settings.teaching.teacher:
+        path = checkpoint.find(settings.teaching.teacher)
+        check_classes(path, checkpoint.load_model(path)[1], class_names)
+
+
+def check_classes(path: Path, description: checkpoint.Description, class_names: tuple[str, ...]) -> None:
+    if differing := sorted({*description.class_names} ^ {*class_names}):
+        raise InputError(
+            f"a teacher must know the same classes, got {path} with {len(description.class_names)} for "
+            f"{len(class_names)}; not in both: {', '.join(differing[:8])}"
+        )
