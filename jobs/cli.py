@@ -14,6 +14,7 @@ import tyro
 
 from volo.config import OptimSettings, Settings, build_settings, read_yaml
 from volo.errors import InferenceError, InputError, Stopped, TrainingError
+from volo.log import show_log
 from volo.model_settings import FORMS, AnyModel, own_fields
 from volo.recipes import RECIPES, recipe_settings
 from volo.section import Section
@@ -26,6 +27,7 @@ FLAG_NAMES = {"variant": "model"}
 
 def run_job(main: Callable[[Sequence[str]], None]) -> None:
     """Runs a job's main on the command line and ends the process with the documented exit code."""
+    show_log()
     sys.exit(exit_code(main, sys.argv[1:]))
 
 

@@ -15,7 +15,7 @@ HEAVY = {"torch", "ray"}
 # Lowest first; a room of volo/ imports from its own layer and those below. A new module or package directly under volo/
 # gets its place here.
 LAYERS = (
-    {"config", "model_settings", "section", "recipes", "variants", "errors", "console", "records", "runs"},
+    {"config", "model_settings", "section", "recipes", "variants", "errors", "log", "console", "records", "runs"},
     {"model", "data", "checkpoint"},
     {"training", "analysis"},
     {"cluster"},

@@ -16,6 +16,7 @@ from volo.cluster.connect import OWN_CLUSTER, connected, resolved_address
 from volo.cluster.workers import Workers, plan_workers
 from volo.config import Settings, build_settings
 from volo.errors import InputError, Stopped, TrainingError
+from volo.log import show_log
 from volo.model.outlook_ops.cpu import compile_ahead
 from volo.training.compilation import check_compiler
 from volo.training.launch import display, opened_run, say_finished, say_result, stop_signals
@@ -188,6 +189,7 @@ class Follower:
 
 def _train_worker(config: dict[str, Any]) -> None:
     """One rank. An error that would come again ends the attempt; any other lets Ray start the workers anew."""
+    show_log()
     attempt = Attempt(Path(config["attempt"]))
     if attempt.failure.exists():
         return

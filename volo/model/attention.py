@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from volo.model.layers import Mlp, drop_path
 
-# Up to so many tokens two matrix products and a softmax beat PyTorch's fused attention on a CPU
-# (benchmarks/RESULTS.md); beyond, and on a GPU, the fused one wins.
-PLAIN_MAX_TOKENS = 128
+# Up to so many tokens two matrix products and a softmax beat PyTorch's fused attention on a CPU: in float32, and in
+# bfloat16 as far as was measured (benchmarks/RESULTS.md). Beyond, and on a GPU, the fused one is taken.
+PLAIN_MAX_TOKENS, PLAIN_MAX_TOKENS_HALF = 128, 256
 
 
 class SelfAttention(nn.Module):
@@ -33,7 +33,8 @@ class SelfAttention(nn.Module):
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention over (B, n, N, d), by the faster of two equal forms."""
-    if q.device.type == "cpu" and k.shape[-2] <= PLAIN_MAX_TOKENS:
+    limit = PLAIN_MAX_TOKENS if q.dtype == torch.float32 else PLAIN_MAX_TOKENS_HALF
+    if q.device.type == "cpu" and k.shape[-2] <= limit:
         scale = q.shape[-1] ** -0.5
         return ((q * scale) @ k.transpose(-2, -1)).softmax(dim=-1).to(v.dtype) @ v
     return F.scaled_dot_product_attention(q, k, v)

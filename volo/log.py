@@ -1,0 +1,16 @@
+"""What the library has to say once, such as which formulation computes: to the terminal of a job, and a worker's log."""
+
+import logging
+import os
+import sys
+
+LOGGER = logging.getLogger("volo")
+
+
+def show_log() -> None:
+    """Writes the library's messages to standard error; of torchrun's ranks only the first one's."""
+    if not LOGGER.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
