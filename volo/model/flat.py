@@ -118,7 +118,7 @@ class VOLO(nn.Module):
         """Through the global blocks and down to one vector for each image, (B, N, C) -> (B, C)."""
         if self.pooling == "mean":
             return self.global_blocks(tokens).mean(dim=1)
-        class_token = self.class_token.expand(len(tokens), 1, -1)  # (B, 1, C)
+        class_token = self.class_token.expand(tokens.shape[0], 1, -1)  # (B, 1, C)
         if self.pooling == "cls":
             return self.global_blocks(torch.cat([class_token, tokens], dim=1))[:, 0]
         tokens = self.global_blocks(tokens)
