@@ -14,8 +14,8 @@ def aggregate(values: Tensor, logits: Tensor, kernel_size: int, stride: int, pad
     """See `outlook_aggregate`. Memory grows with heads * (H*W)**2."""
     B, H, W, C = values.shape
     heads = logits.shape[3]
-    # A tensor made under an exporter is good for that graph alone, so it must not be kept.
-    make_index = _pair_index if torch.compiler.is_exporting() else _kept_pair_index
+    # A tensor made while a compiler or exporter traces is good for that graph alone, so it must not be kept.
+    make_index = _pair_index if torch.compiler.is_compiling() else _kept_pair_index
     index = make_index(H, W, kernel_size, stride, padding).to(values.device)  # (h*w*KK*KK,)
     attention = logits.softmax(dim=-1).to(values.dtype)  # (B, h, w, heads, KK, KK)
     entries = attention.permute(0, 3, 1, 2, 4, 5).reshape(B * heads, -1)  # (B*heads, h*w*KK*KK)
