@@ -8,11 +8,16 @@ from volo import checkpoint
 from volo.config import build_settings
 from volo.model.build import build_model
 
+FLAT = dict(variant="quickstart", embed_dim=32, stem_channels=(8, 16))
+PYRAMID = dict(form="pyramid", variant="quickstart", stage_embed_dims=(32, 32), stem_channels=(8, 16))
 
-def save_model(run_dir: Path, class_names: tuple[str, ...], *, seed: int = 0, **data) -> Path:
+
+def save_model(
+    run_dir: Path, class_names: tuple[str, ...], *, seed: int = 0, model_settings: dict | None = None, **data
+) -> Path:
     """The checkpoint folder of an untrained model, as a run would have left it. `data` are data settings."""
-    values = {"model": dict(variant="quickstart", embed_dim=32, stem_channels=(8, 16))}
-    settings = build_settings(values | {"data": {"dataset": "imagefolder", **data}}).resolved()
+    values = {"model": model_settings or FLAT, "data": {"dataset": "imagefolder", **data}}
+    settings = build_settings(values).resolved()
     torch.manual_seed(seed)
     model = build_model(settings.model, num_classes=len(class_names), image_size=settings.data.image_size)
     description = checkpoint.Description(settings, class_names, "hash", step=seed, epoch=0)

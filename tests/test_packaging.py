@@ -110,6 +110,11 @@ def test_every_installed_requirement_is_pinned():
     assert {name for name in installed_requirements() - pins().keys() if not PINNED_BY_TORCH.fullmatch(name)} == set()
 
 
+def test_tests_find_every_extra_installed():
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    assert {line for lines in extras.values() for line in lines} == {*extras["dev"]}
+
+
 def test_constraints_leave_to_torch_what_torch_pins():
     assert [name for name in pins() if PINNED_BY_TORCH.fullmatch(name)] == []
 

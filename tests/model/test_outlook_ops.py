@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 import volo
 from volo.model import outlook_ops
+from volo.model.outlook import OutlookAttention
 from volo.model.outlook_ops import choose, cpu, outlook_aggregate
 
 
@@ -123,3 +124,12 @@ def test_exporters_get_the_dense_form_without_fold_or_kernel(monkeypatch):
     more = torch.randn(5, 3, 32, 32)
     assert torch.allclose(program.module()(more), model(more), atol=1e-5)
     assert choose("auto", torch.ones(1, 8, 8, 2), 1) == "cpu"
+
+
+def test_an_export_leaves_the_dense_form_usable_and_can_be_repeated():
+    attention, maps = OutlookAttention(4, 2, op="reference").eval(), torch.randn(2, 11, 13, 4)
+    expected = attention(maps)
+    attention.op = "dense"
+    exports = [torch.export.export(attention, (maps,)).module() for _ in range(2)]
+    for run in (*exports, attention):
+        assert torch.allclose(run(maps), expected, atol=1e-6)

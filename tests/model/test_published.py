@@ -13,8 +13,7 @@ SIZES = ["d1", "d2", "d3", "d4", "d5"]
 
 
 def timm_model(size: str, img_size: int = 224, **overrides):
-    resolution = {224: 224, 384: 384}[img_size]
-    return timm.create_model(f"volo_{size}_{resolution}", pretrained=False, **overrides).eval()
+    return timm.create_model(f"volo_{size}_224", pretrained=False, img_size=img_size, **overrides).eval()
 
 
 def assert_same_logits(size: str, img_size: int = 224) -> None:

@@ -171,7 +171,7 @@ class PublishedVOLO(nn.Module):
         tokens = x.flatten(1, 2)  # (B, N, C)
         for stage in self.network[2:]:
             tokens = stage(tokens)
-        class_token = self.cls_token.expand(len(tokens), 1, -1)  # (B, 1, C)
+        class_token = self.cls_token.expand(tokens.shape[0], 1, -1)  # (B, 1, C)
         for block in self.post_network:
             class_token = block(class_token, tokens)
         return Features(self.norm(class_token[:, 0]), self.norm(tokens).unflatten(1, x.shape[1:3]))

@@ -14,7 +14,9 @@ def aggregate(values: Tensor, logits: Tensor, kernel_size: int, stride: int, pad
     """See `outlook_aggregate`. Memory grows with heads * (H*W)**2."""
     B, H, W, C = values.shape
     heads = logits.shape[3]
-    index = _pair_index(H, W, kernel_size, stride, padding).to(values.device)  # (h*w*KK*KK,)
+    # A tensor made while a compiler or exporter traces is good for that graph alone, so it must not be kept.
+    make_index = _pair_index if torch.compiler.is_compiling() else _kept_pair_index
+    index = make_index(H, W, kernel_size, stride, padding).to(values.device)  # (h*w*KK*KK,)
     attention = logits.softmax(dim=-1).to(values.dtype)  # (B, h, w, heads, KK, KK)
     entries = attention.permute(0, 3, 1, 2, 4, 5).reshape(B * heads, -1)  # (B*heads, h*w*KK*KK)
     # One more cell than pairs takes what falls on padding.
@@ -24,7 +26,6 @@ def aggregate(values: Tensor, logits: Tensor, kernel_size: int, stride: int, pad
     return torch.matmul(matrix, per_head).transpose(1, 2).reshape(B, H, W, C)
 
 
-@lru_cache(maxsize=32)
 @torch.inference_mode(False)  # a tensor first made in inference mode could not be used for gradients later
 def _pair_index(H: int, W: int, kernel_size: int, stride: int, padding: int) -> Tensor:
     """For every window and its KK x KK entries: the flat index of (output pixel, input pixel), or H*W*H*W outside."""
@@ -36,3 +37,6 @@ def _pair_index(H: int, W: int, kernel_size: int, stride: int, padding: int) -> 
     pairs = pixel[..., :, None] * (H * W) + pixel[..., None, :]  # (h, w, KK, KK)
     both = inside[..., :, None] & inside[..., None, :]
     return torch.where(both, pairs, H * W * H * W).flatten()
+
+
+_kept_pair_index = lru_cache(maxsize=32)(_pair_index)
