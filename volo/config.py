@@ -231,6 +231,8 @@ class Settings(Section):
             )
         if self.model.outlook_op == "cpu" and self.run.device == "cuda":
             raise ValueError("outlook_op=cpu computes on the CPU only, got device=cuda; use auto, or --device cpu")
+        if self.model.outlook_op == "fused" and self.run.device == "cpu":
+            raise ValueError("outlook_op=fused computes on the GPU only, got device=cpu; use auto, or --device cuda")
         if self.data.train_images is not None and self.optim.batch_size > self.data.train_images:
             raise ValueError(
                 "batch_size must not exceed the training images, "
