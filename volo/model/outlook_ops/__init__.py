@@ -72,7 +72,7 @@ def choose(op: str, values: Tensor, stride: int) -> str:
         op = _fastest(values, stride)
     elif op not in FORMULATIONS:
         raise ValueError(f"outlook_op must be one of auto, {', '.join(FORMULATIONS)}, got {op!r}")
-    elif reason := _limit(op, values):
+    elif reason := limit(op, values):
         raise ValueError(f"outlook_op={op} {reason}; use auto")
     _announce(op, values.device.type)
     return op
@@ -83,14 +83,14 @@ def _fastest(values: Tensor, stride: int) -> str:
         return "dense"
     num_pixels = values.shape[1] * values.shape[2]
     for op in by_measurement(values.device.type, values.dtype, num_pixels, stride):
-        reason = _limit(op, values)
+        reason = limit(op, values)
         if reason is None:
             return op
         _warn(op, reason)
     return "reference"
 
 
-def _limit(op: str, values: Tensor) -> str | None:
+def limit(op: str, values: Tensor) -> str | None:
     """Why a formulation cannot work on such values, or None where it can."""
     if op == "cpu":
         return cpu.limit(values.device)

@@ -4,7 +4,8 @@ Source: arXiv 2106.13112, sec. 3.1. The kernels are in `triton_kernels`, which i
 Nothing but the inputs is kept for the backward pass: it takes the softmax of each row anew, because a row is read there
 anyway, and holds one number a row (its logarithm of the sum of exponentials) between its two kernels.
 
-With TRITON_INTERPRET=1, set before triton is first imported, the same kernels run on CPU tensors, slowly: for tests.
+With TRITON_INTERPRET=1 the same kernels run on CPU tensors, slowly: for tests. It has to be set before Triton is
+imported, which torch.compile may have done by the time this module is.
 """
 
 import os
