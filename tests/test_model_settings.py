@@ -92,6 +92,11 @@ def test_a_kernel_for_the_cpu_is_refused_on_a_gpu():
         build_settings({"model": {"outlook_op": "cpu"}, "run": {"device": "cuda"}})
 
 
+def test_a_kernel_for_a_gpu_is_refused_on_the_cpu():
+    with pytest.raises(InputError, match="outlook_op=fused computes on the GPU only, got device=cpu"):
+        build_settings({"model": {"outlook_op": "fused"}, "run": {"device": "cpu"}})
+
+
 def test_another_form_on_top_leaves_behind_what_belongs_to_the_one_below():
     flat = dict(form="flat", pooling="cli", embed_dim=48, drop_rate=0.1)
     over = model_of(flat, dict(form="pyramid", downsample_kind="token"))

@@ -271,6 +271,8 @@ class Settings(Section):
             )
         if self.model.outlook_op == "cpu" and self.run.device == "cuda":
             raise ValueError("outlook_op=cpu computes on the CPU only, got device=cuda; use auto, or --device cpu")
+        if self.model.outlook_op == "fused" and self.run.device == "cpu":
+            raise ValueError("outlook_op=fused computes on the GPU only, got device=cpu; use auto, or --device cuda")
         if self.teaching.token_labels and self.model.form != "published":
             raise ValueError(
                 f"token_labels need an auxiliary head, which published models have, got model={self.model.variant}; "

@@ -43,8 +43,8 @@ class AnyModel(Section):
     """Dropout after every projection and in the MLPs."""
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Stochastic depth of the last local or global block; earlier ones linearly less."""
-    outlook_op: Literal["auto", "reference", "dense", "cpu"] = "auto"
-    """Formulation of outlook attention; auto chooses by device, map size and stride."""
+    outlook_op: Literal["auto", "reference", "dense", "cpu", "fused"] = "auto"
+    """Formulation of outlook attention; auto chooses by device, dtype, map size and stride."""
 
     @model_validator(mode="before")
     @classmethod

@@ -9,17 +9,20 @@ import os
 import torch
 from torch import Tensor
 
-from volo.model.outlook_ops import cpu, dense, reference
+from volo.model.outlook_ops import cpu, dense, fused, reference
+from volo.model.outlook_ops.choice import by_measurement
 
 logger = logging.getLogger("volo")
 
-FORMULATIONS = {"reference": reference.aggregate, "dense": dense.aggregate, "cpu": cpu.aggregate}
-
-# Without the CPU kernel the dense matrix is the faster form on maps up to this many pixels, at stride 1
-# (benchmarks/RESULTS.md).
-DENSE_MAX_PIXELS = 256
+FORMULATIONS = {
+    "reference": reference.aggregate,
+    "dense": dense.aggregate,
+    "cpu": cpu.aggregate,
+    "fused": fused.aggregate,
+}
 
 _announced: set[tuple[str, str]] = set()
+_warned: set[tuple[str, str]] = set()
 
 
 def outlook_aggregate(
@@ -34,7 +37,8 @@ def outlook_aggregate(
         kernel_size: K, odd.
         stride: Pixels between windows, at most K.
         padding: Pixels of zeros around the map; None: K // 2.
-        op: A formulation of `FORMULATIONS`, or auto: the environment variable VOLO_OUTLOOK_OP, else by measurement.
+        op: A formulation of `FORMULATIONS`, or auto: the environment variable VOLO_OUTLOOK_OP, else by measurement
+            (the table in `choice`).
 
     Returns:
         (B, H, W, C), of the values' dtype.
@@ -56,10 +60,11 @@ def outlook_aggregate(
 
 
 def choose(op: str, values: Tensor, stride: int) -> str:
-    """The formulation to use: `op` where it names one, else VOLO_OUTLOOK_OP, else by device, map size and stride.
+    """The formulation to use: `op` where it names one, else VOLO_OUTLOOK_OP, else by the table in `choice`.
 
-    On a CPU that is the compiled kernel wherever Numba is installed, but not for float64, which it would round, nor
-    under an exporter, which gets the dense form. The choice is logged once for each device.
+    On a CPU that is the compiled kernel wherever Numba is installed, on a GPU the fused kernel wherever Triton is, but
+    neither for float64; an exporter gets the dense form. The choice is logged once for each device, and warned of once
+    where a formulation that would be faster cannot work.
     """
     if op == "auto":
         op = os.environ.get("VOLO_OUTLOOK_OP", "auto")
@@ -67,8 +72,8 @@ def choose(op: str, values: Tensor, stride: int) -> str:
         op = _fastest(values, stride)
     elif op not in FORMULATIONS:
         raise ValueError(f"outlook_op must be one of auto, {', '.join(FORMULATIONS)}, got {op!r}")
-    elif op == "cpu":
-        _check_cpu(values)
+    elif reason := limit(op, values):
+        raise ValueError(f"outlook_op={op} {reason}; use auto")
     _announce(op, values.device.type)
     return op
 
@@ -76,17 +81,20 @@ def choose(op: str, values: Tensor, stride: int) -> str:
 def _fastest(values: Tensor, stride: int) -> str:
     if _is_exporting():
         return "dense"
-    if values.device.type == "cpu" and values.dtype != torch.float64 and cpu.is_available():
-        return "cpu"
     num_pixels = values.shape[1] * values.shape[2]
-    return "dense" if stride == 1 and num_pixels <= DENSE_MAX_PIXELS else "reference"
+    for op in by_measurement(values.device.type, values.dtype, num_pixels, stride):
+        reason = limit(op, values)
+        if reason is None:
+            return op
+        _warn(op, reason)
+    return "reference"
 
 
-def _check_cpu(values: Tensor) -> None:
-    if values.device.type != "cpu":
-        raise ValueError(f"outlook_op=cpu computes on the CPU only, got values on {values.device}; use auto")
-    if not cpu.is_available():
-        raise ValueError("outlook_op=cpu needs numba, which is not installed; install it, or use auto")
+def limit(op: str, values: Tensor) -> str | None:
+    """Why a formulation cannot work on such values, or None where it can."""
+    if op == "cpu":
+        return cpu.limit(values.device)
+    return fused.limit(values.device, values.dtype) if op == "fused" else None
 
 
 def _is_exporting() -> bool:
@@ -101,4 +109,13 @@ def _announce(op: str, device: str) -> bool:
     if is_new:
         _announced.add((op, device))
         logger.info("outlook attention on %s: the %s formulation", device, op)
+    return is_new
+
+
+@torch.compiler.assume_constant_result
+def _warn(op: str, reason: str) -> bool:
+    is_new = (op, reason) not in _warned
+    if is_new:
+        _warned.add((op, reason))
+        logger.warning("the %s formulation of outlook attention %s; falling back to the next best", op, reason)
     return is_new

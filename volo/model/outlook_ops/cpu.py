@@ -41,6 +41,13 @@ def aggregate(values: Tensor, logits: Tensor, kernel_size: int, stride: int, pad
     return _forward(values, logits, kernel_size, stride, padding).to(dtype)
 
 
+def limit(device: torch.device) -> str | None:
+    """Why the kernel cannot work on such a device, or None where it can."""
+    if device.type != "cpu":
+        return f"computes on the CPU only, got values on {device}"
+    return None if is_available() else "needs numba, which is not installed"
+
+
 @torch.compiler.assume_constant_result
 def is_available() -> bool:
     """Whether Numba is installed. Does not import it; torch.compile takes the answer as it stands."""

@@ -1,0 +1,48 @@
+"""Which formulation is the fastest, as measured: a table, looked up and never timed in a run.
+
+Ratios are of the published formulation's time over this one's, forward and backward, from benchmarks/RESULTS.md.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class Row(NamedTuple):
+    """A formulation and where it is taken; None stands for any device type, dtype, stride, or number of pixels H*W."""
+
+    formulation: str
+    device: str | None
+    dtypes: tuple[torch.dtype, ...] | None
+    stride: int | None
+    max_pixels: int | None
+    source: str
+
+
+_CORE = "measured in float32: RESULTS.md, outlook core"
+_OPEN = "not measured yet: no GPU was at hand"
+
+# The first row that fits, and whose formulation works there, is taken.
+TABLE = (
+    Row("cpu", "cpu", FLOATS, 1, None, f"{_CORE}, 8x8 and 16x16: 15.51x to 25.97x, one image 4.23x"),
+    Row("cpu", "cpu", FLOATS, None, None, f"{_CORE}, stride 2, 16x16 and 28x28: 8.55x to 12.48x"),
+    Row("fused", "cuda", FLOATS, None, None, _OPEN),
+    Row("dense", "cuda", None, 1, 256, _OPEN),
+    Row("reference", "cuda", None, None, None, _OPEN),
+    Row("dense", None, None, 1, 256, f"{_CORE}, 8x8 and 16x16: 1.84x to 3.69x; at stride 2 0.26x to 0.53x"),
+    Row("reference", None, None, None, None, "the published formulation"),
+)
+
+
+def by_measurement(device: str, dtype: torch.dtype, num_pixels: int, stride: int) -> list[str]:
+    """The formulations whose rows fit a device type, dtype, map and stride, best first; the last works everywhere."""
+    return [
+        row.formulation
+        for row in TABLE
+        if row.device in (None, device)
+        and (row.dtypes is None or dtype in row.dtypes)
+        and row.stride in (None, stride)
+        and (row.max_pixels is None or num_pixels <= row.max_pixels)
+    ]
