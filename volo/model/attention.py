@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from volo.model.eager import PlainAttention
 from volo.model.layers import Mlp, drop_path
 
 # Up to so many tokens two matrix products and a softmax beat PyTorch's fused attention on a CPU: in float32, and in
@@ -25,8 +26,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, N, C = x.shape
-        qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, n, N, d) each
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, C // self.num_heads))
+        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, n, N, d) each; gradients meet in one copy
         mixed = attend(q, k, v).transpose(1, 2).reshape(B, N, C)
         return self.proj_drop(self.proj(mixed))
 
@@ -35,6 +36,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention over (B, n, N, d), by the faster of two equal forms."""
     limit = PLAIN_MAX_TOKENS if q.dtype == torch.float32 else PLAIN_MAX_TOKENS_HALF
     if q.device.type == "cpu" and k.shape[-2] <= limit:
+        if not torch.compiler.is_compiling():
+            return PlainAttention.apply(q, k, v)
         scale = q.shape[-1] ** -0.5
         return ((q * scale) @ k.transpose(-2, -1)).softmax(dim=-1).to(v.dtype) @ v
     return F.scaled_dot_product_attention(q, k, v)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from volo.model.eager import TwoLayers
+
 
 class Mlp(nn.Module):
     """Linear, GELU, linear over the last axis; dropout after each. Shapes: (..., dim) -> (..., dim)."""
@@ -17,7 +19,14 @@ class Mlp(nn.Module):
         self.drop = nn.Dropout(drop_rate)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._is_plain(x):
+            return TwoLayers.apply(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
         return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+
+    def _is_plain(self, x: Tensor) -> bool:
+        """On a CPU, eager, with nothing dropped between the layers."""
+        is_eager_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        return is_eager_cpu and not (self.training and self.drop.p)
 
 
 def drop_path(rate: float) -> nn.Module:

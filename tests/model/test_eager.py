@@ -1,0 +1,65 @@
+"""What is written out for CPUs against PyTorch's own composition: values and all gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from volo.model.attention import attend
+from volo.model.eager import PlainAttention, TwoLayers
+from volo.model.layers import Mlp
+
+
+def compared(found, expected, inputs, tolerance: float) -> None:
+    weights = torch.linspace(-1, 1, expected.numel()).reshape(expected.shape).to(expected.dtype)
+    gradients = [torch.autograd.grad((out * weights).sum(), inputs) for out in (found, expected)]
+    for one, other in zip((found, *gradients[0]), (expected, *gradients[1]), strict=True):
+        assert one.dtype == other.dtype
+        assert (one - other).abs().max() <= tolerance * other.abs().max().clamp(min=1)
+
+
+@given(N=st.integers(1, 20), d=st.integers(1, 9), M=st.integers(1, 20), seed=st.integers(0, 99))
+def test_attention_equals_the_fused_one(N, d, M, seed):
+    torch.manual_seed(seed)
+    q, k, v = (torch.randn(2, n, 3, d, requires_grad=True).transpose(1, 2) for n in (N, M, M))
+    compared(PlainAttention.apply(q, k, v), F.scaled_dot_product_attention(q, k, v), (q, k, v), 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_attention_in_half_precision_is_off_by_its_rounding_only(dtype):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 64, 32).to(dtype).requires_grad_() for _ in range(3))
+    with torch.autocast("cpu", dtype):
+        compared(attend(q, k, v), F.scaled_dot_product_attention(q, k, v), (q, k, v), 4 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("shape", [(5, 16), (2, 7, 16), (2, 3, 5, 16)])
+def test_the_mlp_equals_its_layers(shape):
+    torch.manual_seed(0)
+    mlp, x = Mlp(16, 3.0), torch.randn(shape, requires_grad=True)
+    compared(mlp(x), mlp.fc2(F.gelu(mlp.fc1(x))), (x, *mlp.parameters()), 1e-5)
+
+
+@pytest.mark.parametrize("input_dtype", [torch.float32, torch.bfloat16])
+def test_the_mlp_under_autocast_equals_its_layers_and_leaves_float32_gradients(input_dtype):
+    torch.manual_seed(0)
+    mlp, x = Mlp(16, 3.0), torch.randn(4, 9, 16, dtype=input_dtype, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        compared(mlp(x), mlp.fc2(F.gelu(mlp.fc1(x))), (x, *mlp.parameters()), 2**-6)
+
+
+def test_an_mlp_that_drops_goes_through_its_layers():
+    torch.manual_seed(0)
+    mlp = Mlp(16, 3.0, drop_rate=0.5)
+    assert (mlp.train()(torch.ones(64, 16)) == 0).float().mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_in_double_precision_both_pass_gradcheck():
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    assert torch.autograd.gradcheck(PlainAttention.apply, (q, k, v))
+    shapes = ((3, 4), (6, 4), (6,), (2, 6), (2,))
+    assert torch.autograd.gradcheck(
+        TwoLayers.apply, [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    )
