@@ -1,4 +1,4 @@
-"""What the library has to say once, such as which formulation computes: to the terminal of a job, and a worker's log."""
+"""What the library says once, such as which formulation computes: on the terminal of a job, in a worker's log."""
 
 import logging
 import os

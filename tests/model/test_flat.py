@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.models.volo import OutlookAttention as TimmOutlookAttention
 
 import volo
 from volo.model.embedding import PatchEmbeddingConv, resize_position_embedding
@@ -135,3 +136,29 @@ def test_a_handful_of_images_can_be_learned_by_heart():
         loss.backward()
         optimizer.step()
     assert loss < 0.05
+
+
+@pytest.mark.parametrize(("size", "stride"), [((8, 8), 1), ((7, 9), 2)])
+def test_outlook_attention_equals_timms_by_every_formulation(size, stride):
+    torch.manual_seed(0)
+    peer = TimmOutlookAttention(12, 3, 3, 1, stride, qkv_bias=True)
+    x, grad = torch.randn(2, *size, 12, requires_grad=True), torch.randn(2, *size, 12)
+    expected = peer(x)
+    of_peer = torch.autograd.grad(expected, (x, *peer.parameters()), grad)
+    for op in ("auto", "reference", "dense"):
+        module = OutlookAttention(12, 3, 3, 1, stride, qkv_bias=True, op=op)
+        module.load_state_dict(peer.state_dict())
+        found = module(x)
+        assert torch.allclose(found, expected, atol=1e-5)
+        for one, other in zip(torch.autograd.grad(found, (x, *module.parameters()), grad), of_peer, strict=True):
+            assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_attention_weights_are_dropped_after_the_softmax_and_in_training_only():
+    torch.manual_seed(0)
+    module, x = OutlookAttention(4, 2, attn_drop=0.5), torch.randn(1, 5, 5, 4)
+    plain = module.eval()(x)
+    assert torch.equal(module(x), plain)
+    dropped = torch.stack([module.train()(x) for _ in range(400)])
+    assert not torch.equal(dropped[0], dropped[1])
+    assert torch.allclose(dropped.mean(dim=0), plain, atol=0.1 * plain.abs().max().item())

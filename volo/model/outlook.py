@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from volo.model.layers import Mlp, drop_path
-from volo.model.outlook_ops import outlook_aggregate
+from volo.model.outlook_ops import outlook_aggregate, reference
 
 
 class OutlookAttention(nn.Module):
@@ -51,13 +51,18 @@ class OutlookAttention(nn.Module):
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        taps = self.kernel_size**2
-        logits = self.attn(self._window_centres(x)) * self.scale  # (B, h, w, heads*KK*KK)
-        logits = logits.unflatten(-1, (self.num_heads, taps, taps))  # (B, h, w, heads, KK, KK)
-        mixed = outlook_aggregate(
-            self.v(x), self.attn_drop(logits), self.kernel_size, self.stride, self.padding, op=self.op
-        )
+        values, logits, window = self.v(x), self._logits(x), (self.kernel_size, self.stride, self.padding)
+        if self.training and self.attn_drop.p:  # softmax and aggregation apart, with what is dropped between them
+            mixed = reference.mix(values, self.attn_drop(logits.softmax(dim=-1)), *window)
+        else:
+            mixed = outlook_aggregate(values, logits, *window, op=self.op)
         return self.proj_drop(self.proj(mixed))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, h, w, heads, KK, KK), scaled: in the layer's weights, which are fewer than the logits."""
+        taps = self.kernel_size**2
+        logits = F.linear(self._window_centres(x), self.attn.weight * self.scale, self.attn.bias * self.scale)
+        return logits.unflatten(-1, (self.num_heads, taps, taps))
 
     def _window_centres(self, x: Tensor) -> Tensor:
         if self.stride == 1:
