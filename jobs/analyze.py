@@ -17,8 +17,8 @@ import tyro
 
 from jobs.cli import refuse_torchrun, run_job
 from jobs.workers import WorkerFlags
-from volo.config import RunSettings
 from volo.errors import InputError
+from volo.sections import RunSettings
 
 Analysis = Literal["eval", "confusion", "calibration", "gradcam", "occlusion", "predictions"]
 

@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from volo.config import OptimSettings, Settings, build_settings, read_yaml
+from volo.config import Settings, build_settings, read_yaml
 from volo.errors import InferenceError, InputError, Stopped, TrainingError
 from volo.log import show_log
 from volo.model_settings import FORMS, AnyModel, own_fields
 from volo.recipes import RECIPES, recipe_settings
-from volo.section import Section
+from volo.sections import OptimSettings, Section
 
 DONE, UNFORESEEN, WRONG_INPUT, WORK_FAILED = 0, 1, 2, 3
 RANK_0_FIRST_S = 5.0

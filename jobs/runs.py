@@ -53,7 +53,8 @@ def _row(run: Run, root: Path) -> tuple[str, ...]:
 
 def _size(num_bytes: int) -> str:
     power = max(0, min(len(UNITS) - 1, (num_bytes.bit_length() - 1) // 10))
-    return f"{num_bytes / 1024**power:.{1 if power else 0}f} {UNITS[power]}"
+    value = num_bytes / 1024**power
+    return f"{value:.{1 if power and value < 100 else 0}f} {UNITS[power]}"
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from volo.config import RunSettings
 from volo.errors import InputError
+from volo.sections import RunSettings
 
 
 @dataclasses.dataclass(frozen=True)

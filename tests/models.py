@@ -7,6 +7,7 @@ import torch
 from volo import checkpoint
 from volo.config import build_settings
 from volo.model.build import build_model
+from volo.model_file import Description
 
 FLAT = dict(variant="quickstart", embed_dim=32, stem_channels=(8, 16))
 PYRAMID = dict(form="pyramid", variant="quickstart", stage_embed_dims=(32, 32), stem_channels=(8, 16))
@@ -20,5 +21,5 @@ def save_model(
     settings = build_settings(values).resolved()
     torch.manual_seed(seed)
     model = build_model(settings.model, num_classes=len(class_names), image_size=settings.data.image_size)
-    description = checkpoint.Description(settings, class_names, "hash", step=seed, epoch=0)
+    description = Description(settings, class_names, "hash", step=seed, epoch=0)
     return checkpoint.save(run_dir, model.state_dict(), description, {}, total_steps=1)

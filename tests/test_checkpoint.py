@@ -14,13 +14,14 @@ import torch
 from volo import checkpoint
 from volo.config import build_settings
 from volo.errors import InputError, TrainingError
+from volo.model_file import Description
 
 WEIGHTS = {"head.weight": torch.arange(6.0).reshape(2, 3)}
 SETTINGS = build_settings({"optim": {"epochs": 3}}).resolved()
 
 
 def save(run_dir: Path, step: int, weights=WEIGHTS) -> Path:
-    description = checkpoint.Description(SETTINGS, ("cat", "<b>dog"), "hash", step, epoch=1)
+    description = Description(SETTINGS, ("cat", "<b>dog"), "hash", step, epoch=1)
     return checkpoint.save(run_dir, weights, description, {"step": step, "moment": torch.ones(2)}, total_steps=30)
 
 
@@ -38,7 +39,7 @@ def test_what_is_saved_comes_back(tmp_path):
     folder = save(tmp_path, 12)
     weights, description = checkpoint.load_model(folder)
     assert torch.equal(weights["head.weight"], WEIGHTS["head.weight"])
-    assert description == checkpoint.Description(SETTINGS, ("cat", "<b>dog"), "hash", 12, 1)
+    assert description == Description(SETTINGS, ("cat", "<b>dog"), "hash", 12, 1)
     assert torch.equal(checkpoint.load_state(folder)["moment"], torch.ones(2))
     assert checkpoint.verify(folder).total_steps == 30
 

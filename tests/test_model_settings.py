@@ -5,10 +5,10 @@ import json
 import pytest
 import yaml
 
-from volo.checkpoint import Description
 from volo.config import Settings, build_settings, differences, merge
 from volo.errors import InputError
 from volo.model.build import build_model
+from volo.model_file import Description
 from volo.model_settings import FlatModel, PyramidModel
 from volo.recipes import recipe_settings
 

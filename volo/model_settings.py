@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from volo.section import Section
+from volo.sections import Section
 from volo.variants import VARIANTS, forms_of
 
 Variant = Literal[

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from volo.config import AugmentSettings
 from volo.data.cache import Images, cached
 from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batches
+from volo.sections import AugmentSettings
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

@@ -55,7 +55,8 @@ def test_a_line_tells_state_best_epochs_rate_and_size(outputs, capsys):
     assert lines["run"][2:5] == [f"{epochs[0]['val/acc1']:.2%}", "1", "1/3"]
     assert lines["run"][5] == f"{last['images_per_s']:,.0f}"
     size = sum(path.stat().st_size for path in (outputs / "run").rglob("*") if path.is_file())
-    assert float(lines["run"][6]) == pytest.approx(size / 2 ** (10 if lines["run"][7] == "KiB" else 20), abs=0.06)
+    size /= 2 ** (10 if lines["run"][7] == "KiB" else 20)
+    assert float(lines["run"][6]) == pytest.approx(size, abs=0.06 if size < 100 else 0.51)
     assert lines["group/seed10"][1:5:3] == ["finished", "1/1"]
 
 

@@ -17,7 +17,7 @@ from tests.model.outlook_inputs import assert_close, expected, forward_and_gradi
 from volo.model.outlook_ops import cpu, reference
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     B=st.integers(1, 3),
     H=st.integers(1, 11),
@@ -176,6 +176,7 @@ def test_numba_is_imported_on_first_use_only():
     subprocess.run([sys.executable, "-c", f"{code}; assert 'numba' not in sys.modules"], check=True)
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_compile_once(tmp_path):
     code = (
         "import logging; logging.basicConfig(level='INFO'); "

@@ -37,7 +37,7 @@ def problems(draw):
 
 
 @interpreted
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(problems())
 @example(make_inputs(1, 2, 3, 2, 3, K=5, S=2))
 def test_fused_output_and_gradients_equal_the_reference_in_float64(inputs):
@@ -188,7 +188,12 @@ def test_fused_kernels_are_imported_on_first_use_only():
 @pytest.mark.skipif(INTERPRETED, reason="compiles")
 @pytest.mark.parametrize("kernel", ["forward_kernel", "logits_gradient_kernel", "values_gradient_kernel"])
 @pytest.mark.parametrize(
-    ("dtype", "K", "head_size", "sizes"), [("bf16", 3, 32, "i32"), ("fp64", 5, 20, "i32"), ("fp32", 1, 1, "constexpr")]
+    ("dtype", "K", "head_size", "sizes"),
+    [
+        ("bf16", 3, 32, "i32"),
+        pytest.param("fp64", 5, 20, "i32", marks=pytest.mark.slow),
+        pytest.param("fp32", 1, 1, "constexpr", marks=pytest.mark.slow),
+    ],
 )
 def test_fused_compiles_for_a_gpu_that_is_not_here(kernel, dtype, K, head_size, sizes, monkeypatch, tmp_path):
     """The interpreter takes more than the compiler does. A size that is 1 is a constant to Triton."""
@@ -228,8 +233,9 @@ def test_fused_equals_the_reference_on_a_gpu(shape, dtype):
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is that process")
-def test_fused_passes_in_the_interpreter():
-    arguments = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "fused", __file__]
+@pytest.mark.parametrize("tests", ["float64 or half or bits", pytest.param("fused", marks=pytest.mark.slow)])
+def test_fused_passes_in_the_interpreter(tests):
+    arguments = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", tests, __file__]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(arguments, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

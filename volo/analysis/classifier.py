@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from volo import checkpoint
 from volo.analysis.subject import load_subject
-from volo.config import DataSettings
 from volo.data.augment import normalise
 from volo.data.imagefolder import fit_image, read_image
 from volo.errors import InputError
+from volo.sections import DataSettings
 
 TOP_K = 5
 AnyImage = str | os.PathLike | Image.Image | np.ndarray

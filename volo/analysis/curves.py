@@ -41,6 +41,18 @@ def save_learning_curves(history: Sequence[Mapping[str, Any]], output_dir: Path)
     return save(figure, path)
 
 
+def pairs_of_curves(
+    histories: Sequence[Sequence[Mapping[str, Any]]],
+) -> dict[str, list[list[tuple[float, float]]]]:
+    """Of several runs, by panel: each one's (step, value), of epochs where it has any, else of steps."""
+    keys = {"Training loss": "train/loss", "Validation loss": "val/loss", "Validation top-1": "val/acc1"}
+    panels = {
+        title: [_series(history, key, of_epochs=True) or _series(history, key) for history in histories]
+        for title, key in keys.items()
+    }
+    return {title: curves for title, curves in panels.items() if any(curves)}
+
+
 def _draw_curves(axes: Axes, title: str, curves: dict[str, list[tuple[float, float]]]) -> None:
     """One panel. In the losses the curve without a name is the noisy one of single steps, drawn behind."""
     colours = {"validation": ORANGE, "top-5": GREEN}

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from volo import checkpoint
-from volo.config import DataSettings
 from volo.data.cache import Images, cached
 from volo.data.datasets import open_split
 from volo.data.imagefolder import ImageFolder
@@ -17,6 +16,8 @@ from volo.data.pipeline import Pixels, evaluation_batches
 from volo.data.splits import split_train
 from volo.errors import InputError
 from volo.model.build import build_model
+from volo.model_file import Description
+from volo.sections import DataSettings
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Subject:
     """A trained model in evaluation mode, on the CPU, and its description."""
 
     model: nn.Module
-    description: checkpoint.Description
+    description: Description
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def load_subject(path: Path) -> Subject:
 Work = Callable[[Subject, View, torch.device, int, int], np.ndarray]
 
 
-def open_view(description: checkpoint.Description, split: str, data_dir: str | None = None) -> View:
+def open_view(description: Description, split: str, data_dir: str | None = None) -> View:
     """The test images, or the validation images of the very split the checkpoint was trained with.
 
     Args:
@@ -106,7 +107,7 @@ def open_view(description: checkpoint.Description, split: str, data_dir: str | N
     return View(images, parts.val, split, data_dir, is_drawn)
 
 
-def open_validation(description: checkpoint.Description, data_dir: str | None) -> View | None:
+def open_validation(description: Description, data_dir: str | None) -> View | None:
     """The validation images, from `data_dir` or else from where the checkpoint says.
 
     None where there are none, or where they cannot be had any more: their data moved away, or changed.

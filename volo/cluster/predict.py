@@ -21,8 +21,8 @@ from volo.analysis.predict import Chunk, Piece, predict
 from volo.analysis.subject import Subject
 from volo.cluster.connect import connected
 from volo.cluster.workers import Workers, plan_workers
-from volo.config import RunSettings
 from volo.errors import InferenceError, InputError
+from volo.sections import RunSettings
 from volo.training.world import set_threads
 
 QUEUED = 2  # chunks at each worker: one at work, one waiting

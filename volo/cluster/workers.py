@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import ray
 
 from volo.cluster.connect import OWN_CLUSTER, resolved_address
-from volo.config import RunSettings
 from volo.errors import InputError
+from volo.sections import RunSettings
 
 
 @dataclass(frozen=True)

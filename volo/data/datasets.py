@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from volo.config import DataSettings
 from volo.data import shapes
 from volo.data.cache import Images, Source, cached
 from volo.data.cifar import CIFAR10, CIFAR10_LAYOUT, CIFAR100, CIFAR100_LAYOUT, Cifar
 from volo.data.fetch import mirrored
 from volo.data.imagefolder import ImageFolder
+from volo.sections import DataSettings
 
 
 class Shapes:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from volo.config import AugmentSettings
 from volo.data.augment import crop_and_flip, erase, normalise
 from volo.data.autoaugment import trivial_augment
 from volo.data.cache import Images
@@ -16,6 +15,7 @@ from volo.data.epoch import EpochTable, worker_share
 from volo.data.mixing import mix, one_hot, plan_mix
 from volo.data.readahead import ReadAhead
 from volo.errors import InputError
+from volo.sections import AugmentSettings
 
 DEVICE_SHARE = 0.25
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from volo import checkpoint
-from volo.config import OptimSettings, TeachingSettings
 from volo.data.pipeline import Batch
+from volo.sections import OptimSettings, TeachingSettings
 from volo.training.compilation import compiled
 from volo.training.ema import averaged_model
 from volo.training.objective import Labels, Objective

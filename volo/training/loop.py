@@ -15,6 +15,7 @@ from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batches
 from volo.errors import InputError, Stopped
 from volo.model.build import build_model
 from volo.model.weights import load_weights
+from volo.model_file import Description
 from volo.training.learner import Learner
 from volo.training.meter import Meter
 from volo.training.metrics import evaluate
@@ -202,7 +203,7 @@ class Session:
         if folder.is_dir() and checkpoint.pointed(run_dir, "best") != folder:
             checkpoint.point(run_dir, "best", folder)
 
-    def _check_same_data(self, folder: Path, before: checkpoint.Description) -> None:
+    def _check_same_data(self, folder: Path, before: Description) -> None:
         if before.class_names != self.data.class_names:
             raise InputError(
                 f"the data must have the checkpoint's classes, got {_shortly(self.data.class_names)} where {folder} "
@@ -214,9 +215,9 @@ class Session:
                 f"another hash than in {folder}; images were added or removed: restore them, or use --fresh"
             )
 
-    def _description(self) -> checkpoint.Description:
+    def _description(self) -> Description:
         epoch = self.learner.step // self.steps_per_epoch
-        return checkpoint.Description(
+        return Description(
             self.settings, self.data.class_names, self.split.digest(), self.learner.step, epoch
         )
 

@@ -5,9 +5,9 @@ import math
 import torch
 from torch import nn
 
-from volo.config import OptimSettings
 from volo.model.attention import ClassBlock, TransformerBlock
 from volo.model.outlook import OutlookerBlock
+from volo.sections import OptimSettings
 
 DECAYED = (nn.Linear, nn.Conv2d)
 BLOCKS = (OutlookerBlock, TransformerBlock, ClassBlock)

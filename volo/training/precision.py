@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from volo.config import OptimSettings
 from volo.errors import TrainingError
+from volo.sections import OptimSettings
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 MAX_SKIPPED = 20

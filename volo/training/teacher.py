@@ -14,6 +14,7 @@ from volo import checkpoint
 from volo.config import Settings
 from volo.errors import InputError
 from volo.model.build import build_model
+from volo.model_file import Description
 
 
 class Teacher:
@@ -73,7 +74,7 @@ def check_teacher(settings: Settings, class_names: tuple[str, ...]) -> None:
         check_classes(path, checkpoint.load_model(path)[1], class_names)
 
 
-def check_classes(path: Path, description: checkpoint.Description, class_names: tuple[str, ...]) -> None:
+def check_classes(path: Path, description: Description, class_names: tuple[str, ...]) -> None:
     if differing := sorted({*description.class_names} ^ {*class_names}):
         raise InputError(
             f"a teacher must know the same classes, got {path} with {len(description.class_names)} for "

@@ -1,0 +1,105 @@
+"""Two runs side by side: settings that differ, what each reached, curves, and whether their weights are the same."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from volo import checkpoint
+from volo.analysis.curves import pairs_of_curves
+from volo.analysis.figures import BLUE, ORANGE, new_figure, save, style
+from volo.config import differences
+from volo.errors import InputError
+from volo.records import read_records
+from volo.runs import Scores, read_scores
+
+PICTURE = "comparison.png"
+
+
+@dataclass(frozen=True)
+class WeightsDifference:
+    """Between the weights to use of two checkpoints.
+
+    Attributes:
+        largest: Of the absolute differences; 0 where the weights are the same bit for bit.
+        where: The parameter it is in; empty where there is none.
+        unshared: Names and shapes that only one of them has; then nothing was compared.
+    """
+
+    largest: float
+    where: str
+    unshared: tuple[str, ...]
+
+    @property
+    def is_identical(self) -> bool:
+        return self.largest == 0 and not self.unshared
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`settings` maps a setting's dotted name to both values, `steps` and `scores` are of each run's newest checkpoint
+    and records."""
+
+    settings: dict[str, tuple[Any, Any]]
+    steps: tuple[int, int]
+    scores: tuple[Scores, Scores]
+    weights: WeightsDifference
+
+
+def compare_runs(one: Path, other: Path) -> Comparison:
+    """Compares the newest checkpoints that hold.
+
+    Raises:
+        InputError: a path that is no run folder, or has no checkpoint.
+    """
+    for run in (one, other):
+        if not (run / "checkpoints").is_dir():
+            raise InputError(f"a run to compare must be a run folder with checkpoints, got {run}")
+    weights, first = checkpoint.load_model(checkpoint.find(one, prefer="last"))
+    others, second = checkpoint.load_model(checkpoint.find(other, prefer="last"))
+    return Comparison(
+        settings=differences(first.settings, second.settings),
+        steps=(first.step, second.step),
+        scores=(read_scores(one), read_scores(other)),
+        weights=weights_difference(weights, others),
+    )
+
+
+def weights_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> WeightsDifference:
+    """Compares tensors by name. NaN in the same place counts as the same, NaN in one of them as infinitely far."""
+    shapes = [{f"{name} {tuple(tensor.shape)}" for name, tensor in weights.items()} for weights in (one, other)]
+    if unshared := shapes[0] ^ shapes[1]:
+        return WeightsDifference(0.0, "", tuple(sorted(unshared)))
+    largest, where = 0.0, ""
+    for name, tensor in one.items():
+        if torch.equal(tensor, other[name]):
+            continue
+        apart = (tensor.double() - other[name].double()).abs()
+        both_nan = tensor.isnan() & other[name].isnan()
+        found = apart.masked_fill(both_nan, 0).nan_to_num(nan=float("inf")).max().item()
+        if found > largest:
+            largest, where = found, name
+    return WeightsDifference(largest, where, ())
+
+
+@style()
+def save_comparison(one: Path, other: Path, output_dir: Path) -> Path | None:
+    """Writes comparison.png: losses and validation accuracy of both runs by step. None where nothing is known."""
+    names = (one.name, other.name) if one.name != other.name else (str(one), str(other))
+    panels = pairs_of_curves([read_records(run) for run in (one, other)])
+    if not panels:
+        return None
+    figure = new_figure(4.6 * len(panels), 3.4)
+    for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for points, name, colour, line in zip(curves, names, (BLUE, ORANGE), ("-", "--"), strict=True):
+            if points:
+                marker = "o" if len(points) < 30 else None
+                axes.plot(*zip(*points, strict=True), line, color=colour, marker=marker, markersize=4, label=name)
+        axes.set_title(title)
+        axes.set_xlabel("step")
+        axes.grid(axis="y")
+        axes.legend()
+    output_dir.mkdir(parents=True, exist_ok=True)
+    return save(figure, output_dir / PICTURE)
