@@ -18,6 +18,10 @@ FORMS = {
     "cli": ["--pooling", "cli"],
     "map": ["--hierarchical", "--downsample-kind", "map"],
     "token": ["--hierarchical", "--downsample-kind", "token"],
+    "published": [
+        *["--model", "volo_d1", "--patch-size", "4", "--stem-dim", "8", "--layers", "1", "1", "1", "1"],
+        *["--embed-dims", "16", "32", "--stage-heads", "2", "4", "--drop-path-rate", "0.1"],
+    ],
 }
 LAUNCHERS = ("one process", "torchrun", "ray")
 # Flat mean runs under all three in test_launchers.py.

@@ -78,3 +78,10 @@ def test_each_layer_learns_at_a_part_of_the_rate_of_the_one_above():
     rates = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert rates.keys() == {*names.values()}
     assert all(rate == 0.5 ** (7 - depths[name]) for name, rate in rates.items())
+
+
+def test_a_pyramids_downsampling_learns_as_the_stage_before_it():
+    depths = layer_depths(volo.create_model("nano", hierarchical=True))
+    assert depths["patch_embed.proj.weight"] == depths["stages.1.pos_embed.weight"] == 0
+    assert depths["stages.0.1.norm1.weight"] == depths["downsamples.0.proj.weight"] == 2
+    assert (depths["stages.1.blocks.0.norm1.weight"], depths["norm.weight"]) == (3, 5)

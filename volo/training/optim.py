@@ -49,6 +49,9 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
         own = next((number for number, block in enumerate(blocks, start=1) if name.startswith(f"{block}.")), None)
         if own is not None:
             depth = own
+        elif name.startswith("downsamples."):  # a pyramid's number n stands behind its stage n
+            before = tuple(f"stages.{stage}." for stage in range(int(name.split(".")[1]) + 1))
+            depth = sum(block.startswith(before) for block in blocks)
         is_embedding = "pos_embed" in name or name in ("class_token", "cls_token")
         is_last = depth == len(blocks) and own is None
         depths[name] = 0 if is_embedding else depth + is_last
