@@ -3,17 +3,18 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 import volo
 from tests.model.forms import FORMS
+from tests.models import save_model
 from tests.training.runs import losses, same, small_run, train, weights
 from volo import checkpoint
 from volo.config import build_settings
 from volo.data.datasets import open_split
 from volo.errors import InputError
 from volo.model.token_labels import Box, DenseLogits, draw_box, mix_tokens
-from volo.training.objective import step_generator, token_label_loss
+from volo.sections import TeachingSettings
+from volo.training.objective import Labels, step_generator, token_label_loss
 from volo.training.teacher import Teacher
 
 SMALL = dict(stem_dim=8, layers=(1, 1, 1, 1), embed_dims=(16, 32), stage_heads=(2, 4), patch_size=4)
@@ -133,7 +134,14 @@ def test_teaching_that_takes_effect_nowhere_is_refused(values, rule):
         build_settings(values)
 
 
-def test_soft_targets_are_what_cross_entropy_takes():
-    logits, targets = torch.randn(2, 3), torch.randn(2, 3).softmax(-1)
-    by_hand = -(targets * logits.log_softmax(-1)).sum()
-    assert torch.allclose(F.cross_entropy(logits, targets, reduction="sum"), by_hand)
+def test_distillation_mixes_the_teachers_probabilities_into_the_labels(tmp_path):
+    path = save_model(tmp_path, ("cat", "dog"))
+    settings = build_settings({"data": dict(dataset="imagefolder", data_dir=str(tmp_path))}).resolved()
+    teacher = Teacher(path, settings, ("cat", "dog"), torch.device("cpu"))
+    images, targets = torch.randn(3, 3, 32, 32), torch.eye(2)[[0, 1, 1]]
+    labels = Labels(TeachingSettings(teacher=str(path), distillation=0.25), teacher)
+    expected = 0.75 * targets + 0.25 * teacher.probabilities(images)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 2))
+    by_hand = -(expected * model(images).log_softmax(-1)).sum()
+    assert torch.allclose(labels(model, images, targets, step=0), by_hand, atol=1e-5)
+    assert Labels(TeachingSettings(), None).softened(images, targets) is targets

@@ -9,7 +9,6 @@ a process forked after the first call should not call it: OpenMP's threads do no
 
 import contextlib
 import ctypes
-import getpass
 import logging
 import os
 import tempfile
@@ -22,6 +21,8 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
+
+from volo.model.outlook_ops.registration import make_differentiable
 
 logger = logging.getLogger("volo")
 
@@ -89,26 +90,7 @@ def _backward(
     return dvalues, dlogits
 
 
-@_forward.register_fake
-def _(values, logits, kernel_size, stride, padding):
-    return values.new_empty(values.shape)
-
-
-@_backward.register_fake
-def _(grad, values, logits, kernel_size, stride, padding):
-    return values.new_empty(values.shape), logits.new_empty(logits.shape)
-
-
-def _save(ctx, inputs, output):
-    values, logits, *ctx.window = inputs
-    ctx.save_for_backward(values, logits)
-
-
-def _differentiate(ctx, grad):
-    return *_backward(grad, *ctx.saved_tensors, *ctx.window), None, None, None
-
-
-_forward.register_autograd(_differentiate, setup_context=_save)
+make_differentiable(_forward, _backward)
 
 
 def _run(name: str, values: Tensor, logits: Tensor, K: int, stride: int, padding: int, **tensors: Tensor) -> None:
@@ -196,7 +178,8 @@ def _compiled(name: str):
 def _alone_on_this_machine() -> Iterator[None]:
     """One process compiles at a time, and the others find the result in the cache. A process that has waited
     _COMPILE_LIMIT_S, or cannot write a lock, goes on without."""
-    lock = FileLock(os.path.join(tempfile.gettempdir(), f"volo-kernels-{getpass.getuser()}.lock"))
+    user = os.getuid() if hasattr(os, "getuid") else "user"  # a number: in a container it may have no name
+    lock = FileLock(os.path.join(tempfile.gettempdir(), f"volo-kernels-{user}.lock"))
     with contextlib.suppress(OSError, Timeout):
         lock.acquire(timeout=_COMPILE_LIMIT_S)
     try:

@@ -15,6 +15,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from volo.model.outlook_ops.registration import make_differentiable
+
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _MIN_CAPABILITY = (8, 0)  # of NVIDIA's GPUs; Triton supports no older ones
 
@@ -70,23 +72,4 @@ def _backward(
     return triton_kernels.backward(*tensors, kernel_size, stride, padding)
 
 
-@_forward.register_fake
-def _(values, logits, kernel_size, stride, padding):
-    return values.new_empty(values.shape)
-
-
-@_backward.register_fake
-def _(grad, values, logits, kernel_size, stride, padding):
-    return values.new_empty(values.shape), logits.new_empty(logits.shape)
-
-
-def _save(ctx, inputs, output):
-    values, logits, *ctx.window = inputs
-    ctx.save_for_backward(values, logits)
-
-
-def _differentiate(ctx, grad):
-    return *_backward(grad, *ctx.saved_tensors, *ctx.window), None, None, None
-
-
-_forward.register_autograd(_differentiate, setup_context=_save)
+make_differentiable(_forward, _backward)
