@@ -6,7 +6,7 @@ model.
 
     RECIPE          the recipe that it lies over, unless --recipe or --config names another
     METRIC, MODE    what is compared, and whether more (max) or less (min) of it is better
-    FIRST_POINTS    tried before anything is searched; the first one is the recipe itself, in the space's words
+    FIRST_POINTS    whole points to try before searching; the first one is the recipe itself, in the space's words
     COST            what a trial costs
 
 A file of one's own works the same: --space path/to/file.py. It is run by the driver only; workers get plain settings.

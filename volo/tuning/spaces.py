@@ -77,7 +77,7 @@ def check_space(space: Space, *base: dict[str, Any]) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # Optuna's word for a value out of its range
             _try_point(space, optuna.trial.FixedTrial(point), f"point {number} of FIRST_POINTS", base)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(NUM_TRIED):
         _try_point(space, study.ask(), "a point", base)
