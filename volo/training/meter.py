@@ -1,4 +1,4 @@
-"""What the last steps did: mean loss, rate, and whether training may go on."""
+"""What the last steps did: mean loss, rate, whether training may go on, and what a worker wishes of all."""
 
 import contextlib
 import math
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from volo.errors import TrainingError
 from volo.training.world import World
+
+COUNTED = ("epoch_loss", "epoch_steps", "epoch_s", "loss", "steps", "elapsed")
 
 
 class Meter:
@@ -25,7 +27,7 @@ class Meter:
         self.world = world
         self.batch_size = batch_size
         self.skips_bad_updates = skips_bad_updates
-        self.must_stop = False
+        self.must_stop = self.must_save = False
         self._pending: Tensor | None = None
         self._step = 0
         self.begin_epoch()
@@ -34,21 +36,33 @@ class Meter:
         self._epoch_loss, self._epoch_steps, self._epoch_s = 0.0, 0, 0.0
         self._reset_interval()
 
-    def add(self, step: int, loss_sum: Tensor, grad_norm: Tensor, stop_signal: int) -> None:
-        """Counts the update that made `step`. A `stop_signal` on any worker sets `must_stop` on all, a step later.
+    def state_dict(self) -> dict[str, float]:
+        """What is counted of the epoch and the interval so far, so that their records are those of a whole run."""
+        return {name: getattr(self, f"_{name}") for name in COUNTED}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        for name in COUNTED:
+            setattr(self, f"_{name}", state[name])
+
+    def add(
+        self, step: int, loss_sum: Tensor, grad_norm: Tensor, stop_signal: int = 0, wants_save: bool = False
+    ) -> None:
+        """Counts the update that made `step`. What any worker wishes, all do, at the same step: a `stop_signal` sets
+        `must_stop`, a wish to save `must_save`, one step later.
 
         Args:
             step: That update's.
             loss_sum: Over this worker's share, ().
             grad_norm: Of the global gradient, (), the same on every worker.
             stop_signal: A signal's number, else 0.
+            wants_save: Whether a checkpoint is due.
 
         Raises:
             TrainingError: the loss or the gradient of an earlier step is not finite.
         """
         self.flush()
-        stop = loss_sum.new_tensor(float(stop_signal))
-        values = torch.stack([loss_sum.double(), grad_norm.double() / self.world.size, stop.double()])
+        wishes = torch.tensor([stop_signal, wants_save], dtype=torch.float64, device=loss_sum.device)
+        values = torch.cat([torch.stack([loss_sum.double(), grad_norm.double() / self.world.size]), wishes])
         self._pending = self.world.sum(values)
         self._step = step
 
@@ -56,7 +70,7 @@ class Meter:
         """Reads what is pending."""
         if self._pending is None:
             return
-        loss, grad_norm, stop = self._pending.tolist()
+        loss, grad_norm, stop, save = self._pending.tolist()
         self._pending = None
         if not math.isfinite(loss):
             raise TrainingError(
@@ -69,6 +83,7 @@ class Meter:
                 "is from before. Try a lower --lr, a longer --warmup-epochs, or --no-amp"
             )
         self.must_stop = self.must_stop or stop > 0
+        self.must_save = self.must_save or save > 0
         self._loss += loss / self.batch_size
         self._steps += 1
 
