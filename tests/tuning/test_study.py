@@ -191,3 +191,10 @@ def test_a_sweep_that_another_driver_runs_is_left_alone(tmp_path):
         held(tmp_path),
     ):
         pytest.fail("the lock was given twice")
+
+
+def test_a_folder_that_is_no_sweeps_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="must be a sweep's folder or not exist"), held(tmp_path):
+        pytest.fail("the folder was taken")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

@@ -17,7 +17,15 @@ LOOK_S = 0.5
 
 @contextlib.contextmanager
 def held(sweep_dir: Path) -> Iterator[None]:
-    """The sweep's own lock, for one driver at a time. Raises InputError where another has it."""
+    """The sweep's own lock, for one driver at a time.
+
+    Raises:
+        InputError: another has it, or the folder is no sweep's.
+    """
+    if not (sweep_dir / JOURNAL).exists() and any(path.name != LOCK for path in sweep_dir.glob("*")):
+        raise InputError(
+            f"{sweep_dir} must be a sweep's folder or not exist, got other files; choose another --sweep-name"
+        )
     try:
         sweep_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(sweep_dir / LOCK, timeout=LOOK_S)
