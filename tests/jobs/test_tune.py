@@ -26,6 +26,7 @@ SHAPES = ["--dataset", "shapes", "--epochs", "2"]
         ("--space mix --objectives val/acc1:max params:min --pruner asha", "stopped early for one objective only"),
         ("--space mix --sampler grid", "a grid needs a discrete space, got mixup_alpha"),
         ("--space hierarchy --model volo_d1", "the space hierarchy draws settings that are refused: the form must be"),
+        ("--space mix --epochs 3 --grace-period 3", "grace_period must be less than epochs, or no trial is"),
         ("--space mix --workers-per-trial 99", "batch_size must give each worker a sample"),
     ],
 )

@@ -167,6 +167,7 @@ def test_a_trial_of_two_workers_is_trained_by_ray_train(config, head):
     assert trials_of(sweep_dir)[0]["state"] == "complete"
     assert all_epochs(sweep_dir)["0000"] == [1, 2, 3]
     assert trials_of(sweep_dir)[1]["state"] == "fail"
+    assert "must stay finite" in trials_of(sweep_dir)[1]["reason"].splitlines()[0]
 
 
 @pytest.mark.slow

@@ -136,6 +136,11 @@ def check_base(settings: Settings, objectives: tuple[Objective, ...], options: S
             f"{validated[0]} needs validation images, got val_fraction=0, so that it would never be reported; set "
             "--val-fraction"
         )
+    if options.grace_period and options.grace_period >= settings.optim.epochs:
+        raise InputError(
+            "grace_period must be less than epochs, or no trial is ever stopped early, got "
+            f"grace_period={options.grace_period}, epochs={settings.optim.epochs}; use --pruner none"
+        )
     if settings.optim.batch_size < options.workers_per_trial:
         raise InputError(
             "batch_size must give each worker a sample, "

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from volo.config import FREE_ON_RESUME, Settings, build_settings, flatten
 from volo.errors import InputError
 from volo.tuning.journal import open_journal
-from volo.tuning.options import COUNTED, GRACE_PERIOD, REDUCTION_FACTOR, Objective, SweepOptions
+from volo.tuning.options import COUNTED, GRACE_PERIOD, MEASURED, REDUCTION_FACTOR, Objective, SweepOptions
 from volo.tuning.sampling import MAKERS, NumberedSampler, Point, all_points
 from volo.tuning.spaces import Space, is_base
 
@@ -77,7 +77,7 @@ class SweepStudy:
     @property
     def num_left(self) -> int:
         """Trials that have not ended."""
-        return self.limit - sum(trial.state.is_finished() for trial in self.trials)
+        return max(0, self.limit - sum(trial.state.is_finished() for trial in self.trials))
 
     def run_dir(self, number: int) -> Path:
         return self.sweep_dir / TRIALS / f"{number:04d}"
@@ -85,14 +85,20 @@ class SweepStudy:
     def next_work(self) -> Work | None:
         """A trial that was running when the driver ended, else a new one; None once there are as many as asked for.
 
-        One whose space raises, or whose settings are refused, has failed, and the next one is taken.
+        One whose space raises, or whose settings are refused, has failed, and one that drew what another one did ends
+        as that one has: then the next one is taken.
         """
         while trial := self._next_trial():
             try:
                 drawn = self._drawn(trial)
-                return Work(trial.number, drawn, self.settings_of(trial.number, drawn))
+                work = Work(trial.number, drawn, self.settings_of(trial.number, drawn))
             except Exception as error:
                 self.fail(trial.number, f"{type(error).__name__}: {error}")
+                continue
+            if twin := self._twin(work):
+                self._end_as(trial, twin)
+            else:
+                return work
         return None
 
     def settings_of(self, number: int, drawn: dict[str, Any]) -> Settings:
@@ -128,7 +134,7 @@ class SweepStudy:
             trial.report(metrics[self.objectives[0].metric], epoch)
         if not trial.should_prune():
             return False
-        self._tell(trial, TrialState.PRUNED, **{METRICS: metrics})
+        self._tell(trial, TrialState.PRUNED, **{METRICS: _kept(metrics)})
         return True
 
     def fail(self, number: int, reason: str) -> None:
@@ -153,9 +159,25 @@ class SweepStudy:
         self._live[trial.number] = trial
         return trial
 
+    def _twin(self, work: Work) -> FrozenTrial | None:
+        """A trial that has been trained with the same settings and seed, so that training again would show the same."""
+        for trial in self.trials[: work.number]:
+            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.user_attrs[DRAWN] == work.drawn:
+                return trial
+        return None
+
+    def _end_as(self, trial: Trial, twin: FrozenTrial) -> None:
+        known = self.frozen(trial.number).intermediate_values
+        for epoch, value in twin.intermediate_values.items():
+            if epoch not in known:
+                trial.report(value, epoch)
+        values = twin.values if twin.state == TrialState.COMPLETE else None
+        reason = f"the same settings as trial {twin.number}"
+        self._tell(trial, twin.state, values, **{METRICS: twin.user_attrs[METRICS], REASON: reason})
+
     def _complete(self, trial: Trial, metrics: Metrics) -> None:
         """Its value is that of its last epoch, so that no trial is taken for better by the best of many looks."""
-        found = dict(metrics)
+        found = _kept(metrics)
         if any(objective.metric in COUNTED for objective in self.objectives):
             assert self.counts is not None
             found |= self.counts(self.settings_of(trial.number, trial.user_attrs[DRAWN]))
@@ -246,6 +268,11 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], sweep_dir: Path) ->
             f"a sweep must go on with the space and settings it began with, got other ones for {sweep_dir}:\n{listed}\n"
             "give the old ones, or --fresh to rename the sweep and start anew, or another --sweep-name"
         )
+
+
+def _kept(metrics: Metrics) -> Metrics:
+    """Of all that is reported, what says how good a trial was."""
+    return {name: metrics[name] for name in ("epoch", "step", *MEASURED) if name in metrics}
 
 
 def _is_finite(objective: Objective, metrics: Metrics) -> bool:

@@ -18,7 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from volo.config import Settings, build_settings
-from volo.errors import Stopped
+from volo.errors import Stopped, TrainingError
 from volo.log import show_log
 from volo.runs import LOCK
 from volo.training.launch import opened_run
@@ -96,10 +96,17 @@ def _train_together(settings: Settings, config: dict[str, Any]) -> None:
     )
     try:
         trainer.fit()
-    except Exception:
+    except Exception as error:
         if number := StopWish(folder).wanted():
             raise Stopped(number) from None
-        raise
+        raise TrainingError(_first_cause(error)) from error
+
+
+def _first_cause(error: Exception) -> str:
+    """The error of the first worker that failed, in one line, else Ray's own."""
+    for rank, failure in sorted(getattr(error, "worker_failures", {}).items()):
+        return f"worker {rank}: {str(failure).strip().splitlines()[-1]}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _train_rank(config: dict[str, Any]) -> None:
