@@ -5,7 +5,9 @@ A field that is None takes its value from elsewhere, as its description says (vo
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
+
+from volo.durations import parse_duration
 
 
 class Section(BaseModel):
@@ -118,6 +120,8 @@ class OptimSettings(Section):
     """Automatic mixed precision. Default: on where there is a GPU, off on CPU."""
     autocast_dtype: Literal["fp16", "bf16"] | None = None
     """Type of the autocast. Default: bf16."""
+    skip_nonfinite: Annotated[int, Field(ge=0)] = 0
+    """Leave out up to so many updates in a row whose loss or gradient is not finite; 0: the first one ends training."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Each layer's learning rate over that of the one above it, for fine-tuning; 1: all learn alike."""
     init_weights: str | None = None
@@ -199,6 +203,9 @@ class RunSettings(Section):
     """Steps between checkpoints, besides the one after every epoch."""
     log_every: Annotated[int, Field(ge=1)] = 10
     """Steps between logged points."""
+    hang_timeout: str = "10m"
+    """End the run, naming the rank that hangs, when no step, batch of a validation or save has begun for so long (90s,
+    10m, 2h); 0: never. Until the first step is done, at least an hour and a half, for data and compilers."""
     resume_path: str | None = None
     """Start from this checkpoint's state: a run folder, its best or last, or a checkpoint folder."""
     fresh: bool = False
@@ -209,6 +216,15 @@ class RunSettings(Section):
     """Where workers compute; auto: on GPUs where there is one for each, else on the CPU."""
     address: str | None = None
     """Ray cluster to use. Default: $RAY_ADDRESS, else a cluster of its own on this machine."""
+
+    @field_validator("hang_timeout", mode="before")
+    @classmethod
+    def _check_hang_timeout(cls, value: str | float) -> str:
+        try:
+            parse_duration(value)
+        except ValueError as error:
+            raise ValueError(f"hang_timeout: {error}") from None
+        return str(value)
 
     @model_validator(mode="after")
     def _check(self):

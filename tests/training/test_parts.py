@@ -112,7 +112,8 @@ def test_fp16_gives_up_after_twenty_updates_that_were_not_finite():
         for _ in range(MAX_SKIPPED):
             optimizer.zero_grad()
             precision.backward((weight * float("inf")).sum())
-            precision.step(optimizer, [weight], grad_clip=1.0)
+            precision.clip(optimizer, [weight], grad_clip=1.0)
+            assert not precision.step(optimizer)
     assert weight.item() == 1.0
 
 
@@ -140,7 +141,8 @@ def test_autocast_types_train_on_a_cpu_too(dtype):
         with precision.autocast():
             loss = torch.nn.functional.cross_entropy(model(images).float(), labels)
         precision.backward(loss)
-        precision.step(optimizer, list(model.parameters()), 1.0)
+        precision.clip(optimizer, list(model.parameters()), 1.0)
+        precision.step(optimizer)
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
 

@@ -36,7 +36,7 @@ class Tracker:
         record = {"kind": kind, "step": step, **values}
         with writing(self._what):
             self._file.write(json.dumps(record) + "\n")
-            if kind != "note":
+            if kind in ("step", "epoch"):
                 self._add_scalars(kind, step, values)
         if self._show:
             self._show(record)
