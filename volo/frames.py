@@ -1,12 +1,19 @@
 """Where in its own code a program stands: one line for a person, in place of a wall of frames."""
 
+import sys
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
-from traceback import FrameSummary
+from traceback import FrameSummary, walk_stack
 
 PACKAGE = Path(__file__).parent
 FOREIGN = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+def stack_of(thread: int) -> list[FrameSummary]:
+    """The frames of a thread, by its ident, outermost first. Reads no source: the disk may hang."""
+    frames = [(frame.f_code, line) for frame, line in walk_stack(sys._current_frames()[thread])]
+    return [FrameSummary(code.co_filename, line, code.co_name, lookup_line=False) for code, line in reversed(frames)]
 
 
 def own_frame(frames: Sequence[FrameSummary]) -> str:
