@@ -72,7 +72,7 @@ def _remedies(settings: Settings, world: World, precision: Precision, num_valida
         remedies.append(f"--batch-size {max(1, optim.batch_size // 2)}")
     if not precision.enabled:
         remedies.append("--use-amp --autocast-dtype bf16")
-    return ", ".join([*remedies, "a smaller --model or --image-size"])
+    return f"{', '.join(remedies)}{', or ' if remedies else ''}a smaller --model or --image-size"
 
 
 def _device(device: torch.device) -> str:

@@ -40,7 +40,7 @@ class NonFinite:
         """`the loss must stay finite, got nan at step 7 on rank 1`."""
         if not self.ranks:
             return f"the gradient must stay finite, got a norm of {self.grad_norm} at step {self.step}"
-        where = f" on rank {', '.join(map(str, self.ranks))}" if world_size > 1 else ""
+        where = f" on rank{'s' * (len(self.ranks) > 1)} {', '.join(map(str, self.ranks))}" if world_size > 1 else ""
         return f"the loss must stay finite, got {self.loss} at step {self.step}{where}"
 
 
