@@ -42,7 +42,7 @@ def main() -> None:
             },
         ).resolved()
         world = single_process()
-        with opened_run(settings, world), Session(settings, world, show=None) as session:
+        with opened_run(settings, world), Session(settings, world, None, lambda phase, step: None) as session:
             times = measured(session, flags.rounds, flags.block_s)
         [size] = {sum(file.stat().st_size for file in saved.iterdir()) for saved in settings.run_dir.glob("*/step_*")}
     report(flags.model, size, times)

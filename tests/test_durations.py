@@ -7,14 +7,16 @@ from volo.durations import parse_duration
 from volo.errors import InputError
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [(90, 90), ("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("0", 0)]
+)
 def test_a_duration_is_seconds_minutes_or_hours(text, seconds):
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "0s", "-5m", "5 days", "m", "nan", "1e3"])
+@pytest.mark.parametrize("text", ["", "-5m", "5 days", "m", "nan", "1e3", "1.s"])
 def test_what_is_none_is_refused(text):
-    with pytest.raises(ValueError, match=r"a duration must be a number above 0, as in 90, 90s, 10m or 1\.5h, got"):
+    with pytest.raises(ValueError, match="a duration must be seconds, or a number with a unit such as 90s"):
         parse_duration(text)
 
 

@@ -16,7 +16,7 @@ HEAVY = {"torch", "ray"}
 # gets its place here.
 LAYERS = (
     {"config", "model_settings", "sections", "recipes", "variants"}
-    | {"errors", "log", "console", "records", "runs", "files", "durations"},
+    | {"errors", "log", "console", "records", "runs", "files", "durations", "frames"},
     {"model", "data", "checkpoint", "model_file"},
     {"training", "analysis"},
     {"cluster"},

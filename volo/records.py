@@ -1,7 +1,8 @@
 """`metrics.jsonl`: one record a line, the history of a run; and how a person sees it while it grows.
 
 Every record has `kind` and `step`. kind `step`: train/loss, lr, grad_norm, images_per_s of the last steps; `epoch`:
-those of the epoch, with val/loss, val/acc1 and val/acc5; `note`: a message at the start, with the step to stop at.
+those of the epoch, with val/loss, val/acc1 and val/acc5; `note`: a message at the start, with the step to stop at;
+`skipped`: a step whose update was left out, and why.
 """
 
 import json
@@ -50,6 +51,8 @@ class Display:
             self.progress.begin(record["step"] * self.images_per_step, record["stop_at"] * self.images_per_step)
         elif record["kind"] == "epoch":
             self.progress.say(epoch_line(record))
+        elif record["kind"] == "skipped":
+            self.progress.say(record["text"])
         else:
             note = f"loss {record['train/loss']:.3f}"
             self.progress.update(record["step"] * self.images_per_step, note)

@@ -22,6 +22,7 @@ from volo.training.compilation import check_compiler
 from volo.training.launch import display, opened_run, say_finished, say_result, stop_signals
 from volo.training.loop import train
 from volo.training.seeds import train_each
+from volo.training.watchdog import watched
 from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
 
 MAX_RESTARTS = 3
@@ -201,14 +202,17 @@ def _train_worker(config: dict[str, Any]) -> None:
         context.get_local_world_size(),
         get_device(),
     )
+    settings = build_settings(config["settings"])
     try:
-        train(
-            build_settings(config["settings"]),
-            world,
-            show=attempt.show,
-            on_epoch=ray.train.report,
-            wants_stop=attempt.wants_stop,
-        )
+        with watched(settings, world, on_hang=attempt.fail) as beat:
+            train(
+                settings,
+                world,
+                show=attempt.show,
+                on_epoch=ray.train.report,
+                wants_stop=attempt.wants_stop,
+                beat=beat,
+            )
     except (InputError, TrainingError, Stopped) as error:
         attempt.fail(error, world.rank)
         raise

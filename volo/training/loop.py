@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,16 @@ from torch import nn
 
 from volo import checkpoint
 from volo.config import Settings
-from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batches
-from volo.errors import InputError, Stopped
+from volo.data.pipeline import Batch, Pixels, TrainingBatches, evaluation_batches
+from volo.errors import InputError, Stopped, TrainingError
 from volo.model.build import build_model
 from volo.model.weights import load_weights
 from volo.model_file import Description
 from volo.training.learner import Learner
+from volo.training.memory import memory_explained
 from volo.training.meter import Meter
 from volo.training.metrics import evaluate
+from volo.training.nonfinite import REMEDY, NonFinite, nonfinite_path, write_batch
 from volo.training.objective import Labels, Objective, TokenLabels
 from volo.training.optim import learning_rate
 from volo.training.run import find_start, open_data
@@ -41,6 +43,7 @@ def train(
     show: Callable[[Record], None] | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     wants_stop: Callable[[], int] = lambda: 0,
+    beat: Callable[[str, int], None] = lambda phase, step: None,
 ) -> None:
     """Trains to the end of the schedule, or to `max_steps`, from the run's newest checkpoint.
 
@@ -52,24 +55,27 @@ def train(
         show: Gets each record as it is written, on rank 0 only.
         on_epoch: Gets the metrics of each epoch, on every worker.
         wants_stop: A signal's number once training shall end, else 0; asked after every step.
+        beat: Told what begins, and after which step (volo/training/watchdog.py).
 
     Raises:
         InputError: data or a checkpoint that do not fit the settings.
-        TrainingError: a loss or gradient that is not finite, or a file of the run that cannot be written.
+        TrainingError: a loss or gradient that is not finite, memory that runs out, or a file of the run that cannot be
+            written.
         Stopped: `wants_stop` said so on some worker; a checkpoint has been saved.
     """
-    with Session(settings.resolved(), world, show) as session:
+    with Session(settings.resolved(), world, show, beat) as session:
         run, learner, meter = session.settings.run, session.learner, session.meter
 
         while learner.step < session.stop_at:
             epoch, step_in_epoch = divmod(learner.step, session.steps_per_epoch)
-            batch = session.batches.batch(epoch, step_in_epoch)
+            batch = session.batch(epoch, step_in_epoch)
             if learner.step == 0:
                 session.show_inputs(batch.images)
 
             torch.manual_seed(step_seed(run.seed, learner.step, world.rank))
-            loss_sum, grad_norm = learner.update(batch, lr := session.learning_rate())
-            meter.add(learner.step, loss_sum, grad_norm, stop_signal := wants_stop(), session.wants_save())
+            loss_sum, grad_norm = session.update(batch, lr := session.learning_rate(learner.step))
+            stop_signal = wants_stop()
+            meter.add(learner.step, loss_sum, grad_norm, stop_signal, session.wants_save(), learner.num_skipped)
 
             is_last = learner.step == session.stop_at
             is_epoch_end = learner.step % session.steps_per_epoch == 0
@@ -95,8 +101,14 @@ class Session:
     A context, which is left when all that was saved is on the disk.
     """
 
-    def __init__(self, settings: Settings, world: World, show: Callable[[Record], None] | None):
-        self.settings, self.world = settings, world
+    def __init__(
+        self,
+        settings: Settings,
+        world: World,
+        show: Callable[[Record], None] | None,
+        beat: Callable[[str, int], None],
+    ):
+        self.settings, self.world, self._beat = settings, world, beat
         optim, run = settings.optim, settings.run
         self.data, self.split = open_data(settings)
         self.pixels = Pixels(self.data.images, settings.data.mean, settings.data.std, world.device)
@@ -122,7 +134,7 @@ class Session:
         start = world.from_main(find_start(settings) if world.is_main else None)
         notes = load_weights(model, optim.init_weights) if optim.init_weights and start.checkpoint is None else []
         self.learner = Learner(model, optim, world, self._objective(model))
-        self.meter = Meter(world, optim.batch_size, self.learner.precision.skips_bad_updates)
+        self.meter = Meter(world, optim.batch_size, self.learner.precision.skips_bad_updates, self._on_nonfinite)
         if start.checkpoint is not None:
             notes += self._resume(start.checkpoint)
         self.saver, self._saved_at = Saver(gives_way=(Stopped,)), time.monotonic()
@@ -138,10 +150,18 @@ class Session:
         with self.tracker or contextlib.nullcontext():
             self.saver.__exit__(*error)
 
-    def learning_rate(self) -> float:
-        """Of the update to come."""
+    def batch(self, epoch: int, step_in_epoch: int) -> Batch:
+        with self._phase("data"):
+            return self.batches.batch(epoch, step_in_epoch)
+
+    def update(self, batch: Batch, lr: float) -> tuple[torch.Tensor, torch.Tensor]:
+        with self._phase("update"):
+            return self.learner.update(batch, lr)
+
+    def learning_rate(self, step: int) -> float:
+        """Of the update that follows `step` others."""
         optim = self.settings.optim
-        return learning_rate(self.learner.step, self.total_steps, self.warmup_steps, optim.lr, optim.min_lr)
+        return learning_rate(step, self.total_steps, self.warmup_steps, optim.lr, optim.min_lr)
 
     def validate(self) -> dict[str, float]:
         """Metrics on the held-out images, over all workers; empty where none are held out."""
@@ -155,7 +175,8 @@ class Session:
             rank=self.world.rank,
             world_size=self.world.size,
         )
-        return evaluate(self.learner.final_model, batches, self.learner.precision, self.world)
+        with self._phase("validate"):
+            return evaluate(self.learner.final_model, self._beating(batches), self.learner.precision, self.world)
 
     def wants_save(self) -> bool:
         """Whether a checkpoint is due by the main worker's clock; it then is due for all, a step later."""
@@ -174,6 +195,7 @@ class Session:
         """
         with self.meter.paused():
             self.meter.must_save, self._saved_at = False, time.monotonic()
+            self._beat("save", self.learner.step)
             if not self.world.is_main:
                 return
             state = {**self.learner.state_dict(), "meter": self.meter.state_dict(), "world": self.world.in_short()}
@@ -197,6 +219,33 @@ class Session:
     def show_inputs(self, images: torch.Tensor) -> None:
         if self.tracker:
             self.tracker.image_grid(images, self.settings.data.mean, self.settings.data.std)
+
+    @contextlib.contextmanager
+    def _phase(self, phase: str) -> Iterator[None]:
+        """A part of training that may hang, or run out of memory."""
+        step = self.learner.step
+        self._beat(phase, step)
+        where, num = ("in the validation", EVAL_BATCH) if phase == "validate" else (f"at step {step + 1:,}", None)
+        with memory_explained(self.settings, self.world, self.learner.precision, where, num):
+            yield
+
+    def _beating(self, batches: Iterable) -> Iterator:
+        """Batches of a validation, which may take long, each a sign of life."""
+        for batch in batches:
+            self._beat("validate", self.learner.step)
+            yield batch
+
+    def _on_nonfinite(self, found: NonFinite) -> None:
+        """Goes on where the update was left out and that may be, else raises TrainingError; the batch is noted."""
+        path = nonfinite_path(self.settings, found.step)
+        if self.world.is_main:
+            write_batch(self.settings, path, found, self.batches, self.learning_rate(found.step - 1))
+        reason = f"{found.describe(self.world.size)}; its images are listed in {path}"
+        if not 0 < found.num_skipped <= self.settings.optim.skip_nonfinite:
+            raise TrainingError(f"{reason}. The last checkpoint is from before. {REMEDY}")
+        if self.tracker:
+            text = f"{reason}; its update was left out, number {found.num_skipped} in a row"
+            self.tracker.record("skipped", found.step, text=text)
 
     def _objective(self, model: nn.Module) -> Objective:
         """Labels alone, or with a teacher's help."""

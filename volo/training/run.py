@@ -80,10 +80,20 @@ def open_run(settings: Settings) -> tuple[Start, FileLock]:
     return start, lock
 
 
-def note_failure(run_dir: Path, error: Exception) -> None:
-    """Leaves word of why training failed, unless the disk is what failed; the next start takes it away."""
+def note_failure(run_dir: Path, error: Exception) -> str | None:
+    """Leaves word of why training failed, unless the disk is what failed; the next start takes it away.
+
+    Returns:
+        What a rank that failed before this one has noted, where one has: its word stays.
+    """
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     with contextlib.suppress(OSError):
-        write_file(run_dir / FAILURE, f"{type(error).__name__}: {error}\n")
+        try:
+            with open(run_dir / FAILURE, "x") as file:
+                file.write(f"{type(error).__name__}: {error}{notes}\n")
+        except FileExistsError:
+            return (run_dir / FAILURE).read_text().strip()
+    return None
 
 
 def check_run(settings: Settings) -> None:
