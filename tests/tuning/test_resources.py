@@ -20,14 +20,14 @@ def planned(nodes, device="auto", **options) -> TrialPlan:
     [
         (TWO_CORES, {}, TrialPlan(2, 1, 0.0, num_local=2)),
         (TWO_CORES, dict(max_concurrent="1"), TrialPlan(1, 1, 0.0, num_local=1)),
-        (TWO_CORES, dict(workers_per_trial=2), TrialPlan(1, 2, 0.0, num_local=2)),
+        (TWO_CORES, dict(workers_per_trial=2), TrialPlan(1, 2, 0.0, num_local=2, by_train=True)),
         (TWO_NODES, {}, TrialPlan(3, 1, 1.0, num_local=2)),
         (TWO_NODES, dict(gpus_per_trial=0.25), TrialPlan(12, 1, 0.25, num_local=6)),
         (TWO_NODES, dict(gpus_per_trial=2.0), TrialPlan(1, 1, 2.0, num_local=1)),
-        (TWO_NODES, dict(workers_per_trial=2), TrialPlan(1, 2, 2.0, num_local=1)),
-        (TWO_NODES, dict(workers_per_trial=4), TrialPlan(3, 4, 0.0, num_local=6)),
+        (TWO_NODES, dict(workers_per_trial=2), TrialPlan(1, 2, 2.0, num_local=1, by_train=True)),
+        (TWO_NODES, dict(workers_per_trial=4), TrialPlan(3, 4, 0.0, num_local=6, by_train=True)),
         (TWO_NODES, dict(device="cpu"), TrialPlan(12, 1, 0.0, num_local=6)),
-        ([{"CPU": 1.0}, {"CPU": 1.0}], dict(workers_per_trial=2), TrialPlan(1, 2, 0.0, num_local=1)),
+        ([{"CPU": 1.0}, {"CPU": 1.0}], dict(workers_per_trial=2), TrialPlan(1, 2, 0.0, num_local=1, by_train=True)),
     ],
 )
 def test_as_many_trials_at_a_time_as_fit(nodes, options, expected):

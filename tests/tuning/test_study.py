@@ -138,7 +138,7 @@ def test_a_space_that_raises_for_some_points_fails_those_trials_alone(tmp_path):
     study = play(opened(tmp_path, space=dataclasses.replace(SPACE, draw=raising), num_samples=8, pruner="none"))
     failed = [trial for trial in study.trials if trial.state.name == "FAIL"]
     assert 0 < len(failed) < 8
-    assert failed[0].user_attrs[REASON] .startswith("AssertionError: only mixup works")
+    assert failed[0].user_attrs[REASON].startswith("AssertionError: only mixup works")
     assert not study.run_dir(failed[0].number).exists()
 
 

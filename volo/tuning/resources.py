@@ -12,21 +12,22 @@ from volo.tuning.options import SweepOptions
 @dataclass(frozen=True)
 class TrialPlan:
     """`num_concurrent` trials at a time, each of `num_workers` with one core each and `gpus` GPUs together; at most
-    `num_local` workers share a node."""
+    `num_local` workers share a node. `by_train`: Ray Train starts the workers, else the trial's actor is it."""
 
     num_concurrent: int
     num_workers: int
     gpus: float
     num_local: int
+    by_train: bool = False
 
     @property
     def use_gpu(self) -> bool:
         return self.gpus > 0
 
     def of_actor(self) -> dict[str, float]:
-        """What Tune reserves for a trial: all it takes, or where its workers are Ray Train's, which reserves theirs
-        itself, a byte, since nothing at all cannot be asked for."""
-        return {"CPU": 1, "GPU": self.gpus} if self.num_workers == 1 else {"CPU": 0, "memory": 1}
+        """What Tune reserves for a trial: all it takes. Ray Train reserves its workers' itself, and then it is a byte,
+        since nothing at all cannot be asked for."""
+        return {"CPU": 0, "memory": 1} if self.by_train else {"CPU": 1, "GPU": self.gpus}
 
     def __str__(self) -> str:
         workers = f"{self.num_workers} worker{'s' * (self.num_workers > 1)}"
@@ -62,7 +63,8 @@ def plan(options: SweepOptions, run: RunSettings, nodes: list[dict[str, float]])
             f"trials at a time must fit into the cluster, got max_concurrent={wanted} of {workers} cores and {gpus:g} "
             f"GPUs each for {there}; use --max-concurrent {most} or auto"
         )
-    return TrialPlan(wanted, workers, gpus, num_local=-(-wanted * workers // len(nodes)))
+    num_local = -(-wanted * workers // len(nodes))
+    return TrialPlan(wanted, workers, gpus, num_local, by_train=workers > 1)
 
 
 def _gpus(options: SweepOptions, run: RunSettings, nodes: list[dict[str, float]]) -> float:

@@ -7,6 +7,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from volo.runs import FAILURE as FAILURE_NOTE
 from volo.tuning.study import SweepStudy
 from volo.tuning.trial import FAILURE, STOPPED
 
@@ -35,8 +36,10 @@ class StudyScheduler(FIFOScheduler):
         return TrialScheduler.STOP if self.study.report(number, result) else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Its process is lost: all else the trial catches itself."""
-        self.study.fail(trial.config["number"], _reason(trial.get_pickled_error()))
+        """Its process is lost, as where it hung, which it notes first: all else the trial catches itself."""
+        number = trial.config["number"]
+        note = self.study.run_dir(number) / FAILURE_NOTE
+        self.study.fail(number, note.read_text().strip() if note.exists() else _reason(trial.get_pickled_error()))
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles it into a file that is never read."""

@@ -53,6 +53,7 @@ class StudySearch(Searcher):
             "num_workers": self.plan.num_workers,
             "num_local": self.plan.num_local,
             "use_gpu": self.plan.use_gpu,
+            "by_train": self.plan.by_train,
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

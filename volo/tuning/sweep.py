@@ -54,15 +54,15 @@ def run_sweep(study: SweepStudy) -> None:
         if study.base.run.device != "cuda" and not torch.cuda.is_available():
             compile_ahead()  # Ray needs longer to start
         with connected(study.base.run.address):
-            _tune(study, plan_trials(study.options, study.base.run))
+            run_trials(study, plan_trials(study.options, study.base.run))
     else:
         print(f"this sweep is finished, with {study.limit} trials; raise --num-samples, or use another --sweep-name")
     write_results(study)
     _say_result(study)
 
 
-def _tune(study: SweepStudy, plan: TrialPlan) -> None:
-    """Has the trials run, as far as there are any left and nobody asks to stop."""
+def run_trials(study: SweepStudy, plan: TrialPlan) -> None:
+    """Has the trials run on the cluster that is connected, as far as there are any left and nobody asks to stop."""
     print(f"{study.num_left} of {study.limit} trials to run, {plan}", flush=True)
     os.environ.update(ENVIRONMENT, TUNE_MAX_PENDING_TRIALS_PG=str(plan.num_concurrent))
     folder = new_folder(study.sweep_dir)
@@ -92,7 +92,7 @@ def _tuner(search: StudySearch, scheduler: StudyScheduler, ending: Ending, plan:
             search_alg=search,
             scheduler=scheduler,
             num_samples=-1,  # as many as the search has
-            reuse_actors=plan.num_workers == 1,
+            reuse_actors=not plan.by_train,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
         ),
@@ -123,6 +123,3 @@ def _say_result(study: SweepStudy) -> None:
         print(f"best: trial {best.number}, {values_of(study, best)}; the base, trial 0: {values_of(study, base)}")
         print(f"to train it: python -m jobs.train --config {study.sweep_dir / BEST_CONFIG} --run-name NAME")
     print(f"sweep folder: {study.sweep_dir}", flush=True)
-
-
-__all__ = ["run_sweep"]

@@ -6,7 +6,7 @@ that the actor, with all that it has loaded, takes the next trial.
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from volo.log import show_log
 from volo.runs import LOCK
 from volo.training.launch import opened_run
 from volo.training.loop import train
+from volo.training.watchdog import watched
 from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
 from volo.tuning.ending import StopWish
 from volo.tuning.recovery import saved_epochs
@@ -36,7 +37,8 @@ def run_trial(config: dict[str, Any]) -> None:
 
     Args:
         config: `settings` of the run; `folder` of this start of the sweep, where the wish to stop appears;
-            `num_workers` that train together; `num_local`, workers that share a node, of all trials; `use_gpu`.
+            `num_workers` that train together; `num_local`, workers that share a node, of all trials; `use_gpu`;
+            `by_train`, whether Ray Train starts the workers.
     """
     show_log()
     outcome = _outcome(config)
@@ -46,9 +48,8 @@ def run_trial(config: dict[str, Any]) -> None:
 
 
 def _outcome(config: dict[str, Any]) -> dict[str, Any] | None:
-    settings, train_trial = build_settings(config["settings"]), _train_alone
-    if config["num_workers"] > 1:
-        train_trial = _train_together
+    settings = build_settings(config["settings"])
+    train_trial = _train_together if config["by_train"] else _train_alone
     try:
         with _opened(settings) as is_finished:
             if is_finished:
@@ -76,7 +77,7 @@ def _opened(settings: Settings) -> Iterator[bool]:
 def _train_alone(settings: Settings, config: dict[str, Any]) -> None:
     device = torch.device("cuda", 0) if config["use_gpu"] else torch.device("cpu")
     world = joined_world(rank=0, size=1, local_rank=0, local_size=config["num_local"], device=device)
-    train(settings, world, on_epoch=ray.tune.report, wants_stop=StopWish(Path(config["folder"])).wanted)
+    _train_as(world, settings, config, ray.tune.report)
 
 
 def _train_together(settings: Settings, config: dict[str, Any]) -> None:
@@ -120,8 +121,16 @@ def _train_rank(config: dict[str, Any]) -> None:
         config["num_local"],
         get_device(),
     )
+    _train_as(world, build_settings(config["settings"]), config, ray.train.report)
+
+
+def _train_as(
+    world: World, settings: Settings, config: dict[str, Any], on_epoch: Callable[[dict[str, Any]], None]
+) -> None:
+    """One that hangs ends its process, and so fails alone."""
     wish = StopWish(Path(config["folder"]))
-    train(build_settings(config["settings"]), world, on_epoch=ray.train.report, wants_stop=wish.wanted)
+    with watched(settings, world) as beat:
+        train(settings, world, on_epoch=on_epoch, wants_stop=wish.wanted, beat=beat)
 
 
 def _free_memory() -> None:
