@@ -63,8 +63,10 @@ def load_space(name: str, package: ModuleType) -> Space:
         raise InputError(
             f"--space must be one of {', '.join(space_names(package))}, or a path that ends in .py, got {name!r}"
         )
-    files = sorted(Path(package.__file__).parent.glob("*.py"))  # one space may be made of others
-    return _space(name, importlib.import_module(f"{package.__name__}.{name}"), files)
+    module = importlib.import_module(f"{package.__name__}.{name}")
+    parts = [part for part in vars(module).values() if isinstance(part, ModuleType)]
+    of_package = [part for part in parts if part.__name__.startswith(f"{package.__name__}.")]
+    return _space(name, module, [Path(part.__file__) for part in (module, *of_package)])
 
 
 def check_space(space: Space, *base: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from volo.config import FREE_ON_RESUME, Settings, build_settings, flatten
+from volo.config import FREE_ON_RESUME, Settings, build_settings, differences
 from volo.errors import InputError
 from volo.tuning.journal import open_journal
 from volo.tuning.options import COUNTED, GRACE_PERIOD, MEASURED, REDUCTION_FACTOR, Objective, SweepOptions
@@ -26,7 +26,8 @@ from volo.tuning.spaces import Space, is_base
 
 STUDY, TRIALS = "sweep", "trials"
 NUM_BEFORE_MEDIAN = 5
-DRAWN, REASON, METRICS, IDENTITY = "settings", "reason", "metrics", "sweep"
+DRAWN, REASON, METRICS = "settings", "reason", "metrics"  # of a trial
+IDENTITY, SETTINGS = "sweep", "settings"  # of the study
 Metrics = dict[str, Any]
 
 
@@ -224,8 +225,6 @@ class SweepStudy:
 
     def _identity(self) -> dict[str, Any]:
         """What a continuation must have in common with the sweep that it goes on with."""
-        kept = flatten(self.base.resolved().to_dict())
-        kept = {name: value for name, value in kept.items() if name not in FREE_ON_RESUME}
         return {
             "space": self.space.name,
             "space's files (sha256)": self.space.source,
@@ -234,7 +233,7 @@ class SweepStudy:
             "pruner": self.options.chosen_pruner,
             "grace_period": self.options.grace_period or GRACE_PERIOD,
             "reduction_factor": self.options.reduction_factor or REDUCTION_FACTOR,
-            **json.loads(json.dumps(kept)),
+            SETTINGS: self.base.resolved().to_dict(),
         }
 
 
@@ -261,9 +260,13 @@ def _pruner(options: SweepOptions, num_epochs: int) -> BasePruner:
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], sweep_dir: Path) -> None:
-    changed = {name for name in {*before, *now} if before.get(name) != now.get(name)}
-    if changed:
-        listed = "\n".join(f"  {name}: {before.get(name)!r} before, {now.get(name)!r} now" for name in sorted(changed))
+    changes = {
+        name: (before.get(name), now[name]) for name in now if name != SETTINGS and before.get(name) != now[name]
+    }
+    found = differences(build_settings(before[SETTINGS]), build_settings(now[SETTINGS]))
+    changes |= {name: pair for name, pair in found.items() if name not in FREE_ON_RESUME}
+    if changes:
+        listed = "\n".join(f"  {name}: {old!r} before, {new!r} now" for name, (old, new) in changes.items())
         raise InputError(
             f"a sweep must go on with the space and settings it began with, got other ones for {sweep_dir}:\n{listed}\n"
             "give the old ones, or --fresh to rename the sweep and start anew, or another --sweep-name"
