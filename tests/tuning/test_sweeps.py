@@ -135,6 +135,7 @@ def test_a_sweep_that_is_interrupted_saves_says_how_to_go_on_and_does(config, he
     before = all_epochs(sweep_dir)["0000"]
     printed = finished(config, head, "interrupted", *flags, "--budget-minutes", "0.1")
     assert "the time is up: saving 1 running trial" in printed
+    assert "3 of 3 trials are left; the same command goes on" in printed
     after = all_epochs(sweep_dir)["0000"]
     assert after == list(range(1, len(after) + 1))
     assert len(after) > len(before)

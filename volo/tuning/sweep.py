@@ -85,12 +85,14 @@ def run_trials(study: SweepStudy, plan: TrialPlan) -> None:
         raise Stopped(number)
 
 
-def _tuner(search: StudySearch, scheduler: StudyScheduler, ending: Ending, plan: TrialPlan, folder: Path) -> Tuner:
+def _tuner(
+    search: StudySearch, trial_scheduler: StudyScheduler, ending: Ending, plan: TrialPlan, folder: Path
+) -> Tuner:
     return Tuner(
         ray.tune.with_resources(run_trial, plan.of_actor()),
         tune_config=TuneConfig(
             search_alg=search,
-            scheduler=scheduler,
+            scheduler=trial_scheduler,
             num_samples=-1,  # as many as the search has
             reuse_actors=not plan.by_train,
             trial_name_creator=_name,
@@ -115,11 +117,13 @@ def _say_result(study: SweepStudy) -> None:
     best = best_trial(study)
     if best is None:
         failed = [trial for trial in study.trials if trial.state == TrialState.FAIL]
-        if len(failed) == len(study.trials):
+        if failed and len(failed) == len(study.trials):
             raise TrainingError(f"every trial of the sweep failed, the first one: {failed[0].user_attrs[REASON]}")
         print("no trial has been trained to the end yet")
     else:
         base = study.frozen(0)
         print(f"best: trial {best.number}, {values_of(study, best)}; the base, trial 0: {values_of(study, base)}")
         print(f"to train it: python -m jobs.train --config {study.sweep_dir / BEST_CONFIG} --run-name NAME")
+    if study.num_left:
+        print(f"{study.num_left} of {study.limit} trials are left; the same command goes on")
     print(f"sweep folder: {study.sweep_dir}", flush=True)
