@@ -26,7 +26,7 @@ SPACE = """
 METRIC, MODE = "val/acc1", "max"
 FIRST_POINTS = ({"lr": 2e-3, "drop_rate": 0.0}, {"lr": 1e30, "drop_rate": 0.0})
 def space(trial):
-    lr = trial.suggest_categorical("lr", [2e-3, 1e30])
+    lr = trial.suggest_categorical("lr", [2e-3, 1e-5, 1e30])
     return {
         "model": {"drop_rate": trial.suggest_float("drop_rate", 0.0, 0.3)},
         "optim": {"lr": lr} if lr < 1 else {"lr": lr, "grad_clip": 0.0, "warmup_epochs": 0.0},
@@ -36,7 +36,7 @@ def space(trial):
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
-    """Three epochs of four steps; in the space beside it, half of all trials diverge."""
+    """Three epochs of four steps; in the space beside it, some trials diverge and some learn next to nothing."""
     folder = tmp_path_factory.mktemp("sweeps")
     images = draw_folder(folder / "images", {"train": {"cat": 40, "dog": 40}})
     values = small_run(folder, images, optim=dict(epochs=EPOCHS)).to_dict()
@@ -99,7 +99,8 @@ def num_created(sweep_dir: Path) -> int:
 
 
 def test_a_sweep_whose_driver_is_killed_goes_on_with_every_trial_once_and_every_epoch_once(config, head):
-    flags = ("--num-samples", "5", "--max-concurrent", "2", "--pruner", "none")
+    """Trials that diverge fail; one that learns next to nothing is stopped early, unless it was the first to report."""
+    flags = ("--num-samples", "5", "--max-concurrent", "2", "--pruner", "asha", "--objectives", "train/loss:min")
     sweep_dir = config.parent / "outputs" / "killed"
     with driver(config, head, "killed", *flags) as process:
         await_epochs(process, sweep_dir, 2)
@@ -111,13 +112,12 @@ def test_a_sweep_whose_driver_is_killed_goes_on_with_every_trial_once_and_every_
     assert sorted(trials) == [0, 1, 2, 3, 4]
     for number, trial in trials.items():
         has_diverged = trial["lr"] == "1e+30"
-        assert trial["state"] == ("fail" if has_diverged else "complete")
-        assert has_diverged == ("must stay finite" in trial["reason"])
-        assert has_diverged or epochs[f"{number:04d}"] == [1, 2, 3]
-    assert trials[1]["state"] == "fail"
+        assert has_diverged == (trial["state"] == "fail") == ("must stay finite" in trial["reason"])
+        assert has_diverged or epochs[f"{number:04d}"] == list(range(1, 1 + int(trial["epochs"])))
+    assert {"complete", "fail"} <= {trial["state"] for trial in trials.values()} <= {"complete", "pruned", "fail"}
 
     best = parse_settings(["--config", str(sweep_dir / "best_config.yaml")], prog="train", description="")
-    assert best.optim.lr == 2e-3
+    assert best.optim.lr == float(next(row["lr"] for row in trials.values() if row["rank"] == "1")) == 2e-3
     assert "this sweep is finished, with 5 trials" in finished(config, head, "killed", *flags)
 
 
