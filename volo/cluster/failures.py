@@ -22,7 +22,10 @@ GONE = (
     ray.exceptions.OutOfMemoryError,
 )
 NEIGHBOUR_WORDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
-MEMORY_HINT = "fewer workers a node, or a smaller --batch-size, need less memory"
+MEMORY_HINT = (
+    "the system kills processes where memory runs out (dmesg on the node tells): fewer workers a node or a smaller "
+    "--batch-size need less"
+)
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,9 @@ def first_cause(noted: Iterable[Failure], raised: Mapping[int, Exception], membe
     if own:
         return own[0]
     if noted and silent:
-        message = f"worker {noted[0].rank} heard no more of it ({noted[0].message.splitlines()[0]})"
-        return _lost(silent[0], message, f"a process may be killed where memory runs out; {MEMORY_HINT}", members)
+        others = f" (or worker {', '.join(map(str, silent[1:]))}, that left no word either)" if silent[1:] else ""
+        message = f"worker {noted[0].rank} found the connection to it closed{others}"
+        return _lost(silent[0], message, f"its node is gone, or its process; {MEMORY_HINT}", members)
     if noted:
         return noted[0]
     for rank, error in sorted(raised.items()):
@@ -165,7 +169,7 @@ def _told_of_loss(error: Exception) -> tuple[str, str] | None:
         return "it cannot be reached", "look at the network between the nodes"
     return (
         "its process ended without a word: killed, or crashed in native code",
-        f"the system kills a process where memory runs out (dmesg on its node tells); {MEMORY_HINT}",
+        MEMORY_HINT,
     )
 
 

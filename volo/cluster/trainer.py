@@ -185,7 +185,7 @@ def _raise_outcome(attempt: Attempt, error: Exception | None, max_failures: int)
             "not help"
         ) from None
     raise OutOfRetries(
-        f"{failure.headline()}{failure.details()}\n  gave up after {max_failures} restarts (--max-failures); the same "
+        f"{failure.headline()}{failure.details()}\n  gave up after --max-failures {max_failures}; the same "
         "command goes on from the newest checkpoint"
     ) from None
 
