@@ -2,7 +2,7 @@
 
 import re
 
-UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600}
+UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_duration(text: str | float) -> float:

@@ -6,11 +6,11 @@ those of the epoch, with val/loss, val/acc1 and val/acc5; `note`: a message at t
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from volo.console import Progress
+from volo.files import replaced
 
 FILE = "metrics.jsonl"
 
@@ -27,9 +27,8 @@ def read_records(run_dir: Path) -> list[dict[str, Any]]:
 def rewind_records(run_dir: Path, step: int) -> None:
     """Drops what was recorded after `step`, which will be run again."""
     kept = [record for record in read_records(run_dir) if record["step"] <= step]
-    partial = run_dir / f".{FILE}-{os.getpid()}"
-    partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-    partial.replace(run_dir / FILE)
+    with replaced(run_dir / FILE) as partial:
+        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
 
 
 class Display:

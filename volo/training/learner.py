@@ -101,9 +101,8 @@ class Learner:
             "num_averaged": int(self.ema.n_averaged) if self.ema is not None else 0,
         }
 
-    def load(self, folder: Path) -> None:
-        """Takes up a checkpoint, weights and all."""
-        state = checkpoint.load_state(folder)
+    def load(self, state: dict[str, Any], folder: Path) -> None:
+        """Takes up what `state_dict` gave, and the weights to use from the checkpoint that holds both."""
         self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
         self.num_skipped = state.get("num_skipped", 0)
         self.model.load_state_dict(state["model"])

@@ -2,7 +2,9 @@
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from volo.training.nonfinite import REMEDY, NonFinite, nonfinite_path, write_bat
 from volo.training.objective import Labels, Objective, TokenLabels
 from volo.training.optim import learning_rate
 from volo.training.run import find_start, open_data
+from volo.training.saver import Saver
 from volo.training.teacher import Teacher
 from volo.training.tracking import Tracker
 from volo.training.world import World
@@ -60,41 +63,43 @@ def train(
             written.
         Stopped: `wants_stop` said so on some worker; a checkpoint has been saved.
     """
-    session = Session(settings.resolved(), world, show, beat)
-    run, learner, meter = session.settings.run, session.learner, session.meter
+    with Session(settings.resolved(), world, show, beat) as session:
+        run, learner, meter = session.settings.run, session.learner, session.meter
 
-    while learner.step < session.stop_at:
-        epoch, step_in_epoch = divmod(learner.step, session.steps_per_epoch)
-        batch = session.batch(epoch, step_in_epoch)
-        if learner.step == 0:
-            session.show_inputs(batch.images)
+        while learner.step < session.stop_at:
+            epoch, step_in_epoch = divmod(learner.step, session.steps_per_epoch)
+            batch = session.batch(epoch, step_in_epoch)
+            if learner.step == 0:
+                session.show_inputs(batch.images)
 
-        torch.manual_seed(step_seed(run.seed, learner.step, world.rank))
-        loss_sum, grad_norm = session.update(batch, lr := session.learning_rate(learner.step))
-        meter.add(learner.step, loss_sum, grad_norm, stop_signal := wants_stop(), learner.num_skipped)
+            torch.manual_seed(step_seed(run.seed, learner.step, world.rank))
+            loss_sum, grad_norm = session.update(batch, lr := session.learning_rate(learner.step))
+            stop_signal = wants_stop()
+            meter.add(learner.step, loss_sum, grad_norm, stop_signal, session.wants_save(), learner.num_skipped)
 
-        is_last = learner.step == session.stop_at
-        is_epoch_end = learner.step % session.steps_per_epoch == 0
-        if learner.step % run.log_every == 0 or is_last:
-            session.record("step", lr=lr, grad_norm=float(grad_norm), **meter.interval())
-        if is_epoch_end:
-            metrics = {**meter.epoch(), **session.validate()}
-            session.record("epoch", epoch=epoch + 1, lr=lr, **metrics)  # if what follows fails, a resumption drops it
-            session.save(is_best=learner.is_best(metrics.get("val/acc1")))
-            if on_epoch:
-                on_epoch({"epoch": epoch + 1, "step": learner.step, **metrics})
-            meter.begin_epoch()
-        elif is_last or meter.must_stop or session.is_checkpoint_due():
-            with meter.paused():
-                session.save()
-        if meter.must_stop:
-            session.close()
-            raise Stopped(stop_signal or signal.SIGTERM)
-    session.close()
+            is_last = learner.step == session.stop_at
+            is_epoch_end = learner.step % session.steps_per_epoch == 0
+            if learner.step % run.log_every == 0 or is_last:
+                session.record("step", lr=lr, grad_norm=float(grad_norm), **meter.interval())
+            metrics: Record = {}
+            if is_epoch_end:
+                metrics = {"epoch": epoch + 1, "lr": lr, **meter.epoch(), **session.validate()}
+                session.record("epoch", **metrics)  # if what follows fails, a resumption drops it
+                meter.begin_epoch()
+            if is_epoch_end or is_last or meter.must_stop or session.is_checkpoint_due():
+                session.save(is_best=learner.is_best(metrics.get("val/acc1")))
+            if on_epoch and is_epoch_end:
+                with meter.paused():
+                    on_epoch({"step": learner.step, **metrics})
+            if meter.must_stop:
+                raise Stopped(stop_signal or signal.SIGTERM)
 
 
 class Session:
-    """What the loop works on: data, learner, records, checkpoints. Begins where the run's newest checkpoint ends."""
+    """What the loop works on: data, learner, records, checkpoints. Begins where the run's newest checkpoint ends.
+
+    A context, which is left when all that was saved is on the disk.
+    """
 
     def __init__(
         self,
@@ -127,15 +132,23 @@ class Session:
             settings.model, num_classes=len(self.data.class_names), image_size=settings.data.image_size
         )
         start = world.from_main(find_start(settings) if world.is_main else None)
-        loaded = load_weights(model, optim.init_weights) if optim.init_weights and start.checkpoint is None else []
+        notes = load_weights(model, optim.init_weights) if optim.init_weights and start.checkpoint is None else []
         self.learner = Learner(model, optim, world, self._objective(model))
-        if start.checkpoint is not None:
-            self._resume(start.checkpoint)
         self.meter = Meter(world, optim.batch_size, self.learner.precision.skips_bad_updates, self._on_nonfinite)
+        if start.checkpoint is not None:
+            notes += self._resume(start.checkpoint)
+        self.saver, self._saved_at = Saver(gives_way=(Stopped,)), time.monotonic()
         self.tracker = Tracker(settings.run_dir, self.learner.step, show) if world.is_main else None
         if self.tracker:
             self.tracker.hyperparameters(settings, ["val/loss", "val/acc1"])
-        self.record("note", text="; ".join([self._opening(), *loaded]), stop_at=self.stop_at)
+        self.record("note", text="; ".join([self._opening(), *notes]), stop_at=self.stop_at)
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *error) -> None:
+        with self.tracker or contextlib.nullcontext():
+            self.saver.__exit__(*error)
 
     def batch(self, epoch: int, step_in_epoch: int) -> Batch:
         with self._phase("data"):
@@ -165,36 +178,47 @@ class Session:
         with self._phase("validate"):
             return evaluate(self.learner.final_model, self._beating(batches), self.learner.precision, self.world)
 
+    def wants_save(self) -> bool:
+        """Whether a checkpoint is due by the main worker's clock; it then is due for all, a step later."""
+        every_s = self.settings.run.checkpoint_s
+        return self.world.is_main and every_s is not None and time.monotonic() - self._saved_at >= every_s
+
     def is_checkpoint_due(self) -> bool:
-        every = self.settings.run.checkpoint_every
-        return every is not None and self.learner.step % every == 0
+        """By steps, or because `wants_save` said so."""
+        every = self.settings.run.checkpoint_steps
+        return self.meter.must_save or (every is not None and self.learner.step % every == 0)
 
     def save(self, is_best: bool = False) -> None:
-        """Commits a checkpoint (rank 0), never one after a loss or gradient that is not finite."""
-        self.meter.flush()
-        self._beat("save", self.learner.step)
-        if not self.world.is_main:
-            return
-        run_dir, learner = self.settings.run_dir, self.learner
-        folder = checkpoint.save(
-            run_dir, learner.final_model.state_dict(), self._description(), learner.state_dict(), self.total_steps
-        )
+        """Has a checkpoint committed (rank 0), never one after a loss or gradient that is not finite.
+
+        Training waits while the state is copied; what the one before has met is raised here.
+        """
+        with self.meter.paused():
+            self.meter.must_save, self._saved_at = False, time.monotonic()
+            self._beat("save", self.learner.step)
+            if not self.world.is_main:
+                return
+            state = {**self.learner.state_dict(), "meter": self.meter.state_dict(), "world": self.world.in_short()}
+            commit = partial(self._commit, self._description(), is_best)
+            self.saver.save((self.learner.final_model.state_dict(), state), commit)
+
+    def _commit(self, description: Description, is_best: bool, saved: tuple[dict, dict]) -> None:
+        """In the saver's thread."""
+        run_dir = self.settings.run_dir
+        folder = checkpoint.save(run_dir, saved[0], description, saved[1], self.total_steps)
         if is_best:
             checkpoint.point(run_dir, "best", folder)
         checkpoint.prune(run_dir, self.settings.run.keep_checkpoints)
 
     def record(self, kind: str, **values: Any) -> None:
+        """Writes down what happened, and raises what a save has met since."""
+        self.saver.check()
         if self.tracker:
             self.tracker.record(kind, self.learner.step, **values)
 
     def show_inputs(self, images: torch.Tensor) -> None:
         if self.tracker:
             self.tracker.image_grid(images, self.settings.data.mean, self.settings.data.std)
-
-    def close(self) -> None:
-        self.meter.flush()
-        if self.tracker:
-            self.tracker.close()
 
     @contextlib.contextmanager
     def _phase(self, phase: str) -> Iterator[None]:
@@ -234,14 +258,20 @@ class Session:
             return Labels(teaching, teacher)
         return TokenLabels(teaching, teacher, self.settings.run.seed, tuple(model.pos_embed.shape[1:3]))
 
-    def _resume(self, folder: Path) -> None:
+    def _resume(self, folder: Path) -> list[str]:
+        """Takes up a checkpoint. Returns what else is to be said of it."""
         _, description = checkpoint.load_model(folder)
         self._check_same_data(folder, description)
-        self.learner.load(folder)
+        state = checkpoint.load_state(folder)
+        self.learner.load(state, folder)
+        if "meter" in state:
+            self.meter.load_state_dict(state["meter"])
         if not folder.is_relative_to(self.settings.run_dir):
             self.learner.forget_best()
         if self.world.is_main:
             self._restore_best()
+        before, now = state.get("world"), self.world.in_short()
+        return [f"before on {before}: the same images, summed in another order"] if before not in (None, now) else []
 
     def _restore_best(self) -> None:
         """Points `best` where it belongs: a kill may have come between a checkpoint and that."""
@@ -276,8 +306,7 @@ class Session:
         start = f"resuming at step {step:,}" if step else "starting"
         return (
             f"{start} of {self.stop_at:,}: {parameters / 1e6:.2f} M parameters, {len(self.split.train):,} images to "
-            f"train on, {len(self.split.val):,} to validate, {len(self.data.class_names)} classes; {world.size} "
-            f"worker{'s' * (world.size > 1)} on {world.device.type}, {torch.get_num_threads()} threads each"
+            f"train on, {len(self.split.val):,} to validate, {len(self.data.class_names)} classes; {world.in_short()}"
         )
 
 

@@ -1,10 +1,11 @@
-"""What the last steps did: mean loss, rate, and whether training may go on."""
+"""What the last steps did: mean loss, rate, whether training may go on, and what a worker wishes of all."""
 
 import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,7 +63,7 @@ class Meter:
         self.batch_size = batch_size
         self.skips_bad_updates = skips_bad_updates
         self.on_nonfinite = on_nonfinite
-        self.must_stop = False
+        self.must_stop = self.must_save = False
         self._pending: Tensor | None = None
         self._step = self._num_skipped = 0
         self.begin_epoch()
@@ -71,34 +72,52 @@ class Meter:
         self._epoch = Totals()
         self._reset_interval()
 
-    def add(self, step: int, loss_sum: Tensor, grad_norm: Tensor, stop_signal: int, num_skipped: int = 0) -> None:
-        """Counts the update that made `step`. A `stop_signal` on any worker sets `must_stop` on all, a step later.
+    def state_dict(self) -> dict[str, Any]:
+        """What is counted of the epoch and the interval so far, so that their records are those of a whole run."""
+        return {"epoch": asdict(self._epoch), "interval": asdict(self._interval)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._epoch, self._interval = Totals(**state["epoch"]), Totals(**state["interval"])
+
+    def add(
+        self,
+        step: int,
+        loss_sum: Tensor,
+        grad_norm: Tensor,
+        stop_signal: int = 0,
+        wants_save: bool = False,
+        num_skipped: int = 0,
+    ) -> None:
+        """Counts the update that made `step`. What any worker wishes, all do, at the same step: a `stop_signal` sets
+        `must_stop`, a wish to save `must_save`, one step later.
 
         Args:
             step: That update's.
             loss_sum: Over this worker's share, ().
             grad_norm: Of the global gradient, (), the same on every worker.
             stop_signal: A signal's number, else 0.
+            wants_save: Whether a checkpoint is due.
             num_skipped: Updates left out in a row, this one included.
 
         Raises:
             TrainingError: as `on_nonfinite`, for an earlier step.
         """
         self.flush()
-        stop = loss_sum.new_tensor(float(stop_signal))
-        sums = torch.stack([loss_sum.double(), grad_norm.double() / self.world.size, stop.double()])
+        sums = torch.stack([loss_sum.double(), grad_norm.double() / self.world.size])
+        wishes = sums.new_tensor([stop_signal, wants_save])
         is_bad = sums.new_zeros(self.world.size)
         is_bad[self.world.rank] = ~loss_sum.isfinite()
-        self._pending = self.world.sum(torch.cat([sums, is_bad]))
+        self._pending = self.world.sum(torch.cat([sums, wishes, is_bad]))
         self._step, self._num_skipped = step, num_skipped
 
     def flush(self) -> None:
         """Reads what is pending."""
         if self._pending is None:
             return
-        loss, grad_norm, stop, *is_bad = self._pending.tolist()
+        loss, grad_norm, stop, save, *is_bad = self._pending.tolist()
         self._pending = None
         self.must_stop = self.must_stop or stop > 0
+        self.must_save = self.must_save or save > 0
         self._interval.num_steps += 1
         if math.isfinite(loss) and (math.isfinite(grad_norm) or self.skips_bad_updates):
             self._interval.loss += loss / self.batch_size

@@ -19,6 +19,7 @@ from volo.data.datasets import open_split
 from volo.data.pipeline import check_batch_size
 from volo.data.splits import Split, split_train
 from volo.errors import InputError
+from volo.files import replaced
 from volo.model.build import build_model
 from volo.model.weights import check_weights
 from volo.runs import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_locked
@@ -190,9 +191,8 @@ def _in_training(run_dir: Path) -> InputError:
 
 def write_file(path: Path, text: str) -> None:
     """A file of the run folder, replaced by rename."""
-    partial = path.with_name(f".{path.name}-{os.getpid()}")
-    partial.write_text(text)
-    partial.rename(path)
+    with replaced(path) as partial:
+        partial.write_text(text)
 
 
 def _environment() -> dict:

@@ -57,7 +57,10 @@ class Tracker:
             for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
                 self._board.file_writer.add_summary(summary)
 
-    def close(self) -> None:
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, *error) -> None:
         with writing(self._what):
             self._file.close()
             self._board.close()

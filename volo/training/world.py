@@ -30,6 +30,11 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    def in_short(self) -> str:
+        """All of it that the last bits of a result depend on."""
+        workers = f"{self.size} worker{'s' * (self.size > 1)}"
+        return f"{workers} on {self.device.type}, {torch.get_num_threads()} threads each"
+
     def sum(self, values: Tensor) -> Tensor:
         """The elementwise sum over all workers, in place."""
         if self.size > 1:
