@@ -106,6 +106,17 @@ def test_one_bad_step_more_in_a_row_than_may_be_skipped_ends_training(tmp_path, 
     assert bad_steps(settings.run_dir) == [1, 2, 3]
 
 
+def test_a_validation_whose_loss_is_not_finite_is_never_the_best(tmp_path, folder, monkeypatch):
+    real = Pixels.plain
+    monkeypatch.setattr(Pixels, "plain", lambda self, index: real(self, index) * float("nan"))
+    run_dir = train(small_run(tmp_path, folder, optim=dict(epochs=1)))
+    [epoch] = [record for record in read_records(run_dir) if record["kind"] == "epoch"]
+    assert epoch["val/loss"] != epoch["val/loss"]  # nan
+    assert epoch["val/acc1"] > 0
+    assert (run_dir / "last").exists()
+    assert not (run_dir / "best").exists()
+
+
 def test_two_ranks_skip_the_same_update_and_name_the_rank_whose_share_was_bad(tmp_path, folder):
     settings = small_run(tmp_path, folder, **UNMIXED, optim=dict(epochs=1, skip_nonfinite=1))
     code, _, errors = ended(under_torchrun("nan", written(settings, tmp_path)))
