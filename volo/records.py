@@ -49,6 +49,8 @@ class Display:
         if record["kind"] == "note":
             self.progress.say(record["text"])
             self.progress.begin(record["step"] * self.images_per_step, record["stop_at"] * self.images_per_step)
+        elif record["kind"] == "failure":
+            self.progress.say(record["text"])
         elif record["kind"] == "epoch":
             self.progress.say(epoch_line(record))
         else:
