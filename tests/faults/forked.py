@@ -3,10 +3,11 @@
 The parent is Python's own fork server; what it imports stands in preload.py.
 """
 
+import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,8 +16,9 @@ from jobs import train
 from jobs.cli import exit_code
 from tests.cluster.conftest import free_ports
 from tests.faults.kills import Fault
+from volo.config import Settings
 
-LIMIT_S = 120.0  # of one job; it takes a second or two
+LIMIT_S = 120.0  # of one process; it takes a second or two
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.faults.preload", "pytest.__main__"])
@@ -24,48 +26,73 @@ FORKS.set_forkserver_preload(["tests.faults.preload", "pytest.__main__"])
 
 @dataclass(frozen=True)
 class Job:
-    """A run of `jobs.train` in a process of its own, which may be armed with a fault."""
+    """A process that trains, or did."""
 
     process: BaseProcess
     log: Path
 
-    def wait(self) -> int:
+    def ends_with(self) -> int:
         """Its exit code, minus the signal that ended it. Fails where it takes longer than LIMIT_S."""
-        self.process.join(LIMIT_S)
-        if self.process.exitcode is None:
-            self.process.kill()
-            raise AssertionError(f"a job must end within {LIMIT_S} s; it said: {self.said()}")
-        return self.process.exitcode
+        return ended(self.process, self.said)
 
     def said(self) -> str:
         return self.log.read_text()
 
 
-def start(argv: Sequence[str], log: Path, run_dir: Path, fault: Fault | None = None, **environment: str) -> Job:
-    """Starts `python -m jobs.train` with these flags; what it prints goes to `log`, anew."""
-    process = FORKS.Process(target=_run, args=(list(argv), log, run_dir, fault, environment))
-    process.start()
-    return Job(process, log)
+@dataclass(frozen=True)
+class Command:
+    """`python -m jobs.train --config FILE`, the same each time, whatever became of it before."""
+
+    settings: Settings
+    config: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Command":
+        """Settings that lie in a file beside the run folder. Their number of workers is 0, or torchrun's to say."""
+        config = settings.run_dir.with_name(f"{settings.run_dir.name}.json")  # JSON is YAML
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(json.dumps(settings.to_dict()))
+        return cls(settings, config)
+
+    @property
+    def run_dir(self) -> Path:
+        return self.settings.run_dir
+
+    def start(self, fault: Fault | None = None, **environment: str) -> Job:
+        log = self.config.with_suffix(f".{environment.get('RANK', '0')}.log")
+        process = FORKS.Process(target=_train, args=(self, log, fault, environment))
+        process.start()
+        return Job(process, log)
+
+    def start_ranks(self, *faults: Fault | None) -> list[Job]:
+        """One rank for each of `faults`, of one world, as torchrun starts them but without its agent."""
+        size = str(len(faults))
+        world = {"TORCHELASTIC_RUN_ID": "forked", "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+        world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0])}
+        return [
+            self.start(fault, **world, RANK=str(rank), LOCAL_RANK=str(rank)) for rank, fault in enumerate(faults)
+        ]
+
+    def finish(self, num_ranks: int = 1) -> list[str]:
+        """Lets it train to the end, and returns what each rank said."""
+        jobs = self.start_ranks(*[None] * num_ranks) if num_ranks > 1 else [self.start()]
+        codes = [job.ends_with() for job in jobs]
+        assert not any(codes), [job.said() for job in jobs]
+        return [job.said() for job in jobs]
 
 
-def start_ranks(
-    argv: Sequence[str], log: Path, run_dir: Path, faults: Sequence[Fault | None], **environment: str
-) -> list[Job]:
-    """The same as ranks of one world, one for each of `faults`, as torchrun starts them but without its agent."""
-    world = {
-        "TORCHELASTIC_RUN_ID": "forked", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0]),
-        "WORLD_SIZE": str(len(faults)), "LOCAL_WORLD_SIZE": str(len(faults)),
-    }  # fmt: skip
-    return [
-        start(argv, log.with_suffix(f".{rank}"), run_dir, fault, RANK=str(rank), LOCAL_RANK=str(rank), **world,
-              **environment)
-        for rank, fault in enumerate(faults)
-    ]  # fmt: skip
+def ended(process: BaseProcess, said: Callable[[], str] = str) -> int:
+    """Exit code of a process that must end by itself within LIMIT_S."""
+    process.join(LIMIT_S)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError(f"a process must end within {LIMIT_S} s; it said: {said()}")
+    return process.exitcode
 
 
-def _run(argv: list[str], log: Path, run_dir: Path, fault: Fault | None, environment: dict[str, str]) -> None:
+def _train(command: Command, log: Path, fault: Fault | None, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     sys.stdout = sys.stderr = open(log, "w", buffering=1)  # noqa: SIM115
     if fault:
-        fault.arm(run_dir)
-    sys.exit(exit_code(train.main, argv))
+        fault.arm(command.run_dir)
+    sys.exit(exit_code(train.main, ["--config", str(command.config)]))
