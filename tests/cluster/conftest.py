@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,26 +53,39 @@ def ray_env() -> dict[str, str]:
     return env | {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "PATH": path}
 
 
-@pytest.fixture(scope="session")
-def head(ray_env):
-    """A head started as a user would start it, ended with the session."""
+@contextlib.contextmanager
+def started_head(env: dict[str, str], num_cpus: int) -> Iterator[Head]:
+    """A head started as a user would start it, and ended with the block."""
     port, dashboard, agent_listen, agent_grpc, client = free_ports(5)
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # socket paths must be short
-    command = [
-        str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--node-ip-address=127.0.0.1",
-        f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+    process = ray_start(
+        env, "--head", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
         f"--dashboard-agent-listen-port={agent_listen}", f"--dashboard-agent-grpc-port={agent_grpc}",
-        f"--ray-client-server-port={client}", f"--temp-dir={folder}", "--num-cpus=3", "--num-gpus=0",
-        "--disable-usage-stats", "--include-dashboard=true",
-    ]  # fmt: skip
+        f"--ray-client-server-port={client}", f"--temp-dir={folder}", f"--num-cpus={num_cpus}",
+        "--include-dashboard=true",
+    )  # fmt: skip
+    try:
+        yield Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", process.pid, env)
+    finally:
+        end_session(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def ray_start(env: dict[str, str], *flags: str) -> subprocess.Popen:
+    """`ray start` of one node in a session of its own; returns when it runs."""
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--node-ip-address=127.0.0.1"]
     process = subprocess.Popen(
-        command, env=ray_env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+        [*command, "--num-gpus=0", "--disable-usage-stats", *flags],
+        env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
     for line in process.stdout:
         if "--block" in line or "Ray runtime started" in line:
-            break
-    else:
-        pytest.fail("the head ended before it answered")
-    yield Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", process.pid, ray_env)
+            return process
     end_session(process)
-    shutil.rmtree(folder, ignore_errors=True)
+    pytest.fail("the node ended before it answered")
+
+
+@pytest.fixture(scope="session")
+def head(ray_env):
+    with started_head(ray_env, num_cpus=3) as head:
+        yield head

@@ -1,0 +1,133 @@
+"""Row 5: a node lost, the number of workers changed. Training goes on, and no sample of the epoch is lost or repeated.
+
+Nodes are `ray start` processes with a core each: killed with all that runs on them, as where the power fails.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.cluster.conftest import Head, end_session, free_ports, ray_start, started_head
+from tests.cluster.conftest import ray_env as ray_env
+from tests.cluster.processes import Training, started
+from tests.conftest import draw_folder
+from tests.training.runs import losses, small_run
+from volo import checkpoint
+from volo.data.cache import Images
+from volo.data.pipeline import Pixels, TrainingBatches
+from volo.sections import AugmentSettings
+
+NUM_IMAGES, BATCH_SIZE = 131, 17
+
+
+def batches(rank: int, world_size: int) -> TrainingBatches:
+    """Of images that each have a colour of their own, which nothing changes: an image can be told in a batch."""
+    images = np.zeros((NUM_IMAGES, 4, 4, 3), np.uint8)
+    images[:] = np.arange(NUM_IMAGES)[:, None, None, None]
+    data = Images(images, np.zeros(NUM_IMAGES, np.int64), ("one",))
+    pixels = Pixels(images, (0.0,) * 3, (1 / 255,) * 3, torch.device("cpu"))
+    augment = AugmentSettings(hflip=0.0, crop_padding=0)
+    return TrainingBatches(
+        data, np.arange(NUM_IMAGES), pixels, augment, batch_size=BATCH_SIZE, seed=0, rank=rank, world_size=world_size
+    )
+
+
+def seen(step: int, world_size: int) -> list[int]:
+    """The images of one step of an epoch, over all workers."""
+    parts = [batches(rank, world_size).batch(epoch=3, step=step).images for rank in range(world_size)]
+    return torch.cat(parts)[:, 0, 0, 0].round().int().tolist()
+
+
+def test_an_epoch_begun_by_two_workers_and_ended_by_any_number_sees_the_same_images_each_once():
+    num_steps = NUM_IMAGES // BATCH_SIZE
+    whole = [seen(step, world_size=1) for step in range(num_steps)]
+    for after in (1, 3):
+        changing = [seen(step, world_size=2 if step < 3 else after) for step in range(num_steps)]
+        assert changing == whole
+    flat = [image for step in whole for image in step]
+    assert len(flat) == len({*flat}) == num_steps * BATCH_SIZE
+
+
+@contextlib.contextmanager
+def node_of(head: Head) -> Iterator[subprocess.Popen]:
+    """One more node with a core."""
+    listen, grpc = free_ports(2)
+    process = ray_start(
+        head.env, f"--address={head.address}", "--num-cpus=1", "--min-worker-port=0", "--max-worker-port=0",
+        f"--dashboard-agent-listen-port={listen}", f"--dashboard-agent-grpc-port={grpc}",
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        end_session(process)
+
+
+@contextlib.contextmanager
+def training_on(head: Head, folder: Path, num_workers: str) -> Iterator[Training]:
+    """Longer than any test lets it run; a checkpoint every four steps."""
+    images = draw_folder(folder / "images", {"train": {"cat": 40, "dog": 40}})
+    values = small_run(folder, images, optim=dict(epochs=2000, use_amp=False)).to_dict()
+    values["run"] |= {"num_workers": num_workers, "address": head.address}
+    (folder / "config.json").write_text(json.dumps(values))  # JSON is YAML
+    command = [sys.executable, "-m", "jobs.train", "--config", str(folder / "config.json")]
+    with started(command, head.env, folder / "outputs" / "run") as training:
+        yield training
+
+
+def begun_with(training: Training, num_workers: int) -> bool:
+    return f"; {num_workers} worker" in training.output.read_text().rpartition("M parameters")[2]
+
+
+def resumed_at(training: Training) -> int:
+    return int(training.output.read_text().rpartition("resuming at step ")[2].split()[0].replace(",", ""))
+
+
+def lose(node: subprocess.Popen, training: Training) -> int:
+    """Kills all processes of a node in mid-epoch; returns the step of the newest checkpoint then."""
+    training.until_step(6)
+    training.until(lambda: training.last_step() % 4 in (1, 2), "the midst of an epoch")
+    end_session(node)
+    return checkpoint.verify(checkpoint.newest(training.run_dir)).step
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_with_an_elastic_number_training_goes_on_with_the_nodes_left_and_takes_a_new_one(ray_env, tmp_path):
+    with started_head(ray_env, num_cpus=1) as head, contextlib.ExitStack() as nodes:
+        first = nodes.enter_context(node_of(head))
+        with training_on(head, tmp_path, "1:2") as training:
+            training.until(lambda: begun_with(training, 2), "two workers")
+            saved = lose(first, training)
+            training.until(lambda: begun_with(training, 1), "one worker")
+            assert resumed_at(training) >= saved
+            training.until_step(training.last_step() + 5)
+            nodes.enter_context(node_of(head))
+            training.until(lambda: begun_with(training, 2), "two workers again")
+            training.until_step(training.last_step() + 5)
+            training.process.terminate()
+            assert training.ends_with() == 143
+            assert list(losses(training.run_dir)) == list(range(1, training.last_step() + 1))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_with_a_fixed_number_training_waits_for_the_node_that_replaces_a_lost_one(ray_env, tmp_path):
+    with started_head(ray_env, num_cpus=1) as head, contextlib.ExitStack() as nodes:
+        first = nodes.enter_context(node_of(head))
+        with training_on(head, tmp_path, "2") as training:
+            saved = lose(first, training)
+            nodes.enter_context(node_of(head))
+            training.until(lambda: "resuming at step" in training.output.read_text(), "a new start")
+            assert resumed_at(training) >= saved
+            training.until_step(training.last_step() + 5)
+            training.process.terminate()
+            assert training.ends_with() == 143
+            assert list(losses(training.run_dir)) == list(range(1, training.last_step() + 1))
+            assert " was lost: " in training.output.read_text()
