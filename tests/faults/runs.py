@@ -30,10 +30,15 @@ def newest_step(run_dir: Path) -> int:
     return checkpoint.verify(newest).step if newest else 0
 
 
+def starts(said: str) -> list[int]:
+    """The steps that a run said it resumed at, one for each start, 0 where it began anew."""
+    found = re.findall(r"(?:resuming at step ([\d,]+)|starting) of", said)
+    return [int(step.replace(",", "") or 0) for step in found]
+
+
 def begun_at(said: str) -> int | None:
-    """The step that a run said it resumed at, 0 where it starts, None where it died before it could say so."""
-    found = re.search(r"(?:resuming at step (\d+)|starting) of", said)
-    return int(found[1] or 0) if found else None
+    """The last of them, None where the run died before it could say so."""
+    return (starts(said) or [None])[-1]
 
 
 def assert_same(run_dir: Path, undisturbed: Path) -> None:
