@@ -47,7 +47,11 @@ def end_session(process: subprocess.Popen) -> None:
 
 @pytest.fixture(scope="session")
 def ray_env() -> dict[str, str]:
-    """Environment of every process that has to do with Ray in these tests."""
+    return own_environment()
+
+
+def own_environment() -> dict[str, str]:
+    """Of every process that has to do with Ray in these tests."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     return env | {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "PATH": path}
