@@ -4,6 +4,7 @@ A field that is None takes its value from elsewhere, as its description says (vo
 """
 
 import contextlib
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, field_validator, model_validator
@@ -16,6 +17,8 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
+
+WORKER_COUNTS = re.compile(r"(\d+)(?::(\d+))?")
 
 Dataset = Literal["cifar100", "cifar10", "imagefolder", "shapes"]
 
@@ -211,8 +214,11 @@ class RunSettings(Section):
     """Start from this checkpoint's state: a run folder, its best or last, or a checkpoint folder."""
     fresh: bool = False
     """Rename a run of this name and start anew."""
-    num_workers: Annotated[int, Field(ge=0)] | None = None
-    """Ray workers; 0: this process, without Ray. Default: the cluster's GPUs, else 1."""
+    num_workers: int | str | None = None
+    """Ray workers, or MIN:MAX of them, as many as the cluster has; 0: this process, without Ray. Default: the cluster's
+    GPUs, else 1."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """Under Ray: how often lost workers are started again, from the newest checkpoint, before giving up."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where workers compute; auto: on GPUs where there is one for each, else on the CPU."""
     address: str | None = None
@@ -248,6 +254,31 @@ class RunSettings(Section):
         except ValueError as error:
             raise ValueError(f"hang_timeout: {error}") from None
         return str(value)
+
+    @property
+    def min_workers(self) -> int | None:
+        """The fewest workers to train with; None where the cluster decides."""
+        return int(str(self.num_workers).split(":")[0]) if self.num_workers is not None else None
+
+    @property
+    def max_workers(self) -> int | None:
+        """The most workers to train with; None where the cluster decides."""
+        return int(str(self.num_workers).split(":")[-1]) if self.num_workers is not None else None
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers may change while they train."""
+        return self.min_workers != self.max_workers
+
+    @field_validator("num_workers")
+    @classmethod
+    def _check_num_workers(cls, value: int | str | None) -> int | str | None:
+        found = WORKER_COUNTS.fullmatch(str(value))
+        if value is None or (found and found[2] and 1 <= int(found[1]) <= int(found[2])):
+            return value
+        if found and not found[2]:
+            return int(found[1])
+        raise ValueError(f"num_workers must be a number, or MIN:MAX with 1 <= MIN <= MAX, got {value!r}")
 
     @model_validator(mode="after")
     def _check(self):

@@ -1,14 +1,18 @@
 """The watchdog of a rank: what counts as a sign of life, who is accused, and that nothing of it is left."""
 
+import re
 import threading
 import time
+from traceback import extract_tb
 
 import pytest
+import torch
 
 from jobs.cli import WORK_FAILED
 from tests.training.runs import small_run, train
 from volo.durations import parse_duration
 from volo.errors import InputError
+from volo.frames import own_frame
 from volo.training.hang import Report, accuse, describe
 from volo.training.watchdog import START_S, TRAINING_FAILED, Watchdog, watched
 from volo.training.world import single_process
@@ -86,6 +90,16 @@ def test_a_rank_that_is_slow_but_goes_on_is_waited_for_and_one_that_stops_is_not
     for watchdog in both:
         watchdog.close()
     assert {"rank_0.json", "rank_1.json"} == {path.name for path in (tmp_path / "hang" / "1").iterdir()}
+
+
+def test_the_own_frame_of_an_error_is_the_innermost_outside_of_installed_packages():
+    with pytest.raises(ValueError) as raised:
+        parse_duration("soon")
+    assert re.fullmatch(r"volo/durations\.py:\d+ in parse_duration", own_frame(extract_tb(raised.tb)))
+    with pytest.raises(RuntimeError) as raised:
+        torch.nn.Linear(1, 1)(torch.ones(2))
+    assert own_frame(extract_tb(raised.tb)).startswith(f"{__file__}:")
+    assert own_frame([]) == "an unknown place"
 
 
 def watchdogs() -> list[threading.Thread]:

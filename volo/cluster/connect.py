@@ -10,9 +10,14 @@ from pathlib import Path
 from volo.errors import InputError
 
 # Ray reads these when it starts. Health checks every half second: a dead worker is noticed soon, and a report, which
-# waits for the next check, costs little. The second keeps a cluster of one machine on loopback.
+# waits for the next check, costs little. A worker that answers none for two minutes is given up. Resources that do not
+# come within ten seconds are looked for anew, so that an elastic number of workers shrinks soon after a node is lost; a
+# fixed one goes on asking, without end, and a cluster that grows is not asked any less. The last but one keeps a
+# cluster of one machine on loopback.
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_TRAIN_ENABLE_V2": "1",
 }

@@ -74,7 +74,8 @@ def opened_run(settings: Settings, world: World) -> Iterator[Start]:
         raise
     except Exception as error:
         error.add_note(_whereabouts(error, world))
-        if earlier := note_failure(settings.run_dir, error):
+        earlier = note_failure(settings.run_dir, error)
+        if earlier and world.size > 1:
             raise TrainingError(f"rank {world.rank} lost the others, of which one failed first: {earlier}") from None
         raise
     finally:
@@ -84,7 +85,8 @@ def opened_run(settings: Settings, world: World) -> Iterator[Start]:
 
 def _whereabouts(error: Exception, world: World) -> str:
     place = own_frame(traceback.extract_tb(error.__traceback__))
-    return f"on rank {world.rank} of {world.size} ({platform.node()}, pid {os.getpid()}), at {place}"
+    rank = f"rank {world.rank} of {world.size}, " if world.size > 1 else ""
+    return f"{rank}{platform.node()}, pid {os.getpid()}, at {place}"
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """All that training changes: weights, their average, the optimizer, and how far it has come."""
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,13 @@ class Learner:
         self.step += 1
         return total, norm
 
-    def is_best(self, accuracy: float | None) -> bool:
-        """Whether a validation was better than every one before; remembers it. None: there was none."""
-        if accuracy is None or (self.best is not None and accuracy <= self.best):
+    def is_best(self, metrics: dict[str, Any]) -> bool:
+        """Whether a validation, if there was one, was better than every one before; remembers it. Never one whose loss
+        is not finite."""
+        accuracy = metrics.get("val/acc1")
+        if accuracy is None or not math.isfinite(metrics["val/loss"]):
+            return False
+        if self.best is not None and accuracy <= self.best:
             return False
         self.best, self.best_step = accuracy, self.step
         return True

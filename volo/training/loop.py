@@ -87,7 +87,7 @@ def train(
                 session.record("epoch", **metrics)  # if what follows fails, a resumption drops it
                 meter.begin_epoch()
             if is_epoch_end or is_last or meter.must_stop or session.is_checkpoint_due():
-                session.save(is_best=learner.is_best(metrics.get("val/acc1")))
+                session.save(is_best=learner.is_best(metrics))
             if on_epoch and is_epoch_end:
                 with meter.paused():
                     on_epoch({"step": learner.step, **metrics})

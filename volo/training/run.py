@@ -140,7 +140,7 @@ def open_data(settings: Settings) -> tuple[Images, Split]:
     split = split_train(
         data.labels, settings.data.val_fraction, settings.data.split_seed, settings.data.train_images
     )
-    check_batch_size(settings.optim.batch_size, len(split.train), world_size=max(1, settings.run.num_workers or 1))
+    check_batch_size(settings.optim.batch_size, len(split.train), world_size=max(1, settings.run.max_workers or 1))
     return data, split
 
 

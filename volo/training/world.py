@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from volo.data.download import LIMIT_S
 from volo.errors import InputError
@@ -86,8 +87,16 @@ def torchrun_world(device: str = "auto") -> World:
     if use_gpu:
         torch.cuda.set_device(own)
     timeout = datetime.timedelta(seconds=COLLECTIVE_TIMEOUT_S)
-    dist.init_process_group("nccl" if use_gpu else "gloo", timeout=timeout)
+    dist.init_process_group(
+        "nccl" if use_gpu else "gloo", store=_store_of_this_start(timeout), rank=rank, world_size=size, timeout=timeout
+    )
     return _world(rank, size, local_rank, local_size, own)
+
+
+def _store_of_this_start(timeout: datetime.timedelta) -> dist.Store:
+    """torchrun's store outlives the ranks it starts anew, which would find there the addresses of those that died."""
+    store, _, _ = next(rendezvous("env://", timeout=timeout))
+    return dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def joined_world(rank: int, size: int, local_rank: int, local_size: int, device: torch.device) -> World:
