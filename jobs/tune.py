@@ -29,7 +29,7 @@ INSTEAD = {
     "--seeds": "--seed",
     "--resume-path": "--init-weights",
 }
-WITHOUT = [flag.removeprefix("--").replace("-", "_") for flag in INSTEAD] + ["keep_checkpoints"]
+WITHOUT = [flag.removeprefix("--").replace("-", "_") for flag in INSTEAD] + ["keep_checkpoints", "max_failures"]
 
 
 def main(argv: Sequence[str]) -> None:
