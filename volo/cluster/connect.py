@@ -82,7 +82,8 @@ def connected(
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise InputError(
             f"a Ray cluster must answer at the address, got {address!r} ({error}); "
-            "check --address and $RAY_ADDRESS, or leave both out for a cluster of its own"
+            "check --address and $RAY_ADDRESS, and RAY_AUTH_MODE=token with its token where it wants one, or leave all "
+            "out for a cluster of its own"
         ) from None
     try:
         yield dashboard
