@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow lint constraints
+.PHONY: help quickstart test test-slow test-all chaos lint constraints
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -25,6 +25,12 @@ test: $(INSTALLED) ## run the tests that need no GPU and little time
 
 test-slow: $(INSTALLED) ## run the tests left out by default
 	$(PY) -m pytest -m slow $(ARGS)
+
+test-all: $(INSTALLED) ## run both: at most an hour on two cores
+	$(PY) -m pytest -m "slow or not slow" $(ARGS)
+
+chaos: $(INSTALLED) ## kill and damage a run on Ray for ten minutes, and compare what comes out
+	$(PY) -m tests.faults.chaos --minutes 10 $(ARGS)
 
 lint: $(INSTALLED) ## check style and imports
 	$(PY) -m ruff check $(ARGS)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -63,6 +64,19 @@ def ratios(base: Sequence[float], other: Sequence[float]) -> str:
     """The same with the range, as text."""
     found = [one / two for one, two in zip(base, other, strict=True)]
     return f"{ratio(base, other):.2f}x ({min(found):.2f} to {max(found):.2f})"
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """An interval of the median that holds whatever the distribution: between two of the values, by the sign test.
+
+    With fewer than six values none is as sure as 95%, and the range is returned.
+    """
+    ordered, n = sorted(values), len(values)
+    below, outside = 0, 2 / 2**n  # chance that the median lies beyond the values with so many left out at each end
+    while below + 1 < n / 2 and outside + 2 * math.comb(n, below + 1) / 2**n <= 1 - confidence:
+        below += 1
+        outside += 2 * math.comb(n, below) / 2**n
+    return ordered[below], ordered[-1 - below]
 
 
 def milliseconds(times: Sequence[float]) -> str:

@@ -13,13 +13,13 @@ from typing import Annotated, Any
 import tyro
 
 from volo.config import Settings, build_settings, read_yaml
-from volo.errors import InferenceError, InputError, Stopped, TrainingError
+from volo.errors import InferenceError, InputError, OutOfRetries, Stopped, TrainingError
 from volo.log import show_log
 from volo.model_settings import FORMS, AnyModel, own_fields
 from volo.recipes import RECIPES, recipe_settings
 from volo.sections import OptimSettings, Section
 
-DONE, UNFORESEEN, WRONG_INPUT, WORK_FAILED = 0, 1, 2, 3
+DONE, UNFORESEEN, WRONG_INPUT, WORK_FAILED, OUT_OF_RETRIES = 0, 1, 2, 3, 4
 RANK_0_FIRST_S = 5.0
 SECTIONS = ("data", "augment", "optim", "teaching", "run")
 FLAG_NAMES = {"variant": "model"}
@@ -32,7 +32,8 @@ def run_job(main: Callable[[Sequence[str]], None]) -> None:
 
 
 def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
-    """0 done, 1 unforeseen, 2 wrong input, 3 training or inference failed; 128 + the signal that stopped it."""
+    """0 done, 1 unforeseen, 2 wrong input, 3 training or inference failed, 4 workers lost too often; 128 + the signal
+    that stopped it."""
     try:
         main(argv)
     except InputError as error:
@@ -41,7 +42,7 @@ def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int
         return WRONG_INPUT
     except TrainingError as error:
         print(f"training failed: {error}", file=sys.stderr)
-        return WORK_FAILED
+        return OUT_OF_RETRIES if isinstance(error, OutOfRetries) else WORK_FAILED
     except InferenceError as error:
         print(f"inference failed: {error}", file=sys.stderr)
         return WORK_FAILED
@@ -189,7 +190,7 @@ def _flag(annotation: Any, description: str | None, name: str | None = None) -> 
     """The annotation with its help text. A default of None is explained there, not shown, nor is a switch's."""
     kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
     is_optional = type(None) in typing.get_args(annotation)
-    metavar = _metavar(kinds[0]) if is_optional else None
+    metavar = "|".join(map(_metavar, kinds)) if is_optional else None
     hint = "" if is_optional or annotation is bool else None
     text = description and " ".join(description.split())
     return Annotated[annotation, tyro.conf.arg(name=name, help=text, metavar=metavar, help_behavior_hint=hint)]

@@ -27,6 +27,11 @@ def main(argv: Sequence[str]) -> None:
             f"{' and '.join(sorted(given))} cannot be given under torchrun, which starts the workers itself and no "
             "Ray; set torchrun's --nproc_per_node, or start python -m jobs.train without torchrun"
         )
+    if is_rank and settings.run.is_elastic:
+        raise InputError(
+            f"num_workers must be one number under torchrun, got {settings.run.num_workers}; torchrun has --nnodes "
+            "MIN:MAX of its own"
+        )
     if is_rank or settings.run.num_workers == 0:
         from volo.training.launch import train_here
 

@@ -58,6 +58,14 @@ def test_wrong_values_are_refused_with_rule_and_value(values, message):
     assert message in str(refused.value)
 
 
+def test_a_number_of_workers_may_be_a_range_on_the_way_through_a_file_too(tmp_path):
+    (tmp_path / "a.yaml").write_text("run:\n  num_workers: 1:4\n")  # 64 in YAML 1.1
+    settings = build_settings(read_yaml(tmp_path / "a.yaml"))
+    assert (settings.run.num_workers, settings.run.min_workers, settings.run.max_workers) == ("1:4", 1, 4)
+    (tmp_path / "a.yaml").write_text(settings.resolved().to_yaml())
+    assert build_settings(read_yaml(tmp_path / "a.yaml")) == settings.resolved()
+
+
 def test_differences_name_what_changed_after_resolving():
     one = build_settings({"optim": {"epochs": 20}})
     two = build_settings({"optim": {"epochs": 40}, "data": {"data_dir": "data/cifar100"}})

@@ -42,7 +42,7 @@ class Settings(Section):
                 "image_size must be at least patch_size, "
                 f"got image_size={self.data.image_size}, patch_size={patch}"
             )
-        if self.optim.batch_size < (self.run.num_workers or 1):
+        if self.optim.batch_size < (self.run.max_workers or 1):
             raise ValueError(
                 "batch_size must give each worker a sample, "
                 f"got batch_size={self.optim.batch_size}, num_workers={self.run.num_workers}"
@@ -138,10 +138,12 @@ class Settings(Section):
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
-# What may differ between a run and its continuation: it cannot change the weights that come out.
-FREE_ON_RESUME = frozenset({"recipe", "data.data_dir", "optim.max_steps", "optim.init_weights"} | {
-    f"run.{name}" for name in RunSettings.model_fields if name != "seed"
-})
+# What may differ between a run and its continuation: it cannot change the weights that come out. (skip_nonfinite only
+# decides whether a run with a bad step ends at all: with any value that lets it, it ends with the same weights.)
+FREE_ON_RESUME = frozenset(
+    {"recipe", "data.data_dir", "optim.max_steps", "optim.init_weights", "optim.skip_nonfinite"}
+    | {f"run.{name}" for name in RunSettings.model_fields if name != "seed"}
+)
 
 
 def build_settings(*layers: dict[str, Any]) -> Settings:
@@ -172,10 +174,20 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+class _Reader(yaml.SafeLoader):
+    """Safe, and without numbers in base 60, as which YAML 1.1 would read the 1:4 of num_workers."""
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int | str:
+        return node.value if ":" in node.value else super().construct_yaml_int(node)
+
+
+_Reader.add_constructor("tag:yaml.org,2002:int", _Reader.construct_yaml_int)
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """A settings file as a dictionary. Raises InputError where it is missing or no mapping."""
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = yaml.load(Path(path).read_text(), _Reader)
     except OSError as error:
         raise InputError(f"--config must name a readable YAML file, got {str(path)!r} ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

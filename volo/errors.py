@@ -9,6 +9,10 @@ class TrainingError(RuntimeError):
     """Training began and could not go on. The process ends with code 3."""
 
 
+class OutOfRetries(TrainingError):
+    """Workers were lost more often than they may be started again. The process ends with code 4."""
+
+
 class InferenceError(RuntimeError):
     """A trained model was being applied and that could not go on. The process ends with code 3."""
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,32 +47,41 @@ def end_session(process: subprocess.Popen) -> None:
 
 @pytest.fixture(scope="session")
 def ray_env() -> dict[str, str]:
-    """Environment of every process that has to do with Ray in these tests."""
+    return own_environment()
+
+
+def own_environment() -> dict[str, str]:
+    """Of every process that has to do with Ray in these tests."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     return env | {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "PATH": path}
 
 
-@pytest.fixture(scope="session")
-def head(ray_env):
-    """A head started as a user would start it, ended with the session."""
+@contextlib.contextmanager
+def started_head(env: dict[str, str], num_cpus: int) -> Iterator[Head]:
+    """A head started as a user would start it, and ended with the block."""
     port, dashboard, agent_listen, agent_grpc, client = free_ports(5)
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # socket paths must be short
     command = [
         str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--node-ip-address=127.0.0.1",
         f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
         f"--dashboard-agent-listen-port={agent_listen}", f"--dashboard-agent-grpc-port={agent_grpc}",
-        f"--ray-client-server-port={client}", f"--temp-dir={folder}", "--num-cpus=3", "--num-gpus=0",
+        f"--ray-client-server-port={client}", f"--temp-dir={folder}", f"--num-cpus={num_cpus}", "--num-gpus=0",
         "--disable-usage-stats", "--include-dashboard=true",
     ]  # fmt: skip
     process = subprocess.Popen(
-        command, env=ray_env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
-    for line in process.stdout:
-        if "--block" in line or "Ray runtime started" in line:
-            break
-    else:
-        pytest.fail("the head ended before it answered")
-    yield Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", process.pid, ray_env)
-    end_session(process)
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        if not any("--block" in line or "Ray runtime started" in line for line in process.stdout):
+            pytest.fail("the head ended before it answered")
+        yield Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", process.pid, env)
+    finally:
+        end_session(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def head(ray_env):
+    with started_head(ray_env, num_cpus=3) as head:
+        yield head

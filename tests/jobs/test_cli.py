@@ -10,7 +10,7 @@ import yaml
 
 from jobs import train
 from jobs.cli import exit_code, parse_settings
-from volo.errors import InputError, Stopped, TrainingError
+from volo.errors import InputError, OutOfRetries, Stopped, TrainingError
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,6 +77,7 @@ def test_the_flags_of_the_field_reach_their_settings():
     assert (settings.run.seed, settings.run.num_workers, settings.run.run_name) == (3, 3, "r")
     assert (settings.model.variant, settings.model.stem_channels) == ("tiny", (8, 16))
     assert parsed("--no-amp").optim.use_amp is False
+    assert parsed("--hang-timeout", "90s").run.hang_timeout == "90s"
 
 
 def test_defaults_are_those_that_are_documented():
@@ -133,7 +134,12 @@ def test_printed_settings_are_a_settings_file(capsys, tmp_path):
         ("--dataset shapes --data-dir x", "data_dir has no effect on shapes"),
         ("--dataset shapes --image-size 64", "shapes are drawn at 32 pixels, got image_size=64"),
         ("--num-workers 20 --batch-size 10", "batch_size must give each worker a sample"),
+        ("--hang-timeout soon", "hang_timeout: a duration must be seconds, or a number with a unit such as 90s"),
         ("--num-workers 0 --address auto", "address has no effect with num_workers=0"),
+        ("--num-workers 4:2", "num_workers must be a number, or MIN:MAX with 1 <= MIN <= MAX, got '4:2'"),
+        ("--num-workers 0:2", "num_workers must be a number, or MIN:MAX with 1 <= MIN <= MAX, got '0:2'"),
+        ("--num-workers 2:20 --batch-size 10", "batch_size must give each worker a sample"),
+        ("--max-failures -1", "run.max_failures must be greater than or equal to 0, got -1"),
     ],
 )
 def test_wrong_settings_end_with_code_2_and_one_message(capsys, flags, message):
@@ -155,7 +161,10 @@ def test_unknown_flags_and_values_end_with_code_2(flags):
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(None, 0), (KeyError("x"), 1), (InputError("x"), 2), (TrainingError("x"), 3), (Stopped(15), 143)],
+    [
+        *[(None, 0), (KeyError("x"), 1), (InputError("x"), 2), (TrainingError("x"), 3)],
+        *[(OutOfRetries("x"), 4), (Stopped(15), 143)],
+    ],
 )
 def test_exit_codes_tell_what_happened(error, code, capsys):
     def main(argv):
@@ -163,6 +172,13 @@ def test_exit_codes_tell_what_happened(error, code, capsys):
             raise error
 
     assert exit_code(main, []) == code
+
+
+def test_an_elastic_number_of_workers_is_refused_under_torchrun(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    (tmp_path / "a.yaml").write_text("run: {num_workers: '1:2'}")
+    assert exit_code(train.main, ["--config", str(tmp_path / "a.yaml")]) == 2
+    assert "num_workers must be one number under torchrun, got 1:2" in capsys.readouterr().err
 
 
 def test_data_that_are_not_there_are_named_with_what_to_do(tmp_path, capsys):

@@ -93,7 +93,7 @@ def check_cluster(run: RunSettings, output_dir: Path) -> Iterator[Finding]:
 def _size(run: RunSettings, num_nodes: int, resources: dict[str, float]) -> Finding:
     cores, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     found = f"{num_nodes} node{'s' * (num_nodes != 1)}, {cores} cores, {gpus} GPUs"
-    wanted = run.num_workers or 1
+    wanted = run.min_workers or 1
     if wanted > (min(cores, gpus) if run.device == "cuda" else cores):
         return warning("cluster", f"{found} for {wanted} workers", "training waits until the cluster has grown")
     return ok("cluster", found)
@@ -111,7 +111,7 @@ def _probe(output_dir: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _visits(nodes: list[dict[str, Any]], folder: Path, word: str, dashboard: str | None) -> dict[str, dict[str, Any]]:
-    """What a task on each node reports, by the node's address; nodes that do not answer within TASKS_S are left out."""
+    """What a task on each node reports, by its identifier; its address alone where it does not answer in TASKS_S."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

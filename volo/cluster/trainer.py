@@ -1,37 +1,41 @@
 """Ray Train around the training loop: who starts it, restarts it, and hears of it. Ray is told metrics only."""
 
 import contextlib
-import json
+import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from volo.cluster.attempt import Attempt, Follower, Worker
 from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_address
+from volo.cluster.failures import FINAL_ERRORS, Failure
+from volo.cluster.watch import FailureWatch
 from volo.cluster.workers import Workers, plan_workers
 from volo.config import Settings, build_settings
-from volo.errors import InputError, Stopped, TrainingError
+from volo.errors import OutOfRetries, Stopped, TrainingError
 from volo.log import show_log
 from volo.model.outlook_ops.cpu import compile_ahead
 from volo.training.compilation import check_compiler
 from volo.training.launch import display, opened_run, say_finished, say_result, stop_signals
 from volo.training.loop import train
 from volo.training.seeds import train_each
+from volo.training.watchdog import watched
 from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
 
-MAX_RESTARTS = 3
 POLL_S = 0.2
+RESIZE_S = 30.0  # how often Ray looks whether more of an elastic number of workers fit
 UNHEARD_S = 60.0  # a wish to stop that no worker is there to hear, since none has begun, ends the driver
-FINAL_ERRORS = {"InputError": InputError, "TrainingError": TrainingError, "Stopped": Stopped}
 
 
 def train_on_ray(settings: Settings, cluster: contextlib.ExitStack | None = None) -> None:
-    """Trains on a Ray cluster, restarting lost workers from the newest checkpoint up to MAX_RESTARTS times.
+    """Trains on a Ray cluster, restarting lost workers from the newest checkpoint up to `max_failures` times.
 
     Args:
         settings: Checked.
@@ -39,7 +43,8 @@ def train_on_ray(settings: Settings, cluster: contextlib.ExitStack | None = None
 
     Raises:
         InputError: as `open_run` and `check_access`, and more workers than fit.
-        TrainingError: a worker's error, with its cause and rank.
+        TrainingError: a worker's error, with its rank, node and line; one that came twice at the same step.
+        OutOfRetries: workers were lost, or raised what a new start may be spared, more often than that.
         Stopped: a signal asked for it, and a checkpoint has been saved.
     """
     check_access(settings.run.address, settings.run.dashboard_host)
@@ -64,78 +69,25 @@ def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack)
     say_result(settings)
 
 
-class Attempt:
-    """One start of a run under Ray: `<run>/.ray/<number>`, new each time and never read again by a later one.
-
-    Ray keeps its own state there. Beside it: what rank 0 has to show, the error that ends the attempt for good, and
-    the wish to stop.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.records, self.failure, self.stop = folder / "records.jsonl", folder / "failure.json", folder / "stop"
-
-    @classmethod
-    def create(cls, run_dir: Path) -> "Attempt":
-        parent = run_dir / ".ray"
-        parent.mkdir(exist_ok=True)
-        number = 1 + max((int(path.name) for path in parent.iterdir() if path.name.isdigit()), default=0)
-        (parent / f"{number:03d}").mkdir()
-        return cls(parent / f"{number:03d}")
-
-    def show(self, record: dict[str, Any]) -> None:
-        with open(self.records, "a") as file:
-            file.write(json.dumps(record) + "\n")
-
-    def fail(self, error: Exception, rank: int) -> None:
-        number = error.signal_number if isinstance(error, Stopped) else 0
-        kind = next(name for name, kind in FINAL_ERRORS.items() if isinstance(error, kind))
-        failure = {"kind": kind, "message": str(error), "rank": rank, "signal": number}
-        partial = self.failure.with_name(f".failure-{rank}")
-        partial.write_text(json.dumps(failure))
-        partial.replace(self.failure)
-
-    def ask_to_stop(self, signal_number: int) -> None:
-        partial = self.stop.with_name(".stop")
-        partial.write_text(str(signal_number))
-        partial.replace(self.stop)
-
-    def wants_stop(self) -> int:
-        """The signal's number that `ask_to_stop` was given, else 0."""
-        try:
-            return int(self.stop.read_text())
-        except FileNotFoundError:
-            return 0
-
-    def raise_failure(self) -> None:
-        """Raises what `fail` has noted."""
-        if not self.failure.exists():
-            return
-        noted = json.loads(self.failure.read_text())
-        if noted["kind"] == "Stopped":
-            raise Stopped(noted["signal"])
-        raise FINAL_ERRORS[noted["kind"]](noted["message"])
-
-
 def _fit(settings: Settings, workers: Workers, driver: World) -> None:
     attempt = Attempt.create(settings.run_dir)
-    kind = "GPU" if workers.use_gpu else "CPU"
-    print(f"starting {workers.num_workers} {kind} worker{'s' * (workers.num_workers > 1)}", flush=True)
+    print(f"starting {workers}", flush=True)
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={"settings": settings.to_dict(), "attempt": str(attempt.folder)},
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
-        scaling_config=ScalingConfig(num_workers=workers.num_workers, use_gpu=workers.use_gpu),
+        scaling_config=ScalingConfig(
+            num_workers=workers.bounds, use_gpu=workers.use_gpu, elastic_resize_monitor_interval_s=RESIZE_S
+        ),
         run_config=RunConfig(
             name="ray",
             storage_path=str(attempt.folder),
-            failure_config=FailureConfig(max_failures=MAX_RESTARTS),
+            failure_config=FailureConfig(max_failures=settings.run.max_failures),
+            callbacks=[FailureWatch(attempt)],
         ),
     )
     error = _fit_and_follow(trainer, attempt, settings, driver)
-    attempt.raise_failure()
-    if error is not None:
-        raise TrainingError(_cause(error)) from error
+    _raise_outcome(attempt, error, settings.run.max_failures)
 
 
 def _fit_and_follow(trainer: TorchTrainer, attempt: Attempt, settings: Settings, driver: World) -> Exception | None:
@@ -154,46 +106,43 @@ def _fit_and_follow(trainer: TorchTrainer, attempt: Attempt, settings: Settings,
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     with display(settings, driver) as show, stop_signals() as wants_stop:
-        follower, asked_at = Follower(attempt.records), None
+        asked_at = None
+        show_news = _news(attempt, settings.run.max_failures, show)
         thread.start()
         while thread.is_alive():
             thread.join(POLL_S)
-            for record in follower.new_records():
-                show(record)
+            show_news()
             if (number := wants_stop()) and asked_at is None:
                 attempt.ask_to_stop(number)
                 asked_at = time.monotonic()
             if asked_at is not None and not attempt.records.exists() and time.monotonic() - asked_at > UNHEARD_S:
                 raise Stopped(number, had_begun=False)
-        for record in follower.new_records():
-            show(record)
+        show_news()
     return failed[0] if failed else None
 
 
-class Follower:
-    """Reads a growing file of records, each whole line once."""
+def _news(attempt: Attempt, max_failures: int, show: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+    """Shows, each time it is called, what the workers recorded since, and after which failures they start again."""
+    records, failures = Follower(attempt.records), Follower(attempt.failed)
+    num_failures = 0
 
-    def __init__(self, path: Path):
-        self.path = path
-        self._position = 0
+    def show_news() -> None:
+        nonlocal num_failures
+        for record in records.new_records():
+            show(record)
+        for failure in (Failure(**record) for record in failures.new_records()):
+            num_failures += 1
+            if num_failures <= max_failures and not failure.is_final:
+                again = f"starting again from the newest checkpoint, {num_failures} of {max_failures} times"
+                show({"kind": "failure", "text": f"{failure.headline()}; {again}{failure.details()}"})
 
-    def new_records(self) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        with open(self.path, "rb") as file:
-            file.seek(self._position)
-            lines = file.read().splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith(b"\n")]
-        self._position += sum(map(len, whole))
-        return [json.loads(line) for line in whole]
+    return show_news
 
 
 def _train_worker(config: dict[str, Any]) -> None:
-    """One rank. An error that would come again ends the attempt; any other lets Ray start the workers anew."""
+    """One rank. Leaves word of what ends it, by which FailureWatch decides whether all workers start again."""
     show_log()
-    attempt = Attempt(Path(config["attempt"]))
-    if attempt.failure.exists():
-        return
+    settings, attempt = build_settings(config["settings"]), Attempt(Path(config["attempt"]))
     context = ray.train.get_context()
     world = joined_world(
         context.get_world_rank(),
@@ -202,26 +151,58 @@ def _train_worker(config: dict[str, Any]) -> None:
         context.get_local_world_size(),
         get_device(),
     )
+    worker = Worker(attempt, settings.run_dir, world.rank, world.size)
     try:
-        train(
-            build_settings(config["settings"]),
-            world,
-            show=attempt.show,
-            on_epoch=ray.train.report,
-            wants_stop=attempt.wants_stop,
-        )
-    except (InputError, TrainingError, Stopped) as error:
-        attempt.fail(error, world.rank)
+        with watched(settings, world, on_hang=lambda error, _: worker.note(error)) as beat:
+            train(
+                settings,
+                world,
+                show=attempt.show,
+                on_epoch=ray.train.report,
+                wants_stop=worker.wants_stop,
+                beat=beat,
+            )
+    except Exception as error:
+        worker.note(error)
         raise
 
 
-def _cause(error: Exception) -> str:
-    """The first failed rank's error in one line, else Ray's own."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for rank, failure in sorted(failures.items()):
-        last_line = str(failure).strip().splitlines()[-1] if str(failure).strip() else type(failure).__name__
-        return f"worker {rank} failed {MAX_RESTARTS + 1} times: {last_line}"
-    return f"{type(error).__name__}: {error}"
+def _raise_outcome(attempt: Attempt, error: Exception | None, max_failures: int) -> None:
+    """Raises what the training ended with, if not well.
+
+    Args:
+        attempt: Where the controller has noted the cause.
+        error: What `fit` raised.
+        max_failures: How many starts after the first there may have been.
+    """
+    if error is None:
+        return
+    failure = attempt.last_failure()
+    if not isinstance(error, TrainingFailedError):
+        raise TrainingError(
+            f"Ray's controller was lost ({_first_line(error)}); the same command goes on from the newest checkpoint"
+        ) from error
+    if failure is None or not (failure.is_final or isinstance(error, WorkerGroupError)):
+        raise TrainingError(f"Ray could not go on ({_first_line(error)})") from error
+    if failure.kind == "Stopped":
+        raise Stopped(attempt.wants_stop() or signal.SIGTERM) from None
+    if failure.kind in FINAL_ERRORS:
+        told_by = "" if failure.kind == "InputError" else f"\n  {failure.who}, log: {failure.log}"
+        raise FINAL_ERRORS[failure.kind](failure.message + told_by) from None
+    if failure.is_repeated:
+        raise TrainingError(
+            f"{failure.headline()}{failure.details()}\n  it came twice in a row, at the same step: another start would "
+            "not help"
+        ) from None
+    raise OutOfRetries(
+        f"{failure.headline()}{failure.details()}\n  gave up after --max-failures {max_failures}; the same "
+        "command goes on from the newest checkpoint"
+    ) from None
+
+
+def _first_line(error: Exception) -> str:
+    inner = getattr(error, "controller_failure", error)
+    return f"{type(inner).__name__}: {inner}".strip().splitlines()[0]
 
 
 __all__ = ["train_on_ray"]

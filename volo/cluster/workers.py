@@ -11,10 +11,21 @@ from volo.sections import RunSettings
 
 @dataclass(frozen=True)
 class Workers:
-    """`num_workers` of one core each, and of one GPU each where `use_gpu`."""
+    """`num_workers` of one core each, and of one GPU each where `use_gpu`; `min_workers` are enough to train with,
+    where fewer are (None: all)."""
 
     num_workers: int
     use_gpu: bool
+    min_workers: int | None = None
+
+    def __str__(self) -> str:
+        count = f"{self.min_workers} to {self.num_workers}" if self.min_workers else f"{self.num_workers}"
+        return f"{count} {'GPU' if self.use_gpu else 'CPU'} worker{'s' * (self.num_workers > 1)}"
+
+    @property
+    def bounds(self) -> int | tuple[int, int]:
+        """As Ray's ScalingConfig takes them."""
+        return (self.min_workers, self.num_workers) if self.min_workers else self.num_workers
 
     def num_local(self) -> int:
         """How many share a node, at most, where they are spread evenly over those that are alive."""
@@ -25,7 +36,8 @@ class Workers:
 def plan_workers(run: RunSettings) -> Workers:
     """As many as asked, on GPUs where there are enough; by default as many as there are GPUs, else one.
 
-    A cluster that was there before us may grow, so what it lacks now is waited for; one of our own cannot.
+    A cluster that was there before us may grow, so what it lacks now is waited for; one of our own cannot. Of an
+    elastic number the fewest must be there, and decide whether there are enough GPUs.
 
     Raises:
         InputError: more workers than a cluster of our own has cores or, with device cuda, GPUs.
@@ -33,15 +45,17 @@ def plan_workers(run: RunSettings) -> Workers:
     resources = ray.cluster_resources()
     num_gpus, num_cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
     can_grow = resolved_address(run.address) != OWN_CLUSTER
-    num_workers = run.num_workers or (num_gpus if run.device != "cpu" else 0) or 1
+    most = run.max_workers or (num_gpus if run.device != "cpu" else 0) or 1
+    num_workers = run.min_workers or most
     use_gpu = run.device == "cuda" or (run.device == "auto" and num_gpus >= num_workers)
     limit = min(num_cpus, num_gpus) if use_gpu else num_cpus
     if num_workers > limit and not can_grow:
         raise InputError(
             f"num_workers must not exceed this machine's {'GPUs' if use_gpu else 'cores'}, got "
-            f"num_workers={num_workers}, {num_cpus} cores, {num_gpus} GPUs; use --num-workers {max(1, limit)}"
-            + (" or --device cpu" if use_gpu else "")
+            f"num_workers={run.num_workers or most}, {num_cpus} cores, {num_gpus} GPUs; use --num-workers "
+            f"{max(1, limit)}" + (" or --device cpu" if use_gpu else "")
         )
     if num_workers > limit:
         print(f"waiting for {num_workers} workers; the cluster now has {num_cpus} cores and {num_gpus} GPUs")
-    return Workers(num_workers, use_gpu)
+    most = most if can_grow else min(most, limit)
+    return Workers(most, use_gpu, num_workers if num_workers < most else None)

@@ -19,6 +19,7 @@ from volo.data.datasets import open_split
 from volo.data.pipeline import check_batch_size
 from volo.data.splits import Split, split_train
 from volo.errors import InputError
+from volo.files import replaced
 from volo.model.build import build_model
 from volo.model.weights import check_weights
 from volo.runs import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_locked
@@ -96,10 +97,20 @@ def _not_writable(run_dir: Path, error: OSError) -> InputError:
     )
 
 
-def note_failure(run_dir: Path, error: Exception) -> None:
-    """Leaves word of why training failed, unless the disk is what failed; the next start takes it away."""
+def note_failure(run_dir: Path, error: Exception) -> str | None:
+    """Leaves word of why training failed, unless the disk is what failed; the next start takes it away.
+
+    Returns:
+        What a rank that failed before this one has noted, where one has: its word stays.
+    """
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     with contextlib.suppress(OSError):
-        write_file(run_dir / FAILURE, f"{type(error).__name__}: {error}\n")
+        try:
+            with open(run_dir / FAILURE, "x") as file:
+                file.write(f"{type(error).__name__}: {error}{notes}\n")
+        except FileExistsError:
+            return (run_dir / FAILURE).read_text().strip()
+    return None
 
 
 def check_run(settings: Settings) -> None:
@@ -146,7 +157,7 @@ def open_data(settings: Settings) -> tuple[Images, Split]:
     split = split_train(
         data.labels, settings.data.val_fraction, settings.data.split_seed, settings.data.train_images
     )
-    check_batch_size(settings.optim.batch_size, len(split.train), world_size=max(1, settings.run.num_workers or 1))
+    check_batch_size(settings.optim.batch_size, len(split.train), world_size=max(1, settings.run.max_workers or 1))
     return data, split
 
 
@@ -197,12 +208,8 @@ def _in_training(run_dir: Path) -> InputError:
 
 def write_file(path: Path, text: str) -> None:
     """A file of the run folder, replaced by rename."""
-    partial = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
+    with replaced(path) as partial:
         partial.write_text(text)
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _environment() -> dict:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from volo.data.download import LIMIT_S
 from volo.errors import InputError
@@ -30,6 +31,11 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    def in_short(self) -> str:
+        """All of it that the last bits of a result depend on."""
+        workers = f"{self.size} worker{'s' * (self.size > 1)}"
+        return f"{workers} on {self.device.type}, {torch.get_num_threads()} threads each"
+
     def sum(self, values: Tensor) -> Tensor:
         """The elementwise sum over all workers, in place."""
         if self.size > 1:
@@ -38,10 +44,17 @@ class World:
 
     def from_main(self, value: Any) -> Any:
         """Rank 0's value of a small picklable object, on every worker."""
+        return self._from(0, value)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value of a small picklable object, on every worker."""
+        return [self._from(rank, value) for rank in range(self.size)]
+
+    def _from(self, rank: int, value: Any) -> Any:
         if self.size == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device)
+        dist.broadcast_object_list(box, src=rank, device=self.device)
         return box[0]
 
     def wait(self) -> None:
@@ -74,8 +87,16 @@ def torchrun_world(device: str = "auto") -> World:
     if use_gpu:
         torch.cuda.set_device(own)
     timeout = datetime.timedelta(seconds=COLLECTIVE_TIMEOUT_S)
-    dist.init_process_group("nccl" if use_gpu else "gloo", timeout=timeout)
+    dist.init_process_group(
+        "nccl" if use_gpu else "gloo", store=_store_of_this_start(timeout), rank=rank, world_size=size, timeout=timeout
+    )
     return _world(rank, size, local_rank, local_size, own)
+
+
+def _store_of_this_start(timeout: datetime.timedelta) -> dist.Store:
+    """torchrun's store outlives the ranks it starts anew, which would find there the addresses of those that died."""
+    store, _, _ = next(rendezvous("env://", timeout=timeout))
+    return dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def joined_world(rank: int, size: int, local_rank: int, local_size: int, device: torch.device) -> World:

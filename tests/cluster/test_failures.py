@@ -1,0 +1,133 @@
+"""Workers that are killed, code that fails, signals: what a training on Ray does about it, and what it says."""
+
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import ROOT
+from tests.cluster.processes import started
+from tests.conftest import draw_folder
+from tests.training.runs import losses, small_run
+from volo import checkpoint
+
+pytestmark = pytest.mark.ray
+
+HOST = platform.node()
+BUG = """
+_update = Learner.update
+
+
+def _faulty(self, *args):
+    if self.step == 5 and self.world.rank == 1:
+        raise KeyError("colour")
+    return _update(self, *args)
+
+
+Learner.update = _faulty
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    """Longer than any test lets it run; a checkpoint every four steps."""
+    folder = tmp_path_factory.mktemp("failures")
+    images = draw_folder(folder / "images", {"train": {"cat": 40, "dog": 40}})
+    values = small_run(folder, images, optim=dict(epochs=2000, use_amp=False)).to_dict()
+    values["run"] |= {"num_workers": None}
+    (folder / "config.json").write_text(json.dumps(values))  # JSON is YAML
+    return folder / "config.json"
+
+
+@pytest.fixture
+def launch(config, head):
+    """Starts a training of two workers: `with launch(name, flag, ...) as training`."""
+
+    def start(name: str, *flags: str, cwd: Path = ROOT):
+        command = [sys.executable, "-m", "jobs.train", "--config", str(config), "--run-name", name]
+        command += ["--num-workers", "2", "--address", head.address, *flags]
+        return started(command, head.env, config.parent / "outputs" / name, cwd)
+
+    return start
+
+
+def test_a_killed_worker_is_started_again_and_one_too_many_ends_with_code_4(launch):
+    with launch("killed", "--max-failures", "1") as training:
+        training.until_step(6)
+        first = training.kill_worker(rank=1)
+        before = training.last_step()
+        training.until(lambda: training.pid_of(1) not in (0, first), "a new worker")
+        training.until_step(before + 1)
+        training.kill_worker(rank=1)
+        assert training.ends_with() == 4
+        said = training.output.read_text()
+    assert said.count(f"worker 1 of 2 on {HOST} was lost: ") == 2
+    assert "starting again from the newest checkpoint, 1 of 1 times" in said
+    assert "gave up after --max-failures 1; the same command goes on" in said
+    assert "the system kills processes where memory runs out" in said
+    assert "Traceback" not in said
+    assert said.count("\n  log: ") == 2
+
+
+@pytest.mark.slow
+def test_an_error_that_comes_twice_at_the_same_step_ends_with_code_3_and_names_the_line(launch, tmp_path):
+    for package in ("volo", "jobs"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with open(tmp_path / "volo" / "training" / "learner.py", "a") as file:
+        file.write(BUG)
+    with launch("faulty", cwd=tmp_path) as training:
+        assert training.ends_with() == 3
+        said = training.output.read_text()
+    assert f"training failed: worker 1 of 2 on {HOST} raised KeyError: 'colour'" in said
+    assert "learner.py:" in said and " in _faulty" in said
+    assert "it came twice in a row, at the same step" in said
+    assert said.count("starting again from the newest checkpoint") == 1
+    assert "Traceback" not in said
+    log = Path(said.partition("\n  log: ")[2].splitlines()[0])
+    assert "KeyError: 'colour'" in log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_the_driver_ends_every_rank_at_one_step_which_is_saved(launch, number, code):
+    with launch(f"signalled-{code}") as training:
+        training.until_step(6)
+        training.process.send_signal(number)
+        assert training.ends_with() == code
+        last = training.last_step()
+    assert checkpoint.verify(checkpoint.newest(training.run_dir)).step == last < 8000
+    assert "the same command resumes" in training.output.read_text()
+
+
+@pytest.mark.slow
+def test_a_killed_controller_ends_the_driver_and_the_same_command_goes_on(launch, head):
+    with launch("leaderless") as training:
+        training.until_step(6)
+        [controller] = pids_of("ray::TrainController", head.session)
+        os.kill(controller, signal.SIGKILL)
+        assert training.ends_with() == 3
+        assert "Ray's controller was lost" in training.output.read_text()
+    saved = checkpoint.verify(checkpoint.newest(training.run_dir)).step
+    with launch("leaderless", "--max-steps", str(saved + 3)) as training:
+        assert training.ends_with() == 0
+        assert f"resuming at step {saved}" in training.output.read_text()
+    assert list(losses(training.run_dir)) == list(range(1, saved + 4))
+
+
+def pids_of(title: str, session: int) -> list[int]:
+    """Processes of a session by how they call themselves."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                named = (entry / "cmdline").read_bytes().decode(errors="replace")
+                if named.startswith(title) and os.getsid(int(entry.name)) == session:
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found

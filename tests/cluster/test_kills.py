@@ -1,0 +1,77 @@
+"""Row 1 and 2 of the fault table on Ray: what is killed goes on to the weights of an undisturbed run, bit for bit."""
+
+import os
+import shutil
+import signal
+import sys
+
+import pytest
+
+from tests.cluster.processes import started
+from tests.faults.forked import Command
+from tests.faults.runs import assert_same, begun_at, draw_images
+from tests.training.runs import small_run
+
+pytestmark = pytest.mark.ray
+
+EVERY, IN_MID_EPOCH = 5, 20  # steps between checkpoints; an epoch has sixteen
+RUN = dict(num_workers=None, checkpoint_every=EVERY)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return draw_images(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, images):
+    """The run of two ranks, which are the same whoever starts them."""
+    command = two_ranks(tmp_path_factory.mktemp("undisturbed"), images)
+    command.finish(num_ranks=2)
+    return command.run_dir
+
+
+def two_ranks(folder, images) -> Command:
+    optim = dict(epochs=5, batch_size=4, use_amp=False)
+    return Command.of(small_run(folder, images, optim=optim, run=RUN))
+
+
+def on_ray(command: Command, head):
+    flags = ["--config", str(command.config), "--num-workers", "2", "--address", head.address]
+    return started([sys.executable, "-m", "jobs.train", *flags], head.env, command.run_dir)
+
+
+def test_a_worker_killed_on_ray_in_mid_epoch_costs_the_steps_since_the_last_checkpoint_alone(
+    head, tmp_path, images, undisturbed
+):
+    command = two_ranks(tmp_path, images)
+    with on_ray(command, head) as training:
+        training.until_step(IN_MID_EPOCH)
+        training.kill_worker(rank=1)
+        assert training.ends_with() == 0, training.output.read_text()
+    said = training.output.read_text().partition("starting again from the newest checkpoint, 1 of 3 times")[2]
+    assert begun_at(said) >= IN_MID_EPOCH - EVERY
+    assert_same(command.run_dir, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["truncated", "removed"])
+def test_a_driver_killed_on_ray_in_mid_epoch_goes_on_by_the_same_command_without_rays_state(
+    head, tmp_path, images, undisturbed, state
+):
+    command = two_ranks(tmp_path, images)
+    with on_ray(command, head) as training:
+        training.until_step(IN_MID_EPOCH)
+        training.process.kill()
+        assert training.ends_with() == -signal.SIGKILL
+    if state == "removed":
+        shutil.rmtree(command.run_dir / ".ray")
+    else:
+        for path in (command.run_dir / ".ray").rglob("*"):
+            if path.is_file():
+                os.truncate(path, path.stat().st_size // 2)
+
+    with on_ray(command, head) as training:
+        assert training.ends_with() == 0, training.output.read_text()
+    assert begun_at(training.output.read_text()) >= IN_MID_EPOCH - EVERY
+    assert_same(command.run_dir, undisturbed)

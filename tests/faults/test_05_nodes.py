@@ -1,0 +1,152 @@
+"""Row 5: a node lost, the number of workers changed. Training goes on, and no sample of the epoch is lost or repeated.
+
+Nodes are processes with a core each: killed with all that runs on them, as where the power fails.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.cluster.conftest import Head, end_session, started_head
+from tests.cluster.conftest import ray_env as ray_env
+from tests.cluster.processes import Training, started
+from tests.conftest import draw_folder
+from tests.training.runs import losses, small_run
+from volo import checkpoint
+from volo.data.cache import Images
+from volo.data.pipeline import Pixels, TrainingBatches
+from volo.sections import AugmentSettings
+
+NUM_IMAGES, BATCH_SIZE = 131, 17
+
+
+def batches(rank: int, world_size: int) -> TrainingBatches:
+    """Of images that each have a colour of their own, which nothing changes: an image can be told in a batch."""
+    images = np.zeros((NUM_IMAGES, 4, 4, 3), np.uint8)
+    images[:] = np.arange(NUM_IMAGES)[:, None, None, None]
+    data = Images(images, np.zeros(NUM_IMAGES, np.int64), ("one",))
+    pixels = Pixels(images, (0.0,) * 3, (1 / 255,) * 3, torch.device("cpu"))
+    augment = AugmentSettings(hflip=0.0, crop_padding=0)
+    return TrainingBatches(
+        data, np.arange(NUM_IMAGES), pixels, augment, batch_size=BATCH_SIZE, seed=0, rank=rank, world_size=world_size
+    )
+
+
+def seen(step: int, world_size: int) -> list[int]:
+    """The images of one step of an epoch, over all workers."""
+    parts = [batches(rank, world_size).batch(epoch=3, step=step).images for rank in range(world_size)]
+    return torch.cat(parts)[:, 0, 0, 0].round().int().tolist()
+
+
+def test_an_epoch_begun_by_two_workers_and_ended_by_any_number_sees_the_same_images_each_once():
+    num_steps = NUM_IMAGES // BATCH_SIZE
+    whole = [seen(step, world_size=1) for step in range(num_steps)]
+    for after in (1, 3):
+        changing = [seen(step, world_size=2 if step < 3 else after) for step in range(num_steps)]
+        assert changing == whole
+    flat = [image for step in whole for image in step]
+    assert len(flat) == len({*flat}) == num_steps * BATCH_SIZE
+
+
+# As ray.cluster_utils.Cluster.add_node, in a process of its own: `ray start` takes no second node on loopback.
+NODE = """
+import signal, sys
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+
+ports = dict(min_worker_port=0, max_worker_port=0, node_manager_port=0, dashboard_agent_listen_port=None)
+params = RayParams(gcs_address=sys.argv[1], node_ip_address="127.0.0.1", num_cpus=1, num_gpus=0, **ports)
+params.update(object_store_memory=150 * 1024**2, include_log_monitor=False)
+Node(params, head=False, shutdown_at_exit=False, spawn_reaper=False)
+print("started", flush=True)
+signal.pause()
+"""
+
+
+@pytest.fixture
+def small_head(ray_env) -> Iterator[Head]:
+    with started_head(ray_env, num_cpus=1) as head:
+        yield head
+
+
+@contextlib.contextmanager
+def node_of(head: Head) -> Iterator[subprocess.Popen]:
+    """One more node with a core."""
+    command = [sys.executable, "-c", NODE, head.address]
+    process = subprocess.Popen(command, env=head.env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert process.stdout.readline() == "started\n"
+        yield process
+    finally:
+        end_session(process)
+
+
+@contextlib.contextmanager
+def training_on(head: Head, folder: Path, num_workers: str) -> Iterator[Training]:
+    """Longer than any test lets it run; a checkpoint every four steps."""
+    images = draw_folder(folder / "images", {"train": {"cat": 40, "dog": 40}})
+    values = small_run(folder, images, optim=dict(epochs=2000, use_amp=False)).to_dict()
+    values["run"] |= {"num_workers": num_workers, "address": head.address}
+    (folder / "config.json").write_text(json.dumps(values))  # JSON is YAML
+    command = [sys.executable, "-m", "jobs.train", "--config", str(folder / "config.json")]
+    with started(command, head.env, folder / "outputs" / "run") as training:
+        yield training
+
+
+def begun_with(training: Training, num_workers: int) -> bool:
+    return f"; {num_workers} worker" in training.output.read_text().rpartition("M parameters")[2]
+
+
+def resumed_at(training: Training) -> int:
+    return int(training.output.read_text().rpartition("resuming at step ")[2].split()[0].replace(",", ""))
+
+
+def lose(node: subprocess.Popen, training: Training) -> int:
+    """Kills all processes of a node in mid-epoch; returns the step of the newest checkpoint then."""
+    training.until_step(6)
+    training.until(lambda: training.last_step() % 4 in (1, 2), "the midst of an epoch")
+    end_session(node)
+    return checkpoint.verify(checkpoint.newest(training.run_dir)).step
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_with_an_elastic_number_training_goes_on_with_the_nodes_left_and_takes_a_new_one(small_head, tmp_path):
+    with contextlib.ExitStack() as nodes:
+        first = nodes.enter_context(node_of(small_head))
+        with training_on(small_head, tmp_path, "1:2") as training:
+            training.until(lambda: begun_with(training, 2), "two workers")
+            saved = lose(first, training)
+            training.until(lambda: begun_with(training, 1), "one worker")
+            assert resumed_at(training) >= saved
+            training.until_step(training.last_step() + 5)
+            nodes.enter_context(node_of(small_head))
+            training.until(lambda: begun_with(training, 2), "two workers again")
+            training.until_step(training.last_step() + 5)
+            training.process.terminate()
+            assert training.ends_with() == 143
+            assert list(losses(training.run_dir)) == list(range(1, training.last_step() + 1))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_with_a_fixed_number_training_waits_for_the_node_that_replaces_a_lost_one(small_head, tmp_path):
+    with contextlib.ExitStack() as nodes:
+        first = nodes.enter_context(node_of(small_head))
+        with training_on(small_head, tmp_path, "2") as training:
+            saved = lose(first, training)
+            nodes.enter_context(node_of(small_head))
+            training.until(lambda: "resuming at step" in training.output.read_text(), "a new start")
+            assert resumed_at(training) >= saved
+            training.until_step(training.last_step() + 5)
+            training.process.terminate()
+            assert training.ends_with() == 143
+            assert list(losses(training.run_dir)) == list(range(1, training.last_step() + 1))
+            assert " was lost: " in training.output.read_text()

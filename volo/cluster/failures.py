@@ -1,0 +1,170 @@
+"""What ended the workers of a training on Ray: the first cause among many errors, and in words for a person."""
+
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import ray.exceptions
+import torch.distributed as dist
+
+from volo.errors import InputError, Stopped, TrainingError
+from volo.frames import own_frame
+
+LOST = "lost"
+FINAL_ERRORS = {"InputError": InputError, "TrainingError": TrainingError, "Stopped": Stopped}
+GONE = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.OutOfMemoryError,
+)
+NEIGHBOUR_WORDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+MEMORY_HINT = (
+    "the system kills processes where memory runs out (dmesg on the node tells): fewer workers a node or a smaller "
+    "--batch-size need less"
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What ended a worker.
+
+    Args:
+        kind: One of FINAL_ERRORS, which no start can mend; an exception's name; or LOST, where nobody was left to say.
+        frame: The user's own line that it came from.
+        step: How far training had come.
+        log: A file with more; on the worker's node where the worker was lost.
+        is_echo: Whether another worker's end is what it tells of.
+        may_pass: Whether the next start may be spared it: the world outside was at fault.
+        is_repeated: Whether the start before ended the same way at the same step.
+    """
+
+    rank: int
+    num_workers: int
+    node: str
+    pid: int
+    kind: str
+    message: str
+    time: float
+    frame: str = ""
+    step: int = 0
+    log: str = ""
+    hint: str = ""
+    is_echo: bool = False
+    may_pass: bool = True
+    is_repeated: bool = False
+
+    @property
+    def who(self) -> str:
+        return f"worker {self.rank} of {self.num_workers}" + (f" on {self.node}" if self.node else "")
+
+    @property
+    def is_final(self) -> bool:
+        return self.kind in FINAL_ERRORS or self.is_repeated
+
+    def headline(self) -> str:
+        verb = "was lost: " if self.kind == LOST else f"raised {self.kind}: "
+        return f"{self.who} {verb}{self.message}"
+
+    def details(self) -> str:
+        """Lines to stand below the headline."""
+        parts = {"at": self.frame, "hint": self.hint, "log": self.log}
+        return "".join(f"\n  {name}: {value}" for name, value in parts.items() if value)
+
+    def comes_after(self, before: "Failure | None") -> "Failure":
+        """The same, marked as repeated where the start before ended by an equal error at an equal step.
+
+        Every start computes the same from a checkpoint on, so a third one would end there too.
+        """
+        same = before and (before.kind, before.frame, before.step) == (self.kind, self.frame, self.step)
+        return replace(self, is_repeated=bool(same) and not self.may_pass)
+
+
+def failure_of(error: Exception, *, step: int, log: str, **member) -> Failure:
+    """A worker's own word. `member` are the fields of a `Member`."""
+    kind = next((name for name, kind in FINAL_ERRORS.items() if isinstance(error, kind)), type(error).__name__)
+    is_echo = kind not in FINAL_ERRORS and (
+        isinstance(error, dist.DistError)
+        or (isinstance(error, RuntimeError) and any(word in str(error) for word in NEIGHBOUR_WORDS))
+    )
+    return Failure(
+        **{name: member[name] for name in ("rank", "num_workers", "node", "pid")},
+        kind=kind,
+        message=str(error),
+        time=time.time(),
+        frame=own_frame(traceback.extract_tb(error.__traceback__)),
+        step=step,
+        log=log,
+        is_echo=is_echo,
+        may_pass=is_echo or isinstance(error, OSError),
+    )
+
+
+def first_cause(noted: Iterable[Failure], raised: Mapping[int, Exception], members: Iterable) -> Failure | None:
+    """Why all workers had to end.
+
+    What no start can mend comes first. Then a process that is gone: the others' errors may tell of that alone. Then a
+    worker's own error, the earliest; then a worker that left no word while others tell of a neighbour's end; then what
+    there is.
+
+    Args:
+        noted: What workers left word of, the earliest first.
+        raised: What Ray says of each rank.
+        members: Every `Member` that had begun.
+    """
+    noted, members = list(noted), {member.rank: member for member in members}
+    gone = {rank: told for rank, error in sorted(raised.items()) if (told := _told_of_loss(error))}
+    own = [failure for failure in noted if not failure.is_echo]
+    silent = [rank for rank in members if rank not in {failure.rank for failure in noted}]
+    if final := [failure for failure in own if failure.kind in FINAL_ERRORS]:
+        return final[0]
+    if gone:
+        rank, (message, hint) = next(iter(gone.items()))
+        return _lost(rank, message, hint, members)
+    if own:
+        return own[0]
+    if noted and silent:
+        others = f" (or worker {', '.join(map(str, silent[1:]))}, that left no word either)" if silent[1:] else ""
+        message = f"worker {noted[0].rank} found the connection to it closed{others}"
+        return _lost(silent[0], message, f"its node is gone, or its process; {MEMORY_HINT}", members)
+    if noted:
+        return noted[0]
+    for rank, error in sorted(raised.items()):
+        text = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+        return _lost(rank, text, "", members)
+    return None
+
+
+def _told_of_loss(error: Exception) -> tuple[str, str] | None:
+    """What happened, and a hint; None for an error that the worker raised itself."""
+    error = getattr(error, "health_check_failure", error)
+    if not isinstance(error, GONE):
+        return None
+    text = str(error)
+    if "node has died" in text or isinstance(error, ray.exceptions.NodeDiedError):
+        return "its node is gone", "with --num-workers MIN:MAX training goes on with the nodes that are left"
+    if "low on memory" in text or isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "Ray ended it, as its node ran low on memory", MEMORY_HINT
+    if isinstance(error, ray.exceptions.ActorUnavailableError):
+        return "it cannot be reached", "look at the network between the nodes"
+    return (
+        "its process ended without a word: killed, or crashed in native code",
+        MEMORY_HINT,
+    )
+
+
+def _lost(rank: int, message: str, hint: str, members: Mapping) -> Failure:
+    found = members.get(rank)
+    num_workers = next(iter(members.values())).num_workers if members else rank + 1
+    return Failure(
+        rank=rank,
+        num_workers=num_workers,
+        node=found.node if found else "",
+        pid=found.pid if found else 0,
+        kind=LOST,
+        message=message,
+        time=time.time(),
+        log=f"{found.output} on {found.node}" if found and found.output else "",
+        hint=hint,
+    )

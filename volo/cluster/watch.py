@@ -1,0 +1,38 @@
+"""What Ray's controller does when workers fail: notes the first cause, and ends what a new start cannot mend."""
+
+import contextlib
+from dataclasses import asdict
+from typing import Any
+
+from ray.train import UserCallback
+
+from volo.cluster.attempt import Attempt, append
+from volo.cluster.failures import Failure, first_cause
+
+
+class TrainingEnded(Exception):
+    """Raised in the controller, where it ends the training without another start of the workers."""
+
+
+class FailureWatch(UserCallback):
+    """Runs in the controller. Every failure is noted before Ray decides whether to start the workers again."""
+
+    def __init__(self, attempt: Attempt):
+        self.attempt = attempt
+        self.last: Failure | None = None
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raises TrainingEnded for an error of the input, of training, a signal, or one that came twice."""
+        failure = first_cause(self.attempt.errors(), worker_exceptions, self.attempt.members())
+        if failure is None or self._is_known(failure):
+            return
+        self.last = failure.comes_after(self.last)
+        with contextlib.suppress(OSError):
+            append(self.attempt.failed, asdict(self.last))
+        if self.last.is_final:
+            raise TrainingEnded(self.last.headline())
+
+    def _is_known(self, failure: Failure) -> bool:
+        """While a node is being drained Ray asks again and again."""
+        last = self.last
+        return last is not None and (last.rank, last.pid, last.kind) == (failure.rank, failure.pid, failure.kind)
