@@ -15,7 +15,8 @@ HEAVY = {"torch", "ray"}
 # Lowest first; a room of volo/ imports from its own layer and those below. A new module or package directly under volo/
 # gets its place here.
 LAYERS = (
-    {"config", "model_settings", "sections", "recipes", "variants", "errors", "log", "console", "records", "runs"},
+    {"config", "model_settings", "sections", "recipes", "variants"}
+    | {"errors", "log", "console", "records", "runs", "files", "durations", "frames"},
     {"model", "data", "checkpoint", "model_file"},
     {"training", "analysis"},
     {"cluster"},

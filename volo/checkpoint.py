@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import pickle
 import shutil
 import warnings
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 
 from volo.errors import InputError, TrainingError
+from volo.files import partial_of, remove, remove_abandoned, replace_synced, sync_folder, write_synced
 from volo.model_file import PT_SUFFIXES, SCHEMA_VERSION, Description, read_model_file
 
 MODEL, STATE, MANIFEST = "model.safetensors", "training_state.pt", "manifest.json"
@@ -83,7 +83,7 @@ def save(
     buffer = io.BytesIO()
     torch.save(state, buffer)
     contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
-    files = {MODEL: safetensors.torch.save(contiguous, description.to_metadata()), STATE: buffer.getvalue()}
+    files = {MODEL: safetensors.torch.save(contiguous, description.to_metadata()), STATE: buffer.getbuffer()}
     folder = folder_of(run_dir, description.step)
     with writing(f"the checkpoint of step {description.step}"):
         _commit(folder, files, description.step, total_steps)
@@ -98,7 +98,7 @@ def folder_of(run_dir: Path, step: int) -> Path:
 def point(run_dir: Path, name: str, checkpoint: Path) -> None:
     """Makes `best` or `last` name a checkpoint of the run. Raises TrainingError where that cannot be written."""
     with writing(f"{run_dir / name}"):
-        _replace(run_dir / name, f"{checkpoint.relative_to(run_dir)}\n".encode())
+        replace_synced(run_dir / name, f"{checkpoint.relative_to(run_dir)}\n".encode())
 
 
 @contextlib.contextmanager
@@ -122,13 +122,13 @@ def pointed(run_dir: Path, name: str) -> Path | None:
 
 
 def prune(run_dir: Path, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints, the best one, and what a crash left half-written."""
+    """Removes all but the newest `keep` checkpoints and the best one, and what a process that is gone has begun."""
     best, last = pointed(run_dir, "best"), pointed(run_dir, "last")
     for folder in _newest_first(run_dir)[keep:]:
         if folder not in (best, last):
             shutil.rmtree(folder, ignore_errors=True)
-    for partial in (run_dir / "checkpoints").glob(".partial-*"):
-        shutil.rmtree(partial, ignore_errors=True)
+    remove_abandoned(run_dir / "checkpoints")
+    remove_abandoned(run_dir)
 
 
 def newest(run_dir: Path) -> Path | None:
@@ -220,7 +220,7 @@ def export_pt(source: Path, target: Path) -> Path:
     buffer = io.BytesIO()
     torch.save({**description.to_plain(), "model": weights}, buffer)
     try:
-        _replace(target, buffer.getvalue())
+        replace_synced(target, buffer.getvalue())
     except OSError as error:
         raise InputError(f"the exported model must be writable, got {target} ({error.strerror})") from None
     return target
@@ -237,57 +237,30 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 def _commit(folder: Path, files: dict[str, bytes], step: int, total_steps: int) -> None:
     """All files into a partial folder, the manifest last; then the folder gets its name."""
-    with _partial(folder) as partial:
-        for name, content in files.items():
-            _write(partial / name, content)
-        fingerprints = {name: _fingerprint(content) for name, content in files.items()}
-        manifest = Manifest(SCHEMA_VERSION, step, total_steps, fingerprints)
-        _write(partial / MANIFEST, manifest.to_text().encode())
-        _sync(partial)
-        if folder.exists():  # a damaged one, or training went back to an earlier checkpoint
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    _sync(folder.parent)
-
-
-@contextlib.contextmanager
-def _partial(folder: Path) -> Iterator[Path]:
-    partial = folder.parent / f".partial-{folder.name}-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = partial_of(folder)
+    remove(partial)
     partial.mkdir(parents=True)
     try:
-        yield partial
+        for name, content in files.items():
+            write_synced(partial / name, content)
+        fingerprints = {name: _fingerprint(content) for name, content in files.items()}
+        manifest = Manifest(SCHEMA_VERSION, step, total_steps, fingerprints)
+        write_synced(partial / MANIFEST, manifest.to_text().encode())
+        sync_folder(partial)
+        _give_name(partial, folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
+    sync_folder(folder.parent)
 
 
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        _write(partial, content)
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        with open(path, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        error.filename = str(path)
-        raise
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _give_name(partial: Path, folder: Path) -> None:
+    """What has the name already is a damaged one, or another attempt's of the same step; it makes room first."""
+    before = partial_of(folder.with_name(f"{folder.name}-before"))
+    remove(before)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(before)
+    partial.rename(folder)
+    remove(before)
 
 
 def _digest(values: dict[str, Any]) -> str:

@@ -138,10 +138,12 @@ class Settings(Section):
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
-# What may differ between a run and its continuation: it cannot change the weights that come out.
-FREE_ON_RESUME = frozenset({"recipe", "data.data_dir", "optim.max_steps", "optim.init_weights"} | {
-    f"run.{name}" for name in RunSettings.model_fields if name != "seed"
-})
+# What may differ between a run and its continuation: it cannot change the weights that come out. (skip_nonfinite only
+# decides whether a run with a bad step ends at all: with any value that lets it, it ends with the same weights.)
+FREE_ON_RESUME = frozenset(
+    {"recipe", "data.data_dir", "optim.max_steps", "optim.init_weights", "optim.skip_nonfinite"}
+    | {f"run.{name}" for name in RunSettings.model_fields if name != "seed"}
+)
 
 
 def build_settings(*layers: dict[str, Any]) -> Settings:

@@ -1,15 +1,16 @@
 """`metrics.jsonl`: one record a line, the history of a run; and how a person sees it while it grows.
 
 Every record has `kind` and `step`. kind `step`: train/loss, lr, grad_norm, images_per_s of the last steps; `epoch`:
-those of the epoch, with val/loss, val/acc1 and val/acc5; `note`: a message at the start, with the step to stop at.
+those of the epoch, with val/loss, val/acc1 and val/acc5; `note`: a message at the start, with the step to stop at;
+`skipped`: a step whose update was left out, and why.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from volo.console import Progress
+from volo.files import replaced
 
 FILE = "metrics.jsonl"
 
@@ -26,9 +27,8 @@ def read_records(run_dir: Path) -> list[dict[str, Any]]:
 def rewind_records(run_dir: Path, step: int) -> None:
     """Drops what was recorded after `step`, which will be run again."""
     kept = [record for record in read_records(run_dir) if record["step"] <= step]
-    partial = run_dir / f".{FILE}-{os.getpid()}"
-    partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-    partial.replace(run_dir / FILE)
+    with replaced(run_dir / FILE) as partial:
+        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
 
 
 class Display:
@@ -49,10 +49,10 @@ class Display:
         if record["kind"] == "note":
             self.progress.say(record["text"])
             self.progress.begin(record["step"] * self.images_per_step, record["stop_at"] * self.images_per_step)
-        elif record["kind"] == "failure":
-            self.progress.say(record["text"])
         elif record["kind"] == "epoch":
             self.progress.say(epoch_line(record))
+        elif record["kind"] in ("skipped", "failure"):
+            self.progress.say(record["text"])
         else:
             note = f"loss {record['train/loss']:.3f}"
             self.progress.update(record["step"] * self.images_per_step, note)

@@ -3,10 +3,13 @@
 A field that is None takes its value from elsewhere, as its description says (volo/config.py).
 """
 
+import contextlib
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, field_validator, model_validator
+
+from volo.durations import parse_duration
 
 
 class Section(BaseModel):
@@ -121,6 +124,8 @@ class OptimSettings(Section):
     """Automatic mixed precision. Default: on where there is a GPU, off on CPU."""
     autocast_dtype: Literal["fp16", "bf16"] | None = None
     """Type of the autocast. Default: bf16."""
+    skip_nonfinite: Annotated[int, Field(ge=0)] = 0
+    """Leave out up to so many updates in a row whose loss or gradient is not finite; 0: the first one ends training."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Each layer's learning rate over that of the one above it, for fine-tuning; 1: all learn alike."""
     init_weights: str | None = None
@@ -198,10 +203,13 @@ class RunSettings(Section):
     that pools the mean: nano-cli, nano-pyramid-token."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     """Newest checkpoints kept, besides the best."""
-    checkpoint_every: Annotated[int, Field(ge=1)] | None = None
-    """Steps between checkpoints, besides the one after every epoch."""
+    checkpoint_every: Annotated[str, BeforeValidator(str)] | None = None
+    """Checkpoints besides the one after every epoch: 200 is every 200 steps, 5m every five minutes (s, m, h)."""
     log_every: Annotated[int, Field(ge=1)] = 10
     """Steps between logged points."""
+    hang_timeout: str = "10m"
+    """End the run, naming the rank that hangs, when no step, batch of a validation or save has begun for so long (90s,
+    10m, 2h); 0: never. Until the first step is done, at least an hour and a half, for data and compilers."""
     resume_path: str | None = None
     """Start from this checkpoint's state: a run folder, its best or last, or a checkpoint folder."""
     fresh: bool = False
@@ -215,6 +223,37 @@ class RunSettings(Section):
     """Where workers compute; auto: on GPUs where there is one for each, else on the CPU."""
     address: str | None = None
     """Ray cluster to use. Default: $RAY_ADDRESS, else a cluster of its own on this machine."""
+
+    @property
+    def checkpoint_steps(self) -> int | None:
+        """Steps between checkpoints, where they go by steps."""
+        every = self.checkpoint_every
+        return int(every) if every is not None and every.isdigit() else None
+
+    @property
+    def checkpoint_s(self) -> float | None:
+        """Seconds between checkpoints, where they go by time."""
+        every = self.checkpoint_every
+        return parse_duration(every) if every is not None and not every.isdigit() else None
+
+    @field_validator("checkpoint_every")
+    @classmethod
+    def _check_checkpoint_every(cls, every: str | None) -> str | None:
+        with contextlib.suppress(ValueError):
+            if every is None or parse_duration(every) > 0:
+                return every
+        raise ValueError(
+            f"checkpoint_every must be a number of steps or a duration above 0, as in 200, 90s or 5m, got {every!r}"
+        )
+
+    @field_validator("hang_timeout", mode="before")
+    @classmethod
+    def _check_hang_timeout(cls, value: str | float) -> str:
+        try:
+            parse_duration(value)
+        except ValueError as error:
+            raise ValueError(f"hang_timeout: {error}") from None
+        return str(value)
 
     @property
     def min_workers(self) -> int | None:

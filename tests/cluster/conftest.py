@@ -62,31 +62,23 @@ def started_head(env: dict[str, str], num_cpus: int) -> Iterator[Head]:
     """A head started as a user would start it, and ended with the block."""
     port, dashboard, agent_listen, agent_grpc, client = free_ports(5)
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # socket paths must be short
-    process = ray_start(
-        env, "--head", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+    command = [
+        str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--node-ip-address=127.0.0.1",
+        f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
         f"--dashboard-agent-listen-port={agent_listen}", f"--dashboard-agent-grpc-port={agent_grpc}",
-        f"--ray-client-server-port={client}", f"--temp-dir={folder}", f"--num-cpus={num_cpus}",
-        "--include-dashboard=true",
-    )  # fmt: skip
+        f"--ray-client-server-port={client}", f"--temp-dir={folder}", f"--num-cpus={num_cpus}", "--num-gpus=0",
+        "--disable-usage-stats", "--include-dashboard=true",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
     try:
+        if not any("--block" in line or "Ray runtime started" in line for line in process.stdout):
+            pytest.fail("the head ended before it answered")
         yield Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", process.pid, env)
     finally:
         end_session(process)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def ray_start(env: dict[str, str], *flags: str) -> subprocess.Popen:
-    """`ray start` of one node in a session of its own; returns when it runs."""
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--node-ip-address=127.0.0.1"]
-    process = subprocess.Popen(
-        [*command, "--num-gpus=0", "--disable-usage-stats", *flags],
-        env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
-    for line in process.stdout:
-        if "--block" in line or "Ray runtime started" in line:
-            return process
-    end_session(process)
-    pytest.fail("the node ended before it answered")
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,7 @@ def test_a_worker_that_left_no_word_is_the_cause_where_the_others_tell_of_a_neig
     attempt = Attempt.create(tmp_path)
     first, _ = begun(attempt, tmp_path, 2)
     first.note(DistNetworkError("Connection reset by peer"))
-    with pytest.raises(OutOfRetries, match="worker 1 of 2 on node1 was lost: worker 0 heard no more of it"):
+    with pytest.raises(OutOfRetries, match="worker 1 of 2 on node1 was lost: worker 0 found the connection"):
         trainer._raise_outcome(attempt, ended(attempt, {0: RuntimeError()}), max_failures=0)
 
 

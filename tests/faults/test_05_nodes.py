@@ -1,6 +1,6 @@
 """Row 5: a node lost, the number of workers changed. Training goes on, and no sample of the epoch is lost or repeated.
 
-Nodes are `ray start` processes with a core each: killed with all that runs on them, as where the power fails.
+Nodes are processes with a core each: killed with all that runs on them, as where the power fails.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.cluster.conftest import Head, end_session, free_ports, ray_start, started_head
+from tests.cluster.conftest import Head, end_session, started_head
 from tests.cluster.conftest import ray_env as ray_env
 from tests.cluster.processes import Training, started
 from tests.conftest import draw_folder
@@ -55,15 +55,34 @@ def test_an_epoch_begun_by_two_workers_and_ended_by_any_number_sees_the_same_ima
     assert len(flat) == len({*flat}) == num_steps * BATCH_SIZE
 
 
+# As ray.cluster_utils.Cluster.add_node, in a process of its own: `ray start` takes no second node on loopback.
+NODE = """
+import signal, sys
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+
+ports = dict(min_worker_port=0, max_worker_port=0, node_manager_port=0, dashboard_agent_listen_port=None)
+params = RayParams(gcs_address=sys.argv[1], node_ip_address="127.0.0.1", num_cpus=1, num_gpus=0, **ports)
+params.update(object_store_memory=150 * 1024**2, include_log_monitor=False)
+Node(params, head=False, shutdown_at_exit=False, spawn_reaper=False)
+print("started", flush=True)
+signal.pause()
+"""
+
+
+@pytest.fixture
+def small_head(ray_env) -> Iterator[Head]:
+    with started_head(ray_env, num_cpus=1) as head:
+        yield head
+
+
 @contextlib.contextmanager
 def node_of(head: Head) -> Iterator[subprocess.Popen]:
     """One more node with a core."""
-    listen, grpc = free_ports(2)
-    process = ray_start(
-        head.env, f"--address={head.address}", "--num-cpus=1", "--min-worker-port=0", "--max-worker-port=0",
-        f"--dashboard-agent-listen-port={listen}", f"--dashboard-agent-grpc-port={grpc}",
-    )  # fmt: skip
+    command = [sys.executable, "-c", NODE, head.address]
+    process = subprocess.Popen(command, env=head.env, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
+        assert process.stdout.readline() == "started\n"
         yield process
     finally:
         end_session(process)
@@ -99,16 +118,16 @@ def lose(node: subprocess.Popen, training: Training) -> int:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_with_an_elastic_number_training_goes_on_with_the_nodes_left_and_takes_a_new_one(ray_env, tmp_path):
-    with started_head(ray_env, num_cpus=1) as head, contextlib.ExitStack() as nodes:
-        first = nodes.enter_context(node_of(head))
-        with training_on(head, tmp_path, "1:2") as training:
+def test_with_an_elastic_number_training_goes_on_with_the_nodes_left_and_takes_a_new_one(small_head, tmp_path):
+    with contextlib.ExitStack() as nodes:
+        first = nodes.enter_context(node_of(small_head))
+        with training_on(small_head, tmp_path, "1:2") as training:
             training.until(lambda: begun_with(training, 2), "two workers")
             saved = lose(first, training)
             training.until(lambda: begun_with(training, 1), "one worker")
             assert resumed_at(training) >= saved
             training.until_step(training.last_step() + 5)
-            nodes.enter_context(node_of(head))
+            nodes.enter_context(node_of(small_head))
             training.until(lambda: begun_with(training, 2), "two workers again")
             training.until_step(training.last_step() + 5)
             training.process.terminate()
@@ -118,12 +137,12 @@ def test_with_an_elastic_number_training_goes_on_with_the_nodes_left_and_takes_a
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_with_a_fixed_number_training_waits_for_the_node_that_replaces_a_lost_one(ray_env, tmp_path):
-    with started_head(ray_env, num_cpus=1) as head, contextlib.ExitStack() as nodes:
-        first = nodes.enter_context(node_of(head))
-        with training_on(head, tmp_path, "2") as training:
+def test_with_a_fixed_number_training_waits_for_the_node_that_replaces_a_lost_one(small_head, tmp_path):
+    with contextlib.ExitStack() as nodes:
+        first = nodes.enter_context(node_of(small_head))
+        with training_on(small_head, tmp_path, "2") as training:
             saved = lose(first, training)
-            nodes.enter_context(node_of(head))
+            nodes.enter_context(node_of(small_head))
             training.until(lambda: "resuming at step" in training.output.read_text(), "a new start")
             assert resumed_at(training) >= saved
             training.until_step(training.last_step() + 5)

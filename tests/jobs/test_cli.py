@@ -77,6 +77,7 @@ def test_the_flags_of_the_field_reach_their_settings():
     assert (settings.run.seed, settings.run.num_workers, settings.run.run_name) == (3, 3, "r")
     assert (settings.model.variant, settings.model.stem_channels) == ("tiny", (8, 16))
     assert parsed("--no-amp").optim.use_amp is False
+    assert parsed("--hang-timeout", "90s").run.hang_timeout == "90s"
 
 
 def test_defaults_are_those_that_are_documented():
@@ -133,6 +134,7 @@ def test_printed_settings_are_a_settings_file(capsys, tmp_path):
         ("--dataset shapes --data-dir x", "data_dir has no effect on shapes"),
         ("--dataset shapes --image-size 64", "shapes are drawn at 32 pixels, got image_size=64"),
         ("--num-workers 20 --batch-size 10", "batch_size must give each worker a sample"),
+        ("--hang-timeout soon", "hang_timeout: a duration must be seconds, or a number with a unit such as 90s"),
         ("--num-workers 0 --address auto", "address has no effect with num_workers=0"),
         ("--num-workers 4:2", "num_workers must be a number, or MIN:MAX with 1 <= MIN <= MAX, got '4:2'"),
         ("--num-workers 0:2", "num_workers must be a number, or MIN:MAX with 1 <= MIN <= MAX, got '0:2'"),

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,12 @@ from hypothesis import strategies as st
 import volo
 from tests.model.forms import FORMS
 from volo.config import build_settings
+from volo.data.pipeline import Batch
 from volo.errors import TrainingError
 from volo.records import read_records, rewind_records
 from volo.training import meter as meter_module
 from volo.training.ema import averaged_model, ema_decay_at
+from volo.training.learner import Learner
 from volo.training.loop import step_seed
 from volo.training.meter import Meter
 from volo.training.metrics import evaluate
@@ -79,6 +83,47 @@ def test_a_gradient_that_is_not_finite_stops_training_unless_its_update_is_skipp
     meter.flush()
 
 
+def test_the_rank_whose_share_is_not_finite_is_found_and_what_is_gone_on_with_does_not_count():
+    found = []
+    meter = Meter(single_process(), batch_size=4, on_nonfinite=found.append)
+    for step, (loss, norm) in enumerate([(4.0, 1.0), (float("-inf"), 1.0), (4.0, float("nan")), (8.0, 1.0)], start=1):
+        meter.add(step, torch.tensor(loss), torch.tensor(norm), 0, num_skipped=int(step in (2, 3)))
+    assert meter.interval()["train/loss"] == (1.0 + 2.0) / 2
+    assert [(bad.step, bad.ranks, bad.num_skipped) for bad in found] == [(2, (0,), 1), (3, (), 1)]
+    assert found[0].describe(world_size=2) == "the loss must stay finite, got -inf at step 2 on rank 0"
+    meter.add(5, torch.tensor(float("nan")), ONE, 0, num_skipped=1)
+    assert np.isnan(meter.interval()["train/loss"])
+
+
+def test_a_loss_that_is_not_finite_is_skipped_under_the_scaler_too_which_counts_its_own():
+    """The loss is infinite, its gradient is not: the scaler alone would take it."""
+    settings = OPTIM.model_copy(update=dict(use_amp=True, autocast_dtype="fp16", skip_nonfinite=1, batch_size=2))
+
+    class Labels:
+        factor = 1.0
+
+        def module(self, model):
+            return model
+
+        def __call__(self, module, images, targets, step):
+            return module(images).float().sum() + self.factor
+
+    learner = Learner(torch.nn.Linear(3, 2), settings, single_process("cpu"), objective := Labels())
+    batch = Batch(torch.ones(2, 3), torch.ones(2, 2))
+    learner.update(batch, lr=1e-3)
+    before = copy.deepcopy((learner.model.state_dict(), learner.optimizer.state_dict(), learner.ema.state_dict()))
+    objective.factor = float("inf")
+    loss, norm = learner.update(batch, lr=1e-4)
+    assert loss.isinf() and norm.isfinite()
+    assert (learner.step, learner.num_skipped, learner.precision.num_skipped) == (2, 1, 0)
+    after = (learner.model.state_dict(), learner.optimizer.state_dict(), learner.ema.state_dict())
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    objective.factor = 1.0
+    learner.update(batch, lr=1e-3)
+    assert learner.num_skipped == 0
+    assert not torch.equal(learner.model.weight, before[0]["weight"])
+
+
 def test_the_rate_counts_training_before_and_after_a_pause_and_not_the_pause(monkeypatch):
     clock = iter([0.0, 10.0, 15.0, 25.0, 25.0])  # begins, pauses, goes on, is read and begins anew
     monkeypatch.setattr(meter_module.time, "monotonic", lambda: next(clock))
@@ -112,7 +157,8 @@ def test_fp16_gives_up_after_twenty_updates_that_were_not_finite():
         for _ in range(MAX_SKIPPED):
             optimizer.zero_grad()
             precision.backward((weight * float("inf")).sum())
-            precision.step(optimizer, [weight], grad_clip=1.0)
+            precision.clip(optimizer, [weight], grad_clip=1.0)
+            assert not precision.step(optimizer)
     assert weight.item() == 1.0
 
 
@@ -140,7 +186,8 @@ def test_autocast_types_train_on_a_cpu_too(dtype):
         with precision.autocast():
             loss = torch.nn.functional.cross_entropy(model(images).float(), labels)
         precision.backward(loss)
-        precision.step(optimizer, list(model.parameters()), 1.0)
+        precision.clip(optimizer, list(model.parameters()), 1.0)
+        precision.step(optimizer)
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
 

@@ -15,7 +15,7 @@ from volo.analysis.subject import load_subject
 from volo.errors import InputError, TrainingError
 from volo.records import read_records
 from volo.runs import LOCK
-from volo.training import loop
+from volo.training import loop, world
 
 
 def test_a_run_leaves_all_that_the_architecture_names(tmp_path, folder):
@@ -62,6 +62,30 @@ def test_every_form_resumes_to_the_same_weights_and_is_rebuilt_from_its_checkpoi
     assert losses(whole) == losses(resumed)
     rebuilt = load_subject(checkpoint.newest(resumed)).model.state_dict()
     assert same(rebuilt, checkpoint.load_model(checkpoint.newest(resumed))[0])
+
+
+def test_the_epoch_in_which_a_run_was_stopped_is_recorded_as_that_of_a_whole_run(tmp_path, folder):
+    whole = train(small_run(tmp_path / "a", folder))
+    train(small_run(tmp_path / "b", folder, optim=dict(max_steps=6)))
+    resumed = train(small_run(tmp_path / "b", folder))
+    assert epoch_losses(resumed) == epoch_losses(whole)
+
+
+@pytest.mark.parametrize(("every", "steps"), [(3, [3, 4, 6, 8, 9, 12]), ("0.001s", None)])
+def test_checkpoints_come_as_often_as_asked_besides_those_of_the_epochs(tmp_path, folder, every, steps):
+    run_dir = train(small_run(tmp_path, folder, run=dict(checkpoint_every=every, keep_checkpoints=100)))
+    saved = sorted(int(path.name[5:]) for path in (run_dir / "checkpoints").iterdir())
+    assert saved == steps if steps else len(saved) > 6
+
+
+def test_a_run_that_goes_on_with_other_threads_says_so(tmp_path, folder, capsys, monkeypatch):
+    train(small_run(tmp_path, folder, optim=dict(max_steps=2)))
+    assert "before on" not in capsys.readouterr().out
+    monkeypatch.setattr(world, "num_cores", lambda: 7)
+    train(small_run(tmp_path, folder, optim=dict(max_steps=3)))
+    out = " ".join(capsys.readouterr().out.split())
+    assert "7 threads each; before on 1 worker on cpu" in out
+    assert "the same images, summed in another order" in out
 
 
 def test_the_same_command_on_a_finished_run_says_so_and_touches_nothing(tmp_path, folder, capsys):
@@ -227,6 +251,10 @@ def test_a_gradient_that_is_not_finite_fails_and_is_never_saved_or_best(tmp_path
     run_dir = tmp_path / "outputs" / "run"
     assert checkpoint.newest(run_dir).name == "step_00000004"
     assert (run_dir / "best").read_text() == "checkpoints/step_00000004\n"
+
+
+def epoch_losses(run_dir) -> dict[int, float]:
+    return {record["epoch"]: record["train/loss"] for record in read_records(run_dir) if record["kind"] == "epoch"}
 
 
 def epochs(run_dir) -> list[tuple[int, float]]:

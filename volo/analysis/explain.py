@@ -4,7 +4,6 @@ Shapes: n explained images of H x W pixels.
 """
 
 import copy
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from volo.analysis.predictions import choose_images
 from volo.analysis.subject import Subject, View
 from volo.data.epoch import worker_share
 from volo.data.pipeline import Pixels
+from volo.files import replaced
 
 NUM_SHOWN, NUM_SCORED = 12, 500
 
@@ -113,9 +113,5 @@ def save_explanation(
         "shown": torch.from_numpy(selection.shown),
         "scored": torch.from_numpy(selection.scored),
     }
-    partial = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
+    with replaced(path) as partial:
         torch.save(content, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

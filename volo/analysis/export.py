@@ -19,7 +19,6 @@ metadata.json.
 import copy
 import io
 import json
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from torch.export import Dim, ExportedProgram
 from volo import __version__
 from volo.analysis.subject import Subject, load_subject
 from volo.errors import InferenceError, InputError
+from volo.files import replace_synced
 from volo.model.outlook import OutlookAttention
 
 INPUT, OUTPUT = "images", "logits"
@@ -177,20 +177,13 @@ FORMATS = {"onnx": (_encode_onnx, _load_onnx), "torch-export": (_encode_program,
 
 
 def _commit(output: Path, content: bytes) -> None:
-    partial = output.with_name(f".{output.name}-{os.getpid()}")
     try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(output)
+        replace_synced(output, content)
     except OSError as error:
         raise InferenceError(
-            f"the exported model could not be written: {error.filename or partial} ({error.strerror}); the same "
+            f"the exported model could not be written: {error.filename or output} ({error.strerror}); the same "
             "command writes it once that is put right"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _image_size(subject: Subject) -> int:

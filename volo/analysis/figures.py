@@ -4,7 +4,6 @@ Built on matplotlib's objects alone: no pyplot state, no display. Text is never 
 called `$x_1$`; log axes, whose labels are mathtext, are therefore not used.
 """
 
-import os
 import unicodedata
 import warnings
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+
+from volo.files import replaced
 
 DPI = 150
 CRISP_BELOW = 100  # pixels a side: smaller images are shown as the squares they are
@@ -96,12 +97,8 @@ def axes_at(figure: Figure, left: float, top: float, width: float, height: float
 def save(figure: Figure, path: Path) -> Path:
     """Writes a PNG under its name at once, whole or not at all. Call inside `style`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
+    with replaced(path) as partial:
         figure.savefig(partial, format="png")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

@@ -29,6 +29,7 @@ from volo.analysis.images import ImageFile, Result, digest_of, list_images, pred
 from volo.analysis.subject import Subject, load_subject
 from volo.console import Progress
 from volo.errors import InferenceError, InputError
+from volo.files import replaced
 
 BATCHES_PER_PIECE = 4
 NUM_NAMED = 3  # unreadable files named on the terminal
@@ -249,20 +250,19 @@ def committed(path: Path) -> Iterator[TextIO]:
     Raises:
         InferenceError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with open(partial, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with (
+            replaced(path) as partial,
+            open(partial, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.rename(path)
     except OSError as error:
         raise InferenceError(
-            f"predictions could not be written: {error.filename or partial} ({error.strerror}); what is finished is "
+            f"predictions could not be written: {error.filename or path} ({error.strerror}); what is finished is "
             "kept, and the same command goes on once that is put right"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _missing(finished: list[tuple[int, int]], files: Sequence[ImageFile], size: int) -> list[Chunk]:

@@ -6,7 +6,6 @@ report.html.j2, beside this file; here its contents are gathered and worded.
 
 import base64
 import io
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from volo.analysis.confusion import ConfusedPair
 from volo.analysis.curves import CURVES, is_number, save_learning_curves
 from volo.analysis.figures import CRISP_BELOW, DPI, percent
 from volo.config import flatten
+from volo.files import replaced
 
 PAGE = "report.html"
 HALF_PAGE = 620  # CSS pixels
@@ -130,12 +130,9 @@ def write_report(output_dir: Path, report: Report) -> Path:
         tables=[(name, _settings_groups(values)) for name, values in _folded(report) if values],
         percent=percent,
     )
-    path, partial = output_dir / PAGE, output_dir / f".{PAGE}-{os.getpid()}"
-    try:
+    path = output_dir / PAGE
+    with replaced(path) as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

@@ -1,17 +1,15 @@
 """What ended the workers of a training on Ray: the first cause among many errors, and in words for a person."""
 
-import sysconfig
 import time
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import ray.exceptions
 import torch.distributed as dist
 
-import volo
 from volo.errors import InputError, Stopped, TrainingError
+from volo.frames import own_frame
 
 LOST = "lost"
 FINAL_ERRORS = {"InputError": InputError, "TrainingError": TrainingError, "Stopped": Stopped}
@@ -22,7 +20,10 @@ GONE = (
     ray.exceptions.OutOfMemoryError,
 )
 NEIGHBOUR_WORDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
-MEMORY_HINT = "fewer workers a node, or a smaller --batch-size, need less memory"
+MEMORY_HINT = (
+    "the system kills processes where memory runs out (dmesg on the node tells): fewer workers a node or a smaller "
+    "--batch-size need less"
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def failure_of(error: Exception, *, step: int, log: str, **member) -> Failure:
         kind=kind,
         message=str(error),
         time=time.time(),
-        frame=own_frame(error),
+        frame=own_frame(traceback.extract_tb(error.__traceback__)),
         step=step,
         log=log,
         is_echo=is_echo,
@@ -103,8 +104,9 @@ def failure_of(error: Exception, *, step: int, log: str, **member) -> Failure:
 def first_cause(noted: Iterable[Failure], raised: Mapping[int, Exception], members: Iterable) -> Failure | None:
     """Why all workers had to end.
 
-    A process that is gone comes first: the others' errors may tell of that alone. Then a worker's own error, the
-    earliest; then a worker that left no word while others tell of a neighbour's end; then what there is.
+    What no start can mend comes first. Then a process that is gone: the others' errors may tell of that alone. Then a
+    worker's own error, the earliest; then a worker that left no word while others tell of a neighbour's end; then what
+    there is.
 
     Args:
         noted: What workers left word of, the earliest first.
@@ -115,40 +117,23 @@ def first_cause(noted: Iterable[Failure], raised: Mapping[int, Exception], membe
     gone = {rank: told for rank, error in sorted(raised.items()) if (told := _told_of_loss(error))}
     own = [failure for failure in noted if not failure.is_echo]
     silent = [rank for rank in members if rank not in {failure.rank for failure in noted}]
+    if final := [failure for failure in own if failure.kind in FINAL_ERRORS]:
+        return final[0]
     if gone:
         rank, (message, hint) = next(iter(gone.items()))
         return _lost(rank, message, hint, members)
     if own:
         return own[0]
     if noted and silent:
-        message = f"worker {noted[0].rank} heard no more of it ({noted[0].message.splitlines()[0]})"
-        return _lost(silent[0], message, f"a process may be killed where memory runs out; {MEMORY_HINT}", members)
+        others = f" (or worker {', '.join(map(str, silent[1:]))}, that left no word either)" if silent[1:] else ""
+        message = f"worker {noted[0].rank} found the connection to it closed{others}"
+        return _lost(silent[0], message, f"its node is gone, or its process; {MEMORY_HINT}", members)
     if noted:
         return noted[0]
     for rank, error in sorted(raised.items()):
         text = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
         return _lost(rank, text, "", members)
     return None
-
-
-def own_frame(error: BaseException) -> str:
-    """The user's own line that an error came from: the last one outside of Python and installed packages, else this
-    project's, else the last."""
-    frames = traceback.extract_tb(error.__traceback__)
-    for belongs in (_is_users, _is_ours, bool):
-        for frame in reversed(frames):
-            if belongs(frame.filename):
-                return f"{frame.filename}:{frame.lineno}, in {frame.name}"
-    return ""
-
-
-def _is_users(filename: str) -> bool:
-    is_python = filename.startswith(("<", sysconfig.get_path("stdlib")))
-    return not is_python and not {"site-packages", "dist-packages"} & {*Path(filename).parts}
-
-
-def _is_ours(filename: str) -> bool:
-    return Path(filename).is_relative_to(Path(volo.__file__).parent)
 
 
 def _told_of_loss(error: Exception) -> tuple[str, str] | None:
@@ -165,7 +150,7 @@ def _told_of_loss(error: Exception) -> tuple[str, str] | None:
         return "it cannot be reached", "look at the network between the nodes"
     return (
         "its process ended without a word: killed, or crashed in native code",
-        f"the system kills a process where memory runs out (dmesg on its node tells); {MEMORY_HINT}",
+        MEMORY_HINT,
     )
 
 

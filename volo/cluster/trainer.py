@@ -26,6 +26,7 @@ from volo.training.compilation import check_compiler
 from volo.training.launch import display, opened_run, say_finished, say_result, stop_signals
 from volo.training.loop import train
 from volo.training.seeds import train_each
+from volo.training.watchdog import watched
 from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
 
 POLL_S = 0.2
@@ -151,7 +152,15 @@ def _train_worker(config: dict[str, Any]) -> None:
     )
     worker = Worker(attempt, settings.run_dir, world.rank, world.size)
     try:
-        train(settings, world, show=attempt.show, on_epoch=ray.train.report, wants_stop=worker.wants_stop)
+        with watched(settings, world, on_hang=lambda error, _: worker.note(error)) as beat:
+            train(
+                settings,
+                world,
+                show=attempt.show,
+                on_epoch=ray.train.report,
+                wants_stop=worker.wants_stop,
+                beat=beat,
+            )
     except Exception as error:
         worker.note(error)
         raise
@@ -185,7 +194,7 @@ def _raise_outcome(attempt: Attempt, error: Exception | None, max_failures: int)
             "not help"
         ) from None
     raise OutOfRetries(
-        f"{failure.headline()}{failure.details()}\n  gave up after {max_failures} restarts (--max-failures); the same "
+        f"{failure.headline()}{failure.details()}\n  gave up after --max-failures {max_failures}; the same "
         "command goes on from the newest checkpoint"
     ) from None
 

@@ -9,6 +9,7 @@ from volo.data.cache import Images, Source, cached
 from volo.data.cifar import CIFAR10, CIFAR10_LAYOUT, CIFAR100, CIFAR100_LAYOUT, Cifar
 from volo.data.fetch import mirrored
 from volo.data.imagefolder import ImageFolder
+from volo.errors import InputError
 from volo.sections import DataSettings
 
 
@@ -66,3 +67,17 @@ def open_split(data: DataSettings, split: str) -> Images:
         InputError: data that are missing, empty or damaged; the message says what to place where.
     """
     return cached(SOURCES[data.dataset](data, split))
+
+
+def files_of(data: DataSettings, images: np.ndarray) -> list[str] | None:
+    """The files that training images, by their numbers, were decoded from; None where they have none of their own.
+
+    Lists the data anew; None too where they cannot be read any more.
+    """
+    if data.dataset != "imagefolder":
+        return None
+    try:
+        files = ImageFolder(data.data_dir, "train", data.image_size, data.resize).files
+        return [str(files[image]) for image in images]
+    except (InputError, OSError, IndexError):
+        return None

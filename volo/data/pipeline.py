@@ -105,6 +105,11 @@ class TrainingBatches:
     def steps_per_epoch(self) -> int:
         return len(self.index) // self.batch_size
 
+    def drawn(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The global batch of a step: (batch_size,) positions in the epoch, and the numbers of the images there."""
+        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        return positions, self.index[self._epoch_table(epoch).order[positions]]
+
     def batch(self, epoch: int, step: int) -> Batch:
         """This worker's share of step `step` of an epoch, both counted from 0."""
         table = self._epoch_table(epoch)

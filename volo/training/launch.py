@@ -1,13 +1,17 @@
 """Training in this process, alone or as one of torchrun's, without Ray."""
 
 import contextlib
+import os
+import platform
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 
 import torch.distributed as dist
 
 from volo.config import Settings
-from volo.errors import InputError, Stopped
+from volo.errors import InputError, Stopped, TrainingError
+from volo.frames import own_frame
 from volo.records import Display
 from volo.runs import read_scores
 from volo.training.compilation import check_compiler
@@ -15,6 +19,7 @@ from volo.training.loop import train
 from volo.training.run import Start, check_init_weights, note_failure, open_data, open_run
 from volo.training.seeds import train_each
 from volo.training.teacher import check_teacher
+from volo.training.watchdog import watched
 from volo.training.world import World, single_process, torchrun_world, under_torchrun
 
 
@@ -36,15 +41,16 @@ def _train_one(settings: Settings, world: World) -> None:
         if start.is_finished(settings):
             say_finished(settings, start, world)
             return
-        with display(settings, world) as show, stop_signals() as wants_stop:
-            train(settings, world, show=show, wants_stop=wants_stop)
+        with display(settings, world) as show, stop_signals() as wants_stop, watched(settings, world) as beat:
+            train(settings, world, show=show, wants_stop=wants_stop, beat=beat)
     if world.is_main:
         say_result(settings)
 
 
 @contextlib.contextmanager
 def opened_run(settings: Settings, world: World) -> Iterator[Start]:
-    """The run folder, locked, and the data, decoded; by rank 0, whose refusal every rank raises. A failure is noted."""
+    """The run folder, locked, and the data, decoded; by rank 0, whose refusal every rank raises. The first
+    failure of any rank is noted; ranks that fail for want of that one say so."""
     start, lock, refusal = None, None, None
     if world.is_main:
         print(f"run folder: {settings.run_dir}", flush=True)
@@ -63,13 +69,24 @@ def opened_run(settings: Settings, world: World) -> Iterator[Start]:
         yield start
     except (InputError, Stopped):
         raise
+    except TrainingError as error:
+        note_failure(settings.run_dir, error)
+        raise
     except Exception as error:
-        if world.is_main:
-            note_failure(settings.run_dir, error)
+        error.add_note(_whereabouts(error, world))
+        earlier = note_failure(settings.run_dir, error)
+        if earlier and world.size > 1:
+            raise TrainingError(f"rank {world.rank} lost the others, of which one failed first: {earlier}") from None
         raise
     finally:
         if lock:
             lock.release()
+
+
+def _whereabouts(error: Exception, world: World) -> str:
+    place = own_frame(traceback.extract_tb(error.__traceback__))
+    rank = f"rank {world.rank} of {world.size}, " if world.size > 1 else ""
+    return f"{rank}{platform.node()}, pid {os.getpid()}, at {place}"
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """All that training changes: weights, their average, the optimizer, and how far it has come."""
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from volo.training.world import World
 
 
 class Learner:
-    """The model in training. `step` counts the updates made; `best` is the best val/acc1 so far, of `best_step`.
+    """The model in training. `step` counts the updates made or left out, `num_skipped` those left out in a row until
+    now; `best` is the best val/acc1 so far, of `best_step`.
 
     Updates go through `parallel`, the model under DDP and torch.compile where there are several workers or --compile;
     `model` is the plain one, with the same parameters, for all else.
@@ -38,6 +40,7 @@ class Learner:
         if settings.compile:
             self.parallel = compiled(self.parallel, world.device)
         self.step = 0
+        self.num_skipped = 0
         self.best: float | None = None
         self.best_step: int | None = None
 
@@ -66,16 +69,22 @@ class Learner:
                     loss = self.objective(self.parallel, images, targets, self.step)
                 self.precision.backward(loss * (self.world.size / self.settings.batch_size))
             total += loss.detach()
-        set_learning_rate(self.optimizer, lr)
-        norm = self.precision.step(self.optimizer, list(self.model.parameters()), self.settings.grad_clip)
-        if self.ema is not None:
+        norm = self.precision.clip(self.optimizer, list(self.model.parameters()), self.settings.grad_clip)
+        leave_out = self._must_leave_out(total, norm)
+        if not leave_out:
+            set_learning_rate(self.optimizer, lr)
+        if self.precision.step(self.optimizer, leave_out) and self.ema is not None:
             self.ema.update_parameters(self.model)
         self.step += 1
         return total, norm
 
-    def is_best(self, accuracy: float | None) -> bool:
-        """Whether a validation was better than every one before; remembers it. None: there was none."""
-        if accuracy is None or (self.best is not None and accuracy <= self.best):
+    def is_best(self, metrics: dict[str, Any]) -> bool:
+        """Whether a validation, if there was one, was better than every one before; remembers it. Never one whose loss
+        is not finite."""
+        accuracy = metrics.get("val/acc1")
+        if accuracy is None or not math.isfinite(metrics["val/loss"]):
+            return False
+        if self.best is not None and accuracy <= self.best:
             return False
         self.best, self.best_step = accuracy, self.step
         return True
@@ -88,6 +97,7 @@ class Learner:
         """All but what the model file holds."""
         return {
             "step": self.step,
+            "num_skipped": self.num_skipped,
             "best": self.best,
             "best_step": self.best_step,
             "model": self.model.state_dict(),
@@ -96,10 +106,10 @@ class Learner:
             "num_averaged": int(self.ema.n_averaged) if self.ema is not None else 0,
         }
 
-    def load(self, folder: Path) -> None:
-        """Takes up a checkpoint, weights and all."""
-        state = checkpoint.load_state(folder)
+    def load(self, state: dict[str, Any], folder: Path) -> None:
+        """Takes up what `state_dict` gave, and the weights to use from the checkpoint that holds both."""
         self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
+        self.num_skipped = state.get("num_skipped", 0)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state["precision"])
@@ -107,6 +117,16 @@ class Learner:
             weights, _ = checkpoint.load_model(folder)
             self.ema.module.load_state_dict(weights)
             self.ema.n_averaged.fill_(state["num_averaged"])
+
+    def _must_leave_out(self, loss_sum: Tensor, grad_norm: Tensor) -> bool:
+        """Under `skip_nonfinite`: whether the loss is not finite on some worker, or the gradient where no scaler looks
+        after it. The same on every worker; waits for the device, and for the other workers."""
+        leave_out = False
+        if self.settings.skip_nonfinite:
+            is_good = loss_sum.isfinite() & (grad_norm.isfinite() | self.precision.skips_bad_updates)
+            leave_out = self.world.sum((~is_good).float()).item() > 0
+        self.num_skipped = self.num_skipped + 1 if leave_out else 0
+        return leave_out
 
     def _distributed(self) -> nn.Module:
         module = self.objective.module(self.model)

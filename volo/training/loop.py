@@ -1,7 +1,10 @@
 """The training loop: one for every launcher, read from top to bottom."""
 
+import contextlib
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +14,20 @@ from torch import nn
 
 from volo import checkpoint
 from volo.config import Settings
-from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batches
-from volo.errors import InputError, Stopped
+from volo.data.pipeline import Batch, Pixels, TrainingBatches, evaluation_batches
+from volo.errors import InputError, Stopped, TrainingError
 from volo.model.build import build_model
 from volo.model.weights import load_weights
 from volo.model_file import Description
 from volo.training.learner import Learner
+from volo.training.memory import memory_explained
 from volo.training.meter import Meter
 from volo.training.metrics import evaluate
+from volo.training.nonfinite import REMEDY, NonFinite, nonfinite_path, write_batch
 from volo.training.objective import Labels, Objective, TokenLabels
 from volo.training.optim import learning_rate
 from volo.training.run import find_start, open_data
+from volo.training.saver import Saver
 from volo.training.teacher import Teacher
 from volo.training.tracking import Tracker
 from volo.training.world import World
@@ -37,6 +43,7 @@ def train(
     show: Callable[[Record], None] | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     wants_stop: Callable[[], int] = lambda: 0,
+    beat: Callable[[str, int], None] = lambda phase, step: None,
 ) -> None:
     """Trains to the end of the schedule, or to `max_steps`, from the run's newest checkpoint.
 
@@ -48,50 +55,60 @@ def train(
         show: Gets each record as it is written, on rank 0 only.
         on_epoch: Gets the metrics of each epoch, on every worker.
         wants_stop: A signal's number once training shall end, else 0; asked after every step.
+        beat: Told what begins, and after which step (volo/training/watchdog.py).
 
     Raises:
         InputError: data or a checkpoint that do not fit the settings.
-        TrainingError: a loss or gradient that is not finite, or a file of the run that cannot be written.
+        TrainingError: a loss or gradient that is not finite, memory that runs out, or a file of the run that cannot be
+            written.
         Stopped: `wants_stop` said so on some worker; a checkpoint has been saved.
     """
-    session = Session(settings.resolved(), world, show)
-    run, learner, meter = session.settings.run, session.learner, session.meter
+    with Session(settings.resolved(), world, show, beat) as session:
+        run, learner, meter = session.settings.run, session.learner, session.meter
 
-    while learner.step < session.stop_at:
-        epoch, step_in_epoch = divmod(learner.step, session.steps_per_epoch)
-        batch = session.batches.batch(epoch, step_in_epoch)
-        if learner.step == 0:
-            session.show_inputs(batch.images)
+        while learner.step < session.stop_at:
+            epoch, step_in_epoch = divmod(learner.step, session.steps_per_epoch)
+            batch = session.batch(epoch, step_in_epoch)
+            if learner.step == 0:
+                session.show_inputs(batch.images)
 
-        torch.manual_seed(step_seed(run.seed, learner.step, world.rank))
-        loss_sum, grad_norm = learner.update(batch, lr := session.learning_rate())
-        meter.add(learner.step, loss_sum, grad_norm, stop_signal := wants_stop())
+            torch.manual_seed(step_seed(run.seed, learner.step, world.rank))
+            loss_sum, grad_norm = session.update(batch, lr := session.learning_rate(learner.step))
+            stop_signal = wants_stop()
+            meter.add(learner.step, loss_sum, grad_norm, stop_signal, session.wants_save(), learner.num_skipped)
 
-        is_last = learner.step == session.stop_at
-        is_epoch_end = learner.step % session.steps_per_epoch == 0
-        if learner.step % run.log_every == 0 or is_last:
-            session.record("step", lr=lr, grad_norm=float(grad_norm), **meter.interval())
-        if is_epoch_end:
-            metrics = {**meter.epoch(), **session.validate()}
-            session.record("epoch", epoch=epoch + 1, lr=lr, **metrics)  # if what follows fails, a resumption drops it
-            session.save(is_best=learner.is_best(metrics.get("val/acc1")))
-            if on_epoch:
-                on_epoch({"epoch": epoch + 1, "step": learner.step, **metrics})
-            meter.begin_epoch()
-        elif is_last or meter.must_stop or session.is_checkpoint_due():
-            with meter.paused():
-                session.save()
-        if meter.must_stop:
-            session.close()
-            raise Stopped(stop_signal or signal.SIGTERM)
-    session.close()
+            is_last = learner.step == session.stop_at
+            is_epoch_end = learner.step % session.steps_per_epoch == 0
+            if learner.step % run.log_every == 0 or is_last:
+                session.record("step", lr=lr, grad_norm=float(grad_norm), **meter.interval())
+            metrics: Record = {}
+            if is_epoch_end:
+                metrics = {"epoch": epoch + 1, "lr": lr, **meter.epoch(), **session.validate()}
+                session.record("epoch", **metrics)  # if what follows fails, a resumption drops it
+                meter.begin_epoch()
+            if is_epoch_end or is_last or meter.must_stop or session.is_checkpoint_due():
+                session.save(is_best=learner.is_best(metrics))
+            if on_epoch and is_epoch_end:
+                with meter.paused():
+                    on_epoch({"step": learner.step, **metrics})
+            if meter.must_stop:
+                raise Stopped(stop_signal or signal.SIGTERM)
 
 
 class Session:
-    """What the loop works on: data, learner, records, checkpoints. Begins where the run's newest checkpoint ends."""
+    """What the loop works on: data, learner, records, checkpoints. Begins where the run's newest checkpoint ends.
 
-    def __init__(self, settings: Settings, world: World, show: Callable[[Record], None] | None):
-        self.settings, self.world = settings, world
+    A context, which is left when all that was saved is on the disk.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        world: World,
+        show: Callable[[Record], None] | None,
+        beat: Callable[[str, int], None],
+    ):
+        self.settings, self.world, self._beat = settings, world, beat
         optim, run = settings.optim, settings.run
         self.data, self.split = open_data(settings)
         self.pixels = Pixels(self.data.images, settings.data.mean, settings.data.std, world.device)
@@ -115,20 +132,36 @@ class Session:
             settings.model, num_classes=len(self.data.class_names), image_size=settings.data.image_size
         )
         start = world.from_main(find_start(settings) if world.is_main else None)
-        loaded = load_weights(model, optim.init_weights) if optim.init_weights and start.checkpoint is None else []
+        notes = load_weights(model, optim.init_weights) if optim.init_weights and start.checkpoint is None else []
         self.learner = Learner(model, optim, world, self._objective(model))
+        self.meter = Meter(world, optim.batch_size, self.learner.precision.skips_bad_updates, self._on_nonfinite)
         if start.checkpoint is not None:
-            self._resume(start.checkpoint)
-        self.meter = Meter(world, optim.batch_size, self.learner.precision.skips_bad_updates)
+            notes += self._resume(start.checkpoint)
+        self.saver, self._saved_at = Saver(gives_way=(Stopped,)), time.monotonic()
         self.tracker = Tracker(settings.run_dir, self.learner.step, show) if world.is_main else None
         if self.tracker:
             self.tracker.hyperparameters(settings, ["val/loss", "val/acc1"])
-        self.record("note", text="; ".join([self._opening(), *loaded]), stop_at=self.stop_at)
+        self.record("note", text="; ".join([self._opening(), *notes]), stop_at=self.stop_at)
 
-    def learning_rate(self) -> float:
-        """Of the update to come."""
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *error) -> None:
+        with self.tracker or contextlib.nullcontext():
+            self.saver.__exit__(*error)
+
+    def batch(self, epoch: int, step_in_epoch: int) -> Batch:
+        with self._phase("data"):
+            return self.batches.batch(epoch, step_in_epoch)
+
+    def update(self, batch: Batch, lr: float) -> tuple[torch.Tensor, torch.Tensor]:
+        with self._phase("update"):
+            return self.learner.update(batch, lr)
+
+    def learning_rate(self, step: int) -> float:
+        """Of the update that follows `step` others."""
         optim = self.settings.optim
-        return learning_rate(self.learner.step, self.total_steps, self.warmup_steps, optim.lr, optim.min_lr)
+        return learning_rate(step, self.total_steps, self.warmup_steps, optim.lr, optim.min_lr)
 
     def validate(self) -> dict[str, float]:
         """Metrics on the held-out images, over all workers; empty where none are held out."""
@@ -142,26 +175,44 @@ class Session:
             rank=self.world.rank,
             world_size=self.world.size,
         )
-        return evaluate(self.learner.final_model, batches, self.learner.precision, self.world)
+        with self._phase("validate"):
+            return evaluate(self.learner.final_model, self._beating(batches), self.learner.precision, self.world)
+
+    def wants_save(self) -> bool:
+        """Whether a checkpoint is due by the main worker's clock; it then is due for all, a step later."""
+        every_s = self.settings.run.checkpoint_s
+        return self.world.is_main and every_s is not None and time.monotonic() - self._saved_at >= every_s
 
     def is_checkpoint_due(self) -> bool:
-        every = self.settings.run.checkpoint_every
-        return every is not None and self.learner.step % every == 0
+        """By steps, or because `wants_save` said so."""
+        every = self.settings.run.checkpoint_steps
+        return self.meter.must_save or (every is not None and self.learner.step % every == 0)
 
     def save(self, is_best: bool = False) -> None:
-        """Commits a checkpoint (rank 0), never one after a loss or gradient that is not finite."""
-        self.meter.flush()
-        if not self.world.is_main:
-            return
-        run_dir, learner = self.settings.run_dir, self.learner
-        folder = checkpoint.save(
-            run_dir, learner.final_model.state_dict(), self._description(), learner.state_dict(), self.total_steps
-        )
+        """Has a checkpoint committed (rank 0), never one after a loss or gradient that is not finite.
+
+        Training waits while the state is copied; what the one before has met is raised here.
+        """
+        with self.meter.paused():
+            self.meter.must_save, self._saved_at = False, time.monotonic()
+            self._beat("save", self.learner.step)
+            if not self.world.is_main:
+                return
+            state = {**self.learner.state_dict(), "meter": self.meter.state_dict(), "world": self.world.in_short()}
+            commit = partial(self._commit, self._description(), is_best)
+            self.saver.save((self.learner.final_model.state_dict(), state), commit)
+
+    def _commit(self, description: Description, is_best: bool, saved: tuple[dict, dict]) -> None:
+        """In the saver's thread."""
+        run_dir = self.settings.run_dir
+        folder = checkpoint.save(run_dir, saved[0], description, saved[1], self.total_steps)
         if is_best:
             checkpoint.point(run_dir, "best", folder)
         checkpoint.prune(run_dir, self.settings.run.keep_checkpoints)
 
     def record(self, kind: str, **values: Any) -> None:
+        """Writes down what happened, and raises what a save has met since."""
+        self.saver.check()
         if self.tracker:
             self.tracker.record(kind, self.learner.step, **values)
 
@@ -169,10 +220,32 @@ class Session:
         if self.tracker:
             self.tracker.image_grid(images, self.settings.data.mean, self.settings.data.std)
 
-    def close(self) -> None:
-        self.meter.flush()
+    @contextlib.contextmanager
+    def _phase(self, phase: str) -> Iterator[None]:
+        """A part of training that may hang, or run out of memory."""
+        step = self.learner.step
+        self._beat(phase, step)
+        where, num = ("in the validation", EVAL_BATCH) if phase == "validate" else (f"at step {step + 1:,}", None)
+        with memory_explained(self.settings, self.world, self.learner.precision, where, num):
+            yield
+
+    def _beating(self, batches: Iterable) -> Iterator:
+        """Batches of a validation, which may take long, each a sign of life."""
+        for batch in batches:
+            self._beat("validate", self.learner.step)
+            yield batch
+
+    def _on_nonfinite(self, found: NonFinite) -> None:
+        """Goes on where the update was left out and that may be, else raises TrainingError; the batch is noted."""
+        path = nonfinite_path(self.settings, found.step)
+        if self.world.is_main:
+            write_batch(self.settings, path, found, self.batches, self.learning_rate(found.step - 1))
+        reason = f"{found.describe(self.world.size)}; its images are listed in {path}"
+        if not 0 < found.num_skipped <= self.settings.optim.skip_nonfinite:
+            raise TrainingError(f"{reason}. The last checkpoint is from before. {REMEDY}")
         if self.tracker:
-            self.tracker.close()
+            text = f"{reason}; its update was left out, number {found.num_skipped} in a row"
+            self.tracker.record("skipped", found.step, text=text)
 
     def _objective(self, model: nn.Module) -> Objective:
         """Labels alone, or with a teacher's help."""
@@ -185,14 +258,20 @@ class Session:
             return Labels(teaching, teacher)
         return TokenLabels(teaching, teacher, self.settings.run.seed, tuple(model.pos_embed.shape[1:3]))
 
-    def _resume(self, folder: Path) -> None:
+    def _resume(self, folder: Path) -> list[str]:
+        """Takes up a checkpoint. Returns what else is to be said of it."""
         _, description = checkpoint.load_model(folder)
         self._check_same_data(folder, description)
-        self.learner.load(folder)
+        state = checkpoint.load_state(folder)
+        self.learner.load(state, folder)
+        if "meter" in state:
+            self.meter.load_state_dict(state["meter"])
         if not folder.is_relative_to(self.settings.run_dir):
             self.learner.forget_best()
         if self.world.is_main:
             self._restore_best()
+        before, now = state.get("world"), self.world.in_short()
+        return [f"before on {before}: the same images, summed in another order"] if before not in (None, now) else []
 
     def _restore_best(self) -> None:
         """Points `best` where it belongs: a kill may have come between a checkpoint and that."""
@@ -227,8 +306,7 @@ class Session:
         start = f"resuming at step {step:,}" if step else "starting"
         return (
             f"{start} of {self.stop_at:,}: {parameters / 1e6:.2f} M parameters, {len(self.split.train):,} images to "
-            f"train on, {len(self.split.val):,} to validate, {len(self.data.class_names)} classes; {world.size} "
-            f"worker{'s' * (world.size > 1)} on {world.device.type}, {torch.get_num_threads()} threads each"
+            f"train on, {len(self.split.val):,} to validate, {len(self.data.class_names)} classes; {world.in_short()}"
         )
 
 

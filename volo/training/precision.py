@@ -38,24 +38,31 @@ class Precision:
     def backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()
 
-    def step(self, optimizer: torch.optim.Optimizer, parameters: list[Tensor], grad_clip: float) -> Tensor:
-        """Unscales, clips to the norm `grad_clip` (0: not at all), updates. Returns the norm before clipping.
+    def clip(self, optimizer: torch.optim.Optimizer, parameters: list[Tensor], grad_clip: float) -> Tensor:
+        """Unscales the gradients and clips them to the norm `grad_clip` (0: not at all). Returns it before clipping."""
+        self.scaler.unscale_(optimizer)
+        return torch.nn.utils.clip_grad_norm_(parameters, grad_clip or float("inf"))
+
+    def step(self, optimizer: torch.optim.Optimizer, leave_out: bool = False) -> bool:
+        """Updates with gradients that `clip` has seen, unless asked to leave it out. Returns whether it did.
+
+        The scaler decides by the gradients, which are the same on every worker, so all of them skip and stop together.
 
         Raises:
             TrainingError: the scaler has skipped MAX_SKIPPED updates in a row for non-finite gradients.
         """
-        self.scaler.unscale_(optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, grad_clip or float("inf"))
         before = self.scaler.get_scale()
-        self.scaler.step(optimizer)
+        if not leave_out:
+            self.scaler.step(optimizer)
         self.scaler.update()
-        self.num_skipped = self.num_skipped + 1 if self.scaler.get_scale() < before else 0
+        is_skipped = self.scaler.get_scale() < before
+        self.num_skipped = self.num_skipped + 1 if is_skipped else 0
         if self.num_skipped >= MAX_SKIPPED:
             raise TrainingError(
-                f"gradients must be finite, got {MAX_SKIPPED} updates in a row that were not; "
-                "use --autocast-dtype bf16 or a lower --lr"
+                f"gradients must be finite, got {MAX_SKIPPED} updates in a row that were not, however small the fp16 "
+                "scale; the weights are as they were before these. Use --autocast-dtype bf16, --no-amp or a lower --lr"
             )
-        return norm
+        return not (leave_out or is_skipped)
 
     def state_dict(self) -> dict[str, Any]:
         return {"scaler": self.scaler.state_dict(), "num_skipped": self.num_skipped}

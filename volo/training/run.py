@@ -19,6 +19,7 @@ from volo.data.datasets import open_split
 from volo.data.pipeline import check_batch_size
 from volo.data.splits import Split, split_train
 from volo.errors import InputError
+from volo.files import replaced
 from volo.model.build import build_model
 from volo.model.weights import check_weights
 from volo.runs import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_locked
@@ -79,10 +80,20 @@ def open_run(settings: Settings) -> tuple[Start, FileLock]:
     return start, lock
 
 
-def note_failure(run_dir: Path, error: Exception) -> None:
-    """Leaves word of why training failed, unless the disk is what failed; the next start takes it away."""
+def note_failure(run_dir: Path, error: Exception) -> str | None:
+    """Leaves word of why training failed, unless the disk is what failed; the next start takes it away.
+
+    Returns:
+        What a rank that failed before this one has noted, where one has: its word stays.
+    """
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     with contextlib.suppress(OSError):
-        write_file(run_dir / FAILURE, f"{type(error).__name__}: {error}\n")
+        try:
+            with open(run_dir / FAILURE, "x") as file:
+                file.write(f"{type(error).__name__}: {error}{notes}\n")
+        except FileExistsError:
+            return (run_dir / FAILURE).read_text().strip()
+    return None
 
 
 def check_run(settings: Settings) -> None:
@@ -180,9 +191,8 @@ def _in_training(run_dir: Path) -> InputError:
 
 def write_file(path: Path, text: str) -> None:
     """A file of the run folder, replaced by rename."""
-    partial = path.with_name(f".{path.name}-{os.getpid()}")
-    partial.write_text(text)
-    partial.rename(path)
+    with replaced(path) as partial:
+        partial.write_text(text)
 
 
 def _environment() -> dict:

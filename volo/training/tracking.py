@@ -36,7 +36,7 @@ class Tracker:
         record = {"kind": kind, "step": step, **values}
         with writing(self._what):
             self._file.write(json.dumps(record) + "\n")
-            if kind != "note":
+            if kind in ("step", "epoch"):
                 self._add_scalars(kind, step, values)
         if self._show:
             self._show(record)
@@ -46,7 +46,7 @@ class Tracker:
         shown = images[:GRID_IMAGES].detach().cpu().float()
         shown = shown * shown.new_tensor(std)[:, None, None] + shown.new_tensor(mean)[:, None, None]
         with writing(self._what):
-            self._board.add_image("train/inputs", torchvision.utils.make_grid(shown.clamp(0, 1), nrow=8))
+            self._board.add_image("train/inputs", torchvision.utils.make_grid(shown.nan_to_num().clamp(0, 1), nrow=8))
 
     def hyperparameters(self, settings: Settings, metrics: list[str]) -> None:
         plain = {
@@ -57,7 +57,10 @@ class Tracker:
             for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
                 self._board.file_writer.add_summary(summary)
 
-    def close(self) -> None:
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, *error) -> None:
         with writing(self._what):
             self._file.close()
             self._board.close()

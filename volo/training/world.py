@@ -31,6 +31,11 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    def in_short(self) -> str:
+        """All of it that the last bits of a result depend on."""
+        workers = f"{self.size} worker{'s' * (self.size > 1)}"
+        return f"{workers} on {self.device.type}, {torch.get_num_threads()} threads each"
+
     def sum(self, values: Tensor) -> Tensor:
         """The elementwise sum over all workers, in place."""
         if self.size > 1:
@@ -39,10 +44,17 @@ class World:
 
     def from_main(self, value: Any) -> Any:
         """Rank 0's value of a small picklable object, on every worker."""
+        return self._from(0, value)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value of a small picklable object, on every worker."""
+        return [self._from(rank, value) for rank in range(self.size)]
+
+    def _from(self, rank: int, value: Any) -> Any:
         if self.size == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device)
+        dist.broadcast_object_list(box, src=rank, device=self.device)
         return box[0]
 
     def wait(self) -> None:

@@ -1,0 +1,58 @@
+"""What is written under another name first: when it gets its own, and when it is taken away."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from volo.files import ABANDONED_S, partial_of, remove_abandoned, replaced, write_synced
+
+
+def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    with pytest.raises(KeyboardInterrupt), replaced(path) as partial:
+        partial.write_text("half")
+        raise KeyboardInterrupt
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+    assert path.read_text() == "before"
+    with replaced(path) as partial:
+        partial.write_text("after")
+    assert path.read_text() == "after"
+
+
+def test_a_failing_write_names_its_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
+        write_synced(type(tmp_path)("/dev/full"), b"x")
+
+
+def left_by(tmp_path, pid: int, host: str = platform.node()):
+    folder = tmp_path / f".step_00000009.{host}-{pid}.partial"
+    folder.mkdir()
+    return folder
+
+
+def test_what_a_dead_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    gone = [left_by(tmp_path, dead.pid), left_by(tmp_path, os.getpid())]
+    assert gone[1] == partial_of(tmp_path / "step_00000009")
+    writing = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        living = left_by(tmp_path, writing.pid)
+        remove_abandoned(tmp_path)
+    finally:
+        writing.communicate(b"\n")
+    assert living.exists()
+    assert not any(folder.exists() for folder in gone)
+
+
+def test_another_machines_is_removed_when_it_has_not_been_touched_for_long(tmp_path):
+    recent, old = left_by(tmp_path, 1, "elsewhere"), left_by(tmp_path, 2, "elsewhere")
+    long_ago = old.stat().st_mtime - ABANDONED_S - 60
+    os.utime(old, (long_ago, long_ago))
+    remove_abandoned(tmp_path)
+    assert recent.exists()
+    assert not old.exists()
