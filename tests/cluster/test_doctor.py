@@ -10,8 +10,9 @@ from ray._private.runtime_env.packaging import create_package
 
 from tests.cluster.conftest import ROOT
 from tests.jobs.test_doctor import table
-from volo.cluster.doctor import _reachable, _shared, clusters_here
+from volo.cluster.doctor import _reachable, _shared, _size, clusters_here
 from volo.cluster.upload import upload_size
+from volo.sections import RunSettings
 
 LIMIT_S = 120
 
@@ -30,6 +31,14 @@ def test_a_cluster_is_looked_at_from_its_nodes(head, tmp_path):
     assert found["shared storage"] == ("ok", f"{tmp_path} is read and written by every node")
     assert list(tmp_path.iterdir()) == [], "something was left behind"
     assert head.address in clusters_here()
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "status"), [(None, "ok"), (2, "ok"), (3, "warning"), ("2:8", "ok"), ("3:8", "warning")]
+)
+def test_fewer_cores_than_workers_are_a_warning(num_workers, status):
+    run = RunSettings(num_workers=num_workers)
+    assert _size(run, num_nodes=1, resources={"CPU": 2.0}).status == status
 
 
 @pytest.mark.parametrize(
