@@ -154,10 +154,7 @@ def _told_of_loss(error: Exception) -> tuple[str, str] | None:
         return "Ray ended it, as its node ran low on memory", MEMORY_HINT
     if isinstance(error, ray.exceptions.ActorUnavailableError):
         return "it cannot be reached", "look at the network between the nodes"
-    return (
-        "its process ended without a word: killed, or crashed in native code",
-        MEMORY_HINT,
-    )
+    return "its process ended without a word: killed, or crashed in native code", MEMORY_HINT
 
 
 def _lost(rank: int, message: str, hint: str, members: Mapping) -> Failure:
