@@ -12,12 +12,11 @@ from pathlib import Path
 import tyro
 
 from jobs.cli import run_job
-from volo.console import print_table
+from volo.console import format_bytes, print_table
 from volo.errors import InputError
 from volo.runs import Run, find_runs, read_run
 
 COLUMNS = ("run", "state", "best", "at epoch", "epochs", "images/s", "size")
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +46,8 @@ def _row(run: Run, root: Path) -> tuple[str, ...]:
         "-" if scores.best_epoch is None else str(scores.best_epoch),
         f"{scores.num_epochs}/{run.of_epochs or '?'}",
         "-" if run.images_per_s is None else f"{run.images_per_s:,.0f}",
-        _size(run.size),
+        format_bytes(run.size),
     )
-
-
-def _size(num_bytes: int) -> str:
-    power = max(0, min(len(UNITS) - 1, (num_bytes.bit_length() - 1) // 10))
-    value = num_bytes / 1024**power
-    return f"{value:.{1 if power and value < 100 else 0}f} {UNITS[power]}"
 
 
 if __name__ == "__main__":

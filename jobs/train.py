@@ -22,10 +22,10 @@ def main(argv: Sequence[str]) -> None:
     if settings.run.seeds is not None and "--seed" in given_flags(argv):
         raise InputError("--seed has no effect with --seeds; give one of them")
     is_rank = "TORCHELASTIC_RUN_ID" in os.environ
-    if is_rank and (given := given_flags(argv) & {"--num-workers", "--address"}):
+    if is_rank and (given := given_flags(argv) & {"--num-workers", "--address", "--max-failures"}):
         raise InputError(
             f"{' and '.join(sorted(given))} cannot be given under torchrun, which starts the workers itself and no "
-            "Ray; set torchrun's --nproc_per_node, or start python -m jobs.train without torchrun"
+            "Ray; set torchrun's --nproc_per_node and --max-restarts, or start python -m jobs.train without torchrun"
         )
     if is_rank and settings.run.is_elastic:
         raise InputError(

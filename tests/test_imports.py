@@ -15,13 +15,15 @@ HEAVY = {"torch", "ray"}
 # Lowest first; a room of volo/ imports from its own layer and those below. A new module or package directly under volo/
 # gets its place here.
 LAYERS = (
-    {"config", "model_settings", "sections", "recipes", "variants"}
-    | {"errors", "log", "console", "records", "runs", "files", "durations", "frames"},
+    {
+        "config", "sections", "model_settings", "recipes", "variants",
+        "errors", "findings", "log", "console", "records", "runs", "files", "durations", "frames",
+    },
     {"model", "data", "checkpoint", "model_file"},
     {"training", "analysis"},
-    {"cluster"},
+    {"cluster", "doctor"},
     {"tuning"},
-)
+)  # fmt: skip
 LEVEL = {room: level for level, layer in enumerate(LAYERS) for room in layer}
 # Above the bottom, rooms of one layer leave each other alone, but for these.
 SIBLINGS = {("checkpoint", "model"), ("checkpoint", "model_file")}

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_INTERVAL_S = 10.0
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 class Progress:
@@ -81,6 +82,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], num_left:
             for cell, width, side in zip(row, widths, sides, strict=True)
         ]
         print("  ".join(cells).rstrip())
+
+
+def format_bytes(num_bytes: int) -> str:
+    """Three digits or four, and the unit: 1.4 MiB, 512 KiB."""
+    power = max(0, min(len(UNITS) - 1, (num_bytes.bit_length() - 1) // 10))
+    value = num_bytes / 1024**power
+    return f"{value:.{1 if power and value < 100 else 0}f} {UNITS[power]}"
 
 
 def _duration(seconds: float) -> str:

@@ -223,6 +223,9 @@ class RunSettings(Section):
     """Where workers compute; auto: on GPUs where there is one for each, else on the CPU."""
     address: str | None = None
     """Ray cluster to use. Default: $RAY_ADDRESS, else a cluster of its own on this machine."""
+    dashboard_host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    """Where the dashboard and job API of a cluster of its own listen; any but loopback needs a token of yours, in
+    $RAY_AUTH_TOKEN or ~/.ray/auth_token."""
 
     @property
     def checkpoint_steps(self) -> int | None:
@@ -291,6 +294,12 @@ class RunSettings(Section):
         if self.num_workers == 0 and self.address:
             raise ValueError(
                 f"address has no effect with num_workers=0, which starts no Ray, got address={self.address!r}; drop one"
+            )
+        is_default = self.dashboard_host == type(self).model_fields["dashboard_host"].default
+        if not is_default and (self.num_workers == 0 or self.address):
+            raise ValueError(
+                f"dashboard_host is that of a cluster of the run's own, got dashboard_host={self.dashboard_host} with "
+                f"num_workers={self.num_workers}, address={self.address!r}; leave it out"
             )
         return self
 

@@ -79,6 +79,13 @@ def test_a_worker_that_left_no_word_is_the_cause_where_the_others_tell_of_a_neig
         trainer._raise_outcome(attempt, ended(attempt, {0: RuntimeError()}), max_failures=0)
 
 
+def test_a_node_that_does_not_see_the_run_folder_is_told_by_ray_alone(tmp_path):
+    attempt, error = Attempt.create(tmp_path), FileNotFoundError(2, "No such file or directory", "/outputs/run")
+    with pytest.raises(OutOfRetries, match=r"worker 1 of 2 raised FileNotFoundError: .*/outputs/run") as found:
+        trainer._raise_outcome(attempt, ended(attempt, {1: error}), max_failures=0)
+    assert "every node must see the run folder: --output-dir" in str(found.value)
+
+
 def test_an_error_names_the_users_own_line_and_leaves_its_traceback(tmp_path):
     attempt = Attempt.create(tmp_path)
     worker = begun(attempt, tmp_path, 1)[0]

@@ -3,26 +3,31 @@
 import contextlib
 import logging
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from volo.cluster.access import (
+    LOOPBACK,
+    check_dashboard_host,
+    check_token_file,
+    listens,
+    protect_own_cluster,
+    reads_token_file,
+)
 from volo.errors import InputError
 
 # Ray reads these when it starts. Health checks every half second: a dead worker is noticed soon, and a report, which
 # waits for the next check, costs little. A worker that answers none for two minutes is given up. Resources that do not
 # come within ten seconds are looked for anew, so that an elastic number of workers shrinks soon after a node is lost; a
-# fixed one goes on asking, without end, and a cluster that grows is not asked any less. The last but one keeps a
-# cluster of one machine on loopback.
+# fixed one goes on asking, without end, and a cluster that grows is not asked any less.
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_TRAIN_ENABLE_V2": "1",
 }
-
-
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: no cluster of several machines
+QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 OWN_CLUSTER = "local"
 
 
@@ -31,8 +36,24 @@ def resolved_address(address: str | None) -> str:
     return address or os.environ.get("RAY_ADDRESS") or OWN_CLUSTER
 
 
+def check_access(address: str | None, dashboard_host: str = LOOPBACK) -> None:
+    """Raises InputError for what would leave a door open: a token that others can read, a dashboard that others can
+    reach without one."""
+    address = resolved_address(address)
+    if address != OWN_CLUSTER and dashboard_host != LOOPBACK:
+        raise InputError(
+            f"dashboard_host has no effect on a cluster that is there, got dashboard_host={dashboard_host} with "
+            f"{address}; leave it out, or unset $RAY_ADDRESS"
+        )
+    check_dashboard_host(dashboard_host)
+    if reads_token_file(address, dashboard_host):
+        check_token_file()
+
+
 @contextlib.contextmanager
-def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
+def connected(
+    address: str | None, num_cpus: int | None = None, dashboard_host: str = LOOPBACK
+) -> Iterator[str | None]:
     """Connects to `address`, else to $RAY_ADDRESS, else starts a cluster and ends it at the end.
 
     Inside an open connection it does nothing, so that jobs can share a cluster.
@@ -40,50 +61,75 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None
     Args:
         address: As `ray.init` takes it, such as "auto" or "10.0.0.1:6379"; None as above.
         num_cpus: Of a cluster started here; None: all of the machine's.
+        dashboard_host: Where the dashboard and job API of a cluster started here listen.
+
+    Yields:
+        HOST:PORT of the dashboard; None where there is none or the connection was open before.
 
     Raises:
-        InputError: no cluster answers at the address.
+        InputError: no cluster answers at the address, or it wants another token; as `check_access`.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():
-        yield
+        yield None
         return
+    check_access(address, dashboard_host)
     address = resolved_address(address)
     is_own = address == OWN_CLUSTER
     if is_own:
-        _protect_own_cluster()
         print("starting Ray on this machine", flush=True)
     try:
-        ray.init(
-            address=address,
-            num_cpus=num_cpus if is_own else None,
-            include_dashboard=True if is_own else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env=_shipped_code() if not is_own else None,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+        dashboard = _started(num_cpus, dashboard_host) if is_own else _joined(address)
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise InputError(
             f"a Ray cluster must answer at the address, got {address!r} ({error}); "
-            "check --address and $RAY_ADDRESS, or leave both out for a cluster of its own"
+            "check --address and $RAY_ADDRESS, and RAY_AUTH_MODE=token with its token where it wants one, or leave all "
+            "out for a cluster of its own"
         ) from None
     try:
-        yield
+        yield dashboard
     finally:
         ray.shutdown()
 
 
-def _protect_own_cluster() -> None:
-    """A token for this cluster alone, handed to its processes by the environment: no file that others could read.
+def _started(num_cpus: int | None, dashboard_host: str) -> str | None:
+    """Starts a cluster that this machine alone can reach, and there only who has its token."""
+    import ray
 
-    A token or mode that the user has chosen stays.
-    """
-    chosen = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-    if not any(os.environ.get(name) for name in chosen):
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    protect_own_cluster(OWN_CLUSTER, dashboard_host)
+    with _on_loopback():
+        return ray.init(
+            address=OWN_CLUSTER, num_cpus=num_cpus, include_dashboard=True, dashboard_host=dashboard_host, **QUIET
+        ).dashboard_url
+
+
+def _joined(address: str) -> str | None:
+    import ray
+
+    if not listens(address):
+        raise ConnectionError("nothing listens there")
+    return ray.init(address=address, runtime_env=_shipped_code(), **QUIET).dashboard_url
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Makes Ray bind all it starts to 127.0.0.1. The variable is for its processes; in this one it was read when Ray
+    was imported, before it was known that the cluster would be our own."""
+    from ray._private import ray_constants
+
+    variable, is_enabled = os.environ.get(LOOPBACK_ONLY), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[LOOPBACK_ONLY], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = is_enabled
+        if variable is None:
+            del os.environ[LOOPBACK_ONLY]
+        else:
+            os.environ[LOOPBACK_ONLY] = variable
 
 
 def _shipped_code() -> dict | None:

@@ -20,6 +20,7 @@ GONE = (
     ray.exceptions.OutOfMemoryError,
 )
 NEIGHBOUR_WORDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+MAX_MESSAGE = 400
 MEMORY_HINT = (
     "the system kills processes where memory runs out (dmesg on the node tells): fewer workers a node or a smaller "
     "--batch-size need less"
@@ -91,7 +92,7 @@ def failure_of(error: Exception, *, step: int, log: str, **member) -> Failure:
     return Failure(
         **{name: member[name] for name in ("rank", "num_workers", "node", "pid")},
         kind=kind,
-        message=str(error),
+        message=str(error) if kind in FINAL_ERRORS else _shortly(error),
         time=time.time(),
         frame=own_frame(traceback.extract_tb(error.__traceback__)),
         step=step,
@@ -131,9 +132,14 @@ def first_cause(noted: Iterable[Failure], raised: Mapping[int, Exception], membe
     if noted:
         return noted[0]
     for rank, error in sorted(raised.items()):
-        text = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
-        return _lost(rank, text, "", members)
+        hint = "every node must see the run folder: --output-dir" if isinstance(error, OSError) else ""
+        return replace(_lost(rank, _shortly(error), hint, members), kind=type(error).__name__)
     return None
+
+
+def _shortly(error: Exception) -> str:
+    """The first line; the log has all of it."""
+    return next(iter(str(error).strip().splitlines()), "no message")[:MAX_MESSAGE]
 
 
 def _told_of_loss(error: Exception) -> tuple[str, str] | None:
@@ -148,10 +154,7 @@ def _told_of_loss(error: Exception) -> tuple[str, str] | None:
         return "Ray ended it, as its node ran low on memory", MEMORY_HINT
     if isinstance(error, ray.exceptions.ActorUnavailableError):
         return "it cannot be reached", "look at the network between the nodes"
-    return (
-        "its process ended without a word: killed, or crashed in native code",
-        MEMORY_HINT,
-    )
+    return "its process ended without a word: killed, or crashed in native code", MEMORY_HINT
 
 
 def _lost(rank: int, message: str, hint: str, members: Mapping) -> Failure:

@@ -14,7 +14,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from volo.cluster.attempt import Attempt, Follower, Worker
-from volo.cluster.connect import OWN_CLUSTER, connected, resolved_address
+from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_address
 from volo.cluster.failures import FINAL_ERRORS, Failure
 from volo.cluster.watch import FailureWatch
 from volo.cluster.workers import Workers, plan_workers
@@ -42,11 +42,12 @@ def train_on_ray(settings: Settings, cluster: contextlib.ExitStack | None = None
         cluster: Keeps the connection open for what follows, where it is given; else it ends with the training.
 
     Raises:
-        InputError: as `open_run`, and more workers than fit.
+        InputError: as `open_run` and `check_access`, and more workers than fit.
         TrainingError: a worker's error, with its rank, node and line; one that came twice at the same step.
         OutOfRetries: workers were lost, or raised what a new start may be spared, more often than that.
         Stopped: a signal asked for it, and a checkpoint has been saved.
     """
+    check_access(settings.run.address, settings.run.dashboard_host)
     driver = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
     with contextlib.ExitStack() as own:
         train_each(settings, driver, lambda one: _train_one(one, driver, cluster or own))
@@ -60,7 +61,7 @@ def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack)
             return
         if settings.run.device != "cuda" and not torch.cuda.is_available():
             compile_ahead()  # Ray needs longer to start
-        cluster.enter_context(connected(settings.run.address))
+        cluster.enter_context(connected(settings.run.address, dashboard_host=settings.run.dashboard_host))
         workers = plan_workers(settings.run)
         if settings.optim.compile and not workers.use_gpu and resolved_address(settings.run.address) == OWN_CLUSTER:
             check_compiler(driver.device)

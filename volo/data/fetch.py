@@ -77,10 +77,8 @@ def fetch(archive: Archive, data_dir: str | Path) -> Unpacked:
         InputError: no network, a wrong checksum, an unsafe archive; the message says what to place where.
     """
     data_dir = Path(data_dir)
-    members = archive.members
-    for folder in (data_dir / archive.folder, data_dir):
-        if None not in members.values() and all((folder / name).is_file() for name in members):
-            return Unpacked(folder, members)
+    if unpacked := _unpacked(archive, data_dir):
+        return unpacked
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(data_dir / f".{archive.file}.lock"):
@@ -90,6 +88,27 @@ def fetch(archive: Archive, data_dir: str | Path) -> Unpacked:
             f"the data directory must be writable, with space for {archive.file} and what is in it, got {data_dir} "
             f"({error.strerror or error}); make room, or name another with --data-dir"
         ) from None
+
+
+def look(archive: Archive, data_dir: str | Path) -> Path | None:
+    """What `fetch` would take, its checksums compared: a folder or the archive; None where it would download.
+
+    Raises:
+        InputError: a wrong checksum, or a member that is missing.
+    """
+    data_dir = Path(data_dir)
+    file, folder = data_dir / archive.file, data_dir / archive.folder
+    unpacked = _unpacked(archive, data_dir)
+    if unpacked is None and folder.exists() and None not in archive.members.values():
+        unpacked = Unpacked(folder, archive.members)
+    if unpacked:
+        for name in unpacked.md5s:
+            unpacked.read(name)
+        return unpacked.folder
+    if not file.exists():
+        return None
+    _check_archive(archive, file)
+    return file
 
 
 def mirrored(archive: Archive) -> Archive:
@@ -120,15 +139,24 @@ def mirrored(archive: Archive) -> Archive:
     return replace(own, md5=md5, members=dict.fromkeys(archive.members)) if fragment else own
 
 
+def _unpacked(archive: Archive, data_dir: Path) -> Unpacked | None:
+    """The folder in `data_dir`, or that itself, where it holds all members and their checksums are known."""
+    members = archive.members
+    for folder in (data_dir / archive.folder, data_dir):
+        if None not in members.values() and all((folder / name).is_file() for name in members):
+            return Unpacked(folder, members)
+    return None
+
+
 def _fetched(archive: Archive, data_dir: Path) -> Unpacked:
     """Under the lock."""
     file, folder = data_dir / archive.file, data_dir / archive.folder
     if folder.exists() and None not in archive.members.values():
         return Unpacked(folder, archive.members)
-    if not file.exists():
+    if file.exists():
+        _check_archive(archive, file)
+    else:
         _download(archive, file)
-    elif (found := _md5(file)) != archive.md5:
-        raise _refused(archive, file, f"got md5 {found} of {file}; remove that one and try again, or")
     try:
         md5s = _checked_members(archive, file)
         if not folder.exists():
@@ -136,6 +164,11 @@ def _fetched(archive: Archive, data_dir: Path) -> Unpacked:
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _refused(archive, file, f"got one that cannot be unpacked ({error});") from None
     return Unpacked(folder, md5s)
+
+
+def _check_archive(archive: Archive, file: Path) -> None:
+    if (found := _md5(file)) != archive.md5:
+        raise _refused(archive, file, f"got md5 {found} of {file}; remove that one and try again, or")
 
 
 def _refused(archive: Archive, file: Path, got: str) -> InputError:

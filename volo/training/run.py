@@ -23,6 +23,7 @@ from volo.files import replaced
 from volo.model.build import build_model
 from volo.model.weights import check_weights
 from volo.runs import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_locked
+from volo.training.space import check_space
 from volo.training.world import is_restart
 
 RECORDED_VERSIONS = ("volo", "torch", "torchvision", "ray", "numpy")
@@ -49,7 +50,8 @@ def open_run(settings: Settings) -> tuple[Start, FileLock]:
     with, which settings that could change its result must not differ for.
 
     Raises:
-        InputError: such differences (all are listed), a folder that is no run, or a run that is being trained now.
+        InputError: such differences (all are listed), a folder that is no run, that cannot be written or has no room
+            for the checkpoints to come, or a run that is being trained now.
     """
     assert settings.run.seeds is None, "several seeds are several runs: volo/training/seeds.py"
     run_dir = settings.run_dir
@@ -64,20 +66,35 @@ def open_run(settings: Settings) -> tuple[Start, FileLock]:
     except Timeout:
         raise _in_training(run_dir) from None
     except OSError as error:
-        raise InputError(
-            f"the run folder must be writable, got {run_dir} ({error.strerror}); set --output-dir"
-        ) from None
+        raise _not_writable(run_dir, error) from None
     try:
         start = find_start(settings)
         _check_same(settings, run_dir, start)
+        if not start.is_finished(settings):
+            check_space(settings)
+        _note_beginning(settings, start)
     except InputError:
         lock.release()
         raise
-    if start.step == 0 or not (run_dir / CONFIG).exists():
-        write_file(run_dir / CONFIG, settings.resolved().to_yaml())
-        write_file(run_dir / ENVIRONMENT, json.dumps(_environment(), indent=1) + "\n")
-    (run_dir / FAILURE).unlink(missing_ok=True)
     return start, lock
+
+
+def _note_beginning(settings: Settings, start: Start) -> None:
+    run_dir = settings.run_dir
+    try:
+        if start.step == 0 or not (run_dir / CONFIG).exists():
+            write_file(run_dir / CONFIG, settings.resolved().to_yaml())
+            write_file(run_dir / ENVIRONMENT, json.dumps(_environment(), indent=1) + "\n")
+        (run_dir / FAILURE).unlink(missing_ok=True)
+    except OSError as error:
+        raise _not_writable(run_dir, error) from None
+
+
+def _not_writable(run_dir: Path, error: OSError) -> InputError:
+    return InputError(
+        f"the run folder must be writable, got {run_dir} ({error.strerror}); see its rights and the room on its disk, "
+        "or set --output-dir"
+    )
 
 
 def note_failure(run_dir: Path, error: Exception) -> str | None:

@@ -1,0 +1,88 @@
+"""What `jobs.doctor` sees of a cluster and of what a job would send to it."""
+
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.runtime_env.packaging import create_package
+
+from tests.cluster.conftest import ROOT
+from tests.jobs.test_doctor import table
+from volo.cluster.doctor import _reachable, _shared, _size, clusters_here
+from volo.cluster.upload import upload_size
+from volo.sections import RunSettings
+
+LIMIT_S = 120
+
+
+@pytest.mark.ray
+def test_a_cluster_is_looked_at_from_its_nodes(head, tmp_path):
+    command = [sys.executable, "-m", "jobs.doctor", "--recipe", "quickstart", "--address", head.address]
+    command += ["--output-dir", str(tmp_path / "outputs")]
+    done = subprocess.run(command, cwd=ROOT, env=head.env, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = table(done.stdout)
+    assert found["cluster"] == ("ok", "1 node, 3 cores, 0 GPUs")
+    dashboard = head.dashboard.removeprefix("http://")
+    assert found["dashboard"] == ("ok", f"{dashboard} answers, on the head's loopback alone")
+    assert found["authentication"][0] == "warning"
+    assert found["shared storage"] == ("ok", f"{tmp_path} is read and written by every node")
+    assert list(tmp_path.iterdir()) == [], "something was left behind"
+    assert head.address in clusters_here()
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "status"), [(None, "ok"), (2, "ok"), (3, "warning"), ("2:8", "ok"), ("3:8", "warning")]
+)
+def test_fewer_cores_than_workers_are_a_warning(num_workers, status):
+    run = RunSettings(num_workers=num_workers)
+    assert _size(run, num_nodes=1, resources={"CPU": 2.0}).status == status
+
+
+@pytest.mark.parametrize(
+    ("visit", "expected"),
+    [
+        ({"address": "127.0.0.1", "mode": "token", "is_open": True}, {"dashboard": "ok", "authentication": "ok"}),
+        ({"address": "127.0.0.1", "mode": "disabled", "is_open": False}, {"authentication": "warning"}),
+        ({"address": "127.0.0.1", "mode": "disabled", "is_open": True}, {"authentication": "failure"}),
+        ({"address": "10.0.0.1", "mode": "disabled", "is_open": False}, {"authentication": "failure"}),
+        ({"address": "10.0.0.1"}, {"dashboard": "warning"}),
+    ],
+)
+def test_a_cluster_that_others_can_use_is_a_failure(visit, expected):
+    found = {finding.check: finding.status for finding in _reachable({"node": visit}, "127.0.0.1:8265")}
+    assert expected.items() <= found.items()
+
+
+def test_a_node_that_does_not_share_the_storage_is_named(tmp_path):
+    (tmp_path / "here").write_text("word")
+    good = {"address": "10.0.0.1", "host": "one", "read": "word"}
+    assert _shared({"here": good}, tmp_path, "word").status == "ok"
+    for bad, said in (
+        ({"address": "10.0.0.2"}, "10.0.0.2 did not answer"),
+        ({"address": "10.0.0.2", "host": "two", "error": "No such file or directory"}, "two cannot use it (No such"),
+        ({"address": "10.0.0.2", "host": "two", "read": "other"}, "two cannot use it (another file there)"),
+        ({"address": "10.0.0.2", "host": "two", "read": "word"}, "what two writes is not seen here"),
+    ):
+        found = _shared({"here": good, "there": bad}, tmp_path, "word")
+        assert found.status == "failure"
+        assert said in found.found
+
+
+def test_the_upload_is_what_ray_packs(tmp_path):
+    root = tmp_path / "project"
+    for name in ("a.py", "kept/b.py", "kept/skipped.bin", "out/c", ".git/d", "data.bin", "e/.venv/f"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name * 100)
+    (root / ".gitignore").write_text("/out/\n")
+    (root / ".rayignore").write_text("data.bin\n")
+    (root / "kept" / ".gitignore").write_text("*.bin\n")
+    excludes = get_runtime_env_default_excludes()
+    create_package(str(root), tmp_path / "sent.zip", include_gitignore=True, excludes=excludes)
+    entries = [entry for entry in zipfile.ZipFile(tmp_path / "sent.zip").infolist() if not entry.is_dir()]
+    assert upload_size(root) == (sum(entry.compress_size for entry in entries), len(entries), True)
+    assert {entry.filename for entry in entries} >= {"a.py", "kept/b.py"}
+    assert upload_size(root, limit=300)[2] is False
+    assert upload_size(root, max_files=2)[1:] == (2, False)

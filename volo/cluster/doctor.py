@@ -1,0 +1,199 @@
+"""What `jobs.doctor` looks at of a Ray cluster: that it answers, who could reach it, whether its nodes share a disk.
+
+One small task on each node does the looking there.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from volo.cluster.access import HOW_TO_MAKE, check_token_file, is_loopback, token_file
+from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_address
+from volo.findings import Finding, failure, ok, warning
+from volo.sections import RunSettings
+
+HEAD = "node:__internal_head__"  # a resource that Ray gives the head alone
+ANSWER_S = 3.0
+TASKS_S = 8.0
+OTHER_FOLDER = "set --output-dir to a folder that every node sees under one path"
+CLOSE = f"start the head with RAY_AUTH_MODE=token and a token, {HOW_TO_MAKE}"
+
+
+def check_address(address: str | None) -> Finding:
+    """Whether it is certain which cluster a job will use, or that it starts its own."""
+    resolved = resolved_address(address)
+    source = "--address" if address else "$RAY_ADDRESS"
+    if resolved == "auto":
+        return warning("address", f"auto from {source}: whatever cluster is found", "name HOST:PORT")
+    if resolved != OWN_CLUSTER:
+        return ok("address", f"{resolved} from {source}")
+    running = clusters_here()
+    if running and not os.environ.get("RAY_ADDRESS"):
+        return warning(
+            "address", f"none is pinned while Ray runs here, at {', '.join(running)}",
+            "use that one with --address, or say RAY_ADDRESS=local for a cluster of the job's own",
+        )  # fmt: skip
+    return ok("address", "none: jobs start a cluster of their own")
+
+
+def clusters_here() -> list[str]:
+    """Addresses of the Ray clusters with a node on this machine, read from its processes; none where /proc is not."""
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = file.read_bytes().decode(errors="replace").split("\0")
+            found |= {word.partition("=")[2] for word in words if word.startswith("--gcs-address=")}
+    return sorted(found)
+
+
+def check_doors(run: RunSettings) -> Finding:
+    """Who could use the token, or reach a cluster that a job would start.
+
+    Raises:
+        InputError: as `check_access`; a token's file that others can read, used now or not.
+    """
+    check_access(run.address, run.dashboard_host)
+    check_token_file()
+    file = token_file()
+    token = f"{file} is its owner's alone" if file.exists() else "no token file"
+    if resolved_address(run.address) != OWN_CLUSTER:
+        return ok("access", token)
+    where = "on loopback alone" if is_loopback(run.dashboard_host) else f"on {run.dashboard_host}, by token"
+    return ok("access", f"{token}; the dashboard of a job's own cluster is {where}")
+
+
+def check_cluster(run: RunSettings, output_dir: Path) -> Iterator[Finding]:
+    """Connects to the cluster that is there, and looks at it from each of its nodes.
+
+    Raises:
+        InputError: as `connected`.
+    """
+    import ray
+
+    with connected(run.address) as dashboard:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        yield _size(run, len(nodes), ray.cluster_resources())
+        try:
+            with _probe(output_dir) as (folder, word):
+                visits = _visits(nodes, folder, word, dashboard)
+                yield from _reachable(visits, dashboard)
+                yield _shared(visits, folder, word)
+        except OSError as error:
+            yield failure("shared storage", f"{error.filename} cannot be used ({error.strerror})", OTHER_FOLDER)
+
+
+def _size(run: RunSettings, num_nodes: int, resources: dict[str, float]) -> Finding:
+    cores, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    found = f"{num_nodes} node{'s' * (num_nodes != 1)}, {cores} cores, {gpus} GPUs"
+    wanted = run.min_workers or 1
+    if wanted > (min(cores, gpus) if run.device == "cuda" else cores):
+        return warning("cluster", f"{found} for {wanted} workers", "training waits until the cluster has grown")
+    return ok("cluster", found)
+
+
+@contextlib.contextmanager
+def _probe(output_dir: Path) -> Iterator[tuple[Path, str]]:
+    """A folder where run folders go, with a file that nobody could know; gone afterwards."""
+    above = next(path for path in (output_dir, *output_dir.parents) if path.exists())
+    word = secrets.token_hex(8)
+    with tempfile.TemporaryDirectory(prefix=".volo-doctor-", dir=above, ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o777)  # workers may be another user, where the disk tells them apart
+        Path(folder, "driver").write_text(word)
+        yield Path(folder), word
+
+
+def _visits(nodes: list[dict[str, Any]], folder: Path, word: str, dashboard: str | None) -> dict[str, dict[str, Any]]:
+    """What a task on each node reports, by its identifier; its address alone where it does not answer in TASKS_S."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_retries=0)(visit)
+    asked = {}
+    for node in nodes:
+        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        url = dashboard if HEAD in node["Resources"] else None
+        asked[task.options(scheduling_strategy=strategy).remote(str(folder), node["NodeID"], url)] = node
+    done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=TASKS_S)
+    visits = {node["NodeID"]: {"address": node["NodeManagerAddress"]} for node in nodes}
+    for ref in done:
+        with contextlib.suppress(ray.exceptions.RayError):
+            visits[asked[ref]["NodeID"]] |= ray.get(ref)
+    return visits
+
+
+def visit(folder: str, node_id: str, dashboard: str | None) -> dict[str, Any]:
+    """On a node: reads the driver's file and writes one of its own; on the head, asks the dashboard who may use it."""
+    report: dict[str, Any] = {"host": socket.gethostname()}
+    try:
+        report["read"] = Path(folder, "driver").read_text()
+        Path(folder, node_id).write_text(report["read"])
+    except OSError as error:
+        report["error"] = error.strerror
+    if dashboard:
+        report |= {"mode": authentication_of(dashboard), "is_open": reachable_by_others(dashboard)}
+    return report
+
+
+def authentication_of(dashboard: str) -> str | None:
+    """`token` or `disabled`, as the dashboard says; None where it does not answer."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(f"http://{dashboard}/api/authentication_mode", timeout=ANSWER_S) as answer:
+            return json.load(answer)["authentication_mode"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def reachable_by_others(dashboard: str) -> bool:
+    """Whether the port is open at this machine's own address, not on loopback alone."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
+        route.connect(("192.0.2.1", 9))  # sends nothing: says which address would be used
+        own = route.getsockname()[0]
+        if not is_loopback(own):
+            socket.create_connection((own, int(dashboard.rpartition(":")[2])), timeout=ANSWER_S).close()
+            return True
+    return False
+
+
+def _reachable(visits: dict[str, dict[str, Any]], dashboard: str | None) -> Iterator[Finding]:
+    mode = next((visit["mode"] for visit in visits.values() if visit.get("mode")), None)
+    if mode is None:
+        yield warning(
+            "dashboard", f"{dashboard or 'none'}: does not answer", "start the head with --include-dashboard=true; "
+            "sweeps need it, and ray job submit",
+        )  # fmt: skip
+        return
+    is_open = any(visit.get("is_open") for visit in visits.values())
+    where = "others can reach it" if is_open else "on the head's loopback alone"
+    yield ok("dashboard", f"{dashboard} answers, {where}")
+    alone = not is_open and all(is_loopback(visit["address"]) for visit in visits.values())
+    if mode == "token":
+        yield ok("authentication", "by token")
+    elif alone:
+        yield warning("authentication", "off: whoever is on that machine runs code in the cluster", CLOSE)
+    else:
+        yield failure("authentication", "off: whoever reaches the cluster's network runs code in it", CLOSE)
+
+
+def _shared(visits: dict[str, dict[str, Any]], folder: Path, word: str) -> Finding:
+    """Of the files that the nodes should have read and written."""
+    wrong = []
+    for node_id, visit in visits.items():
+        written = folder / node_id
+        if "host" not in visit:
+            wrong.append(f"{visit['address']} did not answer within {TASKS_S:g} s")
+        elif "error" in visit or visit["read"] != word:
+            wrong.append(f"{visit['host']} cannot use it ({visit.get('error', 'another file there')})")
+        elif not written.exists() or written.read_text() != word:
+            wrong.append(f"what {visit['host']} writes is not seen here")
+    if wrong:
+        return failure("shared storage", f"{folder.parent}: {', '.join(wrong)}", OTHER_FOLDER)
+    return ok("shared storage", f"{folder.parent} is read and written by every node")

@@ -1,0 +1,79 @@
+"""Versions of Python and the packages: against what the project needs, and against those it was tested with."""
+
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from volo.findings import Finding, failure, ok, warning
+
+CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
+SHOWN = ("torch", "ray", "optuna", "numpy")
+INSTALL = "pip install -c constraints.txt -e . in the project's folder"
+MAX_LISTED = 8
+
+
+def check_versions() -> Finding:
+    """Against the oldest that work (pyproject.toml), as the installed project names them."""
+    try:
+        wanted = metadata.requires("volo") or []
+    except metadata.PackageNotFoundError:
+        return failure("versions", "the project is not installed, so nothing says what it needs", INSTALL)
+    wrong = _wrong_python(metadata.metadata("volo").get("Requires-Python", ""))
+    for requirement in map(Requirement, wanted):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            wrong += _wrong(requirement)
+    if wrong:
+        return failure("versions", "too old, or missing: " + _listed(wrong), INSTALL)
+    shown = [f"{name} {found}" for name in SHOWN if (found := installed(name))]
+    return ok("versions", ", ".join([f"python {platform.python_version()}", *shown]))
+
+
+def check_tested_versions(constraints: Path = CONSTRAINTS) -> list[Finding]:
+    """Against those that were tested together; nothing to say where the file is not there, as in a wheel."""
+    if not constraints.is_file():
+        return []
+    lines = [line.split("==") for line in constraints.read_text().splitlines() if "==" in line and line[0] != "#"]
+    pins = {name.strip(): Version(pin) for name, pin in lines}
+    found = {name: installed(name) for name in pins}
+    others = [
+        f"{name} {version}, tested {pins[name]}" for name, version in found.items() if _differs(version, pins[name])
+    ]
+    if others:
+        return [warning("tested versions", f"{len(others)} differ: " + _listed(others), INSTALL)]
+    return [ok("tested versions", f"all are those of {constraints.name}")]
+
+
+def installed(name: str) -> Version | None:
+    try:
+        return Version(metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _wrong_python(specifier: str) -> list[str]:
+    if SpecifierSet(specifier).contains(platform.python_version(), prereleases=True):
+        return []
+    return [f"python {platform.python_version()} for {specifier}"]
+
+
+def _wrong(requirement: Requirement) -> list[str]:
+    found = installed(requirement.name)
+    if found is None:
+        return [f"no {requirement.name}"]
+    if requirement.specifier.contains(found, prereleases=True):
+        return []
+    return [f"{requirement.name} {found} for {requirement.specifier}"]
+
+
+def _differs(version: Version | None, pin: Version) -> bool:
+    """A build for another GPU, as in 2.14.1+cu126, is the same version; what is not installed is not needed here."""
+    return version is not None and version.public != pin.public
+
+
+def _listed(items: list[str]) -> str:
+    more = len(items) - MAX_LISTED
+    return "; ".join(items[:MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
