@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -71,25 +71,27 @@ def _draw_lines(axes: Axes, sweep: Sweep, drawn: Sequence[Tried], found: Sequenc
     heights = _heights(sweep, drawn, found)
     low, high = ends[0]
     special = {t.number: (colour, 2.4) for t, colour in ((sweep.base, BASE), (sweep.best, BEST)) if t is not None}
-    lines = []
+    faint, lines = min(0.8, 30 / len(drawn)), []
     for trial in drawn:
         points = list(enumerate(heights[trial.number]))
         if trial.is_complete:
             pairs = zip(trial.values, ends, strict=True)
             points += [(len(found) + k, (v - a) / (b - a) if a != b else 0) for k, (v, (a, b)) in enumerate(pairs)]
         shade = (trial.values[0] - low) / (high - low) if trial.is_complete and high != low else 1.0
-        colour, width = special.get(trial.number, (SHADES(shade) if trial.is_complete else STOPPED, 1.1))
+        colour = to_rgba(SHADES(shade), 0.85) if trial.is_complete else to_rgba(STOPPED, faint)
+        colour, width = special.get(trial.number, (colour, 1.1))
         rank = (trial.number in special, trial.is_complete, shade)
         lines.append((rank, points, colour, width if trial.is_complete else min(width, 1.0)))
     lines.sort(key=lambda line: line[0])
     axes.add_collection(
         LineCollection(
             [line[1] for line in lines], colors=[line[2] for line in lines], linewidths=[line[3] for line in lines],
-            alpha=0.85 if len(lines) < 100 else 0.6, capstyle="round", joinstyle="round", zorder=2,
+            capstyle="round", joinstyle="round", zorder=2,
         )
     )  # fmt: skip
     handles = [([STOPPED, "stopped early"], any(not t.is_complete for t in drawn)),
-               ([SHADES(0.35), "trained to the end, darker is better"], any(t.is_complete for t in drawn)),
+               ([SHADES(0.35), "trained to the end, darker is better"],
+                any(t.is_complete and t.number not in special for t in drawn)),
                ([BASE, "base"], sweep.base in drawn), ([BEST, "best"], sweep.best in drawn)]  # fmt: skip
     for (colour, label), is_there in handles:
         if is_there:
@@ -134,7 +136,7 @@ def save_slices(sweep: Sweep, path: Path) -> Path | None:
             axes.set(ylim=limits, xlim=(-0.12, 1.12))
             _label_slice(axes, sweep, scale, scores, row, is_first=index % across == 0, is_last=row == len(rows) - 1)
             top += height + 0.08
-    _explain(figure, sweep)
+    _explain(figure, sweep, num_columns=5 if across > 3 else across + 1)
     return save(figure, path)
 
 
@@ -190,7 +192,7 @@ def _label_slice(
     axes.grid(axis="y")
 
 
-def _explain(figure: Figure, sweep: Sweep) -> None:
+def _explain(figure: Figure, sweep: Sweep, num_columns: int) -> None:
     axes = figure.axes[0]
     looks = (
         ("o", COMPLETE, "trained to the end", True),
@@ -202,4 +204,4 @@ def _explain(figure: Figure, sweep: Sweep) -> None:
         if is_there:
             axes.plot([], [], marker, color=colour, markersize=5, markeredgewidth=0, label=label)
     axes.plot([], [], color=INK, linewidth=1.4, label="median of a choice")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.22), ncols=5, borderaxespad=0)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.22), ncols=num_columns, borderaxespad=0)

@@ -107,6 +107,7 @@ def _figures(
 ) -> list[Figure]:
     """Draws what can be drawn, and removes what an earlier report drew and this one cannot."""
     several = len(sweep.maximised) > 1
+    epochs = " or ".join(num(count, "epoch") for count in sorted({one.epochs for one in confirmed}))
     goal = "the front" if several else f"{sweep.metric} in the best quarter"
     drawn: list[tuple[str, str, Callable[[Path], Path | None], str]] = [
         ("History", "history", lambda path: save_history(sweep, path),
@@ -116,8 +117,8 @@ def _figures(
         ("Pareto front", "front", lambda path: save_front(sweep, path),
          "No trial is better than one of the front in all objectives; numbers are those of the trials."),
         ("Best against base, over seeds", "seeds", lambda path: save_seeds(sweep, confirmed, path),
-         "Trained anew for equally many epochs each. What the sweep saw was chosen for being high, so the mean of new "
-         "seeds usually lies below it."),
+         f"Trained anew, {epochs} each. What the sweep saw of the best was chosen for being good: new seeds are usually "
+         "not quite as good."),
         ("Which parameters matter", "importances", lambda path: save_importances(found, path),
          f"PED-ANOVA: how much a parameter decides whether a trial reaches {goal}, conditional ones included. "
          "A bar that does not pass its orange mark is no more than chance."),
@@ -176,15 +177,15 @@ def _folder(trial: Tried, sweep_dir: Path) -> str:
 
 
 def _seed_rows(sweep: Sweep, confirmed: Sequence[Confirmed]) -> list[tuple[str, ...]]:
-    """(what, runs, mean, range, against the base), the base first."""
+    """(what, seeds, mean, range, against the base), the base first."""
     judged = {one.one.name: one for one in verdicts(list(confirmed), sweep.maximised[0])}
-    rows = []
+    rows, is_unequal = [], len({one.epochs for one in confirmed}) > 1
     for one in confirmed:
-        runs = f"{len(one.values)} x {num(one.epochs, 'epoch')}"
-        runs += f", {one.num_failed} without a value" if one.num_failed else ""
+        seeds = f"{len(one.values)} of {len(one.values) + one.num_failed}" if one.num_failed else f"{len(one.values)}"
         across = f"{shown(sweep.metric, one.lowest)} to {shown(sweep.metric, one.highest)}"
         verdict = _in_a_word(judged[one.name]) if one.name in judged else ""
-        rows.append((one.label, runs, shown(sweep.metric, one.mean), across, verdict))
+        label = f"{one.label}, {num(one.epochs, 'epoch')}" if is_unequal else one.label
+        rows.append((label, seeds, shown(sweep.metric, one.mean), across, verdict))
     return rows
 
 

@@ -56,7 +56,7 @@ class SweepFacts:
 @dataclass(frozen=True)
 class Tried:
     """One trial. `curve` is the first objective by epoch, without what is not finite; `values` are all objectives, of a
-    trial that was trained to the end."""
+    trial that was trained to the end; None where one is not finite."""
 
     number: int
     state: TrialState
@@ -70,7 +70,7 @@ class Tried:
 
     @property
     def is_complete(self) -> bool:
-        return self.state == TrialState.COMPLETE
+        return self.values is not None
 
     @property
     def last(self) -> float | None:
@@ -109,7 +109,7 @@ class Sweep:
         trials = [_tried(trial, facts) for trial in study.get_trials(deepcopy=False)]
         front = {trial.number for trial in study.best_trials} if len(study.directions) > 1 else set()
         maximised = [direction == StudyDirection.MAXIMIZE for direction in study.directions]
-        return cls(facts, trials, maximised, frozenset(front))
+        return cls(facts, trials, maximised, frozenset(t.number for t in trials if t.is_complete and t.number in front))
 
     @property
     def metric(self) -> str:
@@ -180,7 +180,8 @@ class Sweep:
 
 def _tried(trial: FrozenTrial, facts: SweepFacts) -> Tried:
     metrics = trial.user_attrs.get(METRICS, {})
-    values = tuple(trial.values) if trial.state == TrialState.COMPLETE else None
+    is_complete = trial.state == TrialState.COMPLETE and all(map(is_number, trial.values))
+    values = tuple(trial.values) if is_complete else None
     run_dir = facts.run_dir(trial.number)
     curve = {epoch: value for epoch, value in sorted(trial.intermediate_values.items()) if is_number(value)}
     curve = curve or _recorded(run_dir, facts.metrics[0])

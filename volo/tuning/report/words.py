@@ -61,7 +61,9 @@ def _against_base(sweep: Sweep, confirmed: Sequence[Confirmed]) -> Iterator[str]
     for one in confirmed:
         if one.name != "base" and one.name not in compared:
             yield f"{_capital(one.label)} is not compared with the base: they were not trained for equally many epochs."
-    if not judged and len(sweep.maximised) == 1 and sweep.best is not None:
+    if len(sweep.maximised) > 1:
+        yield _of_the_front(sweep)
+    elif not judged and sweep.best is not None:
         yield _unconfirmed(sweep)
 
 
@@ -82,8 +84,8 @@ def _verdict_in_words(sweep: Sweep, verdict: Verdict, num_compared: int) -> str:
         )
     among = f" to each of the {num_compared} compared" if num_compared > 1 else ""
     return (
-        f"{means}: {word} by {apart(metric, verdict.gain)}. Every seed is {word} than every seed of the base; by chance "
-        f"alone that happens {odds}{among}."
+        f"{means}: {word} by {apart(metric, verdict.gain)}. Every seed is {word} than every seed of the base; by "
+        f"chance alone that happens {odds}{among}."
     )
 
 
@@ -99,6 +101,23 @@ def _unconfirmed(sweep: Sweep) -> str:
     return (
         f"{begin}; {_at_equal_epochs(sweep, best, base)}. One seed each, and the best of "
         f"{num(len(sweep.trials), 'trial')} is also a lucky one, so it is not yet shown to be better.{how}"
+    )
+
+
+def _of_the_front(sweep: Sweep) -> str:
+    base = sweep.base
+    if base is None or not base.is_complete:
+        return ""
+    if base.number in sweep.front:
+        return f"The base, trial {base.number}, is on the front: no trial beats it in all objectives. One seed each."
+    pairs = [(trial, zip(trial.values, base.values, strict=True)) for trial in sweep.complete if trial is not base]
+    beating = [
+        trial.number for trial, values in pairs
+        if all(sweep.gain(one, k) >= sweep.gain(other, k) for k, (one, other) in enumerate(values))
+    ]  # fmt: skip
+    return (
+        f"{_capital(num(len(beating), 'trial'))} of {len(sweep.complete)} are at least as good as the base in all "
+        "objectives. One seed each, so small differences in what was trained may be chance."
     )
 
 
