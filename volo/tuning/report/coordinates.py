@@ -89,7 +89,7 @@ def _draw_lines(axes: Axes, sweep: Sweep, drawn: Sequence[Tried], found: Sequenc
             capstyle="round", joinstyle="round", zorder=2,
         )
     )  # fmt: skip
-    handles = [([STOPPED, "stopped early"], any(not t.is_complete for t in drawn)),
+    handles = [([STOPPED, "not to the end"], any(not t.is_complete for t in drawn)),
                ([SHADES(0.35), "trained to the end, darker is better"],
                 any(t.is_complete and t.number not in special for t in drawn)),
                ([BASE, "base"], sweep.base in drawn), ([BEST, "best"], sweep.best in drawn)]  # fmt: skip

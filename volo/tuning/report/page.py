@@ -117,8 +117,8 @@ def _figures(
         ("Pareto front", "front", lambda path: save_front(sweep, path),
          "No trial is better than one of the front in all objectives; numbers are those of the trials."),
         ("Best against base, over seeds", "seeds", lambda path: save_seeds(sweep, confirmed, path),
-         f"Trained anew, {epochs} each. What the sweep saw of the best was chosen for being good: new seeds are usually "
-         "not quite as good."),
+         f"Trained anew, {epochs} each. What the sweep saw of the best was chosen for being good; new seeds are "
+         "usually not quite as good."),
         ("Which parameters matter", "importances", lambda path: save_importances(found, path),
          f"PED-ANOVA: how much a parameter decides whether a trial reaches {goal}, conditional ones included. "
          "A bar that does not pass its orange mark is no more than chance."),
