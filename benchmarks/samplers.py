@@ -59,7 +59,7 @@ class Fitted:
 
 def searched(recording: Recording, function: Fitted, sampler: str, seed: int, num_trials: int) -> list[float]:
     """The best value found after each trial of a sweep's own study with this sampler."""
-    settings = build_settings(recording.settings, {"optim": {"epochs": 1}, "run": {"seed": seed}})
+    settings = build_settings(recording.settings, {"run": {"seed": seed}})
     options = SweepOptions(
         recording.space, num_samples=num_trials, sampler=sampler, pruner="none", objectives=(recording.objective,)
     )
@@ -68,7 +68,7 @@ def searched(recording: Recording, function: Fitted, sampler: str, seed: int, nu
         study = SweepStudy(Path(folder), load_space(recording.space, tune_spaces), settings, options)
         while work := study.next_work():
             value = recording.sign * function(study.frozen(work.number).params)
-            study.report(work.number, {"epoch": 1, "step": 1, recording.metric: value})
+            study.report(work.number, {"epoch": study.num_epochs, "step": 1, recording.metric: value})
         for trial in study.trials:
             best.append(max([*best[-1:], recording.sign * trial.value]))
     return best
