@@ -36,7 +36,7 @@ def main() -> None:
         settings = build_settings(
             recipe_settings(flags.model),
             {
-                "data": {"dataset": "shapes", "data_dir": None},
+                "data": {"dataset": "shapes"},
                 "optim": {"batch_size": flags.batch_size},
                 "run": {"output_dir": folder, "num_workers": 0},
             },
