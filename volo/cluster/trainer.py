@@ -205,6 +205,7 @@ def _raise_outcome(attempt: Attempt, error: Exception | None, max_failures: int)
 
 def _first_line(error: Exception) -> str:
     inner = getattr(error, "controller_failure", error)
+    inner = getattr(inner, "cause", None) or inner  # what a worker raised before it trained
     return f"{type(inner).__name__}: {inner}".strip().splitlines()[0]
 
 
