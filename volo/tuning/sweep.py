@@ -22,7 +22,7 @@ from volo.tuning.counts import counts
 from volo.tuning.ending import Ending, StopWish, new_folder
 from volo.tuning.recovery import recover
 from volo.tuning.resources import TrialPlan, plan_trials
-from volo.tuning.results import BEST_CONFIG, best_trial, values_of, write_results
+from volo.tuning.results import BEST_CONFIG, best_trial, values_of, write_report, write_results
 from volo.tuning.scheduler import StudyScheduler
 from volo.tuning.search import StudySearch
 from volo.tuning.study import REASON, SweepStudy, Work
@@ -53,11 +53,16 @@ def run_sweep(study: SweepStudy) -> None:
     if study.num_left:
         if study.base.run.device != "cuda" and not torch.cuda.is_available():
             compile_ahead()  # Ray needs longer to start
-        with connected(study.base.run.address):
-            run_trials(study, plan_trials(study.options, study.base.run))
+        try:
+            with connected(study.base.run.address):
+                run_trials(study, plan_trials(study.options, study.base.run))
+        except Stopped:
+            write_report(study)
+            raise
     else:
         print(f"this sweep is finished, with {study.limit} trials; raise --num-samples, or use another --sweep-name")
     write_results(study)
+    write_report(study)
     _say_result(study)
 
 
