@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -72,9 +72,25 @@ def parse_settings(argv: Sequence[str], *, prog: str, description: str) -> Setti
         InputError: an unknown key, a value out of range, or settings that contradict each other.
         SystemExit: with code 2 for an unknown flag, 0 after `--help`.
     """
+    settings, _ = parse_settings_and(None, argv, prog=prog, description=description)
+    return settings
+
+
+def parse_settings_and(
+    own: type | None, argv: Sequence[str], *, prog: str, description: str, without: Collection[str] = ()
+) -> tuple[Settings | None, Any]:
+    """As `parse_settings`, beside a job's own flags.
+
+    Args:
+        own: A dataclass of them, or None.
+        without: Settings that have no flag here.
+
+    Returns:
+        The settings, and an instance of `own`.
+    """
     layers = _layers(argv)
     flags = tyro.cli(
-        _flags_over(_shown(layers)),
+        _flags_over(_shown(layers), own, without),
         args=list(argv),
         prog=prog,
         description=description,
@@ -85,8 +101,8 @@ def parse_settings(argv: Sequence[str], *, prog: str, description: str) -> Setti
     settings = build_settings(*layers, _given(flags, given_flags(argv)))
     if flags.print_config:
         print(settings.resolved().to_yaml(), end="")
-        return None
-    return settings
+        return None, getattr(flags, "job", None)
+    return settings, getattr(flags, "job", None)
 
 
 def refuse_torchrun(prog: str) -> None:
@@ -142,7 +158,7 @@ def _spoken(group: Any, given: set[str]) -> dict[str, Any]:
     return {name: getattr(group, name) for name, flag in names.items() if given & {f"--{flag}", f"--no-{flag}"}}
 
 
-def _flags_over(base: Settings) -> type:
+def _flags_over(base: Settings, own: type | None, without: Collection[str]) -> type:
     """A dataclass for tyro: one flag a setting, its default taken from `base`, its help from the setting's docstring.
 
     tyro only parses; what the values may be is decided in volo/config.py alone.
@@ -155,9 +171,10 @@ def _flags_over(base: Settings) -> type:
         ("print_config", _switch("Check every value, print the resolved settings, and stop."), False),
         ("hierarchical", _flag(bool, "A pyramid in place of a flat model; see below."), base.model.form == "pyramid"),
     ]
-    groups = [*_model_groups(base.model), *((name, _group(getattr(base, name))) for name in SECTIONS)]
+    groups = [*_model_groups(base.model), *((name, _group(getattr(base, name), without=without)) for name in SECTIONS)]
+    job = [("job", own)] if own else []
     return dataclasses.make_dataclass(
-        "Flags", fields + [(name, group, group()) for name, group in groups], frozen=True
+        "Flags", job + fields + [(name, group, group()) for name, group in groups], frozen=True
     )
 
 
@@ -169,11 +186,13 @@ def _model_groups(model: Section) -> list[tuple[str, type]]:
     return [("model", _group(model, common, AnyModel)), *groups]
 
 
-def _group(section: Section, names: Sequence[str] | None = None, title: type | None = None) -> type:
+def _group(
+    section: Section, names: Sequence[str] | None = None, title: type | None = None, without: Collection[str] = ()
+) -> type:
     fields = [
         (name, _flag(field.annotation, field.description, FLAG_NAMES.get(name)), getattr(section, name))
         for name, field in type(section).model_fields.items()
-        if name != "use_amp" and (names is None or name in names)
+        if name != "use_amp" and (names is None or name in names) and name not in without
     ]
     title = title or type(section)
     group = dataclasses.make_dataclass(title.__name__, fields, frozen=True)

@@ -4,26 +4,23 @@ Pictures travel inside the page; it loads nothing from elsewhere and runs no scr
 report.html.j2, beside this file; here its contents are gathered and worded.
 """
 
-import base64
 import io
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
 from volo.analysis.confusion import ConfusedPair
 from volo.analysis.curves import CURVES, is_number, save_learning_curves
-from volo.analysis.figures import CRISP_BELOW, DPI, percent
+from volo.analysis.figures import CRISP_BELOW, percent
+from volo.analysis.page import Figure, pictures, uri, write_page
 from volo.config import flatten
-from volo.files import replaced
 
 PAGE = "report.html"
-HALF_PAGE = 620  # CSS pixels
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 SHOWN_CLASSES = 10  # worst and best each; twice as many are shown all
 POINTERS = {
     "gradcam": "Grad-CAM",
@@ -42,16 +39,6 @@ LABELS = {
     "brier_after": "Brier score after temperature scaling",
     "mce_after": "Maximum calibration error after temperature scaling",
 }
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A PNG on disk: its heading, what to see in it (`caption`), and the same for who cannot see it (`alt`)."""
-
-    title: str
-    path: Path
-    caption: str = ""
-    alt: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,23 +104,21 @@ def write_report(output_dir: Path, report: Report) -> Path:
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     drawn = [] if any(figure.path.name == CURVES for figure in report.figures) else _curves(report, output_dir)
-    page = _template().render(
+    return write_page(
+        output_dir / PAGE,
+        TEMPLATE,
         report=report,
         cards=_cards(report),
+        notes=report.notes,
         metrics=_metric_rows(report.metrics),
         training=_training_facts(report.history),
-        pictures=_pictures([*drawn, *report.figures]),
+        pictures=pictures([*drawn, *report.figures]),
         explained=[_explained(one) for one in report.explained],
         pointers=[(POINTERS[key], report.localisation[key]) for key in POINTERS if key in report.localisation],
         pairs=[ConfusedPair(*pair) for pair in report.pairs],
         classes=_class_tables(report.per_class),
         tables=[(name, _settings_groups(values)) for name, values in _folded(report) if values],
-        percent=percent,
     )
-    path = output_dir / PAGE
-    with replaced(path) as partial:
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
-    return path
 
 
 def _curves(report: Report, output_dir: Path) -> list[Figure]:
@@ -214,37 +199,6 @@ def _value(name: str, value: Any, plain: bool = False) -> str:
     return percent(value, 2) if name.startswith(("acc", "ece", "mce")) else f"{value:.4g}"
 
 
-def _pictures(figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """What the page needs of each; two small ones that follow each other share a row, any other has its own."""
-    pictures = [_embed(figure, number) for number, figure in enumerate(figures, start=1)]
-    for picture in pictures:
-        picture["is_wide"] = picture["width"] > HALF_PAGE
-    position = 0
-    while position < len(pictures):
-        pair = pictures[position : position + 2]
-        alone = len(pair) < 2 or pair[0]["is_wide"] or pair[1]["is_wide"]
-        pair[0]["is_wide"] = alone
-        position += 1 if alone else 2
-    return pictures
-
-
-def _embed(figure: Figure, number: int) -> dict[str, Any]:
-    """A picture's text, its bytes as a data URI, its size in CSS pixels as drawn, and its width in its own."""
-    data = figure.path.read_bytes() if figure.path.is_file() else b""
-    if data[:8] != b"\x89PNG\r\n\x1a\n":
-        raise ValueError(f"a figure must be a PNG file, got {str(figure.path)!r}; draw it first, or leave it out")
-    width, height = struct.unpack(">II", data[16:24])
-    return {
-        "id": f"figure-{number}",
-        "figure": figure,
-        "uri": _uri(data),
-        "width": round(width * 96 / DPI),
-        "height": round(height * 96 / DPI),
-        "full_width": width,
-        "is_strip": width > 1.25 * height,
-    }
-
-
 def _explained(one: Explained) -> dict[str, Any]:
     """What the page needs of an explained image."""
     pictures = {"Input": one.image, **one.overlays}
@@ -260,14 +214,4 @@ def _explained(one: Explained) -> dict[str, Any]:
 def _png_uri(pixels: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return _uri(buffer.getvalue())
-
-
-def _uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def _template() -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    options = dict(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    return jinja2.Environment(loader=loader, **options).get_template("report.html.j2")
+    return uri(buffer.getvalue())

@@ -15,8 +15,8 @@ from volo.analysis.evaluate import Predictions, classification_metrics, coarse_a
 from volo.analysis.explain import NUM_SCORED, Question, Selection, save_explanation, select
 from volo.analysis.heatmaps import overlay, save_overlays
 from volo.analysis.localisation import Objects, Shares, drawn_objects, score_heatmaps
+from volo.analysis.page import Figure
 from volo.analysis.predictions import save_prediction_grid
-from volo.analysis.report import Figure
 from volo.analysis.subject import Subject, View, Work, compute_logits, open_validation
 from volo.errors import InputError
 

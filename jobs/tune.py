@@ -1,0 +1,94 @@
+"""Search for better settings: trials over a space; a study decides which come next and which are stopped early.
+
+    python -m jobs.tune --space architecture --dataset cifar100 --num-samples 50 --epochs 20 --sweep-name first
+    python -m jobs.train --config outputs/first/best_config.yaml --run-name best
+
+Takes the flags of jobs.train for what all trials have in common, over the recipe that the space names. The same
+command again goes on where it ended, however it ended; more --num-samples extend it.
+
+    <output-dir>/<sweep-name>/trials.csv          the trials, ranked; renewed after each
+                              best_config.yaml    for jobs.train
+                              sweep_report.html   what was tried, what came out, which settings matter; at the end
+                              study.journal       Optuna's study: optuna-dashboard opens it, also while it grows
+                              trials/0007/        a run folder each, for TensorBoard
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tune_spaces
+from jobs.cli import given_flags, parse_settings_and, refuse_torchrun, run_job
+from volo.config import Settings
+from volo.errors import InputError
+from volo.tuning.options import Objective, SweepOptions, check_base
+
+# Flags of jobs.train that a sweep has none of, and what it has in their place.
+INSTEAD = {
+    "--num-workers": "--workers-per-trial",
+    "--run-name": "--sweep-name",
+    "--max-steps": "--epochs",
+    "--seeds": "--seed",
+    "--resume-path": "--init-weights",
+}
+WITHOUT = [flag.removeprefix("--").replace("-", "_") for flag in INSTEAD] + ["keep_checkpoints", "max_failures"]
+
+
+def main(argv: Sequence[str]) -> None:
+    if wrong := sorted(given_flags(argv) & {*INSTEAD}):
+        raise InputError(f"a sweep has no {wrong[0]}; use {INSTEAD[wrong[0]]}")
+    settings, options = parse_settings_and(
+        SweepOptions, _with_recipe(argv), prog="python -m jobs.tune", description=__doc__, without=WITHOUT
+    )
+    if settings is None:
+        return
+    options.check()
+    refuse_torchrun("jobs.tune")
+    tune(settings, options)
+
+
+def tune(settings: Settings, options: SweepOptions) -> Path:
+    """Runs the sweep, or what is left of it, and returns its folder. Refuses what can be refused before torch and Ray
+    are loaded."""
+    from volo.tuning.spaces import check_space, load_space
+
+    space = load_space(options.space, tune_spaces)
+    check_base(settings, options.objectives_of(Objective(space.metric, space.mode)), options)
+    check_space(space, settings.to_dict())
+    sweep_dir = Path(settings.run.output_dir).expanduser().absolute() / options.folder_name(space.name)
+    if settings.run.fresh:
+        from volo.training.run import set_aside
+
+        set_aside(sweep_dir)
+    from volo.tuning.journal import held
+
+    with held(sweep_dir):
+        from volo.tuning.study import SweepStudy
+
+        study = SweepStudy(sweep_dir, space, settings, options)
+        from volo.tuning.sweep import run_sweep
+
+        run_sweep(study)
+    return sweep_dir
+
+
+def _with_recipe(argv: Sequence[str]) -> list[str]:
+    """The command line, with the space's own recipe where it names neither a recipe nor a file of settings."""
+    if given_flags(argv) & {"--recipe", "--config", "--help"} or not (name := _space_of(argv)):
+        return list(argv)
+    from volo.tuning.spaces import load_space
+
+    space = load_space(name, tune_spaces)
+    return [*argv, "--recipe", space.recipe] if space.recipe else list(argv)
+
+
+def _space_of(argv: Sequence[str]) -> str | None:
+    for place, arg in enumerate(argv):
+        if arg.startswith("--space="):
+            return arg.partition("=")[2]
+        if arg == "--space" and place + 1 < len(argv):
+            return argv[place + 1]
+    return None
+
+
+if __name__ == "__main__":
+    run_job(main)

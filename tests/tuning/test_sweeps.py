@@ -1,0 +1,200 @@
+"""Whole sweeps on a Ray cluster: as commands, whose driver is killed with -9 or interrupted."""
+
+import contextlib
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import parse_settings
+from tests.analysis.test_report import Page
+from tests.cluster.conftest import ROOT, Head
+from tests.conftest import draw_folder
+from tests.training.runs import small_run
+from volo.records import read_records
+from volo.tuning.journal import JOURNAL
+
+pytestmark = pytest.mark.ray
+LIMIT_S, POLL_S = 120.0, 0.02
+EPOCHS = 3
+SPACE = """
+METRIC, MODE = "val/acc1", "max"
+FIRST_POINTS = ({"lr": 2e-3, "drop_rate": 0.0}, {"lr": 1e30, "drop_rate": 0.0})
+def space(trial):
+    lr = trial.suggest_categorical("lr", [2e-3, 1e-5, 1e30])
+    return {
+        "model": {"drop_rate": trial.suggest_float("drop_rate", 0.0, 0.3)},
+        "optim": {"lr": lr} if lr < 1 else {"lr": lr, "grad_clip": 0.0, "warmup_epochs": 0.0},
+    }
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    """Three epochs of four steps; in the space beside it, some trials diverge and some learn next to nothing."""
+    folder = tmp_path_factory.mktemp("sweeps")
+    images = draw_folder(folder / "images", {"train": {"cat": 40, "dog": 40}})
+    values = small_run(folder, images, optim=dict(epochs=EPOCHS)).to_dict()
+    values["run"] |= {"num_workers": None, "run_name": None}
+    (folder / "config.json").write_text(json.dumps(values))  # JSON is YAML
+    (folder / "rates.py").write_text(SPACE)
+    return folder / "config.json"
+
+
+def command(config: Path, head: Head, name: str, *flags: str) -> list[str]:
+    job = [sys.executable, "-m", "jobs.tune", "--space", str(config.parent / "rates.py"), "--config", str(config)]
+    return [*job, "--sweep-name", name, "--address", head.address, *flags]
+
+
+def finished(config: Path, head: Head, name: str, *flags: str) -> str:
+    done = subprocess.run(
+        command(config, head, name, *flags), env=head.env, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@contextlib.contextmanager
+def driver(config: Path, head: Head, name: str, *flags: str) -> Iterator[subprocess.Popen]:
+    process = subprocess.Popen(
+        command(config, head, name, *flags), env=head.env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=LIMIT_S)
+
+
+def await_epochs(process: subprocess.Popen, sweep_dir: Path, wanted: int) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while sum(map(len, all_epochs(sweep_dir).values())) < wanted:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"no {wanted} epochs within {LIMIT_S} s"
+        time.sleep(POLL_S)
+
+
+def all_epochs(sweep_dir: Path) -> dict[str, list[int]]:
+    """Of every trial, those in its records, in their order."""
+    return {
+        folder.name: [record["epoch"] for record in read_records(folder) if record["kind"] == "epoch"]
+        for folder in sorted(sweep_dir.glob("trials/*"))
+    }
+
+
+def trials_of(sweep_dir: Path) -> dict[int, dict[str, str]]:
+    with open(sweep_dir / "trials.csv", newline="") as file:
+        return {int(row["trial"]): row for row in csv.DictReader(file)}
+
+
+def assert_stands_alone(report: Path, *texts: str) -> None:
+    """A page with pictures inside it, that fetches nothing and says all of `texts`."""
+    page = Page(report)
+    sources = [attrs["src"] for attrs in page.attributes("img")]
+    assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not page.attributes("script") and not page.attributes("link")
+    assert [text for text in texts if text not in page.text] == []
+
+
+def num_created(sweep_dir: Path) -> int:
+    lines = [json.loads(line) for line in (sweep_dir / JOURNAL).read_text().splitlines()]
+    return sum(line["op_code"] == 4 for line in lines)  # optuna's JournalOperation.CREATE_TRIAL
+
+
+def test_a_sweep_whose_driver_is_killed_goes_on_with_every_trial_once_and_every_epoch_once(config, head):
+    """Trials that diverge fail, and some of those that report after others are stopped early."""
+    flags = ("--num-samples", "5", "--max-concurrent", "2", "--pruner", "asha", "--objectives", "train/loss:min")
+    sweep_dir = config.parent / "outputs" / "killed"
+    with driver(config, head, "killed", *flags) as process:
+        await_epochs(process, sweep_dir, 2)
+        process.send_signal(signal.SIGKILL)
+    printed = finished(config, head, "killed", *flags)
+    assert printed.splitlines()[0] == printed.splitlines()[-1] == f"sweep folder: {sweep_dir}"
+    assert num_created(sweep_dir) == 5
+    trials, epochs = trials_of(sweep_dir), all_epochs(sweep_dir)
+    assert sorted(trials) == [0, 1, 2, 3, 4]
+    for number, trial in trials.items():
+        has_diverged = trial["lr"] == "1e+30"
+        assert has_diverged == (trial["state"] == "fail") == ("must stay finite" in trial["reason"])
+        assert has_diverged or epochs[f"{number:04d}"] == list(range(1, 1 + int(trial["epochs"])))
+    assert {"complete", "fail"} <= {trial["state"] for trial in trials.values()} <= {"complete", "pruned", "fail"}
+
+    best = parse_settings(["--config", str(sweep_dir / "best_config.yaml")], prog="train", description="")
+    assert best.optim.lr == float(next(row["lr"] for row in trials.values() if row["rank"] == "1"))
+    report = sweep_dir / "sweep_report.html"
+    assert f"report: {report}" in printed.splitlines()
+    assert_stands_alone(report, "5 trials", "quickstart on imagefolder", "must stay finite")
+    report.unlink()
+    assert "this sweep is finished, with 5 trials" in finished(config, head, "killed", *flags)
+    assert report.exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_interrupted_saves_says_how_to_go_on_and_does(config, head):
+    flags = ("--num-samples", "3", "--max-concurrent", "1", "--pruner", "none", "--epochs", "200")
+    sweep_dir = config.parent / "outputs" / "interrupted"
+    with driver(config, head, "interrupted", *flags) as process:
+        await_epochs(process, sweep_dir, 3)
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130, printed
+    assert "saving 1 running trial" in printed
+    assert "the same command resumes" in printed
+    assert_stands_alone(sweep_dir / "sweep_report.html", "1 running")
+    before = all_epochs(sweep_dir)["0000"]
+    printed = finished(config, head, "interrupted", *flags, "--budget-minutes", "0.1")
+    assert "the time is up: saving 1 running trial" in printed
+    assert "3 of 3 trials are left; the same command goes on" in printed
+    assert f"report: {sweep_dir / 'sweep_report.html'}" in printed.splitlines()
+    after = all_epochs(sweep_dir)["0000"]
+    assert after == list(range(1, len(after) + 1))
+    assert len(after) > len(before)
+
+
+@pytest.mark.slow
+def test_a_driver_killed_five_times_at_any_moment_loses_and_repeats_nothing(config, head):
+    flags = ("--num-samples", "12", "--max-concurrent", "2")
+    sweep_dir = config.parent / "outputs" / "five"
+    for kill in range(1, 6):
+        with driver(config, head, "five", *flags) as process:
+            await_epochs(process, sweep_dir, 3 * kill)
+            process.send_signal(signal.SIGKILL)
+    finished(config, head, "five", *flags)
+    assert num_created(sweep_dir) == 12
+    trials, epochs = trials_of(sweep_dir), all_epochs(sweep_dir)
+    assert sorted(trials) == list(range(12))
+    for number, trial in trials.items():
+        assert trial["state"] in ("complete", "pruned", "fail")
+        if trial["state"] != "fail":
+            assert epochs[f"{number:04d}"] == list(range(1, int(trial["epochs"]) + 1))
+
+
+@pytest.mark.slow
+def test_a_trial_of_two_workers_is_trained_by_ray_train(config, head):
+    flags = ("--num-samples", "2", "--workers-per-trial", "2", "--max-concurrent", "1", "--pruner", "none")
+    printed = finished(config, head, "two", *flags)
+    assert "1 trial at a time, each with 2 workers" in printed
+    sweep_dir = config.parent / "outputs" / "two"
+    assert trials_of(sweep_dir)[0]["state"] == "complete"
+    assert all_epochs(sweep_dir)["0000"] == [1, 2, 3]
+    assert trials_of(sweep_dir)[1]["state"] == "fail"
+    assert "must stay finite" in trials_of(sweep_dir)[1]["reason"].splitlines()[0]
+
+
+@pytest.mark.slow
+def test_what_can_never_be_scheduled_is_refused(config, head):
+    flags = ("--workers-per-trial", "9", "--batch-size", "16")
+    done = subprocess.run(
+        command(config, head, "many", *flags), env=head.env, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S
+    )
+    assert done.returncode == 2
+    assert "a trial must fit into the cluster, got trials of 9 cores and 0 GPUs for 3 cores and 0 GPUs on 1 node" in (
+        done.stderr
+    )

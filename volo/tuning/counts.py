@@ -1,0 +1,18 @@
+"""What a model costs: its parameters, and the operations of one image."""
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from volo.config import Settings
+from volo.model.build import build_model
+
+
+def counts(settings: Settings, num_classes: int) -> dict[str, int]:
+    """`params`, and `flops` of the forward pass over one image (a multiplication and an addition are two)."""
+    size = settings.data.image_size
+    plain = settings.model.model_copy(update=dict(outlook_op="reference"))  # of operations that are counted
+    with torch.device("meta"):
+        model = build_model(plain, num_classes=num_classes, image_size=size).eval().requires_grad_(False)
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, 3, size, size))
+    return {"params": sum(p.numel() for p in model.parameters()), "flops": counter.get_total_flops()}

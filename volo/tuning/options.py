@@ -1,0 +1,157 @@
+"""What a sweep is asked for, beside the settings of its trials: each value checked here. No torch, no Ray."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from volo.config import Settings
+from volo.errors import InputError
+
+MEASURED = ("val/acc1", "val/acc5", "val/loss", "train/loss", "images_per_s")
+COUNTED = ("params", "flops")
+GRACE_PERIOD, REDUCTION_FACTOR = 1, 4
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric of an epoch, or a count of the model, and whether more (max) or less (min) of it is better."""
+
+    metric: str
+    mode: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Objective":
+        """Of METRIC:max or METRIC:min. Raises InputError for anything else, or a metric that no trial reports."""
+        metric, _, mode = text.rpartition(":")
+        if mode not in ("max", "min"):
+            raise InputError(f"an objective must be METRIC:max or METRIC:min, got {text!r}; such as val/acc1:max")
+        if metric not in MEASURED + COUNTED:
+            raise InputError(
+                f"a trial reports {', '.join(MEASURED)} every epoch, and has {' and '.join(COUNTED)}; got an objective "
+                f"{metric!r}, which no trial would ever report"
+            )
+        return cls(metric, mode)
+
+    def __str__(self) -> str:
+        return f"{self.metric}:{self.mode}"
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """How to search, and with what."""
+
+    space: str
+    """What to search: a file of tune_spaces/ by its name (pooling, hierarchy, downsampling, mix, architecture,
+    optimizer), or one of your own by a path that ends in .py."""
+    num_samples: int = 20
+    """Trials in all. More, after a sweep has ended, extends it."""
+    sweep_name: Annotated[str | None, tyro.conf.arg(metavar="STR", help_behavior_hint="")] = None
+    """Name of the sweep's folder. Default: tune-<space>."""
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """tpe learns from the trials before (multivariate, grouped); grid tries every point of a discrete space once."""
+    pruner: Annotated[
+        Literal["asha", "hyperband", "median", "none"] | None,
+        tyro.conf.arg(metavar="{asha,hyperband,median,none}", help_behavior_hint=""),
+    ] = None
+    """What stops trials early. Default: asha; none with several objectives."""
+    grace_period: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Epochs that every trial may train. Default: 1."""
+    reduction_factor: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """asha, hyperband: one in so many goes on from each stage to the next, so many times as long. Default: 4."""
+    objectives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="METRIC:MODE", help_behavior_hint="")] = ()
+    """What to compare, such as val/acc1:max params:min flops:min. Default: what the space names."""
+    max_concurrent: Annotated[str, tyro.conf.arg(metavar="{auto,INT}")] = "auto"
+    """Trials at a time; auto: as many as fit."""
+    workers_per_trial: int = 1
+    """Workers that train a trial together."""
+    gpus_per_trial: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """GPUs of a trial; of one worker also a part of one, such as 0.25. Default: one a worker where there are any."""
+    budget_minutes: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    """Stop after so long, running trials saved; the same command goes on."""
+    keep_checkpoints: int = 3
+    """Weights are kept of so many of the best trials, and of those that run."""
+
+    def check(self) -> None:
+        """Raises InputError for values out of range, or that contradict each other."""
+        for name in ("num_samples", "workers_per_trial", "keep_checkpoints"):
+            _at_least(1, name, getattr(self, name))
+        _at_least(1, "grace_period", self.grace_period)
+        _at_least(2, "reduction_factor", self.reduction_factor)
+        for name in ("budget_minutes", "gpus_per_trial"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise InputError(f"{_flag(name)} must be more than 0, got {value}")
+        if self.max_concurrent != "auto" and not (self.max_concurrent.isdecimal() and int(self.max_concurrent)):
+            raise InputError(f"--max-concurrent must be auto or at least 1, got {self.max_concurrent}")
+        gpus, workers = self.gpus_per_trial or 0.0, self.workers_per_trial
+        if gpus and gpus != int(gpus) and (gpus > 1 or workers > 1):
+            raise InputError(
+                f"one worker takes a GPU or a part of it, got gpus_per_trial={gpus}, workers_per_trial={workers}"
+            )
+        if gpus and workers > 1 and gpus != workers:
+            raise InputError(
+                f"each of several workers takes one GPU, got gpus_per_trial={gpus}, workers_per_trial={workers}; "
+                "leave --gpus-per-trial out"
+            )
+        self._check_pruner()
+
+    def _check_pruner(self) -> None:
+        if len(self.objectives) > 1 and self.pruner not in (None, "none"):
+            raise InputError(
+                f"trials can be stopped early for one objective only, got pruner={self.pruner} and "
+                f"{len(self.objectives)} objectives; use --pruner none, or one objective"
+            )
+        if self.chosen_pruner == "none" and (self.grace_period or self.reduction_factor):
+            raise InputError("--grace-period and --reduction-factor have no effect with --pruner none; leave them out")
+        if self.chosen_pruner == "median" and self.reduction_factor:
+            raise InputError("--reduction-factor has no effect with --pruner median; leave it out")
+
+    def objectives_of(self, default: Objective) -> tuple[Objective, ...]:
+        """The objectives asked for, else the one of the space. Raises InputError for what cannot be compared."""
+        objectives = tuple(Objective.parse(text) for text in self.objectives) or (default,)
+        names = [objective.metric for objective in objectives]
+        if len({*names}) < len(names):
+            raise InputError(f"objectives must differ, got {', '.join(names)}")
+        if not {*names} & {*MEASURED}:
+            raise InputError(f"one objective must be measured in training, got {', '.join(names)}; add val/acc1:max")
+        return objectives
+
+    @property
+    def chosen_pruner(self) -> str:
+        return self.pruner or ("none" if len(self.objectives) > 1 else "asha")
+
+    def folder_name(self, space_name: str) -> str:
+        return self.sweep_name or f"tune-{space_name}"
+
+
+def check_base(settings: Settings, objectives: tuple[Objective, ...], options: SweepOptions) -> None:
+    """Raises InputError for settings that no trial of a sweep can have."""
+    if settings.optim.max_steps is not None:
+        raise InputError(f"a trial trains whole epochs, got max_steps={settings.optim.max_steps}; use --epochs")
+    if settings.run.resume_path or settings.run.seeds:
+        raise InputError("a sweep takes neither resume_path nor seeds; leave them out of the settings")
+    validated = [objective.metric for objective in objectives if objective.metric.startswith("val/")]
+    if validated and settings.data.val_fraction == 0:
+        raise InputError(
+            f"{validated[0]} needs validation images, got val_fraction=0, so that it would never be reported; set "
+            "--val-fraction"
+        )
+    if options.grace_period and options.grace_period >= settings.optim.epochs:
+        raise InputError(
+            "grace_period must be less than epochs, or no trial is ever stopped early, got "
+            f"grace_period={options.grace_period}, epochs={settings.optim.epochs}; use --pruner none"
+        )
+    if settings.optim.batch_size < options.workers_per_trial:
+        raise InputError(
+            "batch_size must give each worker a sample, "
+            f"got batch_size={settings.optim.batch_size}, workers_per_trial={options.workers_per_trial}"
+        )
+
+
+def _at_least(least: int, name: str, value: int | None) -> None:
+    if value is not None and value < least:
+        raise InputError(f"{_flag(name)} must be at least {least}, got {value}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

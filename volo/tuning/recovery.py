@@ -1,0 +1,32 @@
+"""What trials did that the study could not hear of, since the driver ended before: read from their run folders."""
+
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from volo import checkpoint
+from volo.records import read_records
+from volo.tuning.study import DRAWN, SweepStudy
+
+
+def recover(study: SweepStudy) -> None:
+    """Tells the study of every epoch that a running trial has finished and saved, oldest first.
+
+    So one that trained its last epoch is complete, and one that the pruner would have stopped is stopped, without an
+    epoch trained again.
+    """
+    for trial in study.trials:
+        if trial.state == TrialState.RUNNING and DRAWN in trial.user_attrs:
+            for record in saved_epochs(study.run_dir(trial.number)):
+                if study.report(trial.number, record):
+                    break
+
+
+def saved_epochs(run_dir: Path) -> list[dict[str, Any]]:
+    """The records of the epochs up to the run's newest checkpoint; what came after it is trained again."""
+    newest = checkpoint.newest(run_dir)
+    if newest is None:
+        return []
+    step = checkpoint.Manifest.read(newest / checkpoint.MANIFEST).step
+    return [record for record in read_records(run_dir) if record["kind"] == "epoch" and record["step"] <= step]

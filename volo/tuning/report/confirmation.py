@@ -1,0 +1,120 @@
+"""`confirm.json`: the best trials and the base, trained anew on several seeds, for equally many epochs.
+
+    {"base":     {"trial": 0,  "epochs": 20, "seeds": {"0": 0.512, "1": 0.508, "2": 0.519}},
+     "best":     {"trial": 17, "epochs": 20, "seeds": {"0": 0.561, "1": 0.553, "2": null}},
+     "trial 9":  {"epochs": 20, "seeds": {"0": 0.540, "1": 0.549, "2": 0.551}}}
+
+By name `base`, `best` or `trial N`: the number of its trial (which `trial N` need not repeat), for how many epochs each
+of its runs was trained, and by seed the first objective after the last of them; null for a run that failed, or has not
+ended. The seeds are other runs than the sweep's own, which was chosen for what it reached.
+
+When is one better than the base? Where every one of its seeds is better than every seed of the base, and chance alone
+would seldom do that: with n and m seeds it does in 1 of (n + m choose n) cases, 1 in 20 for three each.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from volo.analysis.curves import is_number
+from volo.errors import InputError
+
+FILE = "confirm.json"
+SELDOM = 1 / 20
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """Runs of one trial's settings. `values` by seed, of those that ended well; `num_failed` of the others."""
+
+    name: str
+    trial: int | None
+    epochs: int
+    values: Mapping[str, float]
+    num_failed: int
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.values.values())
+
+    @property
+    def lowest(self) -> float:
+        return min(self.values.values())
+
+    @property
+    def highest(self) -> float:
+        return max(self.values.values())
+
+    @property
+    def spread(self) -> float:
+        """Between the highest and the lowest of its seeds."""
+        return self.highest - self.lowest
+
+    @property
+    def label(self) -> str:
+        return self.name if self.trial is None or self.name.startswith("trial") else f"{self.name} (trial {self.trial})"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One against the base. `gain` is that of the means, more is better; `separation` is 1 where all its seeds are
+    better than all of the base, -1 where all are worse, else 0; `chance` is how often chance alone separates them so
+    in that direction."""
+
+    one: Confirmed
+    base: Confirmed
+    gain: float
+    separation: int
+    chance: float
+
+    @property
+    def holds(self) -> bool:
+        return self.separation != 0 and self.chance <= SELDOM
+
+
+def read_confirmation(sweep_dir: Path) -> list[Confirmed]:
+    """What has at least one value, the base first; empty where there is no file.
+
+    Raises:
+        InputError: a file that is none of the above.
+    """
+    path = sweep_dir / FILE
+    try:
+        content = json.loads(path.read_text())
+        found = [_confirmed(name, entry) for name, entry in content.items()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f'{FILE} must map base, best or trial N to {{"trial", "epochs", "seeds"}}, got {path} '
+            f"({type(error).__name__}: {error}); remove it, or confirm again"
+        ) from None
+    return sorted((one for one in found if one.values), key=lambda one: one.name != "base")
+
+
+def verdicts(confirmed: list[Confirmed], is_maximised: bool) -> list[Verdict]:
+    """Each one that was trained for as long as the base, against it."""
+    base = next((one for one in confirmed if one.name == "base"), None)
+    if base is None:
+        return []
+    return [_verdict(one, base, is_maximised) for one in confirmed if one is not base and one.epochs == base.epochs]
+
+
+def _verdict(one: Confirmed, base: Confirmed, is_maximised: bool) -> Verdict:
+    sign = 1 if is_maximised else -1
+    above, below = one.lowest > base.highest, one.highest < base.lowest
+    n, m = len(one.values), len(base.values)
+    return Verdict(one, base, sign * (one.mean - base.mean), sign * (above - below), 1 / math.comb(n + m, n))
+
+
+def _confirmed(name: str, entry: dict[str, Any]) -> Confirmed:
+    number = name.removeprefix("trial ")
+    if name not in ("base", "best") and not (name.startswith("trial ") and number.isdecimal()):
+        raise ValueError(f"the name {name!r}")
+    values = {seed: value for seed, value in entry["seeds"].items() if is_number(value)}
+    trial = int(number) if number.isdecimal() else entry.get("trial")
+    return Confirmed(name, trial, int(entry["epochs"]), values, len(entry["seeds"]) - len(values))

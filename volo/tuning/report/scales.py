@@ -1,0 +1,69 @@
+"""Where the values of a parameter lie on an axis, whatever they are."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+
+from volo.analysis.figures import shorten
+from volo.tuning.report.trials import Sweep, plain
+
+MOST_CHOICES = 8  # a parameter of more values is drawn as a continuous one
+LABEL = 9  # columns
+
+
+@dataclass(frozen=True)
+class Scale:
+    """An axis from 0 to 1. `choices` are the values of a parameter that has few, else it lies between `low` and
+    `high`."""
+
+    name: str
+    choices: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 1.0
+    is_log: bool = False
+
+    def place(self, value: Any) -> float:
+        if self.choices:
+            where = next((at for at, choice in enumerate(self.choices) if same(choice, value)), 0)
+            return where / (len(self.choices) - 1) if len(self.choices) > 1 else 0.5
+        low, high, value = (math.log(x) if self.is_log else x for x in (self.low, self.high, value))
+        return (value - low) / (high - low) if high > low else 0.5
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """(place, label)."""
+        if self.choices:
+            return [(self.place(choice), shorten(plain(choice), LABEL)) for choice in self.choices]
+        middle = math.sqrt(self.low * self.high) if self.is_log else (self.low + self.high) / 2
+        values = dict.fromkeys((self.low, middle, self.high))
+        return [(self.place(value), plain(float(value))) for value in values]
+
+    @property
+    def gap(self) -> float:
+        """Between two choices; of a continuous one none."""
+        return 1 / max(len(self.choices) - 1, 1) if self.choices else 0.0
+
+
+def scales(sweep: Sweep) -> list[Scale]:
+    """Of every parameter, over all that its trials could have drawn."""
+    return [_scale(name, [t.distributions[name] for t in sweep.trials if name in t.params]) for name in sweep.params]
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, abs_tol=1e-12)
+    return type(one) is type(other) and one == other
+
+
+def _scale(name: str, distributions: Sequence[BaseDistribution]) -> Scale:
+    first = distributions[0]
+    if isinstance(first, CategoricalDistribution):
+        return Scale(name, first.choices)
+    low, high = min(one.low for one in distributions), max(one.high for one in distributions)
+    count = round((high - low) / first.step) + 1 if first.step and not first.log else 0
+    if 0 < count <= MOST_CHOICES:
+        return Scale(name, tuple(low + number * first.step for number in range(count)))
+    return Scale(name, (), low, high, first.log)

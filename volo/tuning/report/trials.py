@@ -1,0 +1,233 @@
+"""A study as the report shows it: its trials, their learning curves, and which of their values may be compared."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from volo.analysis.curves import is_number
+from volo.analysis.figures import percent
+from volo.records import read_records
+from volo.tuning.study import METRICS, REASON
+
+STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped early",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+    TrialState.FAIL: "failed",
+}
+ORDER = list(STATES)
+ENOUGH = 0.5  # of the trials: so many must have been trained for as long, to be compared after that
+
+
+@dataclass(frozen=True)
+class SweepFacts:
+    """What the report says of a sweep that its study does not know.
+
+    Attributes:
+        name: The sweep's.
+        space: What was searched.
+        recipe: What it lay over.
+        metrics: The objectives, in the study's order of directions.
+        num_epochs: Of a trial that is trained to the end.
+        run_dir: The run folder of the trial of a number.
+        base: Number of the trial that is the recipe as it is; None where there is none.
+        confirm_flags: What to add to the command so that the best trials are trained on more seeds; empty where it
+            cannot.
+    """
+
+    name: str
+    space: str
+    recipe: str
+    metrics: Sequence[str]
+    num_epochs: int
+    run_dir: Callable[[int], Path]
+    base: int | None = 0
+    confirm_flags: str = ""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One trial. `curve` is the first objective by epoch, without what is not finite; `values` are all objectives, of a
+    trial that was trained to the end; None where one is not finite."""
+
+    number: int
+    state: TrialState
+    params: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+    values: tuple[float, ...] | None
+    curve: Mapping[int, float]
+    num_epochs: int
+    reason: str
+    run_dir: Path
+
+    @property
+    def is_complete(self) -> bool:
+        return self.values is not None
+
+    @property
+    def last(self) -> float | None:
+        """The first objective, as far as the trial came."""
+        if self.values:
+            return self.values[0]
+        return self.curve[max(self.curve)] if self.curve else None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Values of the first objective by trial, comparable because all were trained for `epoch` epochs."""
+
+    epoch: int
+    values: Mapping[int, float]
+    is_final: bool
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The trials of a study, in the order of their numbers."""
+
+    facts: SweepFacts
+    trials: Sequence[Tried]
+    maximised: Sequence[bool]
+    front: frozenset[int] = field(default_factory=frozenset)  # of several objectives: trials that none beats in all
+
+    @classmethod
+    def of(cls, study: Study, facts: SweepFacts) -> "Sweep":
+        """Raises ValueError where the facts name other objectives than the study has."""
+        if len(facts.metrics) != len(study.directions):
+            raise ValueError(
+                f"metrics must name each objective of the study, got {', '.join(facts.metrics)} "
+                f"for {len(study.directions)} directions"
+            )
+        trials = [_tried(trial, facts) for trial in study.get_trials(deepcopy=False)]
+        front = {trial.number for trial in study.best_trials} if len(study.directions) > 1 else set()
+        maximised = [direction == StudyDirection.MAXIMIZE for direction in study.directions]
+        return cls(facts, trials, maximised, frozenset(t.number for t in trials if t.is_complete and t.number in front))
+
+    @property
+    def metric(self) -> str:
+        return self.facts.metrics[0]
+
+    @cached_property
+    def complete(self) -> list[Tried]:
+        return [trial for trial in self.trials if trial.is_complete]
+
+    @cached_property
+    def ranked(self) -> list[Tried]:
+        """The best first, as in trials.csv: complete, stopped early, running, failed."""
+
+        def place(trial: Tried) -> tuple:
+            value = math.inf if trial.last is None else -self.gain(trial.last)
+            return ORDER.index(trial.state), trial.number not in self.front, value, trial.number
+
+        return sorted(self.trials, key=place)
+
+    @property
+    def best(self) -> Tried | None:
+        return self.ranked[0] if self.complete else None
+
+    @property
+    def base(self) -> Tried | None:
+        return next((trial for trial in self.trials if trial.number == self.facts.base), None)
+
+    def in_state(self, state: TrialState) -> list[Tried]:
+        return [trial for trial in self.trials if trial.state == state]
+
+    def gain(self, value: float, objective: int = 0) -> float:
+        """The value, such that more of it is better."""
+        return value if self.maximised[objective] else -value
+
+    def better(self, values: Sequence[float]) -> float:
+        """The best of values of the first objective."""
+        return max(values, key=self.gain)
+
+    @cached_property
+    def params(self) -> list[str]:
+        """Names, in the order in which the space asks for them, those of one condition together."""
+        order: list[str] = []
+        for trial in self.trials:
+            last = -1
+            for name in trial.params:
+                if name not in order:
+                    order.insert(last + 1, name)
+                last = order.index(name)
+        return order
+
+    @cached_property
+    def scores(self) -> list[Scores]:
+        """Those at the end, and those at the latest epoch that half of all trials reached, where that is earlier."""
+        final = {trial.number: trial.values[0] for trial in self.complete}
+        found = [Scores(self.facts.num_epochs, final, True)] if final else []
+        epoch = self._shared_epoch()
+        if epoch is not None:
+            early = {trial.number: trial.curve[epoch] for trial in self.trials if epoch in trial.curve}
+            if len(early) > len(final):
+                found.append(Scores(epoch, early, False))
+        return found
+
+    def _shared_epoch(self) -> int | None:
+        curves = [trial.curve for trial in self.trials if trial.curve]
+        epochs = sorted({epoch for curve in curves for epoch in curve}, reverse=True)
+        return next((e for e in epochs if sum(e in curve for curve in curves) >= ENOUGH * len(curves)), None)
+
+
+def _tried(trial: FrozenTrial, facts: SweepFacts) -> Tried:
+    metrics = trial.user_attrs.get(METRICS, {})
+    is_complete = trial.state == TrialState.COMPLETE and all(map(is_number, trial.values))
+    values = tuple(trial.values) if is_complete else None
+    run_dir = facts.run_dir(trial.number)
+    curve = {epoch: value for epoch, value in sorted(trial.intermediate_values.items()) if is_number(value)}
+    curve = curve or _recorded(run_dir, facts.metrics[0])
+    full = facts.num_epochs if values else 0
+    return Tried(
+        number=trial.number,
+        state=trial.state,
+        params=trial.params,
+        distributions=trial.distributions,
+        values=values,
+        curve=curve,
+        num_epochs=metrics.get("epoch") or max([*trial.intermediate_values, *curve], default=full),
+        reason=str(trial.user_attrs.get(REASON, "")),
+        run_dir=run_dir,
+    )
+
+
+def _recorded(run_dir: Path, metric: str) -> dict[int, float]:
+    """The curve from the trial's own records: a study of several objectives hears of no epoch but the last."""
+    epochs = [record for record in read_records(run_dir) if record.get("kind") == "epoch" and "epoch" in record]
+    return {record["epoch"]: record[metric] for record in epochs if is_number(record.get(metric))}
+
+
+def is_share(metric: str) -> bool:
+    return "acc" in metric
+
+
+def shown(metric: str, value: float | None) -> str:
+    """A value of a metric as a person reads it."""
+    if value is None:
+        return "none"
+    if is_share(metric):
+        return percent(value, 2)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def apart(metric: str, difference: float) -> str:
+    """How far two values of a metric are apart, without a sign."""
+    return f"{100 * abs(difference):.2f} points" if is_share(metric) else shown(metric, abs(difference))
+
+
+def plain(value: Any) -> str:
+    """A parameter's value in short."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def num(count: int, noun: str) -> str:
+    """Such as `1 epoch`, `2 epochs`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -1,0 +1,135 @@
+"""What a sweep leaves: a ranked table of its trials, the best one's settings, the weights of the best few, a report."""
+
+import csv
+import io
+import logging
+import math
+import shutil
+from typing import Any
+
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from volo.config import Settings
+from volo.training.run import write_file
+from volo.tuning.report import SweepFacts, write_sweep_report
+from volo.tuning.study import DRAWN, METRICS, REASON, SweepStudy
+
+logger = logging.getLogger("volo")
+TABLE, BEST_CONFIG = "trials.csv", "best_config.yaml"
+ORDER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.FAIL)
+
+
+def write_results(study: SweepStudy) -> None:
+    """Writes trials.csv and best_config.yaml anew, and removes weights that need not be kept."""
+    write_file(study.sweep_dir / TABLE, _table(study))
+    if (best := best_trial(study)) is not None:
+        settings = study.settings_of(best.number, best.user_attrs[DRAWN])
+        head = f"# Trial {best.number} of {study.sweep_dir.name}: {values_of(study, best)}\n"
+        text = yaml.safe_dump(effective(settings), sort_keys=False)
+        write_file(study.sweep_dir / BEST_CONFIG, head + text)
+    remove_weights(study)
+
+
+def write_report(study: SweepStudy) -> None:
+    """Draws sweep_report.html and says where it is. What keeps it from being drawn is said, and costs nothing else: all
+    that it shows is in the table and the journal."""
+    base = study.base
+    facts = SweepFacts(
+        name=study.sweep_dir.name,
+        space=study.space.name,
+        recipe=f"{base.recipe or base.model.variant} on {base.data.dataset}",
+        metrics=[objective.metric for objective in study.objectives],
+        num_epochs=study.num_epochs,
+        run_dir=study.run_dir,
+    )
+    try:
+        print(f"report: {write_sweep_report(study.study, study.sweep_dir, facts)}", flush=True)
+    except Exception:
+        logger.exception("the report could not be drawn; all other results of the sweep are complete")
+
+
+def ranked(study: SweepStudy) -> list[FrozenTrial]:
+    """The best first: those that were trained to the end, then those stopped early, running, failed.
+
+    With several objectives those that no other beats in all of them come first, by the first objective.
+    """
+    front = {trial.number for trial in study.study.best_trials} if len(study.objectives) > 1 else set()
+    sign = -1 if study.objectives[0].mode == "max" else 1
+
+    def place(trial: FrozenTrial) -> tuple:
+        value = sign * trial.values[0] if trial.values else math.inf
+        return ORDER.index(trial.state), trial.number not in front, value, trial.number
+
+    return sorted(study.trials, key=place)
+
+
+def best_trial(study: SweepStudy) -> FrozenTrial | None:
+    """Among the trials that were trained to the end."""
+    first = next(iter(ranked(study)), None)
+    return first if first is not None and first.state == TrialState.COMPLETE else None
+
+
+def values_of(study: SweepStudy, trial: FrozenTrial) -> str:
+    """Such as `val/acc1 61.20%, params 463,000`; of a trial that was stopped early, what it had then."""
+    pairs = zip(study.objectives, trial.values or [None] * len(study.objectives), strict=True)
+    return ", ".join(f"{one.metric} {shown(one.metric, value)}" for one, value in pairs)
+
+
+def shown(metric: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if "acc" in metric:
+        return f"{value:.2%}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def effective(settings: Settings) -> dict[str, Any]:
+    """The settings that differ from the defaults, as a file that trains the same: form, variant and data set always,
+    and nothing of where a run is kept or who trains it."""
+    values = {
+        name: getattr(settings, name).model_dump(mode="json", exclude_defaults=True)
+        for name in ("model", "data", "augment", "optim", "teaching")
+    }
+    values["model"] = {"form": settings.model.form, "variant": settings.model.variant} | values["model"]
+    values["data"] = {"dataset": settings.data.dataset} | values["data"]
+    if data_dir := settings.resolved().data.data_dir:
+        values["data"]["data_dir"] = data_dir
+    if settings.run.seed:
+        values["run"] = {"seed": settings.run.seed}
+    return {name: section for name, section in values.items() if section}
+
+
+def remove_weights(study: SweepStudy) -> None:
+    """Of trials that have ended, but for the best `keep_checkpoints`."""
+    ended = [trial for trial in ranked(study) if trial.state.is_finished()]
+    for trial in ended[study.options.keep_checkpoints :]:
+        run_dir = study.run_dir(trial.number)
+        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+        for pointer in ("best", "last"):
+            (run_dir / pointer).unlink(missing_ok=True)
+
+
+def _table(study: SweepStudy) -> str:
+    trials = ranked(study)
+    names = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    metrics = [objective.metric for objective in study.objectives]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["rank", "trial", "state", *metrics, "epochs", "seconds", *names, "reason"])
+    for rank, trial in enumerate(trials, start=1):
+        values = trial.values or [""] * len(metrics)
+        params = [trial.params.get(name, "") for name in names]
+        reason = trial.user_attrs.get(REASON, "")
+        table.writerow(
+            [rank, trial.number, trial.state.name.lower(), *values, num_epochs(trial), _seconds(trial), *params, reason]
+        )
+    return text.getvalue()
+
+
+def num_epochs(trial: FrozenTrial) -> int:
+    return max([trial.user_attrs.get(METRICS, {}).get("epoch", 0), *trial.intermediate_values])
+
+
+def _seconds(trial: FrozenTrial) -> str:
+    return f"{trial.duration.total_seconds():.1f}" if trial.duration else ""

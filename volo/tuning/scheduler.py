@@ -1,0 +1,55 @@
+"""What Ray Tune does with a trial after each epoch: what the study says."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from volo.runs import FAILURE as FAILURE_NOTE
+from volo.tuning.study import SweepStudy
+from volo.tuning.trial import FAILURE, STOPPED
+
+
+class StudyScheduler(FIFOScheduler):
+    """Tells the study of every epoch and every failure, and stops the trials that it says have ended.
+
+    Args:
+        study: The sweep's.
+        on_epoch: Hears of each epoch: the trial's number and its metrics.
+    """
+
+    def __init__(self, study: SweepStudy, on_epoch: Callable[[int, dict[str, Any]], None]):
+        super().__init__()
+        self.study, self.on_epoch = study, on_epoch
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        number = trial.config["number"]
+        if FAILURE in result:
+            self.study.fail(number, result[FAILURE])
+        if FAILURE in result or STOPPED in result:
+            return TrialScheduler.STOP
+        self.on_epoch(number, result)
+        if result["epoch"] >= self.study.num_epochs:  # its function returns by itself, when all is saved
+            return TrialScheduler.CONTINUE
+        return TrialScheduler.STOP if self.study.report(number, result) else TrialScheduler.CONTINUE
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Its process is lost, as where it hung, which it notes first: all else the trial catches itself."""
+        number = trial.config["number"]
+        note = self.study.run_dir(number) / FAILURE_NOTE
+        self.study.fail(number, note.read_text().strip() if note.exists() else _reason(trial.get_pickled_error()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles it into a file that is never read."""
+        return {}
+
+
+def _reason(error: Exception | None) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, OutOfMemoryError):
+        return f"out of memory: {text}"
+    if isinstance(error, RayActorError):
+        return f"the trial's process was lost, killed or out of memory: {text}"
+    return f"{type(error).__name__}: {text}"

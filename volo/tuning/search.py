@@ -1,0 +1,73 @@
+"""Where Ray Tune gets its trials from: the study."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from volo.tuning.resources import TrialPlan
+from volo.tuning.study import SweepStudy, Work
+
+
+class StudySearch(Searcher):
+    """Hands out the study's trials until there are no more, or the sweep shall end.
+
+    Args:
+        study: The sweep's.
+        plan: How many trials at a time, and what each is; the next one is drawn when one has ended, not before.
+        folder: Of this start of the sweep.
+        is_ending: Whether no trial shall be started any more.
+        on_start, on_end: Hear of each trial.
+    """
+
+    def __init__(
+        self,
+        study: SweepStudy,
+        plan: TrialPlan,
+        folder: Path,
+        *,
+        is_ending: Callable[[], bool],
+        on_start: Callable[[Work], None],
+        on_end: Callable[[int], None],
+    ):
+        super().__init__()
+        self.study, self.plan, self.folder = study, plan, folder
+        self.is_ending, self.on_start, self.on_end = is_ending, on_start, on_end
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self.is_ending():
+            return Searcher.FINISHED
+        if len(self._numbers) >= self.plan.num_concurrent:
+            return None
+        work = self.study.next_work()
+        if work is None:
+            return Searcher.FINISHED
+        self._numbers[trial_id] = work.number
+        self.on_start(work)
+        return {
+            "number": work.number,
+            "settings": work.settings.resolved().to_dict(),
+            "folder": str(self.folder),
+            "num_workers": self.plan.num_workers,
+            "num_local": self.plan.num_local,
+            "use_gpu": self.plan.use_gpu,
+            "by_train": self.plan.by_train,
+        }
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Its function has returned, so that all it had to save is saved: the last epoch completes it."""
+        number = self._numbers.pop(trial_id, None)
+        if number is None:
+            return
+        if result and "epoch" in result and not error:
+            self.study.report(number, result)
+        self.on_end(number)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is in its journal."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles it into a file that is never read."""
+        return {}

@@ -1,0 +1,140 @@
+"""One trial, in an actor of Ray Tune: the training loop on plain settings.
+
+What it reports is an epoch's metrics, or at its end {"failure": why}, or {"stopped": signal}. A failure is caught, so
+that the actor, with all that it has loaded, takes the next trial.
+"""
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.tune
+import torch
+from filelock import FileLock
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from volo.config import Settings, build_settings
+from volo.errors import Stopped, TrainingError
+from volo.log import show_log
+from volo.runs import LOCK
+from volo.training.launch import opened_run
+from volo.training.loop import train
+from volo.training.watchdog import watched
+from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
+from volo.tuning.ending import StopWish
+from volo.tuning.recovery import saved_epochs
+
+FAILURE, STOPPED = "failure", "stopped"
+LOST_S = 60.0  # a trial's process outlives its driver for a moment, and holds the run folder
+
+
+def run_trial(config: dict[str, Any]) -> None:
+    """Trains to the last epoch, from where the run folder ends.
+
+    Args:
+        config: `settings` of the run; `folder` of this start of the sweep, where the wish to stop appears;
+            `num_workers` that train together; `num_local`, workers that share a node, of all trials; `use_gpu`;
+            `by_train`, whether Ray Train starts the workers.
+    """
+    show_log()
+    outcome = _outcome(config)
+    _free_memory()
+    if outcome is not None:
+        ray.tune.report(outcome)
+
+
+def _outcome(config: dict[str, Any]) -> dict[str, Any] | None:
+    settings = build_settings(config["settings"])
+    train_trial = _train_together if config["by_train"] else _train_alone
+    try:
+        with _opened(settings) as is_finished:
+            if is_finished:
+                ray.tune.report(saved_epochs(settings.run_dir)[-1])
+            else:
+                train_trial(settings, config)
+    except Stopped as stopped:
+        return {STOPPED: stopped.signal_number}
+    except Exception as error:
+        return {FAILURE: f"{type(error).__name__}: {str(error).strip()}"}
+    return None
+
+
+@contextlib.contextmanager
+def _opened(settings: Settings) -> Iterator[bool]:
+    """The run folder, once a process of an earlier start has let it go. Yields whether the run is finished."""
+    if settings.run_dir.exists():
+        with FileLock(settings.run_dir / LOCK, timeout=LOST_S):
+            pass
+    alone = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
+    with opened_run(settings, alone) as start:
+        yield start.is_finished(settings)
+
+
+def _train_alone(settings: Settings, config: dict[str, Any]) -> None:
+    device = torch.device("cuda", 0) if config["use_gpu"] else torch.device("cpu")
+    world = joined_world(rank=0, size=1, local_rank=0, local_size=config["num_local"], device=device)
+    _train_as(world, settings, config, ray.tune.report)
+
+
+def _train_together(settings: Settings, config: dict[str, Any]) -> None:
+    """By workers of Ray Train, whose reports are passed on."""
+    folder = Path(config["folder"])
+    trainer = TorchTrainer(
+        _train_rank,
+        train_loop_config={**config, "settings": settings.to_dict()},
+        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+        scaling_config=ray.train.ScalingConfig(num_workers=config["num_workers"], use_gpu=config["use_gpu"]),
+        run_config=ray.train.RunConfig(
+            name=settings.run_dir.name,
+            storage_path=str(folder),
+            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
+            callbacks=[TuneReportCallback()],
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:
+        if number := StopWish(folder).wanted():
+            raise Stopped(number) from None
+        raise TrainingError(_first_cause(error)) from error
+
+
+def _first_cause(error: Exception) -> str:
+    """The error of the first worker that failed, in one line, else Ray's own."""
+    for rank, failure in sorted(getattr(error, "worker_failures", {}).items()):
+        return f"worker {rank}: {str(failure).strip().splitlines()[-1]}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _train_rank(config: dict[str, Any]) -> None:
+    """One of the workers that train a trial together."""
+    show_log()
+    context = ray.train.get_context()
+    world = joined_world(
+        context.get_world_rank(),
+        context.get_world_size(),
+        context.get_local_rank(),
+        config["num_local"],
+        get_device(),
+    )
+    _train_as(world, build_settings(config["settings"]), config, ray.train.report)
+
+
+def _train_as(
+    world: World, settings: Settings, config: dict[str, Any], on_epoch: Callable[[dict[str, Any]], None]
+) -> None:
+    """One that hangs ends its process, and so fails alone."""
+    wish = StopWish(Path(config["folder"]))
+    with watched(settings, world) as beat:
+        train(settings, world, on_epoch=on_epoch, wants_stop=wish.wanted, beat=beat)
+
+
+def _free_memory() -> None:
+    """Of a trial that has failed, whose error kept its tensors."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
