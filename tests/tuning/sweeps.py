@@ -53,6 +53,7 @@ def play_epoch(study: SweepStudy, work: Work) -> dict:
     (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
     epoch = 1 + len(epochs_run(study, work.number))
     metrics = {"epoch": epoch, "step": epoch * STEPS, "train/loss": 1.0, "val/acc1": accuracy(work.settings, epoch)}
+    metrics["images_per_s"] = 80.0
     with open(run_dir / FILE, "a") as file:
         file.write(str({"kind": "epoch", **metrics}).replace("'", '"') + "\n")
     description = Description(work.settings.resolved(), ("a", "b"), "hash", step=epoch * STEPS, epoch=epoch)

@@ -73,19 +73,21 @@ def driver(config: Path, head: Head, name: str, *flags: str) -> Iterator[subproc
         process.communicate(timeout=LIMIT_S)
 
 
-def await_epochs(process: subprocess.Popen, sweep_dir: Path, wanted: int) -> None:
+def await_epochs(process: subprocess.Popen, sweep_dir: Path, wanted: int, runs: str = "trials/*") -> None:
     deadline = time.monotonic() + LIMIT_S
-    while sum(map(len, all_epochs(sweep_dir).values())) < wanted:
+    while sum(map(len, all_epochs(sweep_dir, runs).values())) < wanted:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, f"no {wanted} epochs within {LIMIT_S} s"
         time.sleep(POLL_S)
 
 
-def all_epochs(sweep_dir: Path) -> dict[str, list[int]]:
-    """Of every trial, those in its records, in their order."""
+def all_epochs(sweep_dir: Path, runs: str = "trials/*") -> dict[str, list[int]]:
+    """Of every trial, or other run, those in its records, in their order."""
     return {
-        folder.name: [record["epoch"] for record in read_records(folder) if record["kind"] == "epoch"]
-        for folder in sorted(sweep_dir.glob("trials/*"))
+        "/".join(folder.relative_to(sweep_dir).parts[1:]): [
+            record["epoch"] for record in read_records(folder) if record["kind"] == "epoch"
+        ]
+        for folder in sorted(sweep_dir.glob(runs))
     }
 
 
@@ -130,10 +132,51 @@ def test_a_sweep_whose_driver_is_killed_goes_on_with_every_trial_once_and_every_
     assert best.optim.lr == float(next(row["lr"] for row in trials.values() if row["rank"] == "1"))
     report = sweep_dir / "sweep_report.html"
     assert f"report: {report}" in printed.splitlines()
-    assert_stands_alone(report, "5 trials", "quickstart on imagefolder", "must stay finite")
+    assert_stands_alone(report, "up to 3 epochs a trial", "quickstart on imagefolder", "must stay finite")
     report.unlink()
-    assert "this sweep is finished, with 5 trials" in finished(config, head, "killed", *flags)
+
+    printed = finished(config, head, "killed", *flags, "--confirm-top", "1", "--confirm-seeds", "2")
+    assert "this sweep is finished, with 5 trials" in printed
+    assert "4 of 4 runs to confirm with" in printed
+    assert_confirmed(sweep_dir, printed)
+    assert all_epochs(sweep_dir) == epochs
     assert report.exists()
+
+
+def assert_confirmed(sweep_dir: Path, printed: str) -> None:
+    """The base and another trial, each run trained to its end once, and what came out said last."""
+    confirmed = json.loads((sweep_dir / "confirm.json").read_text())
+    other = next(one["trial"] for name, one in confirmed.items() if name != "base")
+    assert len(confirmed) == 2
+    for one in confirmed.values():
+        assert one["epochs"] == EPOCHS
+        assert all(isinstance(value, float) for value in one["seeds"].values())
+    runs = {f"{trial:04d}/seed{seed}" for trial in (0, other) for seed in confirmed["base"]["seeds"]}
+    assert all_epochs(sweep_dir, "confirm/*/seed*") == {run: list(range(1, EPOCHS + 1)) for run in runs}
+    assert "train/loss on new seeds: " in printed
+
+
+@pytest.mark.slow
+def test_a_confirmation_goes_on_after_an_interruption_and_after_its_driver_was_killed(config, head):
+    """Of one sweep, which is not touched by it."""
+    sweep = ("--num-samples", "3", "--max-concurrent", "2", "--pruner", "none", "--objectives", "train/loss:min")
+    flags = (*sweep, "--confirm-top", "1")
+    sweep_dir, runs = config.parent / "outputs" / "confirmed", "confirm/*/seed*"
+    with driver(config, head, "confirmed", *flags) as process:
+        await_epochs(process, sweep_dir, 1, runs)
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130, printed
+    assert "the same command resumes" in printed
+    trials = all_epochs(sweep_dir)
+    num_before = sum(map(len, all_epochs(sweep_dir, runs).values()))
+    with driver(config, head, "confirmed", *flags) as process:
+        await_epochs(process, sweep_dir, num_before + 3, runs)
+        process.send_signal(signal.SIGKILL)
+    printed = finished(config, head, "confirmed", *flags)
+    assert_confirmed(sweep_dir, printed)
+    assert all_epochs(sweep_dir) == trials
+    assert "runs to confirm with" not in finished(config, head, "confirmed", *flags)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from volo.errors import InputError
 MEASURED = ("val/acc1", "val/acc5", "val/loss", "train/loss", "images_per_s")
 COUNTED = ("params", "flops")
 GRACE_PERIOD, REDUCTION_FACTOR = 1, 4
+NUM_CONFIRM_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class SweepOptions:
     """Stop after so long, running trials saved; the same command goes on."""
     keep_checkpoints: int = 3
     """Weights are kept of so many of the best trials, and of those that run."""
+    confirm_top: int = 0
+    """When the sweep has ended, train so many of the best trials, and the base, anew on other seeds, to see whether
+    they are better; 0: none."""
+    confirm_seeds: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Seeds for each of them. Default: 3, the fewest that can show it."""
 
     def check(self) -> None:
         """Raises InputError for values out of range, or that contradict each other."""
@@ -93,6 +99,10 @@ class SweepOptions:
                 f"each of several workers takes one GPU, got gpus_per_trial={gpus}, workers_per_trial={workers}; "
                 "leave --gpus-per-trial out"
             )
+        _at_least(0, "confirm_top", self.confirm_top)
+        _at_least(1, "confirm_seeds", self.confirm_seeds)
+        if self.confirm_seeds and not self.confirm_top:
+            raise InputError("--confirm-seeds has no effect without --confirm-top; give both, or leave it out")
         self._check_pruner()
 
     def _check_pruner(self) -> None:
@@ -135,6 +145,11 @@ def check_base(settings: Settings, objectives: tuple[Objective, ...], options: S
         raise InputError(
             f"{validated[0]} needs validation images, got val_fraction=0, so that it would never be reported; set "
             "--val-fraction"
+        )
+    if options.confirm_top and objectives[0].metric in COUNTED:
+        raise InputError(
+            f"--confirm-top compares the first objective over seeds, got {objectives[0]}, which is the same for all; "
+            "name one first that is measured in training, or leave it out"
         )
     if options.grace_period and options.grace_period >= settings.optim.epochs:
         raise InputError(

@@ -8,7 +8,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from volo.runs import FAILURE as FAILURE_NOTE
-from volo.tuning.study import SweepStudy
+from volo.tuning.study import Trials
 from volo.tuning.trial import FAILURE, STOPPED
 
 
@@ -16,11 +16,11 @@ class StudyScheduler(FIFOScheduler):
     """Tells the study of every epoch and every failure, and stops the trials that it says have ended.
 
     Args:
-        study: The sweep's.
+        study: Of the trials.
         on_epoch: Hears of each epoch: the trial's number and its metrics.
     """
 
-    def __init__(self, study: SweepStudy, on_epoch: Callable[[int, dict[str, Any]], None]):
+    def __init__(self, study: Trials, on_epoch: Callable[[int, dict[str, Any]], None]):
         super().__init__()
         self.study, self.on_epoch = study, on_epoch
 

@@ -7,14 +7,14 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from volo.tuning.resources import TrialPlan
-from volo.tuning.study import SweepStudy, Work
+from volo.tuning.study import Trials, Work
 
 
 class StudySearch(Searcher):
-    """Hands out the study's trials until there are no more, or the sweep shall end.
+    """Passes on the study's trials until there are no more, or the sweep shall end.
 
     Args:
-        study: The sweep's.
+        study: Hands them out and hears of their ends.
         plan: How many trials at a time, and what each is; the next one is drawn when one has ended, not before.
         folder: Of this start of the sweep.
         is_ending: Whether no trial shall be started any more.
@@ -23,7 +23,7 @@ class StudySearch(Searcher):
 
     def __init__(
         self,
-        study: SweepStudy,
+        study: Trials,
         plan: TrialPlan,
         folder: Path,
         *,

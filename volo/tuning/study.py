@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
@@ -38,6 +38,20 @@ class Work:
     number: int
     drawn: dict[str, Any]
     settings: Settings
+
+
+class Trials(Protocol):
+    """Who hands out works by number, and hears what becomes of them."""
+
+    num_epochs: int
+
+    def next_work(self) -> Work | None: ...
+
+    def report(self, number: int, metrics: Metrics) -> bool: ...
+
+    def fail(self, number: int, reason: str) -> None: ...
+
+    def run_dir(self, number: int) -> Path: ...
 
 
 class SweepStudy:

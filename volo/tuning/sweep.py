@@ -3,39 +3,23 @@
 Ray keeps its own state in <sweep>/.ray/<number>, new at every start and never read again.
 """
 
-import os
-from pathlib import Path
-from typing import Any
+import time
 
-import ray.tune
 import torch
 from optuna.trial import TrialState
-from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 
 from volo.cluster.connect import connected
 from volo.errors import Stopped, TrainingError
 from volo.model.outlook_ops.cpu import compile_ahead
-from volo.training.launch import stop_signals
 from volo.training.run import open_data
 from volo.tuning.board import Board
+from volo.tuning.confirm import Confirmation
 from volo.tuning.counts import counts
-from volo.tuning.ending import Ending, StopWish, new_folder
 from volo.tuning.recovery import recover
 from volo.tuning.resources import TrialPlan, plan_trials
 from volo.tuning.results import BEST_CONFIG, best_trial, values_of, write_report, write_results
-from volo.tuning.scheduler import StudyScheduler
-from volo.tuning.search import StudySearch
-from volo.tuning.study import REASON, SweepStudy, Work
-from volo.tuning.trial import run_trial
-
-# Tune's own logs, tables and handling of Ctrl-C are ours to do.
-ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-}
+from volo.tuning.study import REASON, SweepStudy
+from volo.tuning.tuner import run_all
 
 
 def run_sweep(study: SweepStudy) -> None:
@@ -46,21 +30,26 @@ def run_sweep(study: SweepStudy) -> None:
         TrainingError: every trial has failed.
         Stopped: a signal asked for it; the trials that ran have been saved.
     """
+    began = time.monotonic()
     print(f"sweep folder: {study.sweep_dir}", flush=True)
     data, _ = open_data(study.base.resolved())  # decoded once, for all trials
     study.counts = lambda settings: counts(settings, len(data.class_names))
     recover(study)
-    if study.num_left:
+    if not study.num_left:
+        print(f"this sweep is finished, with {study.limit} trials; raise --num-samples, or use another --sweep-name")
+    if study.num_left or _num_to_confirm(study):
         if study.base.run.device != "cuda" and not torch.cuda.is_available():
             compile_ahead()  # Ray needs longer to start
         try:
             with connected(study.base.run.address):
-                run_trials(study, plan_trials(study.options, study.base.run))
+                plan = plan_trials(study.options, study.base.run)
+                if study.num_left:
+                    run_trials(study, plan)
+                if _num_to_confirm(study):
+                    run_confirmation(Confirmation(study), plan, _minutes_left(study, began))
         except Stopped:
             write_report(study)
             raise
-    else:
-        print(f"this sweep is finished, with {study.limit} trials; raise --num-samples, or use another --sweep-name")
     write_results(study)
     write_report(study)
     _say_result(study)
@@ -69,52 +58,51 @@ def run_sweep(study: SweepStudy) -> None:
 def run_trials(study: SweepStudy, plan: TrialPlan) -> None:
     """Has the trials run on the cluster that is connected, as far as there are any left and nobody asks to stop."""
     print(f"{study.num_left} of {study.limit} trials to run, {plan}", flush=True)
-    os.environ.update(ENVIRONMENT, TUNE_MAX_PENDING_TRIALS_PG=str(plan.num_concurrent))
-    folder = new_folder(study.sweep_dir)
-    with Board(study) as board, stop_signals() as wants_stop:
-        ending = Ending(StopWish(folder), wants_stop, study.options.budget_minutes, board.say)
-
-        def start(work: Work) -> None:
-            ending.num_running += 1
-            board.start(work)
+    with Board(study) as board:
 
         def end(number: int) -> None:
-            ending.num_running -= 1
             write_results(study)
             board.end(number)
 
-        search = StudySearch(study, plan, folder, is_ending=ending.is_asked, on_start=start, on_end=end)
-        _tuner(search, StudyScheduler(study, board.epoch), ending, plan, folder).fit()
-    if number := wants_stop():
+        number = run_all(
+            study, plan, study.sweep_dir, study.options.budget_minutes,
+            on_start=board.start, on_epoch=board.epoch, on_end=end, say=board.say,
+        )  # fmt: skip
+    if number:
         write_results(study)
         raise Stopped(number)
 
 
-def _tuner(
-    search: StudySearch, trial_scheduler: StudyScheduler, ending: Ending, plan: TrialPlan, folder: Path
-) -> Tuner:
-    return Tuner(
-        ray.tune.with_resources(run_trial, plan.of_actor()),
-        tune_config=TuneConfig(
-            search_alg=search,
-            scheduler=trial_scheduler,
-            num_samples=-1,  # as many as the search has
-            reuse_actors=not plan.by_train,
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
-        ),
-        run_config=RunConfig(
-            name="tune",
-            storage_path=str(folder),
-            stop=ending,
-            failure_config=FailureConfig(max_failures=0),
-            verbose=0,
-        ),
-    )
+def run_confirmation(confirmation: Confirmation, plan: TrialPlan, minutes: float | None) -> None:
+    """Has the runs that are left of it run on the cluster that is connected, in `minutes`."""
+    if not confirmation.num_left or (minutes is not None and minutes <= 0):
+        return
+    print(f"{confirmation.num_left} of {len(confirmation.runs)} runs to confirm with, {plan}", flush=True)
+
+    def end(number: int) -> None:
+        confirmation.write()
+        say(f"{confirmation.outcome(number)}; {confirmation.num_left} runs left")
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    number = run_all(
+        confirmation, plan, confirmation.study.sweep_dir, minutes,
+        on_start=lambda work: say(f"{confirmation.runs[work.number]} starts"), on_epoch=lambda *_: None, on_end=end,
+        say=say,
+    )  # fmt: skip
+    if number:
+        raise Stopped(number)
 
 
-def _name(trial: Any) -> str:
-    return f"{trial.config['number']:04d}-{trial.trial_id}"
+def _num_to_confirm(study: SweepStudy) -> int:
+    """Runs that are left to confirm a sweep with; none before its last trial has ended."""
+    return Confirmation(study).num_left if study.options.confirm_top and not study.num_left else 0
+
+
+def _minutes_left(study: SweepStudy, began: float) -> float | None:
+    budget = study.options.budget_minutes
+    return None if budget is None else budget - (time.monotonic() - began) / 60
 
 
 def _say_result(study: SweepStudy) -> None:
@@ -128,6 +116,8 @@ def _say_result(study: SweepStudy) -> None:
     else:
         base = study.frozen(0)
         print(f"best: trial {best.number}, {values_of(study, best)}; the base, trial 0: {values_of(study, base)}")
+        if study.options.confirm_top and not study.num_left:
+            print("\n".join(Confirmation(study).conclusion()))
         print(f"to train it: python -m jobs.train --config {study.sweep_dir / BEST_CONFIG} --run-name NAME")
     if study.num_left:
         print(f"{study.num_left} of {study.limit} trials are left; the same command goes on")

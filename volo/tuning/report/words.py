@@ -56,7 +56,7 @@ def spread_of(confirmed: Sequence[Confirmed]) -> float | None:
 def _against_base(sweep: Sweep, confirmed: Sequence[Confirmed]) -> Iterator[str]:
     judged = verdicts(list(confirmed), sweep.maximised[0])
     for verdict in judged:
-        yield _verdict_in_words(sweep, verdict, len(judged))
+        yield verdict_in_words(sweep.metric, verdict, len(judged))
     compared = {verdict.one.name for verdict in judged}
     for one in confirmed:
         if one.name != "base" and one.name not in compared:
@@ -67,8 +67,9 @@ def _against_base(sweep: Sweep, confirmed: Sequence[Confirmed]) -> Iterator[str]
         yield _unconfirmed(sweep)
 
 
-def _verdict_in_words(sweep: Sweep, verdict: Verdict, num_compared: int) -> str:
-    one, base, metric = verdict.one, verdict.base, sweep.metric
+def verdict_in_words(metric: str, verdict: Verdict, num_compared: int) -> str:
+    """What the seeds of one setting and of the base show, of so many that are compared."""
+    one, base = verdict.one, verdict.base
     failed = sum(x.num_failed for x in (one, base))
     means = (
         f"{_capital(one.label)}: {shown(metric, one.mean)} in the mean of {num(len(one.values), 'seed')}, the base "

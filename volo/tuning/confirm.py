@@ -1,0 +1,166 @@
+"""The best trials and the base, trained anew on other seeds before any is called better: `--confirm-top K`.
+
+    <sweep>/confirm/0017/seed1/      trial 17 with seed 1, a run folder like any other
+    <sweep>/confirm/failures.json    runs that failed, and why; they are not tried again as long as it says so
+    <sweep>/confirm.json             what all of them reached, for volo/tuning/report/confirmation.py
+
+The run folders are the truth of what has ended: a start after any end goes on with what is left.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from volo.analysis.curves import is_number
+from volo.config import Settings
+from volo.training.run import write_file
+from volo.tuning.options import NUM_CONFIRM_SEEDS
+from volo.tuning.recovery import saved_epochs
+from volo.tuning.report.confirmation import FILE, read_confirmation, verdicts
+from volo.tuning.report.words import verdict_in_words
+from volo.tuning.results import ranked, shown
+from volo.tuning.study import DRAWN, Metrics, SweepStudy, Work
+
+FOLDER, FAILURES = "confirm", "failures.json"
+BASE = 0  # the trial that is always tried first
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A trial's settings with another seed."""
+
+    trial: int
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{'the base' if self.trial == BASE else f'trial {self.trial}'} with seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        return f"{self.trial:04d}/seed{self.seed}"
+
+
+class Confirmation:
+    """Hands out the runs that confirm a sweep and hears of their epochs, as its study does of trials.
+
+    Its works are numbered by the place in `runs`: seed by seed, so that what is compared grows together. There are none
+    where nothing was trained to the end but the base.
+    """
+
+    def __init__(self, study: SweepStudy):
+        self.study, self.num_epochs = study, study.num_epochs
+        self.metric = study.objectives[0].metric
+        self.names = named(study, study.options.confirm_top)
+        first = study.base.run.seed + 1
+        seeds = range(first, first + (study.options.confirm_seeds or NUM_CONFIRM_SEEDS))
+        self.runs = [Rerun(trial, seed) for seed in seeds for trial in self.names.values()]
+        self.failures = self._read_failures()
+        self.values: dict[Rerun, float] = {}
+        for number in range(len(self.runs)):
+            for record in saved_epochs(self.run_dir(number))[-1:]:
+                self.report(number, record)
+        self._to_hand_out = [number for number in range(len(self.runs)) if not self.has_ended(number)]
+
+    @property
+    def num_left(self) -> int:
+        return sum(not self.has_ended(number) for number in range(len(self.runs)))
+
+    def has_ended(self, number: int) -> bool:
+        return self.runs[number] in self.values or self.runs[number].folder in self.failures
+
+    def run_dir(self, number: int) -> Path:
+        return self.study.sweep_dir / FOLDER / self.runs[number].folder
+
+    def next_work(self) -> Work | None:
+        if not self._to_hand_out:
+            return None
+        number = self._to_hand_out.pop(0)
+        drawn = self._drawn(self.runs[number].trial)
+        return Work(number, drawn, self._settings(number, drawn))
+
+    def report(self, number: int, metrics: Metrics) -> bool:
+        """Hears of an epoch, and returns whether the run has ended with it."""
+        if self.has_ended(number):
+            return True
+        value = metrics.get(self.metric)
+        if not is_number(value):
+            self.fail(number, f"{self.metric} must be a finite number, got {value} after epoch {metrics['epoch']}")
+        elif metrics["epoch"] >= self.num_epochs:
+            self.values[self.runs[number]] = value
+        return self.has_ended(number)
+
+    def fail(self, number: int, reason: str) -> None:
+        """Keeps why, so that the run is not tried again."""
+        if not self.has_ended(number):
+            self.failures[self.runs[number].folder] = reason
+            self._failures_path.parent.mkdir(exist_ok=True)
+            write_file(self._failures_path, json.dumps(self.failures, indent=1) + "\n")
+
+    def write(self) -> None:
+        """confirm.json, as far as the runs are."""
+        seeds = sorted({run.seed for run in self.runs})
+        content = {
+            name: {
+                "trial": trial,
+                "epochs": self.num_epochs,
+                "seeds": {str(seed): self.values.get(Rerun(trial, seed)) for seed in seeds},
+            }
+            for name, trial in self.names.items()
+        }
+        write_file(self.study.sweep_dir / FILE, json.dumps(content, indent=1) + "\n")
+
+    def outcome(self, number: int) -> str:
+        """A run in words."""
+        run = self.runs[number]
+        if run in self.values:
+            return f"{run}: {self.metric} {shown(self.metric, self.values[run])}"
+        if run.folder in self.failures:
+            return f"{run} failed: {self.failures[run.folder]}"
+        return f"{run}: saved; it goes on with the next start"
+
+    def conclusion(self) -> list[str]:
+        """What the runs show, in sentences; writes confirm.json."""
+        if not self.runs:
+            return ["nothing to confirm: no trial but the base was trained to the end"]
+        self.write()
+        if self.num_left:
+            return [f"{self.num_left} of {len(self.runs)} runs to confirm with are left; the same command goes on"]
+        judged = verdicts(read_confirmation(self.study.sweep_dir), self.study.objectives[0].mode == "max")
+        words = (verdict_in_words(self.metric, verdict, len(judged)) for verdict in judged)
+        said = [f"{self.metric} on new seeds: {sentence}" for sentence in words]
+        reached = {run.trial for run in self.values}
+        return said + [f"every run of {name} failed" for name, trial in self.names.items() if trial not in reached]
+
+    def _drawn(self, trial: int) -> dict:
+        return {} if trial == BASE else self.study.frozen(trial).user_attrs[DRAWN]
+
+    def _settings(self, number: int, drawn: dict) -> Settings:
+        """Of the trial, but for where its run lies and its seed."""
+        run, folder = self.runs[number], self.run_dir(number)
+        settings = self.study.settings_of(run.trial, drawn)
+        moved = dict(output_dir=str(folder.parent), run_name=folder.name, seed=run.seed)
+        return settings.model_copy(update={"run": settings.run.model_copy(update=moved)})
+
+    @property
+    def _failures_path(self) -> Path:
+        return self.study.sweep_dir / FOLDER / FAILURES
+
+    def _read_failures(self) -> dict[str, str]:
+        try:
+            return json.loads(self._failures_path.read_text())
+        except FileNotFoundError:
+            return {}
+
+
+def named(study: SweepStudy, top: int) -> dict[str, int]:
+    """What is to be confirmed, by its name in confirm.json: the base and the best `top` others, each setting once."""
+    base = study.frozen(BASE).user_attrs.get(DRAWN, {})
+    found: dict[str, int] = {}
+    seen = [base]
+    for place, trial in enumerate(ranked(study)):
+        if trial.state == TrialState.COMPLETE and trial.user_attrs[DRAWN] not in seen and len(found) < top:
+            seen.append(trial.user_attrs[DRAWN])
+            found["best" if place == 0 else f"trial {trial.number}"] = trial.number
+    return {"base": BASE} | found if found else {}

@@ -1,0 +1,95 @@
+"""Ray Tune runs what it is handed, until there is no more or it shall end."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray.tune
+from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
+
+from volo.training.launch import stop_signals
+from volo.tuning.ending import Ending, StopWish, new_folder
+from volo.tuning.resources import TrialPlan
+from volo.tuning.scheduler import StudyScheduler
+from volo.tuning.search import StudySearch
+from volo.tuning.study import Metrics, Trials, Work
+from volo.tuning.trial import run_trial
+
+# Tune's own logs, tables and handling of Ctrl-C are ours to do.
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+def run_all(
+    trials: Trials,
+    plan: TrialPlan,
+    sweep_dir: Path,
+    minutes: float | None,
+    *,
+    on_start: Callable[[Work], None],
+    on_epoch: Callable[[int, Metrics], None],
+    on_end: Callable[[int], None],
+    say: Callable[[str], None],
+) -> int:
+    """Has trials run on the cluster that is connected.
+
+    Args:
+        trials: Hands them out.
+        plan: How many at a time, and what each is.
+        sweep_dir: Where Ray keeps what it needs of them.
+        minutes: After which running ones save and end, and no more begin; None: no end.
+        on_start, on_epoch, on_end: Hear of each trial.
+        say: Shows a line.
+
+    Returns:
+        The number of the signal that asked to stop, else 0.
+    """
+    os.environ.update(ENVIRONMENT, TUNE_MAX_PENDING_TRIALS_PG=str(plan.num_concurrent))
+    folder = new_folder(sweep_dir)
+    with stop_signals() as wants_stop:
+        ending = Ending(StopWish(folder), wants_stop, minutes, say)
+
+        def start(work: Work) -> None:
+            ending.num_running += 1
+            on_start(work)
+
+        def end(number: int) -> None:
+            ending.num_running -= 1
+            on_end(number)
+
+        search = StudySearch(trials, plan, folder, is_ending=ending.is_asked, on_start=start, on_end=end)
+        _tuner(search, StudyScheduler(trials, on_epoch), ending, plan, folder).fit()
+    return wants_stop()
+
+
+def _tuner(
+    search: StudySearch, trial_scheduler: StudyScheduler, ending: Ending, plan: TrialPlan, folder: Path
+) -> Tuner:
+    return Tuner(
+        ray.tune.with_resources(run_trial, plan.of_actor()),
+        tune_config=TuneConfig(
+            search_alg=search,
+            scheduler=trial_scheduler,
+            num_samples=-1,  # as many as the search has
+            reuse_actors=not plan.by_train,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+        ),
+        run_config=RunConfig(
+            name="tune",
+            storage_path=str(folder),
+            stop=ending,
+            failure_config=FailureConfig(max_failures=0),
+            verbose=0,
+        ),
+    )
+
+
+def _name(trial: Any) -> str:
+    return f"{trial.config['number']:04d}-{trial.trial_id}"
