@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks.timing import machine
+from volo import checkpoint
 from volo.config import build_settings
 from volo.recipes import recipe_settings
 from volo.training.launch import opened_run
@@ -36,7 +37,7 @@ def main() -> None:
         settings = build_settings(
             recipe_settings(flags.model),
             {
-                "data": {"dataset": "shapes", "data_dir": None},
+                "data": {"dataset": "shapes"},
                 "optim": {"batch_size": flags.batch_size},
                 "run": {"output_dir": folder, "num_workers": 0},
             },
@@ -44,7 +45,8 @@ def main() -> None:
         world = single_process()
         with opened_run(settings, world), Session(settings, world, None, lambda phase, step: None) as session:
             times = measured(session, flags.rounds, flags.block_s)
-        [size] = {sum(file.stat().st_size for file in saved.iterdir()) for saved in settings.run_dir.glob("*/step_*")}
+        newest = checkpoint.pointed(settings.run_dir, "last")
+        size = sum(file.stat().st_size for file in newest.iterdir())
     report(flags.model, size, times)
     if flags.json:
         flags.json.write_text(json.dumps({"machine": machine(), "times": times}, indent=1) + "\n")

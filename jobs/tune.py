@@ -8,6 +8,7 @@ command again goes on where it ended, however it ended; more --num-samples exten
 
     <output-dir>/<sweep-name>/trials.csv          the trials, ranked; renewed after each
                               best_config.yaml    for jobs.train
+                              sweep_report.html   what was tried, what came out, which settings matter; at the end
                               study.journal       Optuna's study: optuna-dashboard opens it, also while it grows
                               trials/0007/        a run folder each, for TensorBoard
                               confirm.json        what --confirm-top found; its runs are in confirm/

@@ -175,3 +175,10 @@ def test_links_of_a_page_lead_to_files_under_version_control(page, tracked):
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", (ROOT / page).read_text())
     found = {str((ROOT / page).parent.joinpath(link).resolve().relative_to(ROOT)) for link in links}
     assert found - tracked == set()
+
+
+def test_the_tests_that_the_readme_names_are_there(tracked):
+    named = set(re.findall(r"`((?:tests/[\w/]*)?test_\w+\.py)`", (ROOT / "README.md").read_text()))
+    missing = {file for file in named if not any(path == file or path.endswith(f"/{file}") for path in tracked)}
+    assert len(named) > 12
+    assert missing == set()

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from volo.errors import InputError, TrainingError
-from volo.files import partial_of, remove, remove_abandoned, replace_synced, sync_folder, write_synced
+from volo.files import partial_of, remove, remove_abandoned, replace_synced, sync, write_synced
 from volo.model_file import PT_SUFFIXES, SCHEMA_VERSION, Description, read_model_file
 
 MODEL, STATE, MANIFEST = "model.safetensors", "training_state.pt", "manifest.json"
@@ -246,11 +246,11 @@ def _commit(folder: Path, files: dict[str, bytes], step: int, total_steps: int) 
         fingerprints = {name: _fingerprint(content) for name, content in files.items()}
         manifest = Manifest(SCHEMA_VERSION, step, total_steps, fingerprints)
         write_synced(partial / MANIFEST, manifest.to_text().encode())
-        sync_folder(partial)
+        sync(partial)
         _give_name(partial, folder)
     finally:
         remove(partial)
-    sync_folder(folder.parent)
+    sync(folder.parent)
 
 
 def _give_name(partial: Path, folder: Path) -> None:

@@ -44,12 +44,12 @@ def replace_synced(path: Path, content: bytes) -> None:
     """As `write_synced`, under its name at once; the rename is on the disk too."""
     with replaced(path) as partial:
         write_synced(partial, content)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Returns when the disk knows the names in it."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Returns when a file's bytes, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -56,6 +56,7 @@ def launch(config, head):
     return start
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_started_again_and_one_too_many_ends_with_code_4(launch):
     with launch("killed", "--max-failures", "1") as training:
         training.until_step(6)

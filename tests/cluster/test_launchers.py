@@ -105,15 +105,6 @@ def test_ray_writes_below_the_run_and_the_driver_shows_what_the_worker_recorded(
     assert any("3 classes; 1 worker on cpu" in line for line in lines)
 
 
-def test_the_pipeline_trains_and_prints_its_report_last(config, head):
-    command = [sys.executable, "-m", "jobs.pipeline", "--config", str(config), "--run-name", "pipeline"]
-    done = run([*command, "--num-workers", "2", "--address", head.address, "--no-show"], head.env)
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = config.parent / "outputs" / "pipeline" / "analysis" / "report.html"
-    assert done.stdout.splitlines()[-1] == f"report: {report}"
-    assert report.exists()
-
-
 def test_num_workers_is_refused_under_torchrun(config, head):
     done = run(torchrun_command(config, "--num-workers", "2"), head.env)
     assert done.returncode != 0
@@ -135,14 +126,18 @@ def test_a_failed_training_ends_with_code_3_and_its_cause(config, head):
     assert "training failed: the loss must stay finite" in done.stderr
 
 
-def test_a_submitted_job_trains_and_its_log_can_be_read(config, head):
+def test_a_submitted_pipeline_trains_analyses_and_its_log_can_be_read(config, head):
     ray = str(Path(sys.executable).with_name("ray"))
-    job = ["python", "-m", "jobs.train", "--config", str(config), "--run-name", "submitted", "--num-workers", "1"]
-    done = run([ray, "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--", *job], head.env)
+    job = ["python", "-m", "jobs.pipeline", "--config", str(config), "--run-name", "submitted", "--num-workers", "1"]
+    command = [ray, "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--", *job, "--no-show"]
+    done = run(command, head.env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "succeeded" in done.stdout
     assert "best validation top-1" in done.stdout
-    assert (config.parent / "outputs" / "submitted" / "last").exists()
+    run_dir = config.parent / "outputs" / "submitted"
+    report = run_dir / "analysis" / "report.html"
+    assert [line for line in done.stdout.splitlines() if line.startswith("report: ")] == [f"report: {report}"]
+    assert report.exists() and (run_dir / "last").exists()
 
 
 def test_the_analysis_is_the_same_on_ray_and_in_process_also_after_a_move(runs, head, tmp_path):

@@ -42,6 +42,7 @@ def rows_of(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
+@pytest.mark.slow
 def test_the_table_is_the_same_on_ray_and_in_process(model, images, head, tmp_path):
     job = ["-m", "jobs.predict", "--checkpoint", str(model), "--input", str(images), "--batch-size", "2"]
     flags = ["--output", str(tmp_path / "ray.csv"), "--num-workers", "2", "--address", head.address]

@@ -186,6 +186,7 @@ PLACES: dict[str, Callable[[Countdown, Path], None]] = {
     "after an update": after(Learner, "update"),
     "before a validation": before(loop, "evaluate"),
     "in the midst of a record": in_a_record,
+    "before a save": before(checkpoint, "save"),
     "before a file call of a save": at_a_file_call,
     IN_A_FILE: in_a_file,
     "between a rename and its sync": after(os, "rename"),

@@ -68,7 +68,7 @@ def test_a_run_goes_on_from_the_newest_good_checkpoint_and_names_what_it_passed_
     """Of three, the newest is half-written and the one before has a flipped byte; a partial one lies beside them."""
     images = draw_images(tmp_path)
     damaged = command(tmp_path, images, 6, keep_checkpoints=3)
-    assert damaged.start(Kill("after an update", 9)).ends_with() == -9
+    assert damaged.start(Kill("before a save", 5)).ends_with() == -9
     folders = sorted((damaged.run_dir / "checkpoints").iterdir())
     assert [folder.name for folder in folders] == ["step_00000004", "step_00000006", "step_00000008"]
     shutil.copytree(folders[2], folders[2].with_name(".partial-step_00000010-1"))

@@ -10,7 +10,7 @@ from tests.tuning.sweeps import SPACE, base, opened, play
 from volo.config import build_settings, differences
 from volo.recipes import recipe_settings
 from volo.tuning.counts import counts
-from volo.tuning.results import BEST_CONFIG, TABLE, best_trial, effective, ranked, write_results
+from volo.tuning.results import BEST_CONFIG, TABLE, best_trial, effective, ranked, write_report, write_results
 from volo.tuning.study import DRAWN
 
 
@@ -104,3 +104,17 @@ def test_parameters_and_operations_of_a_model_are_counted():
     assert counts(pyramid, num_classes=10)["flops"] > 0
     cli = build_settings({"model": {"variant": "nano", "pooling": "cli"}})
     assert counts(cli, num_classes=10)["params"] > counts(build_settings(), num_classes=10)["params"]
+
+
+def test_a_report_that_cannot_be_drawn_is_told_of_and_costs_nothing_else(tmp_path, capsys, caplog):
+    study = play(opened(tmp_path, num_samples=2, pruner="none"))
+    write_results(study)
+    (tmp_path / "figures").write_text("in the way of the pictures")
+    write_report(study)
+    assert "the report could not be drawn" in caplog.text
+    assert "FileExistsError" in caplog.text
+    assert "report:" not in capsys.readouterr().out
+    (tmp_path / "figures").unlink()
+    write_report(study)
+    assert capsys.readouterr().out == f"report: {tmp_path / 'sweep_report.html'}\n"
+    assert len(table_of(study)) == 2

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import parse_settings
+from tests.analysis.test_report import Page
 from tests.cluster.conftest import ROOT, Head
 from tests.conftest import draw_folder
 from tests.training.runs import small_run
@@ -95,6 +96,15 @@ def trials_of(sweep_dir: Path) -> dict[int, dict[str, str]]:
         return {int(row["trial"]): row for row in csv.DictReader(file)}
 
 
+def assert_stands_alone(report: Path, *texts: str) -> None:
+    """A page with pictures inside it, that fetches nothing and says all of `texts`."""
+    page = Page(report)
+    sources = [attrs["src"] for attrs in page.attributes("img")]
+    assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not page.attributes("script") and not page.attributes("link")
+    assert [text for text in texts if text not in page.text] == []
+
+
 def num_created(sweep_dir: Path) -> int:
     lines = [json.loads(line) for line in (sweep_dir / JOURNAL).read_text().splitlines()]
     return sum(line["op_code"] == 4 for line in lines)  # optuna's JournalOperation.CREATE_TRIAL
@@ -120,12 +130,17 @@ def test_a_sweep_whose_driver_is_killed_goes_on_with_every_trial_once_and_every_
 
     best = parse_settings(["--config", str(sweep_dir / "best_config.yaml")], prog="train", description="")
     assert best.optim.lr == float(next(row["lr"] for row in trials.values() if row["rank"] == "1"))
+    report = sweep_dir / "sweep_report.html"
+    assert f"report: {report}" in printed.splitlines()
+    assert_stands_alone(report, "up to 3 epochs a trial", "quickstart on imagefolder", "must stay finite")
+    report.unlink()
 
     printed = finished(config, head, "killed", *flags, "--confirm-top", "1", "--confirm-seeds", "2")
     assert "this sweep is finished, with 5 trials" in printed
     assert "4 of 4 runs to confirm with" in printed
     assert_confirmed(sweep_dir, printed)
     assert all_epochs(sweep_dir) == epochs
+    assert report.exists()
 
 
 def assert_confirmed(sweep_dir: Path, printed: str) -> None:
@@ -175,10 +190,12 @@ def test_a_sweep_that_is_interrupted_saves_says_how_to_go_on_and_does(config, he
     assert process.returncode == 130, printed
     assert "saving 1 running trial" in printed
     assert "the same command resumes" in printed
+    assert_stands_alone(sweep_dir / "sweep_report.html", "1 running")
     before = all_epochs(sweep_dir)["0000"]
     printed = finished(config, head, "interrupted", *flags, "--budget-minutes", "0.1")
     assert "the time is up: saving 1 running trial" in printed
     assert "3 of 3 trials are left; the same command goes on" in printed
+    assert f"report: {sweep_dir / 'sweep_report.html'}" in printed.splitlines()
     after = all_epochs(sweep_dir)["0000"]
     assert after == list(range(1, len(after) + 1))
     assert len(after) > len(before)

@@ -13,6 +13,7 @@ from typing import Any
 
 from volo import checkpoint
 from volo.cluster.failures import Failure, failure_of
+from volo.files import replaced
 
 KEPT = 3
 STOP_POLL_S = 0.2
@@ -143,9 +144,8 @@ def append(path: Path, record: dict[str, Any]) -> None:
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(json.dumps(values))
-    partial.replace(path)
+    with replaced(path) as partial:
+        partial.write_text(json.dumps(values))
 
 
 def _output() -> str:

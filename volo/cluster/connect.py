@@ -19,7 +19,7 @@ from volo.errors import InputError
 # Ray reads these when it starts. Health checks every half second: a dead worker is noticed soon, and a report, which
 # waits for the next check, costs little. A worker that answers none for two minutes is given up. Resources that do not
 # come within ten seconds are looked for anew, so that an elastic number of workers shrinks soon after a node is lost; a
-# fixed one goes on asking, without end, and a cluster that grows is not asked any less.
+# fixed one goes on asking, for an hour, and a cluster that grows is not asked any less.
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",

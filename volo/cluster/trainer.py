@@ -31,6 +31,7 @@ from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
 
 POLL_S = 0.2
 RESIZE_S = 30.0  # how often Ray looks whether more of an elastic number of workers fit
+MOST_STARTS = 360  # that fail before a worker trains: an hour of waiting for room, asked for every ten seconds
 UNHEARD_S = 60.0  # a wish to stop that no worker is there to hear, since none has begun, ends the driver
 
 
@@ -82,7 +83,9 @@ def _fit(settings: Settings, workers: Workers, driver: World) -> None:
         run_config=RunConfig(
             name="ray",
             storage_path=str(attempt.folder),
-            failure_config=FailureConfig(max_failures=settings.run.max_failures),
+            failure_config=FailureConfig(
+                max_failures=settings.run.max_failures, controller_failure_limit=MOST_STARTS
+            ),
             callbacks=[FailureWatch(attempt)],
         ),
     )
@@ -202,6 +205,7 @@ def _raise_outcome(attempt: Attempt, error: Exception | None, max_failures: int)
 
 def _first_line(error: Exception) -> str:
     inner = getattr(error, "controller_failure", error)
+    inner = getattr(inner, "cause", None) or inner  # what a worker raised before it trained
     return f"{type(inner).__name__}: {inner}".strip().splitlines()[0]
 
 

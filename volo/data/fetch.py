@@ -18,8 +18,9 @@ from filelock import FileLock
 
 from volo.console import Progress
 from volo.data.download import DownloadError, check_url, received
-from volo.data.staging import commit, staging, sync
+from volo.data.staging import commit, staging
 from volo.errors import InputError
+from volo.files import sync
 
 MIRROR = "VOLO_DATA_MIRROR"
 LARGEST_UNPACKED = 2**32  # bytes; several times the largest data set known here

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from volo.files import sync
+
 
 @contextlib.contextmanager
 def staging(target: Path) -> Iterator[Path]:
@@ -33,12 +35,3 @@ def commit(folder: Path, target: Path) -> None:
     os.chmod(folder, 0o755)
     folder.rename(target)
     sync(target.parent)
-
-
-def sync(path: Path) -> None:
-    """Returns when a file's bytes, or a folder's names, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

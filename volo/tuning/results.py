@@ -1,7 +1,8 @@
-"""What a sweep leaves: a ranked table of its trials, the best one's settings, and the weights of the best few."""
+"""What a sweep leaves: a ranked table of its trials, the best one's settings, the weights of the best few, a report."""
 
 import csv
 import io
+import logging
 import math
 import shutil
 from typing import Any
@@ -11,8 +12,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from volo.config import Settings
 from volo.training.run import write_file
+from volo.tuning.report import SweepFacts, write_sweep_report
 from volo.tuning.study import DRAWN, METRICS, REASON, SweepStudy
 
+logger = logging.getLogger("volo")
 TABLE, BEST_CONFIG = "trials.csv", "best_config.yaml"
 ORDER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.FAIL)
 
@@ -26,6 +29,24 @@ def write_results(study: SweepStudy) -> None:
         text = yaml.safe_dump(effective(settings), sort_keys=False)
         write_file(study.sweep_dir / BEST_CONFIG, head + text)
     remove_weights(study)
+
+
+def write_report(study: SweepStudy) -> None:
+    """Draws sweep_report.html and says where it is. What keeps it from being drawn is said, and costs nothing else: all
+    that it shows is in the table and the journal."""
+    base = study.base
+    facts = SweepFacts(
+        name=study.sweep_dir.name,
+        space=study.space.name,
+        recipe=f"{base.recipe or base.model.variant} on {base.data.dataset}",
+        metrics=[objective.metric for objective in study.objectives],
+        num_epochs=study.num_epochs,
+        run_dir=study.run_dir,
+    )
+    try:
+        print(f"report: {write_sweep_report(study.study, study.sweep_dir, facts)}", flush=True)
+    except Exception:
+        logger.exception("the report could not be drawn; all other results of the sweep are complete")
 
 
 def ranked(study: SweepStudy) -> list[FrozenTrial]:

@@ -17,7 +17,7 @@ from volo.tuning.confirm import Confirmation
 from volo.tuning.counts import counts
 from volo.tuning.recovery import recover
 from volo.tuning.resources import TrialPlan, plan_trials
-from volo.tuning.results import BEST_CONFIG, best_trial, values_of, write_results
+from volo.tuning.results import BEST_CONFIG, best_trial, values_of, write_report, write_results
 from volo.tuning.study import REASON, SweepStudy
 from volo.tuning.tuner import run_all
 
@@ -40,13 +40,18 @@ def run_sweep(study: SweepStudy) -> None:
     if study.num_left or _num_to_confirm(study):
         if study.base.run.device != "cuda" and not torch.cuda.is_available():
             compile_ahead()  # Ray needs longer to start
-        with connected(study.base.run.address):
-            plan = plan_trials(study.options, study.base.run)
-            if study.num_left:
-                run_trials(study, plan)
-            if _num_to_confirm(study):
-                run_confirmation(Confirmation(study), plan, _minutes_left(study, began))
+        try:
+            with connected(study.base.run.address):
+                plan = plan_trials(study.options, study.base.run)
+                if study.num_left:
+                    run_trials(study, plan)
+                if _num_to_confirm(study):
+                    run_confirmation(Confirmation(study), plan, _minutes_left(study, began))
+        except Stopped:
+            write_report(study)
+            raise
     write_results(study)
+    write_report(study)
     _say_result(study)
 
 
