@@ -3,7 +3,9 @@
 Ray keeps its own state in <sweep>/.ray/<number>, new at every start and never read again.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from optuna.trial import TrialState
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 
 from volo.cluster.connect import connected
+from volo.cluster.workers import plan_workers
 from volo.errors import Stopped, TrainingError
 from volo.model.outlook_ops.cpu import compile_ahead
+from volo.sections import RunSettings
 from volo.training.launch import stop_signals
 from volo.training.run import open_data
 from volo.tuning.board import Board
@@ -38,11 +42,16 @@ ENVIRONMENT = {
 }
 
 
-def run_sweep(study: SweepStudy) -> None:
+def run_sweep(study: SweepStudy, cluster: contextlib.ExitStack | None = None) -> None:
     """Runs what is left of a sweep, for who holds its lock, and says what came out.
 
+    Args:
+        study: The sweep's.
+        cluster: Keeps the connection open for a training that follows, by the workers that the settings name; else it
+            ends with the trials.
+
     Raises:
-        InputError: data that cannot be trained on, trials that do not fit into the cluster.
+        InputError: data that cannot be trained on, trials or workers that do not fit into the cluster.
         TrainingError: every trial has failed.
         Stopped: a signal asked for it; the trials that ran have been saved.
     """
@@ -54,7 +63,7 @@ def run_sweep(study: SweepStudy) -> None:
         if study.base.run.device != "cuda" and not torch.cuda.is_available():
             compile_ahead()  # Ray needs longer to start
         try:
-            with connected(study.base.run.address):
+            with _on_cluster(study.base.run, cluster):
                 run_trials(study, plan_trials(study.options, study.base.run))
         except Stopped:
             write_report(study)
@@ -88,6 +97,16 @@ def run_trials(study: SweepStudy, plan: TrialPlan) -> None:
     if number := wants_stop():
         write_results(study)
         raise Stopped(number)
+
+
+@contextlib.contextmanager
+def _on_cluster(run: RunSettings, kept: contextlib.ExitStack | None) -> Iterator[None]:
+    """Connects; with `kept` for what follows too, whose workers are refused now if they are more than there can be."""
+    with contextlib.ExitStack() as own:
+        (kept or own).enter_context(connected(run.address, dashboard_host=run.dashboard_host))
+        if kept is not None:
+            plan_workers(run)
+        yield
 
 
 def _tuner(
