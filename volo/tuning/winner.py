@@ -30,11 +30,11 @@ def winner_settings(study: SweepStudy, num_epochs: int | None = None) -> Setting
     best = best_trial(study)
     if best is None:
         raise TrainingError("no trial has been trained to the end yet, so none is the best; the same command goes on")
-    is_longer = num_epochs is not None and num_epochs != study.num_epochs
-    name = f"winner-{best.number:04d}" + (f"-epochs{num_epochs}" if is_longer else "")
+    is_other = num_epochs is not None and num_epochs != study.num_epochs
+    name = f"winner-{best.number:04d}" + (f"-epochs{num_epochs}" if is_other else "")
     run = study.base.run.model_dump(mode="json", exclude={"seed"})
     run |= {"output_dir": str(study.sweep_dir), "run_name": name, "fresh": False}
-    epochs = {"optim": {"epochs": num_epochs}} if is_longer else {}
+    epochs = {"optim": {"epochs": num_epochs}} if is_other else {}
     return build_settings(read_yaml(study.sweep_dir / BEST_CONFIG), epochs, {"run": run})
 
 
