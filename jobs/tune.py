@@ -14,42 +14,62 @@ command again goes on where it ended, however it ended; more --num-samples exten
                               confirm.json        what --confirm-top found; its runs are in confirm/
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tune_spaces
 from jobs.cli import given_flags, parse_settings_and, refuse_torchrun, run_job
+from volo.cluster.connect import check_access
 from volo.config import Settings
 from volo.errors import InputError
 from volo.tuning.options import Objective, SweepOptions, check_base
 
-# Flags of jobs.train that a sweep has none of, and what it has in their place.
+if TYPE_CHECKING:
+    from volo.tuning.study import SweepStudy
+
+# Settings that have no flag in a sweep, and what it has in their place.
 INSTEAD = {
-    "--num-workers": "--workers-per-trial",
-    "--run-name": "--sweep-name",
-    "--max-steps": "--epochs",
-    "--seeds": "--seed",
-    "--resume-path": "--init-weights",
+    "num_workers": "--workers-per-trial",
+    "run_name": "--sweep-name",
+    "max_steps": "--epochs",
+    "seeds": "--seed",
+    "resume_path": "--init-weights",
 }
-WITHOUT = [flag.removeprefix("--").replace("-", "_") for flag in INSTEAD] + ["keep_checkpoints", "max_failures"]
+WITHOUT = (*INSTEAD, "keep_checkpoints", "max_failures")
 
 
 def main(argv: Sequence[str]) -> None:
-    if wrong := sorted(given_flags(argv) & {*INSTEAD}):
-        raise InputError(f"a sweep has no {wrong[0]}; use {INSTEAD[wrong[0]]}")
+    settings, options = parse_sweep(SweepOptions, argv, prog="jobs.tune", description=__doc__, without=WITHOUT)
+    if settings is not None:
+        tune(settings, options)
+
+
+def parse_sweep(
+    own: type[SweepOptions], argv: Sequence[str], *, prog: str, description: str, without: Collection[str]
+) -> tuple[Settings | None, SweepOptions]:
+    """As `parse_settings_and`, over the recipe that the space names.
+
+    Args:
+        without: Settings that have no flag here.
+    """
+    given = {flag.removeprefix("--").replace("-", "_") for flag in given_flags(argv)}
+    if wrong := sorted(given & {*INSTEAD} & {*without}):
+        raise InputError(f"a sweep has no --{wrong[0].replace('_', '-')}; use {INSTEAD[wrong[0]]}")
     settings, options = parse_settings_and(
-        SweepOptions, _with_recipe(argv), prog="python -m jobs.tune", description=__doc__, without=WITHOUT
+        own, _with_recipe(argv), prog=f"python -m {prog}", description=description, without=without
     )
-    if settings is None:
-        return
-    options.check()
-    refuse_torchrun("jobs.tune")
-    tune(settings, options)
+    if settings is not None:
+        options.check()
+        refuse_torchrun(prog)
+    return settings, options
 
 
-def tune(settings: Settings, options: SweepOptions) -> Path:
-    """Runs the sweep, or what is left of it, and returns its folder. Refuses what can be refused before torch and Ray
-    are loaded."""
+def tune(settings: Settings, options: SweepOptions, cluster: contextlib.ExitStack | None = None) -> "SweepStudy":
+    """Runs the sweep, or what is left of it. Refuses what can be refused before torch and Ray are loaded. `cluster`
+    keeps the connection open for a training that follows, where it is given."""
+    check_access(settings.run.address, settings.run.dashboard_host)
     from volo.tuning.spaces import check_space, load_space
 
     space = load_space(options.space, tune_spaces)
@@ -68,8 +88,8 @@ def tune(settings: Settings, options: SweepOptions) -> Path:
         study = SweepStudy(sweep_dir, space, settings, options)
         from volo.tuning.sweep import run_sweep
 
-        run_sweep(study)
-    return sweep_dir
+        run_sweep(study, cluster)
+    return study
 
 
 def _with_recipe(argv: Sequence[str]) -> list[str]:

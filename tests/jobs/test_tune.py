@@ -1,10 +1,11 @@
 """The command line of sweeps: what it takes, and refuses before torch or Ray is loaded."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from jobs import tune
+from jobs import pipeline, tune
 from jobs.cli import exit_code
 from tests.test_imports import run_module
 from tests.tuning.sweeps import opened, play
@@ -62,3 +63,16 @@ def test_a_sweep_is_refused_under_torchrun(monkeypatch, capsys):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     assert exit_code(tune.main, ["--space", "mix", *SHAPES]) == 2
     assert "jobs.tune starts its own workers, got torchrun around it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("job", [tune, pipeline])
+def test_a_dashboard_for_others_without_a_token_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch, capsys, job
+):
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    flags = ["--space", "mix", *SHAPES, "--dashboard-host", "0.0.0.0", "--output-dir", str(tmp_path / "outputs")]
+    assert exit_code(job.main, flags) == 2
+    assert "a dashboard that others can reach must ask for a token" in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists()

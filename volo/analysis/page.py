@@ -75,7 +75,7 @@ def _embed(figure: Figure, number: int) -> dict[str, Any]:
         "width": round(width * 96 / DPI),
         "height": round(height * 96 / DPI),
         "full_width": width,
-        "is_strip": width > 1.25 * height,
+        "is_strip": width * 96 / DPI > HALF_PAGE and width > 1.25 * height,  # of which a phone shows a part
     }
 
 

@@ -1,7 +1,7 @@
 """The best trials and the base, trained anew on other seeds before any is called better: `--confirm-top K`.
 
     <sweep>/confirm/0017/seed1/      trial 17 with seed 1, a run folder like any other
-    <sweep>/confirm/failures.json    runs that failed, and why; they are not tried again as long as it says so
+    <sweep>/confirm/failures.json    runs that failed, and why; without it they are tried again
     <sweep>/confirm.json             what all of them reached, for volo/tuning/report/confirmation.py
 
 The run folders are the truth of what has ended: a start after any end goes on with what is left.

@@ -73,8 +73,7 @@ class SweepOptions:
     keep_checkpoints: int = 3
     """Weights are kept of so many of the best trials, and of those that run."""
     confirm_top: int = 0
-    """When the sweep has ended, train so many of the best trials, and the base, anew on other seeds, to see whether
-    they are better; 0: none."""
+    """When the sweep has ended, train so many of the best trials, and the base, anew on other seeds; 0: none."""
     confirm_seeds: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Seeds for each of them. Default: 3, the fewest that can show it."""
 

@@ -42,6 +42,7 @@ def write_report(study: SweepStudy) -> None:
         metrics=[objective.metric for objective in study.objectives],
         num_epochs=study.num_epochs,
         run_dir=study.run_dir,
+        confirm_flags="--confirm-top 1",
     )
     try:
         print(f"report: {write_sweep_report(study.study, study.sweep_dir, facts)}", flush=True)

@@ -3,14 +3,18 @@
 Ray keeps its own state in <sweep>/.ray/<number>, new at every start and never read again.
 """
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 import torch
 from optuna.trial import TrialState
 
 from volo.cluster.connect import connected
+from volo.cluster.workers import plan_workers
 from volo.errors import Stopped, TrainingError
 from volo.model.outlook_ops.cpu import compile_ahead
+from volo.sections import RunSettings
 from volo.training.run import open_data
 from volo.tuning.board import Board
 from volo.tuning.confirm import Confirmation
@@ -22,11 +26,16 @@ from volo.tuning.study import REASON, SweepStudy
 from volo.tuning.tuner import run_all
 
 
-def run_sweep(study: SweepStudy) -> None:
+def run_sweep(study: SweepStudy, cluster: contextlib.ExitStack | None = None) -> None:
     """Runs what is left of a sweep, for who holds its lock, and says what came out.
 
+    Args:
+        study: The sweep's.
+        cluster: Keeps the connection open for a training that follows, by the workers that the settings name; else it
+            ends with the trials.
+
     Raises:
-        InputError: data that cannot be trained on, trials that do not fit into the cluster.
+        InputError: data that cannot be trained on, trials or workers that do not fit into the cluster.
         TrainingError: every trial has failed.
         Stopped: a signal asked for it; the trials that ran have been saved.
     """
@@ -41,7 +50,7 @@ def run_sweep(study: SweepStudy) -> None:
         if study.base.run.device != "cuda" and not torch.cuda.is_available():
             compile_ahead()  # Ray needs longer to start
         try:
-            with connected(study.base.run.address):
+            with _on_cluster(study.base.run, cluster):
                 plan = plan_trials(study.options, study.base.run)
                 if study.num_left:
                     run_trials(study, plan)
@@ -51,8 +60,9 @@ def run_sweep(study: SweepStudy) -> None:
             write_report(study)
             raise
     write_results(study)
+    said = _confirmed(study)
     write_report(study)
-    _say_result(study)
+    _say_result(study, said)
 
 
 def run_trials(study: SweepStudy, plan: TrialPlan) -> None:
@@ -95,6 +105,16 @@ def run_confirmation(confirmation: Confirmation, plan: TrialPlan, minutes: float
         raise Stopped(number)
 
 
+@contextlib.contextmanager
+def _on_cluster(run: RunSettings, kept: contextlib.ExitStack | None) -> Iterator[None]:
+    """Connects; with `kept` for what follows too, whose workers are refused now if they are more than there can be."""
+    with contextlib.ExitStack() as own:
+        (kept or own).enter_context(connected(run.address, dashboard_host=run.dashboard_host))
+        if kept is not None:
+            plan_workers(run)
+        yield
+
+
 def _num_to_confirm(study: SweepStudy) -> int:
     """Runs that are left to confirm a sweep with; none before its last trial has ended."""
     return Confirmation(study).num_left if study.options.confirm_top and not study.num_left else 0
@@ -105,7 +125,12 @@ def _minutes_left(study: SweepStudy, began: float) -> float | None:
     return None if budget is None else budget - (time.monotonic() - began) / 60
 
 
-def _say_result(study: SweepStudy) -> None:
+def _confirmed(study: SweepStudy) -> list[str]:
+    """What a confirmation has shown, or that it is not done; nothing where none was asked for, or trials are left."""
+    return Confirmation(study).conclusion() if study.options.confirm_top and not study.num_left else []
+
+
+def _say_result(study: SweepStudy, confirmed: list[str]) -> None:
     """The last thing a sweep prints."""
     best = best_trial(study)
     if best is None:
@@ -116,8 +141,8 @@ def _say_result(study: SweepStudy) -> None:
     else:
         base = study.frozen(0)
         print(f"best: trial {best.number}, {values_of(study, best)}; the base, trial 0: {values_of(study, base)}")
-        if study.options.confirm_top and not study.num_left:
-            print("\n".join(Confirmation(study).conclusion()))
+        for sentence in confirmed:
+            print(sentence)
         print(f"to train it: python -m jobs.train --config {study.sweep_dir / BEST_CONFIG} --run-name NAME")
     if study.num_left:
         print(f"{study.num_left} of {study.limit} trials are left; the same command goes on")

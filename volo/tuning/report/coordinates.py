@@ -43,7 +43,7 @@ def save_parallel(sweep: Sweep, path: Path) -> Path | None:
     ends = [_objective(sweep, objective) for objective in range(len(sweep.facts.metrics))]
     for at, (metric, (low, high)) in enumerate(zip(sweep.facts.metrics, ends, strict=True), start=len(found)):
         ticks = [(place, compact(metric, low + place * (high - low))) for place in (0, 0.25, 0.5, 0.75, 1)]
-        _draw_axis(axes, at, metric, ticks if high != low else ticks[:1], size, is_bold=True)
+        _draw_axis(axes, at, metric, ticks if high != low else ticks[-1:], size, is_bold=True)
     axes.text(-0.4, NOT_ASKED, "not\nasked", ha="right", va="center", fontsize=7.5, color=MUTED)
     axes.axhspan(NOT_ASKED - 0.045, NOT_ASKED + 0.045, xmax=1 - 0.6 / num_axes, color="#f2f4f6", zorder=0)
     _draw_lines(axes, sweep, drawn, found, ends)
@@ -76,7 +76,7 @@ def _draw_lines(axes: Axes, sweep: Sweep, drawn: Sequence[Tried], found: Sequenc
         points = list(enumerate(heights[trial.number]))
         if trial.is_complete:
             pairs = zip(trial.values, ends, strict=True)
-            points += [(len(found) + k, (v - a) / (b - a) if a != b else 0) for k, (v, (a, b)) in enumerate(pairs)]
+            points += [(len(found) + k, (v - a) / (b - a) if a != b else 1) for k, (v, (a, b)) in enumerate(pairs)]
         shade = (trial.values[0] - low) / (high - low) if trial.is_complete and high != low else 1.0
         colour = to_rgba(SHADES(shade), 0.85) if trial.is_complete else to_rgba(STOPPED, faint)
         colour, width = special.get(trial.number, (colour, 1.1))
@@ -92,7 +92,8 @@ def _draw_lines(axes: Axes, sweep: Sweep, drawn: Sequence[Tried], found: Sequenc
     handles = [([STOPPED, "not to the end"], any(not t.is_complete for t in drawn)),
                ([SHADES(0.35), "trained to the end, darker is better"],
                 any(t.is_complete and t.number not in special for t in drawn)),
-               ([BASE, "base"], sweep.base in drawn), ([BEST, "best"], sweep.best in drawn)]  # fmt: skip
+               ([BASE, "base"], sweep.base in drawn and sweep.base is not sweep.best),
+               ([BEST, "best and base" if sweep.base is sweep.best else "best"], sweep.best in drawn)]  # fmt: skip
     for (colour, label), is_there in handles:
         if is_there:
             axes.plot([], [], color=colour, label=label)
@@ -194,11 +195,12 @@ def _label_slice(
 
 def _explain(figure: Figure, sweep: Sweep, num_columns: int) -> None:
     axes = figure.axes[0]
+    is_one = sweep.best is sweep.base
     looks = (
         ("o", COMPLETE, "trained to the end", True),
         ("o", STOPPED, "not to the end", any(not trial.is_complete and trial.curve for trial in sweep.trials)),
-        ("D", BASE, "base", sweep.base is not None),
-        ("o", BEST, "best", sweep.best is not None),
+        ("D", BASE, "base", sweep.base is not None and not is_one),
+        ("D" if is_one else "o", BEST, "best and base" if is_one else "best", sweep.best is not None),
     )
     for marker, colour, label, is_there in looks:
         if is_there:

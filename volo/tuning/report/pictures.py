@@ -99,10 +99,10 @@ def save_curves(sweep: Sweep, path: Path) -> Path | None:
     for trial in sorted(drawn, key=lambda trial: trial.is_complete):
         if trial.number not in special:
             _draw_curve(above, trial, COMPLETE if trial.is_complete else STOPPED, 1.0, 0.75)
-    for trial, colour, name in ((sweep.base, BASE, "base"), (sweep.best, BEST, "best")):
-        if trial is not None and trial.curve:
-            both = "best and base" if len(special) == 1 and sweep.best is not None else name
-            _draw_curve(above, trial, colour, 2.2, 1.0, f"{both}, trial {trial.number}")
+    is_one = sweep.best is sweep.base
+    for trial, colour, name in ((sweep.base, BASE, "base"), (sweep.best, BEST, "best and base" if is_one else "best")):
+        if trial is not None and trial.curve and not (is_one and name == "base"):
+            _draw_curve(above, trial, colour, 2.2, 1.0, f"{name}, trial {trial.number}")
     _label_groups(above, drawn, special)
     _draw_survivors(below, sweep)
     above.set_ylabel(sweep.metric)

@@ -1,0 +1,51 @@
+"""The command line of a pipeline with a sweep in it: what it takes, and refuses before torch or Ray is loaded."""
+
+import pytest
+
+from jobs import pipeline
+from jobs.cli import exit_code
+from tests.test_imports import run_module
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--space mix --num-workers 0", "jobs.pipeline runs on Ray, got --num-workers 0"),
+        ("--space mix --seeds 0 1", "a sweep has no --seeds; use --seed"),
+        ("--space mix --run-name x", "a sweep has no --run-name; use --sweep-name"),
+        ("--space mix --max-steps 9", "a sweep has no --max-steps; use --epochs"),
+        ("--space mix --num-samples 0", "--num-samples must be at least 1, got 0"),
+        ("--space mix --winner-epochs 0", "--winner-epochs 0: optim.epochs must be greater than or equal to 1"),
+        ("--space mix --warmup-epochs 4 --winner-epochs 3", "--winner-epochs 3: warmup_epochs must be less"),
+        ("--space mix --num-workers 99", "batch_size must give each worker a sample"),
+        ("--space pools", "--space must be one of architecture, downsampling, hierarchy, mix, optimizer, pooling"),
+    ],
+)
+def test_what_cannot_be_searched_or_trained_is_refused_before_torch_or_ray_is_loaded(tmp_path, flags, message):
+    code, heavy, errors = run_module(
+        "jobs.pipeline", tmp_path / "loaded.json", *flags.split(), "--dataset", "shapes", "--output-dir", str(tmp_path)
+    )
+    assert (code, heavy) == (2, set()), errors
+    assert message in errors
+    assert "Traceback" not in errors
+
+
+def test_flags_of_a_sweep_need_a_space(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        pipeline.main(["--recipe", "nano", "--num-samples", "4"])
+    assert "--num-samples" in capsys.readouterr().err
+
+
+def test_help_lists_the_flags_of_search_and_winner_where_a_space_is_named(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        pipeline.main(["--space", "mix", "--help"])
+    printed = capsys.readouterr().out
+    for flag in ("--num-samples", "--winner-epochs", "--num-workers", "--max-failures", "--no-show"):
+        assert flag in printed
+    assert "--run-name" not in printed
+
+
+def test_a_sweep_with_a_winner_is_refused_under_torchrun(monkeypatch, capsys):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert exit_code(pipeline.main, ["--space", "mix", "--dataset", "shapes"]) == 2
+    assert "jobs.pipeline starts its own workers, got torchrun around it" in capsys.readouterr().err
