@@ -181,7 +181,7 @@ def test_a_confirmation_goes_on_after_an_interruption_and_after_its_driver_was_k
 
 @pytest.mark.slow
 def test_a_sweep_that_is_interrupted_saves_says_how_to_go_on_and_does(config, head):
-    flags = ("--num-samples", "3", "--max-concurrent", "1", "--pruner", "none", "--epochs", "200")
+    flags = ("--num-samples", "3", "--max-concurrent", "1", "--pruner", "none", "--epochs", "2000")
     sweep_dir = config.parent / "outputs" / "interrupted"
     with driver(config, head, "interrupted", *flags) as process:
         await_epochs(process, sweep_dir, 3)
@@ -192,7 +192,7 @@ def test_a_sweep_that_is_interrupted_saves_says_how_to_go_on_and_does(config, he
     assert "the same command resumes" in printed
     assert_stands_alone(sweep_dir / "sweep_report.html", "1 running")
     before = all_epochs(sweep_dir)["0000"]
-    printed = finished(config, head, "interrupted", *flags, "--budget-minutes", "0.1")
+    printed = finished(config, head, "interrupted", *flags, "--budget-minutes", "0.3")
     assert "the time is up: saving 1 running trial" in printed
     assert "3 of 3 trials are left; the same command goes on" in printed
     assert f"report: {sweep_dir / 'sweep_report.html'}" in printed.splitlines()
