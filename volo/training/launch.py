@@ -1,6 +1,7 @@
 """Training in this process, alone or as one of torchrun's, without Ray."""
 
 import contextlib
+import gc
 import os
 import platform
 import signal
@@ -34,6 +35,8 @@ def train_here(settings: Settings) -> None:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+            # The models are parts of cycles that keep the group, and its threads abort a process that ends before them.
+            gc.collect()
 
 
 def _train_one(settings: Settings, world: World) -> None:

@@ -57,9 +57,10 @@ def is_available() -> bool:
 
 def compile_ahead() -> None:
     """Starts to compile the 3 x 3 kernels in a thread of its own, so that whoever needs them on this machine finds them
-    in Numba's cache, or waits for them; does nothing where Numba is not installed."""
+    in Numba's cache, or waits for them; does nothing where Numba is not installed. A process that ends meanwhile waits
+    too: Python must not end in the midst of a compiler that calls it back."""
     if is_available():
-        threading.Thread(target=_compile_common, name="compile-outlook", daemon=True).start()
+        threading.Thread(target=_compile_common, name="compile-outlook").start()
 
 
 def _compile_common() -> None:
