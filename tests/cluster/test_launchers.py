@@ -140,6 +140,7 @@ def test_a_submitted_pipeline_trains_analyses_and_its_log_can_be_read(config, he
     assert report.exists() and (run_dir / "last").exists()
 
 
+@pytest.mark.slow
 def test_the_analysis_is_the_same_on_ray_and_in_process_also_after_a_move(runs, head, tmp_path):
     moved = runs["ray"].rename(tmp_path / "moved")
     results = {}

@@ -35,8 +35,9 @@ def train_here(settings: Settings) -> None:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-            # The models are parts of cycles that keep the group, and its threads abort a process that ends before them.
-            gc.collect()
+    if world.size > 1:
+        # The models are parts of cycles that keep the group, and its threads abort a process that ends before them.
+        gc.collect()
 
 
 def _train_one(settings: Settings, world: World) -> None:
