@@ -116,16 +116,21 @@ def given_flags(argv: Sequence[str]) -> set[str]:
     return {arg.split("=")[0].replace("_", "-") for arg in argv if arg.startswith("--")}
 
 
+def known_first(argv: Sequence[str], *flags: str) -> argparse.Namespace:
+    """The values of flags that decide what others there are, and their defaults; None for those not given."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for flag in flags:
+        first.add_argument(flag)
+    try:
+        return first.parse_known_args(list(argv))[0]
+    except argparse.ArgumentError as error:
+        raise InputError(str(error)) from None
+
+
 def _layers(argv: Sequence[str]) -> list[dict[str, Any]]:
     """Recipe and YAML file, as they are: what the flags are laid over. The file may name the recipe that it lies over;
     a flag has the last word."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--recipe")
-    first.add_argument("--config")
-    try:
-        known, _ = first.parse_known_args(list(argv))
-    except argparse.ArgumentError as error:
-        raise InputError(str(error)) from None
+    known = known_first(argv, "--recipe", "--config")
     file = read_yaml(known.config) if known.config else {}
     name = known.recipe or file.pop("recipe", None)
     return [recipe_settings(name) if name else {}, {key: value for key, value in file.items() if key != "recipe"}]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tune_spaces
-from jobs.cli import given_flags, parse_settings_and, refuse_torchrun, run_job
+from jobs.cli import given_flags, known_first, parse_settings_and, refuse_torchrun, run_job
 from volo.cluster.connect import check_access
 from volo.config import Settings
 from volo.errors import InputError
@@ -94,21 +94,12 @@ def tune(settings: Settings, options: SweepOptions, cluster: contextlib.ExitStac
 
 def _with_recipe(argv: Sequence[str]) -> list[str]:
     """The command line, with the space's own recipe where it names neither a recipe nor a file of settings."""
-    if given_flags(argv) & {"--recipe", "--config", "--help"} or not (name := _space_of(argv)):
+    if given_flags(argv) & {"--recipe", "--config", "--help"} or not (name := known_first(argv, "--space").space):
         return list(argv)
     from volo.tuning.spaces import load_space
 
     space = load_space(name, tune_spaces)
     return [*argv, "--recipe", space.recipe] if space.recipe else list(argv)
-
-
-def _space_of(argv: Sequence[str]) -> str | None:
-    for place, arg in enumerate(argv):
-        if arg.startswith("--space="):
-            return arg.partition("=")[2]
-        if arg == "--space" and place + 1 < len(argv):
-            return argv[place + 1]
-    return None
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Defaults < recipe < YAML file < command line, each a nested dictionary laid over
 `Settings.resolved()` writes those values in, and that is what stands beside every checkpoint.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,11 @@ def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]
     """Dotted names of the settings that differ once both are resolved, with both values."""
     one, two = flatten(before.resolved().to_dict()), flatten(after.resolved().to_dict())
     return {key: (one.get(key), two.get(key)) for key in sorted({*one, *two}) if one.get(key) != two.get(key)}
+
+
+def listed(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """Differences as lines to stand below a sentence."""
+    return "\n".join(f"  {name}: {before!r} before, {now!r} now" for name, (before, now) in changes.items())
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -35,6 +35,14 @@ class Training:
     def until_step(self, step: int) -> None:
         self.until(lambda: self.last_step() >= step, f"step {step}")
 
+    def until_saved(self, step: int) -> None:
+        """Returns when a checkpoint of that step or a later one is there, whole: its folder gets its name last."""
+        self.until(lambda: self.saved_step() >= step, f"a checkpoint of step {step}")
+
+    def saved_step(self) -> int:
+        folders = (self.run_dir / "checkpoints").glob("step_*")
+        return max((int(folder.name.removeprefix("step_")) for folder in folders), default=0)
+
     def last_step(self) -> int:
         return max(losses(self.run_dir), default=0)
 

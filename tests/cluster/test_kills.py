@@ -15,7 +15,6 @@ from tests.training.runs import small_run
 pytestmark = pytest.mark.ray
 
 EVERY, IN_MID_EPOCH = 5, 20  # steps between checkpoints; an epoch has sixteen
-MOST_LOST = 2 * EVERY  # the newest checkpoint may be on its way still
 RUN = dict(num_workers=None, checkpoint_every=EVERY)
 
 
@@ -48,10 +47,11 @@ def test_a_worker_killed_on_ray_in_mid_epoch_costs_the_steps_since_the_last_chec
     command = two_ranks(tmp_path, images)
     with on_ray(command, head) as training:
         training.until_step(IN_MID_EPOCH)
+        training.until_saved(IN_MID_EPOCH - EVERY)
         training.kill_worker(rank=1)
         assert training.ends_with() == 0, training.output.read_text()
     said = training.output.read_text().partition("starting again from the newest checkpoint, 1 of 3 times")[2]
-    assert begun_at(said) >= IN_MID_EPOCH - MOST_LOST
+    assert begun_at(said) >= IN_MID_EPOCH - EVERY
     assert_same(command.run_dir, undisturbed)
 
 
@@ -63,6 +63,7 @@ def test_a_driver_killed_on_ray_in_mid_epoch_goes_on_by_the_same_command_without
     command = two_ranks(tmp_path, images)
     with on_ray(command, head) as training:
         training.until_step(IN_MID_EPOCH)
+        training.until_saved(IN_MID_EPOCH - EVERY)
         training.process.kill()
         assert training.ends_with() == -signal.SIGKILL
     if state == "removed":
@@ -74,5 +75,5 @@ def test_a_driver_killed_on_ray_in_mid_epoch_goes_on_by_the_same_command_without
 
     with on_ray(command, head) as training:
         assert training.ends_with() == 0, training.output.read_text()
-    assert begun_at(training.output.read_text()) >= IN_MID_EPOCH - MOST_LOST
+    assert begun_at(training.output.read_text()) >= IN_MID_EPOCH - EVERY
     assert_same(command.run_dir, undisturbed)

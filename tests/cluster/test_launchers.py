@@ -105,6 +105,16 @@ def test_ray_writes_below_the_run_and_the_driver_shows_what_the_worker_recorded(
     assert any("3 classes; 1 worker on cpu" in line for line in lines)
 
 
+@pytest.mark.slow
+def test_the_pipeline_trains_and_prints_its_report_last(config, head):
+    command = [sys.executable, "-m", "jobs.pipeline", "--config", str(config), "--run-name", "pipeline"]
+    done = run([*command, "--num-workers", "2", "--address", head.address, "--no-show"], head.env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = config.parent / "outputs" / "pipeline" / "analysis" / "report.html"
+    assert done.stdout.splitlines()[-1] == f"report: {report}"
+    assert report.exists()
+
+
 def test_num_workers_is_refused_under_torchrun(config, head):
     done = run(torchrun_command(config, "--num-workers", "2"), head.env)
     assert done.returncode != 0

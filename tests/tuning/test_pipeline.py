@@ -3,15 +3,16 @@
 import json
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.conftest import ROOT, Head
+from tests.cluster.processes import LIMIT_S, started
 from tests.conftest import draw_folder
 from tests.training.runs import small_run
-from tests.tuning.test_sweeps import LIMIT_S, POLL_S, all_epochs, num_created
+from tests.tuning.test_sweeps import all_epochs, num_created
 from volo.records import read_records
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -45,20 +46,11 @@ def finished(command: list[str], head: Head) -> str:
     return done.stdout
 
 
-def killed_when(is_time, command: list[str], head: Head) -> None:
+def killed_when(is_time: Callable[[], bool], command: list[str], head: Head, sweep_dir: Path) -> None:
     """Starts a command and kills it with -9 as soon as `is_time`."""
-    process = subprocess.Popen(
-        command, env=head.env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        deadline = time.monotonic() + LIMIT_S
-        while not is_time():
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(POLL_S)
-    finally:
-        process.kill()
-        process.communicate(timeout=LIMIT_S)
+    with started(command, head.env, sweep_dir) as driven:
+        driven.until(is_time, "the moment to kill it")
+        driven.process.kill()
 
 
 def winner_of(sweep_dir: Path) -> Path:
@@ -92,12 +84,12 @@ def test_a_pipeline_killed_at_each_stage_goes_on_there_and_trains_no_epoch_twice
     def trials_trained() -> int:
         return sum(map(len, all_epochs(sweep_dir).values()))
 
-    killed_when(lambda: trials_trained() >= 1, command, head)
-    killed_when(lambda: any(len(epochs_of(run)) >= 2 for run in sweep_dir.glob(winner)), command, head)
+    killed_when(lambda: trials_trained() >= 1, command, head, sweep_dir)
+    killed_when(lambda: any(len(epochs_of(run)) >= 2 for run in sweep_dir.glob(winner)), command, head, sweep_dir)
     assert num_created(sweep_dir) == 2
     assert all_epochs(sweep_dir) == {"0000": [1, 2], "0001": [1, 2]}
     assert (sweep_dir / "sweep_report.html").exists()
-    killed_when(lambda: any(sweep_dir.glob(f"{winner}/analysis/*")), command, head)
+    killed_when(lambda: any(sweep_dir.glob(f"{winner}/analysis/*")), command, head, sweep_dir)
 
     printed = finished(command, head)
     assert "this sweep is finished, with 2 trials" in printed

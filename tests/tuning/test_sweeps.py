@@ -6,8 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +13,13 @@ import pytest
 from jobs.cli import parse_settings
 from tests.analysis.test_report import Page
 from tests.cluster.conftest import ROOT, Head
+from tests.cluster.processes import LIMIT_S, Training, started
 from tests.conftest import draw_folder
 from tests.training.runs import small_run
 from volo.records import read_records
 from volo.tuning.journal import JOURNAL
 
 pytestmark = pytest.mark.ray
-LIMIT_S, POLL_S = 120.0, 0.02
 EPOCHS = 3
 SPACE = """
 METRIC, MODE = "val/acc1", "max"
@@ -60,25 +58,12 @@ def finished(config: Path, head: Head, name: str, *flags: str) -> str:
     return done.stdout
 
 
-@contextlib.contextmanager
-def driver(config: Path, head: Head, name: str, *flags: str) -> Iterator[subprocess.Popen]:
-    process = subprocess.Popen(
-        command(config, head, name, *flags), env=head.env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate(timeout=LIMIT_S)
+def driver(config: Path, head: Head, name: str, *flags: str) -> contextlib.AbstractContextManager[Training]:
+    return started(command(config, head, name, *flags), head.env, config.parent / "outputs" / name)
 
 
-def await_epochs(process: subprocess.Popen, sweep_dir: Path, wanted: int, runs: str = "trials/*") -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while sum(map(len, all_epochs(sweep_dir, runs).values())) < wanted:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, f"no {wanted} epochs within {LIMIT_S} s"
-        time.sleep(POLL_S)
+def await_epochs(driven: Training, wanted: int, runs: str = "trials/*") -> None:
+    driven.until(lambda: sum(map(len, all_epochs(driven.run_dir, runs).values())) >= wanted, f"{wanted} epochs")
 
 
 def all_epochs(sweep_dir: Path, runs: str = "trials/*") -> dict[str, list[int]]:
@@ -116,9 +101,9 @@ def test_a_sweep_whose_driver_is_killed_goes_on_with_every_trial_once_and_every_
     flags = ("--num-samples", "5", "--max-concurrent", "2", "--pruner", "asha", "--objectives", "train/loss:min")
     flags += ("--confirm-top", "1", "--confirm-seeds", "2")
     sweep_dir = config.parent / "outputs" / "killed"
-    with driver(config, head, "killed", *flags) as process:
-        await_epochs(process, sweep_dir, 2)
-        process.send_signal(signal.SIGKILL)
+    with driver(config, head, "killed", *flags) as driven:
+        await_epochs(driven, 2)
+        driven.process.kill()
     printed = finished(config, head, "killed", *flags)
     assert printed.splitlines()[0] == printed.splitlines()[-1] == f"sweep folder: {sweep_dir}"
     assert num_created(sweep_dir) == 5
@@ -162,17 +147,17 @@ def test_a_confirmation_goes_on_after_an_interruption_and_after_its_driver_was_k
     sweep = ("--num-samples", "3", "--max-concurrent", "2", "--pruner", "none", "--objectives", "train/loss:min")
     flags = (*sweep, "--confirm-top", "1")
     sweep_dir, runs = config.parent / "outputs" / "confirmed", "confirm/*/seed*"
-    with driver(config, head, "confirmed", *flags) as process:
-        await_epochs(process, sweep_dir, 1, runs)
-        process.send_signal(signal.SIGINT)
-        printed, _ = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 130, printed
+    with driver(config, head, "confirmed", *flags) as driven:
+        await_epochs(driven, 1, runs)
+        driven.process.send_signal(signal.SIGINT)
+        code, printed = driven.ends_with(), driven.output.read_text()
+    assert code == 130, printed
     assert "the same command resumes" in printed
     trials = all_epochs(sweep_dir)
     num_before = sum(map(len, all_epochs(sweep_dir, runs).values()))
-    with driver(config, head, "confirmed", *flags) as process:
-        await_epochs(process, sweep_dir, num_before + 3, runs)
-        process.send_signal(signal.SIGKILL)
+    with driver(config, head, "confirmed", *flags) as driven:
+        await_epochs(driven, num_before + 3, runs)
+        driven.process.kill()
     printed = finished(config, head, "confirmed", *flags)
     assert_confirmed(sweep_dir, printed)
     assert all_epochs(sweep_dir) == trials
@@ -183,11 +168,11 @@ def test_a_confirmation_goes_on_after_an_interruption_and_after_its_driver_was_k
 def test_a_sweep_that_is_interrupted_saves_says_how_to_go_on_and_does(config, head):
     flags = ("--num-samples", "3", "--max-concurrent", "1", "--pruner", "none", "--epochs", "2000")
     sweep_dir = config.parent / "outputs" / "interrupted"
-    with driver(config, head, "interrupted", *flags) as process:
-        await_epochs(process, sweep_dir, 3)
-        process.send_signal(signal.SIGINT)
-        printed, _ = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 130, printed
+    with driver(config, head, "interrupted", *flags) as driven:
+        await_epochs(driven, 3)
+        driven.process.send_signal(signal.SIGINT)
+        code, printed = driven.ends_with(), driven.output.read_text()
+    assert code == 130, printed
     assert "saving 1 running trial" in printed
     assert "the same command resumes" in printed
     assert_stands_alone(sweep_dir / "sweep_report.html", "1 running")
@@ -206,9 +191,9 @@ def test_a_driver_killed_five_times_at_any_moment_loses_and_repeats_nothing(conf
     flags = ("--num-samples", "12", "--max-concurrent", "2")
     sweep_dir = config.parent / "outputs" / "five"
     for kill in range(1, 6):
-        with driver(config, head, "five", *flags) as process:
-            await_epochs(process, sweep_dir, 3 * kill)
-            process.send_signal(signal.SIGKILL)
+        with driver(config, head, "five", *flags) as driven:
+            await_epochs(driven, 3 * kill)
+            driven.process.kill()
     finished(config, head, "five", *flags)
     assert num_created(sweep_dir) == 12
     trials, epochs = trials_of(sweep_dir), all_epochs(sweep_dir)

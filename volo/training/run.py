@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from volo import checkpoint
-from volo.config import FREE_ON_RESUME, Settings, differences
+from volo.config import FREE_ON_RESUME, Settings, differences, listed
 from volo.data.cache import Images
 from volo.data.datasets import open_split
 from volo.data.pipeline import check_batch_size
@@ -177,9 +177,8 @@ def _check_same(settings: Settings, run_dir: Path, start: Start) -> None:
     changes = differences(before.settings, settings)
     changed = {name: pair for name, pair in changes.items() if name not in FREE_ON_RESUME}
     if changed:
-        listed = "\n".join(f"  {name}: {old!r} before, {new!r} now" for name, (old, new) in changed.items())
         raise InputError(
-            f"a run must go on with the settings it began with, got other ones for {run_dir}:\n{listed}\n"
+            f"a run must go on with the settings it began with, got other ones for {run_dir}:\n{listed(changed)}\n"
             "give the old ones, or --fresh to rename the run and start anew, or another --run-name"
         )
 

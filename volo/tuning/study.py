@@ -17,7 +17,7 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from volo.config import FREE_ON_RESUME, Settings, build_settings, differences
+from volo.config import FREE_ON_RESUME, Settings, build_settings, differences, listed
 from volo.errors import InputError
 from volo.tuning.journal import open_journal
 from volo.tuning.options import COUNTED, GRACE_PERIOD, MEASURED, REDUCTION_FACTOR, Objective, SweepOptions
@@ -280,9 +280,9 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], sweep_dir: Path) ->
     found = differences(build_settings(before[SETTINGS]), build_settings(now[SETTINGS]))
     changes |= {name: pair for name, pair in found.items() if name not in FREE_ON_RESUME}
     if changes:
-        listed = "\n".join(f"  {name}: {old!r} before, {new!r} now" for name, (old, new) in changes.items())
         raise InputError(
-            f"a sweep must go on with the space and settings it began with, got other ones for {sweep_dir}:\n{listed}\n"
+            f"a sweep must go on with the space and settings it began with, got other ones for {sweep_dir}:\n"
+            f"{listed(changes)}\n"
             "give the old ones, or --fresh to rename the sweep and start anew, or another --sweep-name"
         )
 
