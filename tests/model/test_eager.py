@@ -1,14 +1,18 @@
 """What is written out for CPUs against PyTorch's own composition: values and all gradients."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from volo.model import eager
 from volo.model.attention import attend
-from volo.model.eager import PlainAttention, TwoLayers
+from volo.model.eager import OutlookLayers, PlainAttention, TwoLayers
 from volo.model.layers import Mlp
+from volo.model.outlook import OutlookAttention
 
 
 def compared(found, expected, inputs, tolerance: float) -> None:
@@ -53,6 +57,68 @@ def test_an_mlp_that_drops_goes_through_its_layers():
     torch.manual_seed(0)
     mlp = Mlp(16, 3.0, drop_rate=0.5)
     assert (mlp.train()(torch.ones(64, 16)) == 0).float().mean() == pytest.approx(0.5, abs=0.1)
+
+
+@given(
+    B=st.integers(1, 7),
+    H=st.integers(1, 9),
+    W=st.integers(1, 9),
+    window=st.sampled_from([(3, 1), (3, 2), (3, 3), (5, 1), (5, 2), (5, 4)]),
+    num_heads=st.integers(1, 3),
+    head_dim=st.integers(1, 9),
+    qkv_bias=st.booleans(),
+    pixels=st.sampled_from([1, 20, 768]),
+)
+def test_outlook_attention_a_few_images_at_a_time_equals_the_reference_in_float64(
+    B, H, W, window, num_heads, head_dim, qkv_bias, pixels
+):
+    torch.manual_seed(B * H + W)
+    kernel_size, stride = window
+    module = OutlookAttention(num_heads * head_dim, num_heads, kernel_size, stride=stride, qkv_bias=qkv_bias)
+    exact = copy.deepcopy(module).double()
+    exact.op = "reference"
+    x = torch.randn(B, H, W, num_heads * head_dim)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eager, "PIXELS_A_THREAD", pixels)
+        found = output_and_gradients(module, x)
+    assert found[0].grad_fn.name() == "OutlookLayersBackward"
+    for one, other in zip(found, output_and_gradients(exact, x.double()), strict=True):
+        assert (one - other).abs().max() <= 1e-5 * other.abs().max().clamp(min=1)
+
+
+def output_and_gradients(module: OutlookAttention, x: torch.Tensor) -> list[torch.Tensor]:
+    x = x.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()  # not contiguous
+    out = module(x)
+    grad = torch.linspace(0, 1, out.numel()).reshape(out.shape).to(out)  # of one sign: sums do not cancel out
+    return [out, *torch.autograd.grad(out, (x, *module.parameters()), grad)]
+
+
+@pytest.mark.parametrize("what", ["autocast", "float64", "dropout", "another op", "compile"])
+def test_outlook_attention_goes_through_its_layers_where(what, monkeypatch):
+    monkeypatch.setattr(OutlookLayers, "apply", None)
+    module, x = OutlookAttention(8, 2, attn_drop=0.5 if what == "dropout" else 0.0), torch.randn(2, 5, 5, 8)
+    if what == "float64":
+        module, x = module.double(), x.double()
+    if what == "another op":
+        module.op = "dense"
+    if what == "compile":
+        module = torch.compile(module, backend="aot_eager", fullgraph=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=what == "autocast"):
+        module(x).sum().backward()
+
+
+def test_outlook_attention_of_no_images_gives_zero_gradients():
+    module, x = OutlookAttention(8, 2), torch.randn(0, 5, 5, 8, requires_grad=True)
+    module(x).sum().backward()
+    assert x.grad.shape == x.shape
+    assert all((parameter.grad == 0).all() for parameter in module.parameters())
+
+
+def test_outlook_attention_keeps_what_a_second_backward_pass_needs():
+    module, x = OutlookAttention(8, 2), torch.randn(2, 5, 5, 8, requires_grad=True)
+    out = module(x)
+    first, second = (torch.autograd.grad(out.sum(), x, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
 
 
 def test_in_double_precision_both_pass_gradcheck():

@@ -1,14 +1,21 @@
-"""Attention and MLP for a CPU, each with its backward pass written out: the same products as PyTorch's own composition,
-with fewer of the large buffers that cost a CPU more, by their page faults, than what is computed into them.
+"""Attention, MLP and outlook attention for a CPU, each with its backward pass written out: the same products as
+PyTorch's own composition, with fewer of the large buffers that cost a CPU more, by their page faults, than what is
+computed into them.
 
-Only the eager CPU path comes here (see `attend` and `Mlp`); compilers and exporters get the plain composition.
+Only the eager CPU path comes here (see `attend`, `Mlp`, `OutlookAttention`); compilers and exporters get the plain
+composition.
 """
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from volo.model.outlook_ops import cpu, outlook_aggregate, window_centres
+
+PIXELS_A_THREAD = 768  # at a time: enough for the matrix products, little enough for a cache
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -62,6 +69,75 @@ class TwoLayers(torch.autograd.Function):
         dx = (dhidden @ weight1).view(shape).to(of_input) if ctx.needs_input_grad[0] else None
         of_parameters = (dhidden.t() @ flat, dhidden.sum(dim=0), dweight2, dbias2)
         return dx, *(gradient.to(of_weights) for gradient in of_parameters)
+
+
+class OutlookLayers(torch.autograd.Function):
+    """Outlook attention over (B, H, W, C) in float32, its linear layers included, a few images at a time: whole are
+    only output, values and logits, and the input's gradient."""
+
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, v: Tensor, v_bias: Tensor | None, attn: Tensor, attn_bias: Tensor, proj: Tensor,
+        proj_bias: Tensor, num_heads: int, window: tuple[int, int, int],
+    ) -> Tensor:  # fmt: skip
+        kernel_size, stride, _ = window
+        out, kept = torch.empty_like(x, memory_format=torch.contiguous_format), []
+        ctx.num_images = -(-PIXELS_A_THREAD * torch.get_num_threads() // (x.shape[1] * x.shape[2]))
+        for some, some_out in _few_at_a_time(ctx.num_images, x, out):
+            values = F.linear(some, v, v_bias)
+            logits = _linear(window_centres(some, stride), attn, attn_bias)
+            logits = logits.unflatten(-1, (num_heads, kernel_size**2, kernel_size**2))
+            mixed = outlook_aggregate(values, logits, *window, op="cpu")
+            some_out.copy_(_linear(mixed, proj, proj_bias))
+            del mixed
+            kept += values, logits
+        ctx.window, ctx.has_bias = window, v_bias is not None
+        ctx.save_for_backward(x, v, attn, proj, *kept)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, v, attn, proj, *kept = ctx.saved_tensors
+        dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+        weights = [torch.zeros_like(weight) for weight in (v, attn, proj)]
+        biases = [torch.zeros_like(weight[:, 0]) for weight in (v, attn, proj)]
+
+        def add(layer: int, grad: Tensor, source: Tensor) -> None:
+            grad, source = grad.flatten(0, 2), source.flatten(0, 2)
+            weights[layer].addmm_(grad.t(), source)
+            biases[layer] += grad.sum(dim=0)
+
+        def differentiate(some: Tensor, grad: Tensor, some_dx: Tensor, values: Tensor, logits: Tensor) -> None:
+            add(2, grad, cpu.aggregate(values, logits, *ctx.window))
+            dvalues, dlogits = cpu.gradients_in_place(grad @ proj, values, logits, *ctx.window)
+            add(0, dvalues, some)
+            torch.mm(dvalues.flatten(0, 2), v, out=some_dx.flatten(0, 2))
+            del dvalues
+            dlogits = dlogits.flatten(3)
+            add(1, dlogits, window_centres(some, ctx.window[1]))
+            some_dx += _spread(dlogits @ attn, some, ctx.window[1])
+
+        maps = _few_at_a_time(ctx.num_images, x, grad, dx)
+        for some, values, logits in zip(maps, kept[::2], kept[1::2], strict=True):
+            differentiate(*some, values, logits)
+        of_parameters = [gradient for pair in zip(weights, biases, strict=True) for gradient in pair]
+        if not ctx.has_bias:
+            of_parameters[1] = None
+        return dx, *of_parameters, None, None
+
+
+def _few_at_a_time(num_images: int, *maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(each.split(num_images) for each in maps), strict=True)
+
+
+def _spread(grad: Tensor, x: Tensor, stride: int) -> Tensor:
+    """The gradient of `window_centres`."""
+    if stride == 1:
+        return grad
+    grad, x, window = grad.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), [stride, stride]
+    dx = torch.ops.aten.avg_pool2d_backward(grad, x, window, window, [0, 0], True, True, None)
+    return dx.permute(0, 2, 3, 1)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

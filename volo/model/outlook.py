@@ -3,11 +3,13 @@
 Shapes: B images, H x W map, C channels, K kernel size, h x w windows (h = ceil(H / stride)). Maps are channel-last.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from volo.model.eager import OutlookLayers
 from volo.model.layers import Mlp, drop_path
-from volo.model.outlook_ops import outlook_aggregate, reference
+from volo.model.outlook_ops import choose, outlook_aggregate, reference, window_centres
 
 
 class OutlookAttention(nn.Module):
@@ -51,24 +53,31 @@ class OutlookAttention(nn.Module):
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        values, logits, window = self.v(x), self._logits(x), (self.kernel_size, self.stride, self.padding)
-        if self.training and self.attn_drop.p:  # softmax and aggregation apart, with what is dropped between them
-            mixed = reference.mix(values, self.attn_drop(logits.softmax(dim=-1)), *window)
-        else:
-            mixed = outlook_aggregate(values, logits, *window, op=self.op)
-        return self.proj_drop(self.proj(mixed))
+        return self.proj_drop(self._attended(x))
 
-    def _logits(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, h, w, heads, KK, KK), scaled: in the layer's weights, which are fewer than the logits."""
+    def _attended(self, x: Tensor) -> Tensor:
+        (weight, bias), window = self._scaled(), (self.kernel_size, self.stride, self.padding)
+        if self._is_plain(x):
+            parameters = self.v.weight, self.v.bias, weight, bias, self.proj.weight, self.proj.bias
+            return OutlookLayers.apply(x, *parameters, self.num_heads, window)
         taps = self.kernel_size**2
-        logits = F.linear(self._window_centres(x), self.attn.weight * self.scale, self.attn.bias * self.scale)
-        return logits.unflatten(-1, (self.num_heads, taps, taps))
+        logits = F.linear(window_centres(x, self.stride), weight, bias).unflatten(-1, (self.num_heads, taps, taps))
+        if self._drops():  # softmax and aggregation apart, with what is dropped between them
+            return self.proj(reference.mix(self.v(x), self.attn_drop(logits.softmax(dim=-1)), *window))
+        return self.proj(outlook_aggregate(self.v(x), logits, *window, op=self.op))
 
-    def _window_centres(self, x: Tensor) -> Tensor:
-        if self.stride == 1:
-            return x
-        pooled = F.avg_pool2d(x.permute(0, 3, 1, 2), self.stride, self.stride, ceil_mode=True)
-        return pooled.permute(0, 2, 3, 1)  # (B, h, w, C)
+    def _scaled(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias that give scaled logits: they are fewer than the logits."""
+        return self.attn.weight * self.scale, self.attn.bias * self.scale
+
+    def _is_plain(self, x: Tensor) -> bool:
+        """In float32 by the compiled kernel for CPUs, eager, with nothing dropped on the way."""
+        is_eager = not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+        is_float32 = x.dtype == self.v.weight.dtype == torch.float32
+        return is_eager and is_float32 and not self._drops() and choose(self.op, x, self.stride) == "cpu"
+
+    def _drops(self) -> bool:
+        return self.training and self.attn_drop.p > 0
 
 
 class OutlookerBlock(nn.Module):

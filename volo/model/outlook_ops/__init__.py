@@ -7,6 +7,7 @@ import logging
 import os
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from volo.model.outlook_ops import cpu, dense, fused, reference
@@ -57,6 +58,13 @@ def outlook_aggregate(
             f"C={C}, got {tuple(logits.shape)}"
         )
     return FORMULATIONS[choose(op, values, stride)](values, logits, kernel_size, stride, padding)
+
+
+def window_centres(x: Tensor, stride: int) -> Tensor:
+    """What the windows' logits are made from: (B, H, W, C) -> (B, h, w, C), pooled by the stride."""
+    if stride == 1:
+        return x
+    return F.avg_pool2d(x.permute(0, 3, 1, 2), stride, stride, ceil_mode=True).permute(0, 2, 3, 1)
 
 
 def choose(op: str, values: Tensor, stride: int) -> str:

@@ -94,6 +94,17 @@ def _backward(
 make_differentiable(_forward, _backward)
 
 
+def gradients_in_place(
+    grad: Tensor, values: Tensor, logits: Tensor, kernel_size: int, stride: int, padding: int
+) -> tuple[Tensor, Tensor]:
+    """Of values and logits, from that of the output, which the values' are written over: a task has read its part of it
+    before it writes there. All must be contiguous."""
+    assert grad.is_contiguous() and values.is_contiguous() and logits.is_contiguous()
+    dlogits = torch.empty_like(logits)
+    _run("backward", values, logits, kernel_size, stride, padding, grad=grad, dvalues=grad, dlogits=dlogits)
+    return grad, dlogits
+
+
 def _run(name: str, values: Tensor, logits: Tensor, K: int, stride: int, padding: int, **tensors: Tensor) -> None:
     """Run a kernel on contiguous tensors, on as many threads as PyTorch uses."""
     kernel = _kernel(f"{name}_{3 if K == 3 else 'any'}")
