@@ -69,7 +69,7 @@ class Training:
 
     def read(self) -> None:
         for record in self.follower.new_records():
-            if record["kind"] == "note" and record["text"].startswith(("starting at", "starting of", "resuming at")):
+            if record["kind"] == "note" and record["text"].startswith(("starting at", "resuming at")):
                 self.starts.append(record["step"])
             self.last_step = record["step"]
 

@@ -31,9 +31,9 @@ def newest_step(run_dir: Path) -> int:
 
 
 def starts(said: str) -> list[int]:
-    """The steps that a run said it resumed at, one for each start, 0 where it began anew."""
-    found = re.findall(r"(?:resuming at step ([\d,]+)|starting) of", said)
-    return [int(step.replace(",", "") or 0) for step in found]
+    """The steps that a run said it began at, one for each start."""
+    found = re.findall(r"(?:resuming|starting) at step ([\d,]+) of", said)
+    return [int(step.replace(",", "")) for step in found]
 
 
 def begun_at(said: str) -> int | None:

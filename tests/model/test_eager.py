@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from volo.model import eager
 from volo.model.attention import attend
 from volo.model.eager import OutlookLayers, PlainAttention, TwoLayers
-from volo.model.layers import Mlp
+from volo.model.layers import Linear, Mlp
 from volo.model.outlook import OutlookAttention
 
 
@@ -36,6 +36,26 @@ def test_attention_in_half_precision_is_off_by_its_rounding_only(dtype):
     q, k, v = (torch.randn(2, 3, 64, 32).to(dtype).requires_grad_() for _ in range(3))
     with torch.autocast("cpu", dtype):
         compared(attend(q, k, v), F.scaled_dot_product_attention(q, k, v), (q, k, v), 4 * torch.finfo(dtype).eps)
+
+
+@given(
+    shape=st.lists(st.integers(0, 9), min_size=0, max_size=3),
+    width=st.integers(1, 40),
+    out=st.integers(1, 40),
+    bias=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_a_linear_layer_equals_pytorchs(shape, width, out, bias, seed):
+    torch.manual_seed(seed)
+    layer = Linear(width, out, bias=bias)
+    x = torch.randn(width, *shape).movedim(0, -1).requires_grad_()  # not contiguous
+    found, expected = layer(x), F.linear(x, layer.weight, layer.bias)
+    assert found.grad_fn.name() == "OneLayerBackward"
+    if x.numel():
+        compared(found, expected, (x, *layer.parameters()), 1e-5)
+    else:
+        assert found.shape == expected.shape
+        assert torch.autograd.grad(found.sum(), x)[0].shape == x.shape
 
 
 @pytest.mark.parametrize("shape", [(5, 16), (2, 7, 16), (2, 3, 5, 16)])

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from volo.model.eager import PlainAttention
-from volo.model.layers import Mlp, drop_path
+from volo.model.layers import Linear, Mlp, drop_path
 
 # Up to so many tokens two matrix products and a softmax beat PyTorch's fused attention on a CPU: in float32, and in
 # bfloat16 as far as was measured (benchmarks/RESULTS.md). Beyond, and on a GPU, the fused one is taken.
@@ -20,8 +20,8 @@ class SelfAttention(nn.Module):
         if dim % num_heads:
             raise ValueError(f"dim must be divisible by num_heads, got dim={dim}, num_heads={num_heads}")
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class ClassAttention(nn.Module):
         if dim % num_heads:
             raise ValueError(f"dim must be divisible by num_heads, got dim={dim}, num_heads={num_heads}")
         self.num_heads = num_heads
-        self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
+        self.kv = Linear(dim, 2 * dim, bias=qkv_bias)
         self.q = nn.Linear(dim, dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)

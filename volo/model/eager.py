@@ -1,9 +1,9 @@
-"""Attention, MLP and outlook attention for a CPU, each with its backward pass written out: the same products as
-PyTorch's own composition, with fewer of the large buffers that cost a CPU more, by their page faults, than what is
-computed into them.
+"""Linear layers, attention, MLP and outlook attention for a CPU, each with its backward pass written out: the products
+of PyTorch's own composition, in float32 by oneDNN, which does them twice as fast on some CPUs, and with fewer of the
+large buffers that cost a CPU more, by their page faults, than what is computed into them.
 
-Only the eager CPU path comes here (see `attend`, `Mlp`, `OutlookAttention`); compilers and exporters get the plain
-composition.
+Only the eager CPU path comes here (see `Linear`, `Mlp`, `attend`, `OutlookAttention`); compilers and exporters get the
+plain composition.
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,25 @@ from volo.model.outlook_ops import cpu, outlook_aggregate, window_centres
 
 PIXELS_A_THREAD = 768  # at a time: enough for the matrix products, little enough for a cache
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+class OneLayer(torch.autograd.Function):
+    """Linear over the last axis of (..., C) in float32."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        ctx.has_bias = bias is not None
+        ctx.save_for_backward(flat, weight)
+        return _linear(flat, weight, bias).view(*x.shape[:-1], len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        flat, weight = ctx.saved_tensors
+        shape, grad = (*grad.shape[:-1], flat.shape[-1]), grad.reshape(-1, grad.shape[-1])
+        dx = _linear(grad, weight.t()).view(shape) if ctx.needs_input_grad[0] else None
+        return dx, grad.t() @ flat, grad.sum(dim=0) if ctx.has_bias else None
 
 
 class PlainAttention(torch.autograd.Function):
@@ -55,7 +74,7 @@ class TwoLayers(torch.autograd.Function):
             hidden = _linear(flat, weight1, bias1)
             active = F.gelu(hidden)
             ctx.save_for_backward(flat, hidden, active, weight1, weight2)
-            return _linear(active, weight2, bias2).view(*x.shape[:-1], -1)
+            return _linear(active, weight2, bias2).view(*x.shape[:-1], len(weight2))
 
     @staticmethod
     @once_differentiable
@@ -64,9 +83,9 @@ class TwoLayers(torch.autograd.Function):
         of_input, of_weights = ctx.dtypes
         shape, grad = (*grad.shape[:-1], flat.shape[-1]), grad.reshape(-1, grad.shape[-1])
         dweight2, dbias2 = grad.t() @ active, grad.sum(dim=0)
-        dhidden = grad @ weight2  # of the activation, then in place of what it activates
+        dhidden = _linear(grad, weight2.t())  # of the activation, then in place of what it activates
         torch.ops.aten.gelu_backward.grad_input(dhidden, hidden, approximate="none", grad_input=dhidden)
-        dx = (dhidden @ weight1).view(shape).to(of_input) if ctx.needs_input_grad[0] else None
+        dx = _linear(dhidden, weight1.t()).view(shape).to(of_input) if ctx.needs_input_grad[0] else None
         of_parameters = (dhidden.t() @ flat, dhidden.sum(dim=0), dweight2, dbias2)
         return dx, *(gradient.to(of_weights) for gradient in of_parameters)
 
@@ -84,7 +103,7 @@ class OutlookLayers(torch.autograd.Function):
         out, kept = torch.empty_like(x, memory_format=torch.contiguous_format), []
         ctx.num_images = -(-PIXELS_A_THREAD * torch.get_num_threads() // (x.shape[1] * x.shape[2]))
         for some, some_out in _few_at_a_time(ctx.num_images, x, out):
-            values = F.linear(some, v, v_bias)
+            values = _linear(some, v, v_bias)
             logits = _linear(window_centres(some, stride), attn, attn_bias)
             logits = logits.unflatten(-1, (num_heads, kernel_size**2, kernel_size**2))
             mixed = outlook_aggregate(values, logits, *window, op="cpu")
@@ -110,13 +129,13 @@ class OutlookLayers(torch.autograd.Function):
 
         def differentiate(some: Tensor, grad: Tensor, some_dx: Tensor, values: Tensor, logits: Tensor) -> None:
             add(2, grad, cpu.aggregate(values, logits, *ctx.window))
-            dvalues, dlogits = cpu.gradients_in_place(grad @ proj, values, logits, *ctx.window)
+            dvalues, dlogits = cpu.gradients_in_place(_linear(grad, proj.t()), values, logits, *ctx.window)
             add(0, dvalues, some)
-            torch.mm(dvalues.flatten(0, 2), v, out=some_dx.flatten(0, 2))
+            some_dx.copy_(_linear(dvalues, v.t()))
             del dvalues
             dlogits = dlogits.flatten(3)
             add(1, dlogits, window_centres(some, ctx.window[1]))
-            some_dx += _spread(dlogits @ attn, some, ctx.window[1])
+            some_dx += _spread(_linear(dlogits, attn.t()), some, ctx.window[1])
 
         maps = _few_at_a_time(ctx.num_images, x, grad, dx)
         for some, values, logits in zip(maps, kept[::2], kept[1::2], strict=True):
@@ -140,7 +159,14 @@ def _spread(grad: Tensor, x: Tensor, stride: int) -> Tensor:
     return dx.permute(0, 2, 3, 1)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def is_eager_float32(x: Tensor, weight: Tensor) -> bool:
+    """Whether these are in float32 on a CPU, and neither autocast nor a compiler is at work."""
+    is_plain = not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+    is_plain = is_plain and not torch.is_autocast_enabled("cpu")
+    return is_plain and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """F.linear, in float32 by oneDNN: PyTorch's own writes the bias to every row first, and multiplies slower."""
     if x.dtype == torch.float32 and HAS_ONEDNN:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

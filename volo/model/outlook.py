@@ -3,11 +3,10 @@
 Shapes: B images, H x W map, C channels, K kernel size, h x w windows (h = ceil(H / stride)). Maps are channel-last.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from volo.model.eager import OutlookLayers
+from volo.model.eager import OutlookLayers, is_eager_float32
 from volo.model.layers import Mlp, drop_path
 from volo.model.outlook_ops import choose, outlook_aggregate, reference, window_centres
 
@@ -72,9 +71,8 @@ class OutlookAttention(nn.Module):
 
     def _is_plain(self, x: Tensor) -> bool:
         """In float32 by the compiled kernel for CPUs, eager, with nothing dropped on the way."""
-        is_eager = not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
-        is_float32 = x.dtype == self.v.weight.dtype == torch.float32
-        return is_eager and is_float32 and not self._drops() and choose(self.op, x, self.stride) == "cpu"
+        is_plain = is_eager_float32(x, self.v.weight) and not self._drops()
+        return is_plain and choose(self.op, x, self.stride) == "cpu"
 
     def _drops(self) -> bool:
         return self.training and self.attn_drop.p > 0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from volo.model.attention import TransformerBlock
 from volo.model.embedding import PatchEmbeddingConv, PositionEmbedding, grid_size
 from volo.model.flat import VOLOStage
-from volo.model.layers import drop_path_rates, init_weights, keep_channel_last
+from volo.model.layers import Linear, drop_path_rates, init_weights, keep_channel_last
 from volo.model.token_labels import DenseLogits
 
 
@@ -39,7 +39,7 @@ class TokenDownsample(nn.Module):
     def __init__(self, dim: int, out_dim: int):
         super().__init__()
         self.norm = nn.LayerNorm(4 * dim)
-        self.proj = nn.Linear(4 * dim, out_dim, bias=False)
+        self.proj = Linear(4 * dim, out_dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         _, H, W, _ = x.shape

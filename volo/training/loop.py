@@ -303,10 +303,11 @@ class Session:
     def _opening(self) -> str:
         step, world = self.learner.step, self.world
         parameters = sum(p.numel() for p in self.learner.model.parameters())
-        start = f"resuming at step {step:,}" if step else "starting"
+        start = "resuming" if step else "starting"
         return (
-            f"{start} of {self.stop_at:,}: {parameters / 1e6:.2f} M parameters, {len(self.split.train):,} images to "
-            f"train on, {len(self.split.val):,} to validate, {len(self.data.class_names)} classes; {world.in_short()}"
+            f"{start} at step {step:,} of {self.stop_at:,}: {parameters / 1e6:.2f} M parameters, "
+            f"{len(self.split.train):,} images to train on, {len(self.split.val):,} to validate, "
+            f"{len(self.data.class_names)} classes; {world.in_short()}"
         )
 
 
