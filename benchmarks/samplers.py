@@ -5,6 +5,7 @@ Distance counts the parameters that differ, numbers by their part of the range; 
 differs. The width is the one that errs least when each trial is left out in turn.
 """
 
+import dataclasses
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -58,14 +59,16 @@ class Fitted:
 
 
 def searched(recording: Recording, function: Fitted, sampler: str, seed: int, num_trials: int) -> list[float]:
-    """The best value found after each trial of a sweep's own study with this sampler."""
+    """The best value found after each trial of a sweep's own study with this sampler. The space's first points, which
+    are known to be good, are left out: both would try them first."""
     settings = build_settings(recording.settings, {"run": {"seed": seed}})
     options = SweepOptions(
         recording.space, num_samples=num_trials, sampler=sampler, pruner="none", objectives=(recording.objective,)
     )
     best: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        study = SweepStudy(Path(folder), load_space(recording.space, tune_spaces), settings, options)
+        space = dataclasses.replace(load_space(recording.space, tune_spaces), first_points=())
+        study = SweepStudy(Path(folder), space, settings, options)
         while work := study.next_work():
             value = recording.sign * function(study.frozen(work.number).params)
             study.report(work.number, {"epoch": study.num_epochs, "step": 1, recording.metric: value})
