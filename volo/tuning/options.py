@@ -10,7 +10,7 @@ from volo.errors import InputError
 
 MEASURED = ("val/acc1", "val/acc5", "val/loss", "train/loss", "images_per_s")
 COUNTED = ("params", "flops")
-GRACE_PERIOD, REDUCTION_FACTOR = 1, 4
+GRACE_SHARE, REDUCTION_FACTOR = 0.15, 3  # as replayed over whole learning curves: EXPERIMENTS.md, 2026-11-27
 NUM_CONFIRM_SEEDS = 3
 
 
@@ -57,9 +57,9 @@ class SweepOptions:
     ] = None
     """What stops trials early. Default: asha; none with several objectives."""
     grace_period: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Epochs that every trial may train. Default: 1."""
+    """Epochs that every trial may train. Default: a seventh of them."""
     reduction_factor: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """asha, hyperband: one in so many goes on from each stage to the next, so many times as long. Default: 4."""
+    """asha, hyperband: one in so many goes on from each stage to the next, so many times as long. Default: 3."""
     objectives: Annotated[tuple[str, ...], tyro.conf.arg(metavar="METRIC:MODE", help_behavior_hint="")] = ()
     """What to compare, such as val/acc1:max params:min flops:min. Default: what the space names."""
     max_concurrent: Annotated[str, tyro.conf.arg(metavar="{auto,INT}")] = "auto"
@@ -128,6 +128,10 @@ class SweepOptions:
     @property
     def chosen_pruner(self) -> str:
         return self.pruner or ("none" if len(self.objectives) > 1 else "asha")
+
+    def grace_of(self, num_epochs: int) -> int:
+        """Epochs that every trial of so many may train."""
+        return self.grace_period or max(1, round(GRACE_SHARE * num_epochs))
 
     def folder_name(self, space_name: str) -> str:
         return self.sweep_name or f"tune-{space_name}"

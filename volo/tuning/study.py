@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from volo.config import FREE_ON_RESUME, Settings, build_settings, differences, listed
 from volo.errors import InputError
 from volo.tuning.journal import open_journal
-from volo.tuning.options import COUNTED, GRACE_PERIOD, MEASURED, REDUCTION_FACTOR, Objective, SweepOptions
+from volo.tuning.options import COUNTED, MEASURED, REDUCTION_FACTOR, Objective, SweepOptions
 from volo.tuning.sampling import MAKERS, NumberedSampler, Point, all_points
 from volo.tuning.spaces import Space, is_base
 
@@ -245,7 +245,7 @@ class SweepStudy:
             "objectives": [str(objective) for objective in self.objectives],
             "sampler": self.options.sampler,
             "pruner": self.options.chosen_pruner,
-            "grace_period": self.options.grace_period or GRACE_PERIOD,
+            "grace_period": self.options.grace_of(self.num_epochs),
             "reduction_factor": self.options.reduction_factor or REDUCTION_FACTOR,
             SETTINGS: self.base.resolved().to_dict(),
         }
@@ -263,7 +263,7 @@ def _plan(space: Space, base: dict[str, Any], options: SweepOptions) -> list[Poi
 
 
 def _pruner(options: SweepOptions, num_epochs: int) -> BasePruner:
-    grace, factor = options.grace_period or GRACE_PERIOD, options.reduction_factor or REDUCTION_FACTOR
+    grace, factor = options.grace_of(num_epochs), options.reduction_factor or REDUCTION_FACTOR
     if options.chosen_pruner == "asha":
         return SuccessiveHalvingPruner(min_resource=grace, reduction_factor=factor)
     if options.chosen_pruner == "hyperband":
