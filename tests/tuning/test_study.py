@@ -61,6 +61,12 @@ def test_a_pruner_stops_bad_trials_early_and_the_best_is_among_those_trained_to_
     assert study.study.best_value >= sorted(finals)[-3]
 
 
+@pytest.mark.parametrize(("num_epochs", "grace"), [(1, 1), (4, 1), (12, 2), (20, 3), (50, 8)])
+def test_by_default_a_seventh_of_the_epochs_is_granted(num_epochs, grace):
+    assert SweepOptions("mix").grace_of(num_epochs) == grace
+    assert SweepOptions("mix", grace_period=2).grace_of(num_epochs) == 2
+
+
 def test_the_grace_period_is_granted(tmp_path):
     study = play(opened(tmp_path, settings=base(epochs=8), num_samples=12, grace_period=3, sampler="random"))
     assert "PRUNED" in states(study)
