@@ -24,7 +24,7 @@ def forward_and_gradients(aggregate, values, logits, *window) -> list[Tensor]:
 def expected(values, logits, *window) -> list[Tensor]:
     exact = [tensor.detach().double().requires_grad_() for tensor in (values, logits)]
     out = reference.aggregate(*exact, *window)
-    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).to(values.dtype).double()
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).to(values.dtype).to(out)
     return [out.detach(), *torch.autograd.grad(out, exact, grad)]
 
 
