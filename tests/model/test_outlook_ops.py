@@ -114,6 +114,19 @@ def test_the_choice_is_logged_once(monkeypatch, caplog):
     assert caplog.messages == ["outlook attention on cpu: the reference formulation"]
 
 
+def test_a_compiled_model_takes_the_formulation_of_the_eager_one(monkeypatch):
+    """torch 2.11 tells what it traces that it is exporting, always."""
+    monkeypatch.delenv("VOLO_OUTLOOK_OP", raising=False)
+    called = []
+
+    def backend(graph, inputs):
+        called.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph
+
+    torch.compile(OutlookAttention(8, 2), backend=backend, fullgraph=True)(torch.zeros(1, 4, 4, 8))
+    assert "volo.outlook_cpu.default" in called
+
+
 def test_exporters_get_the_dense_form_without_fold_or_kernel(monkeypatch):
     monkeypatch.delenv("VOLO_OUTLOOK_OP", raising=False)
     model = volo.create_model("quickstart", num_classes=3).eval()

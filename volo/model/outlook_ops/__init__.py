@@ -105,8 +105,10 @@ def limit(op: str, values: Tensor) -> str | None:
     return fused.limit(values.device, values.dtype) if op == "fused" else None
 
 
+@torch.compiler.assume_constant_result
 def _is_exporting() -> bool:
-    """Whether torch.export, or the older exporters by tracing, are at work."""
+    """Whether torch.export, or the older exporters by tracing, are at work. Asked for real also while torch.compile
+    traces, which in torch 2.11 takes is_exporting for true."""
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
