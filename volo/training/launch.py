@@ -123,7 +123,8 @@ def stop_signals() -> Iterator[Callable[[], int]]:
 
 def say_finished(settings: Settings, start: Start, world: World) -> None:
     if world.is_main:
-        print(f"this run is finished, at step {start.step:,}; raise --max-steps, use --fresh or another --run-name")
+        more = "raise --max-steps, " if settings.optim.max_steps else ""
+        print(f"this run is finished, at step {start.step:,}; to train more: {more}--fresh or another --run-name")
         say_result(settings)
 
 
