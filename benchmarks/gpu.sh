@@ -16,11 +16,11 @@ run() {  # a name for the files, seconds it may take, and the command
     timeout "$limit" "$@" 2>&1 | tee "$folder/$name.txt" || echo "== $name ended with an error" | tee -a "$folder/$name.txt"
 }
 
-run correctness 150 "$python" -m pytest -q -p no:cacheprovider -m gpu tests/model
-for dtype in bf16 fp32; do
-    run "outlook-$dtype" 80 "$python" -m benchmarks.outlook --dtype "$dtype" --rounds 7 --json "$folder/outlook-$dtype.json"
-done
-run train_step 80 "$python" -m benchmarks.train_step --rounds 7 --json "$folder/train_step.json"
-run memory 60 "$python" -m benchmarks.memory --dtype bf16 --json "$folder/memory.json"
-run small 80 "$python" -m jobs.train --recipe small --dataset shapes --num-workers 0 --max-steps 300 \
-    --output-dir "$folder" --run-name small --fresh
+run correctness 120 "$python" -m pytest -q -p no:cacheprovider -m gpu tests/model
+run outlook 110 "$python" -m benchmarks.outlook_gpu --dtype bf16 --rounds 7 --json "$folder/outlook.json"
+run train_step 60 "$python" -m benchmarks.train_step --batch-size 1024 --rounds 7 --json "$folder/train_step.json"
+run train_step_compiled 130 "$python" -m benchmarks.train_step --compile --batch-size 1024 --rounds 7 \
+    --json "$folder/train_step_compiled.json"
+run memory 30 "$python" -m benchmarks.memory --dtype bf16 --json "$folder/memory.json"
+run small 80 "$python" -m jobs.train --recipe small --dataset shapes --batch-size 1024 --compile --num-workers 0 \
+    --max-steps 300 --output-dir "$folder" --run-name small --fresh

@@ -7,6 +7,7 @@ anything is timed. Ends with the ratios of goal 1.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from timm.models.volo import OutlookAttention as TimmOutlookAttention
@@ -29,7 +30,9 @@ MODULE_GOAL = 3
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 
 
-def core(name: str, geometry: Sequence[int], dtype: torch.dtype, device: torch.device) -> Callable[[], list[Tensor]]:
+def core(
+    name: str, geometry: Sequence[int], dtype: torch.dtype, device: torch.device, compile: bool = False
+) -> Callable[[], list[Tensor]]:
     """A call that computes output and both gradients."""
     B, H, W, C, heads, stride = geometry
     h, w = -(-H // stride), -(-W // stride)
@@ -39,9 +42,10 @@ def core(name: str, geometry: Sequence[int], dtype: torch.dtype, device: torch.d
         for shape in ((B, H, W, C), (B, h, w, heads, 9, 9), (B, H, W, C))
     )
     values.requires_grad_(), logits.requires_grad_()
+    aggregate = torch.compile(FORMULATIONS[name]) if compile else partial(outlook_aggregate, op=name)
 
     def call() -> list[Tensor]:
-        out = outlook_aggregate(values, logits, 3, stride, 1, op=name)
+        out = aggregate(values, logits, 3, stride, 1)
         return [out, *torch.autograd.grad(out, (values, logits), grad)]
 
     return call

@@ -1,11 +1,13 @@
 """A whole training step of a small-image model (forward, backward, AdamW): ours against timm's blocks.
 
-    python -m benchmarks.train_step [--rounds 9] [--json FILE]
+    python -m benchmarks.train_step [--batch-size 64] [--compile] [--rounds 9] [--json FILE]
 
 Both have the same geometry, parameters, inputs and precision: a patch embedding, two outlookers, four transformer
 blocks, the mean, LayerNorm and a head. Logits are compared before anything is timed. Ends with the ratios of goal 3.
+--compile: both under torch.compile.
 """
 
+import argparse
 from collections.abc import Callable
 
 import torch
@@ -52,25 +54,33 @@ def models(dim: int, heads: int, patch_size: int, device: torch.device) -> tuple
     return ours.to(device), theirs.to(device)
 
 
-def step_of(model: nn.Module, precision: str, images: Tensor, labels: Tensor) -> Callable[[], None]:
+def step_of(
+    model: nn.Module, precision: str, images: Tensor, labels: Tensor, compile: bool = False
+) -> Callable[[], None]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     is_mixed = precision == "bf16"
+    forward = torch.compile(model) if compile else model
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=is_mixed):
-            logits = model(images)
+            logits = forward(images)
         F.cross_entropy(logits.float(), labels).backward()
         optimizer.step()
 
     return step
 
 
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch-size", type=int, default=BATCH)
+    parser.add_argument("--compile", action="store_true")
+
+
 def main() -> None:
-    bench = Bench(__doc__)
-    device = bench.device
-    images = torch.randn(BATCH, 3, IMAGE, IMAGE, device=device)
-    labels = torch.randint(CLASSES, (BATCH,), device=device)
+    bench = Bench(__doc__, add_flags=add_flags)
+    device, batch_size = bench.device, bench.flags.batch_size
+    images = torch.randn(batch_size, 3, IMAGE, IMAGE, device=device)
+    labels = torch.randint(CLASSES, (batch_size,), device=device)
     reached = []
     print("| model | ours fp32 | ours bf16 | timm fp32 | timm bf16 | " + " | ".join(PAIRS) + " |\n" + "|---" * 8 + "|")
     for dim, heads, patch_size in GEOMETRIES:
@@ -78,12 +88,12 @@ def main() -> None:
         with torch.inference_mode():
             assert torch.allclose(ours(images), theirs(images), atol=1e-3), "ours and timm's logits differ"
         calls = {
-            f"{name} {precision}": step_of(model, precision, images, labels)
+            f"{name} {precision}": step_of(model, precision, images, labels, bench.flags.compile)
             for precision in ("fp32", "bf16")
             for name, model in (("ours", ours), ("timm", theirs))
         }
         times = alternate(calls, bench.flags.rounds)
-        rates = {name: f"{BATCH / min(seconds):.0f}/s" for name, seconds in times.items()}
+        rates = {name: f"{batch_size / min(seconds):.0f}/s" for name, seconds in times.items()}
         side = IMAGE // patch_size
         label = f"width {dim}, {side}x{side}, {sum(p.numel() for p in ours.parameters()) / 1e6:.1f} M"
         cells = []
