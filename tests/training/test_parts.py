@@ -13,7 +13,7 @@ from volo.data.pipeline import Batch
 from volo.errors import TrainingError
 from volo.records import read_records, rewind_records
 from volo.training import meter as meter_module
-from volo.training.ema import averaged_model, ema_decay_at
+from volo.training.ema import MovingAverage, ema_decay_at
 from volo.training.learner import Learner
 from volo.training.loop import step_seed
 from volo.training.meter import Meter
@@ -56,7 +56,7 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_end(warmup, total)
 def test_the_average_of_a_short_run_is_not_its_initial_weights():
     model = torch.nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(0.0)
-    ema = averaged_model(model, decay=0.9999)
+    ema = MovingAverage(model, decay=0.9999)
     ema.update_parameters(model)
     model.weight.data.fill_(1.0)
     for _ in range(50):

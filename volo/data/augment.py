@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from volo.data.epoch import Draw
+from volo.data.transfer import to_device
 
 ERASED_AREA = (0.02, 0.33)  # of the image
 ERASED_RATIO = (0.3, 1 / 0.3)  # height to width
@@ -57,7 +58,7 @@ def erase(images: Tensor, uniforms: np.ndarray, probability: float) -> Tensor:
     Returns:
         (B, 3, H, W).
     """
-    boxes = torch.from_numpy(erased_boxes(uniforms, probability, *images.shape[2:])).to(images.device)
+    boxes = to_device(erased_boxes(uniforms, probability, *images.shape[2:]), images.device)
     top, bottom, left, right = boxes
     rows = torch.arange(images.shape[2], device=images.device)
     cols = torch.arange(images.shape[3], device=images.device)

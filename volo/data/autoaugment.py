@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from volo.data.epoch import Draw
+from volo.data.transfer import to_device
 
 NUM_LEVELS = 31  # of strength, the weakest being 0
 
@@ -64,7 +65,7 @@ def trivial_augment(images: Tensor, uniforms: np.ndarray) -> Tensor:
     for kind, apply in ((MOVES, moved), (TONES, retoned), (BLENDS, blended)):
         places = np.flatnonzero((ops >= kind.start) & (ops < kind.stop))
         if len(places):
-            at = torch.from_numpy(places).to(images.device)
+            at = to_device(places, images.device)
             images[at] = apply(images[at], ops[places], amounts[places])
     return images
 
@@ -84,7 +85,7 @@ def drawn_ops(uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def moved(images: Tensor, ops: np.ndarray, amounts: np.ndarray) -> Tensor:
     """Sheared from the upper left corner, translated, or turned about the centre; nearest pixel, black around."""
     _, H, W, _ = images.shape
-    maps = torch.from_numpy(_inverse_maps(ops, amounts, H, W)).to(images.device)[..., None, None]  # (B, 2, 3, 1, 1)
+    maps = to_device(_inverse_maps(ops, amounts, H, W), images.device)[..., None, None]  # (B, 2, 3, 1, 1)
     y = torch.arange(H, device=images.device)[:, None] + 0.5
     x = torch.arange(W, device=images.device) + 0.5
     source = (maps[:, :, 0] * x + maps[:, :, 1] * y + maps[:, :, 2]).floor().long()  # (B, 2, H, W)
@@ -109,7 +110,7 @@ def _inverse_maps(ops: np.ndarray, amounts: np.ndarray, H: int, W: int) -> np.nd
 
 def retoned(images: Tensor, ops: np.ndarray, amounts: np.ndarray) -> Tensor:
     """Every level of every channel replaced by another, by a table of each image's own."""
-    op, amount = (torch.from_numpy(values).to(images.device)[:, None, None] for values in (ops, amounts))  # (B, 1, 1)
+    op, amount = (to_device(values, images.device)[:, None, None] for values in (ops, amounts))  # (B, 1, 1)
     level = torch.arange(256, device=images.device)
     flat = images.flatten(1, 2).transpose(1, 2).long()  # (B, 3, H*W)
     mask = 256 - 2 ** (8 - torch.where(op == Op.POSTERIZE, amount, 8).long())
@@ -143,7 +144,7 @@ def _equalizing_levels(flat: Tensor) -> Tensor:
 
 def blended(images: Tensor, ops: np.ndarray, amounts: np.ndarray) -> Tensor:
     """Away from, or towards, the image in grey (COLOR) or smoothed (SHARPNESS)."""
-    op, amount = (torch.from_numpy(values).to(images.device)[:, None, None, None] for values in (ops, amounts))
+    op, amount = (to_device(values, images.device)[:, None, None, None] for values in (ops, amounts))
     whole = images.int()
     grey = _grey(whole, dim=3)[..., None]
     other = torch.where(op == Op.COLOR, grey, _smoothed(whole))  # (B, H, W, 3)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from volo.data.epoch import Draw, EpochTable
+from volo.data.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def one_hot(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
 
 def _kept(plan: MixPlan, size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
     """How much of each pixel stays, and of each image."""
-    weight, is_cut, box = (torch.from_numpy(a).to(device) for a in (plan.weight, plan.is_cut, plan.box))
+    weight, is_cut, box = (to_device(a, device) for a in (plan.weight, plan.is_cut, plan.box))
     half_side = (1 - weight).sqrt() / 2
     inside = torch.ones((), dtype=torch.bool, device=device)
     for axis, length in enumerate(size):

@@ -14,6 +14,7 @@ from volo.data.cache import Images
 from volo.data.epoch import EpochTable, worker_share
 from volo.data.mixing import mix, one_hot, plan_mix
 from volo.data.readahead import ReadAhead
+from volo.data.transfer import to_device
 from volo.errors import InputError
 from volo.sections import AugmentSettings
 
@@ -43,7 +44,7 @@ class Pixels:
 
     def augmented(self, index: np.ndarray, uniforms: np.ndarray, augment: AugmentSettings) -> Tensor:
         """(b,) image numbers and their (b, NUM_UNIFORMS) draws -> (b, 3, H, W) float32 on the device."""
-        draws = torch.from_numpy(uniforms).to(self.stored.device)
+        draws = to_device(uniforms, self.stored.device)
         gathered = crop_and_flip(self.stored, self._found(index), draws, augment.crop_padding, augment.hflip)
         gathered = gathered.to(self.device, non_blocking=True)
         if augment.auto_augment == "trivial":
@@ -60,7 +61,7 @@ class Pixels:
         """Image numbers, about to be gathered, on the device where the images are."""
         if self.read_ahead:
             self.read_ahead(index)
-        return torch.from_numpy(index).to(self.stored.device)
+        return to_device(index, self.stored.device)
 
 
 def _read_only(images: np.ndarray) -> Tensor:
@@ -122,7 +123,7 @@ class TrainingBatches:
         plan = plan_mix(table, uniforms, start, first, last, self.augment.mix_prob)
         places, found = np.unique(np.concatenate([own, plan.partner]), return_inverse=True)  # each computed once
         images, targets = self._samples(table, start, places, uniforms)
-        at, partner = torch.from_numpy(found).to(images.device).chunk(2)
+        at, partner = to_device(found, images.device).chunk(2)
         return Batch(*mix(_taken(images, at), _taken(images, partner), targets[at], targets[partner], plan))
 
     def _samples(
@@ -131,7 +132,7 @@ class TrainingBatches:
         """Augmented images and targets at places of the global batch that begins at position `start`."""
         index = self.index[table.order[start + places]]
         images = self.pixels.augmented(index, uniforms[places], self.augment)
-        labels = torch.from_numpy(self.labels[index]).to(images.device)
+        labels = to_device(self.labels[index], images.device)
         return images, one_hot(labels, self.num_classes, self.augment.label_smoothing)
 
     def _epoch_table(self, epoch: int) -> EpochTable:
@@ -166,4 +167,4 @@ def evaluation_batches(
     for start in range(first, last, batch_size):
         part = index[start : min(start + batch_size, last)]
         images = pixels.plain(part)
-        yield images, torch.from_numpy(data.labels[part]).to(images.device)
+        yield images, to_device(data.labels[part], images.device)

@@ -1,7 +1,7 @@
 """The moving average of the weights, with a warm-up of its own."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 
@@ -10,10 +10,22 @@ def ema_decay_at(num_averaged: int, decay: float) -> float:
     return min(decay, (1 + num_averaged) / (10 + num_averaged))
 
 
-def averaged_model(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the model to be fed with `update_parameters(model)` after every step."""
+class MovingAverage(AveragedModel):
+    """A copy of the model, `module`, to be fed with `update_parameters(model)` after every step.
 
-    def average(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor) -> None:
-        torch._foreach_lerp_(averaged, current, 1 - ema_decay_at(int(num_averaged), decay))
+    PyTorch's own update sends `n_averaged` to the parameters' device each time, and so waits for all that a GPU has
+    still to do; here it stays on the host.
+    """
 
-    return AveragedModel(model, device=None, multi_avg_fn=average)
+    def __init__(self, model: nn.Module, decay: float):
+        super().__init__(model)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        averaged, current = list(self.module.parameters()), list(model.parameters())
+        if num_averaged := int(self.n_averaged):
+            torch._foreach_lerp_(averaged, current, 1 - ema_decay_at(num_averaged, self.decay))
+        else:
+            torch._foreach_copy_(averaged, current)
+        self.n_averaged += 1

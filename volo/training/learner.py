@@ -13,7 +13,7 @@ from volo import checkpoint
 from volo.data.pipeline import Batch
 from volo.sections import OptimSettings, TeachingSettings
 from volo.training.compilation import compiled
-from volo.training.ema import averaged_model
+from volo.training.ema import MovingAverage
 from volo.training.objective import Labels, Objective
 from volo.training.optim import build_optimizer, set_learning_rate
 from volo.training.precision import Precision
@@ -33,7 +33,7 @@ class Learner:
         self.objective = objective or Labels(TeachingSettings(), None)
         self.world = world
         self.model = model.to(world.device)
-        self.ema = averaged_model(self.model, settings.ema_decay) if settings.ema_decay > 0 else None
+        self.ema = MovingAverage(self.model, settings.ema_decay) if settings.ema_decay > 0 else None
         self.optimizer = build_optimizer(self.model, settings)
         self.precision = Precision(settings, world.device)
         self.parallel = self._distributed()

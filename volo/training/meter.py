@@ -104,7 +104,7 @@ class Meter:
         """
         self.flush()
         sums = torch.stack([loss_sum.double(), grad_norm.double() / self.world.size])
-        wishes = sums.new_tensor([stop_signal, wants_save])
+        wishes = torch.stack([sums.new_full((), stop_signal), sums.new_full((), wants_save)])
         is_bad = sums.new_zeros(self.world.size)
         is_bad[self.world.rank] = ~loss_sum.isfinite()
         self._pending = self.world.sum(torch.cat([sums, wishes, is_bad]))

@@ -27,6 +27,6 @@ def evaluate(
             logits = model(images)
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]  # (B, 5)
         loss = F.cross_entropy(logits.float(), labels, reduction="sum")
-        sums += torch.stack([loss, ranked[:, 0].sum(), ranked.sum(), torch.tensor(len(labels), device=world.device)])
+        sums += torch.stack([loss, ranked[:, 0].sum(), ranked.sum(), loss.new_full((), len(labels))])
     loss, top1, top5, count = world.sum(sums).tolist()
     return {"val/loss": loss / count, "val/acc1": top1 / count, "val/acc5": top5 / count}

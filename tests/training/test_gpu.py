@@ -1,0 +1,29 @@
+"""What only a GPU shows."""
+
+import pytest
+import torch
+
+from tests.training.runs import small_run
+from volo.training.loop import Session
+from volo.training.run import open_data
+from volo.training.world import single_process
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_host_prepares_a_step_while_the_gpu_computes_the_one_before(tmp_path, folder):
+    """Nothing waits for the device but the meter, and that for the step before."""
+    settings = small_run(tmp_path, folder, augment=dict(auto_augment="trivial", random_erasing=0.5)).resolved()
+    settings.run_dir.mkdir(parents=True)
+    open_data(settings)
+    session = Session(settings, single_process("cuda"), None, lambda phase, step: None)
+    try:
+        for step in range(4):
+            torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
+            loss_sum, grad_norm = session.update(session.batch(0, step), lr=1e-3)
+            torch.cuda.set_sync_debug_mode("default")
+            session.meter.flush()
+            torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
+            session.meter.add(step + 1, loss_sum, grad_norm)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
