@@ -110,7 +110,7 @@ def resumed_at(training: Training) -> int:
 
 def lose(node: subprocess.Popen, training: Training) -> int:
     """Kills all processes of a node in mid-epoch; returns the step of the newest checkpoint then."""
-    training.until_step(6)
+    training.until_saved(4)
     training.until(lambda: training.last_step() % 4 in (1, 2), "the midst of an epoch")
     end_session(node)
     return checkpoint.verify(checkpoint.newest(training.run_dir)).step
