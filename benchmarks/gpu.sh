@@ -16,7 +16,7 @@ run() {  # a name for the files, seconds it may take, and the command
     timeout "$limit" "$@" 2>&1 | tee "$folder/$name.txt" || echo "== $name ended with an error" | tee -a "$folder/$name.txt"
 }
 
-run correctness 120 "$python" -m pytest -q -p no:cacheprovider -m gpu tests/model
+run correctness 120 "$python" -m pytest -q -p no:cacheprovider -m gpu tests/model tests/training
 run outlook 110 "$python" -m benchmarks.outlook_gpu --dtype bf16 --rounds 7 --json "$folder/outlook.json"
 run train_step 60 "$python" -m benchmarks.train_step --batch-size 1024 --rounds 7 --json "$folder/train_step.json"
 run train_step_compiled 130 "$python" -m benchmarks.train_step --compile --batch-size 1024 --rounds 7 \

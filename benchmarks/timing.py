@@ -20,9 +20,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Bench:
     """What the benchmarks of the operator share: flags, a device, figures kept for --json, goals at the end."""
 
-    def __init__(self, doc: str, rounds: int = 9, add_flags: Callable[[argparse.ArgumentParser], object] = id):
+    def __init__(self, doc: str, rounds: int = 9, add_flags: Callable[[argparse.ArgumentParser], None] | None = None):
         parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-        add_flags(parser)
+        if add_flags:
+            add_flags(parser)
         parser.add_argument("--dtype", choices=DTYPES, default="fp32")
         parser.add_argument("--rounds", type=int, default=rounds)
         parser.add_argument("--threads", type=int, default=2, help="on a CPU")
