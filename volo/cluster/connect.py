@@ -19,11 +19,13 @@ from volo.errors import InputError
 # Ray reads these when it starts. Health checks every half second: a dead worker is noticed soon, and a report, which
 # waits for the next check, costs little. A worker that answers none for two minutes is given up. Resources that do not
 # come within ten seconds are looked for anew, so that an elastic number of workers shrinks soon after a node is lost; a
-# fixed one goes on asking, for an hour, and a cluster that grows is not asked any less.
+# fixed one goes on asking, for an hour, and a cluster that grows is not asked any less. What the watcher for nodes
+# about to be taken away says is read by nothing here; it would be one process more to start before each training.
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_ENABLE_V2": "1",
 }
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: no cluster of several machines
