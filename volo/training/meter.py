@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from volo.data.transfer import numbers_later
 from volo.errors import TrainingError
 from volo.training.nonfinite import NonFinite
 from volo.training.world import World
@@ -42,7 +43,7 @@ def refuse(found: NonFinite) -> None:
 
 
 class Meter:
-    """Sums over steps and workers. One small collective a step, read one step late so that a GPU need not wait.
+    """Sums over steps and workers. One small collective a step, read one step late, so that a GPU is never idle for it.
 
     Args:
         world: Who trains.
@@ -64,7 +65,7 @@ class Meter:
         self.skips_bad_updates = skips_bad_updates
         self.on_nonfinite = on_nonfinite
         self.must_stop = self.must_save = False
-        self._pending: Tensor | None = None
+        self._pending: Callable[[], list[float]] | None = None
         self._step = self._num_skipped = 0
         self.begin_epoch()
 
@@ -107,14 +108,14 @@ class Meter:
         wishes = torch.stack([sums.new_full((), stop_signal), sums.new_full((), wants_save)])
         is_bad = sums.new_zeros(self.world.size)
         is_bad[self.world.rank] = ~loss_sum.isfinite()
-        self._pending = self.world.sum(torch.cat([sums, wishes, is_bad]))
+        self._pending = numbers_later(self.world.sum(torch.cat([sums, wishes, is_bad])))
         self._step, self._num_skipped = step, num_skipped
 
     def flush(self) -> None:
         """Reads what is pending."""
         if self._pending is None:
             return
-        loss, grad_norm, stop, save, *is_bad = self._pending.tolist()
+        loss, grad_norm, stop, save, *is_bad = self._pending()
         self._pending = None
         self.must_stop = self.must_stop or stop > 0
         self.must_save = self.must_save or save > 0
