@@ -72,7 +72,7 @@ class OutlookAttention(nn.Module):
     def _is_plain(self, x: Tensor) -> bool:
         """In float32 by the compiled kernel for CPUs, eager, with nothing dropped on the way."""
         is_plain = is_eager_float32(x, self.v.weight) and not self._drops()
-        return is_plain and choose(self.op, x, self.stride) == "cpu"
+        return is_plain and choose(self.op, x, self.stride, self.kernel_size) == "cpu"
 
     def _drops(self) -> bool:
         return self.training and self.attn_drop.p > 0

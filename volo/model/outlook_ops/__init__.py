@@ -57,7 +57,7 @@ def outlook_aggregate(
             f"logits must be (B, h, w, heads, K*K, K*K) = ({B}, {h}, {w}, heads, {taps}, {taps}) with heads dividing "
             f"C={C}, got {tuple(logits.shape)}"
         )
-    return FORMULATIONS[choose(op, values, stride)](values, logits, kernel_size, stride, padding)
+    return FORMULATIONS[choose(op, values, stride, kernel_size)](values, logits, kernel_size, stride, padding)
 
 
 def window_centres(x: Tensor, stride: int) -> Tensor:
@@ -67,7 +67,7 @@ def window_centres(x: Tensor, stride: int) -> Tensor:
     return F.avg_pool2d(x.permute(0, 3, 1, 2), stride, stride, ceil_mode=True).permute(0, 2, 3, 1)
 
 
-def choose(op: str, values: Tensor, stride: int) -> str:
+def choose(op: str, values: Tensor, stride: int, kernel_size: int = 3) -> str:
     """The formulation to use: `op` where it names one, else VOLO_OUTLOOK_OP, else by the table in `choice`.
 
     On a CPU that is the compiled kernel wherever Numba is installed, on a GPU the fused kernel wherever Triton is, but
@@ -77,32 +77,32 @@ def choose(op: str, values: Tensor, stride: int) -> str:
     if op == "auto":
         op = os.environ.get("VOLO_OUTLOOK_OP", "auto")
     if op == "auto":
-        op = _fastest(values, stride)
+        op = _fastest(values, stride, kernel_size)
     elif op not in FORMULATIONS:
         raise ValueError(f"outlook_op must be one of auto, {', '.join(FORMULATIONS)}, got {op!r}")
-    elif reason := limit(op, values):
+    elif reason := limit(op, values, kernel_size):
         raise ValueError(f"outlook_op={op} {reason}; use auto")
     _announce(op, values.device.type)
     return op
 
 
-def _fastest(values: Tensor, stride: int) -> str:
+def _fastest(values: Tensor, stride: int, kernel_size: int) -> str:
     if _is_exporting():
         return "dense"
     num_pixels = values.shape[1] * values.shape[2]
     for op in by_measurement(values.device.type, values.dtype, num_pixels, stride):
-        reason = limit(op, values)
+        reason = limit(op, values, kernel_size)
         if reason is None:
             return op
         _warn(op, reason)
     return "reference"
 
 
-def limit(op: str, values: Tensor) -> str | None:
+def limit(op: str, values: Tensor, kernel_size: int) -> str | None:
     """Why a formulation cannot work on such values, or None where it can."""
     if op == "cpu":
         return cpu.limit(values.device)
-    return fused.limit(values.device, values.dtype) if op == "fused" else None
+    return fused.limit(values.device, values.dtype, kernel_size) if op == "fused" else None
 
 
 @torch.compiler.assume_constant_result

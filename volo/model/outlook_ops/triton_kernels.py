@@ -1,181 +1,286 @@
 """The GPU kernels in Triton: softmax and aggregation of outlook attention, forward and backward, as gathers.
 
-Source: arXiv 2106.13112, sec. 3.1. Imported by `fused` on its first use. Every row of logits belongs to one pixel: the
-one at the row's place p in its window. So a program, one warp, owns a block of pixels of one image and head, reads the
-ceil(K / S)**2 rows of each, and writes each pixel once: no copy per window, no atomics, the same bits every time.
+Source: arXiv 2106.13112, sec. 3.1. Every row of logits belongs to one pixel, the one at the row's place p in its
+window, and place q of the window is a way of q - p from there. So the rows of a pixel are added up first, to one
+weight for each way (25 of them where K = 3 and S = 1, from 81 probabilities), and only the weights touch channels:
 
-Shapes: H x W map, h x w windows, T = K*K taps of a window, d head size. A warp goes through the taps one by one, with
-tiles (PIXELS, CHANNELS), so that all taps of a pixel meet in the registers of the same lane, whatever layout the
-compiler takes; what there is of a row, a number for each tap, is a tuple of T vectors (PIXELS). Offsets from the start
-of an image are INDEX: int32 where an image's numbers can be counted with it, else int64.
+    out[y]        = sum over ways of weight[y, way] * values[y + way]
+    dvalues[z]    = sum over ways of weight[z - way, way] * grad[z - way]
+    dlogits[p, q] = of softmax, for the products grad[y] . values[y + q - p], 25 of them
+
+A program, one warp, owns PAIRS neighbours in memory, pairs of a pixel and a head, and writes each once: no copy per
+window, no atomics, the same bits every time. A pair's numbers are in one lane, its channels in tiles (PAIRS, CHANNELS).
+Pixels S apart have the same places in their windows: S * S phases, for each of which the kernels are compiled, with all
+shapes as constants and all loops over places and ways written out.
+
+Shapes: H x W map, h x w windows, T = K*K taps, d head size. Along an axis, a pixel has the places FIRST, FIRST + S, ...
+BACK of its windows, and there are BACK + K - FIRST ways, from -BACK on.
 """
 
 from contextlib import nullcontext
+from itertools import product
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 1024  # numbers of a tile: 32 a lane
-MAX_PIXELS, MAX_CHANNELS = 32, 128
+PAIRS, MAX_CHANNELS = 32, 64
 
 
 @triton.jit
-def owned_pixels(start, rows, cols, heads, P: tl.constexpr, S: tl.constexpr, PIXELS: tl.constexpr, INDEX: tl.constexpr):
-    """This program's image, head and pixels, and the first places that windows have for them.
-
-    The pixels are S apart, so that they have the same places in their windows: first, first + S, ... below K.
-    """
-    program = tl.program_id(0)
-    phase_y, phase_x, program = program // S % S, program % S, program // (S * S)
-    blocks = tl.cdiv(rows * cols, PIXELS)
-    head, block, image = program % heads, program // heads % blocks, program // heads // blocks
-    number = block * PIXELS + tl.arange(0, PIXELS)
-    y = start + phase_y + number // cols * S
-    x = start + phase_x + number % cols * S
-    first_y, first_x = (start + phase_y + P) % S, (start + phase_x + P) % S
-    return image.to(tl.int64), head, y.to(INDEX), x.to(INDEX), number < rows * cols, first_y, first_x
-
-
-@triton.jit
-def window_at(head, y, x, owned, p_y, p_x, h, w, heads, S: tl.constexpr, P: tl.constexpr):
-    """The window in which each pixel has the place (p_y, p_x): its number in the image, whether there is one, and its
-    upper left corner on the map, or in its padding. All (PIXELS)."""
-    i, j = (y + P - p_y) // S, (x + P - p_x) // S  # the divisions leave no rest
-    exists = owned & (i >= 0) & (i < h) & (j >= 0) & (j < w)
-    return (i * w + j) * heads + head, exists, y - p_y, x - p_x
+def own_pairs(
+    H: tl.constexpr, W: tl.constexpr, heads: tl.constexpr, S: tl.constexpr, Y: tl.constexpr, X: tl.constexpr,
+    PAIRS: tl.constexpr, INDEX: tl.constexpr,
+):  # fmt: skip
+    """This program's image and pairs: head, row and column of each, its place on the map, and whether there is one."""
+    rows: tl.constexpr = (H - Y + S - 1) // S
+    cols: tl.constexpr = (W - X + S - 1) // S
+    blocks: tl.constexpr = (rows * cols * heads + PAIRS - 1) // PAIRS
+    number = tl.program_id(0) % blocks * PAIRS + tl.arange(0, PAIRS)
+    head, pixel = number % heads, number // heads
+    y, x = Y + pixel // cols * S, X + pixel % cols * S
+    place = (y * W + x).to(INDEX) * heads + head
+    return (tl.program_id(0) // blocks).to(tl.int64), head, y, x, place, number < rows * cols * heads
 
 
 @triton.jit
-def load_tap(
-    pointer, tap, exists, top, left, head, channel, H, W, heads, d: tl.constexpr, K: tl.constexpr, FLOAT: tl.constexpr
-):
-    """The channels of the pixel at place `tap` of each window, zero off the map. (PIXELS, CHANNELS)"""
-    y, x = top + tap // K, left + tap % K
-    on_map = exists & (y >= 0) & (y < H) & (x >= 0) & (x < W)
-    offset = ((y * W + x) * heads + head) * d
-    mask = on_map[:, None] & (channel < d)[None, :]
-    return tl.load(pointer + (offset[:, None] + channel[None, :]), mask=mask, other=0).to(FLOAT)
+def on_map(start, size: tl.constexpr, back: tl.constexpr, num: tl.constexpr):
+    """For each way on an axis, whether it ends on the map."""
+    found = ()
+    for way in tl.static_range(num):
+        found = found + ((start + (way - back) >= 0) & (start + (way - back) < size),)
+    return found
 
 
 @triton.jit
-def softmax(logits, row, exists, T: tl.constexpr, FLOAT: tl.constexpr):
-    """Of a row for each pixel: T vectors of probabilities, and the logarithm of their common divisor."""
+def load_tile(pointers, mask, channel, d: tl.constexpr, FLOAT: tl.constexpr):
+    """(PAIRS, CHANNELS), zero where the mask (PAIRS) is not set."""
+    return tl.load(pointers, mask=mask[:, None] & (channel < d)[None, :], other=0).to(FLOAT)
+
+
+@triton.jit
+def row_of(
+    pointers, i, j, owned, p_y: tl.constexpr, p_x: tl.constexpr, FIRST_Y: tl.constexpr, FIRST_X: tl.constexpr,
+    h: tl.constexpr, w: tl.constexpr, heads: tl.constexpr, K: tl.constexpr, S: tl.constexpr,
+):  # fmt: skip
+    """Where each pair's row of place (p_y, p_x) begins, and whether there is one. Pointers are to the first row of the
+    window (i, j), in which the pair has the first place that it can."""
+    a: tl.constexpr = (p_y - FIRST_Y) // S  # windows back
+    b: tl.constexpr = (p_x - FIRST_X) // S
+    exists = owned & (i >= a) & (i < h + a) & (j >= b) & (j < w + b)
+    return pointers + (p_y * K + p_x - (a * w + b) * heads * K * K) * K * K, exists
+
+
+@triton.jit
+def softmax(row, exists, T: tl.constexpr, FLOAT: tl.constexpr):
+    """Of a row for each pair: T vectors of probabilities, zero where the row does not exist."""
     numbers, powers, probabilities = (), (), ()
-    top = tl.full(row.shape, float("-inf"), FLOAT)
     for q in tl.static_range(T):
-        number = tl.load(logits + (row + q), mask=exists, other=0).to(FLOAT)
-        numbers = numbers + (number,)
-        top = tl.maximum(top, number)
-    total = tl.zeros(row.shape, FLOAT)
+        numbers = numbers + (tl.load(row + q, mask=exists, other=0).to(FLOAT),)
+    top = numbers[0]
+    for q in tl.static_range(1, T):
+        top = tl.maximum(top, numbers[q])
+    total = tl.zeros(top.shape, FLOAT)
     for q in tl.static_range(T):
-        power = tl.exp(numbers[q] - top)
-        powers = powers + (power,)
-        total += power
+        powers = powers + (tl.exp(numbers[q] - top),)
+        total += powers[q]
+    scale = tl.where(exists, 1 / total, 0)
     for q in tl.static_range(T):
-        probabilities = probabilities + (powers[q] / total,)
-    return probabilities, top + tl.log(total)
+        probabilities = probabilities + (powers[q] * scale,)
+    return probabilities
 
 
 @triton.jit
-def store_own(pointer, tile, y, x, owned, head, channel, H, W, heads, d: tl.constexpr):
-    """Writes each pixel's own channels, (PIXELS, CHANNELS), where the pixel is on the map."""
-    offset = ((y * W + x) * heads + head) * d
-    mask = (owned & (y < H) & (x < W))[:, None] & (channel < d)[None, :]
-    tl.store(pointer + (offset[:, None] + channel[None, :]), tile, mask=mask)
+def no_weights(like, num: tl.constexpr, FLOAT: tl.constexpr):
+    weights = ()
+    for _ in tl.static_range(num):
+        weights = weights + (tl.zeros(like.shape, FLOAT),)
+    return weights
+
+
+@triton.jit
+def with_row(
+    weights, row, top: tl.constexpr, left: tl.constexpr, ways_y: tl.constexpr, ways_x: tl.constexpr, K: tl.constexpr
+):
+    """The weights with a row added; its first tap is the way (top, left)."""
+    added = ()
+    for way in tl.static_range(ways_y * ways_x):
+        if top <= way // ways_x and way // ways_x < top + K and left <= way % ways_x and way % ways_x < left + K:
+            added = added + (weights[way] + row[(way // ways_x - top) * K + way % ways_x - left],)
+        else:
+            added = added + (weights[way],)
+    return added
+
+
+@triton.jit
+def weighted_sum(
+    pointers, weights, rows_there, cols_there, owned, channel,
+    BACK_Y: tl.constexpr, BACK_X: tl.constexpr, ways_y: tl.constexpr, ways_x: tl.constexpr,
+    W: tl.constexpr, heads: tl.constexpr, d: tl.constexpr, FLOAT: tl.constexpr,
+):  # fmt: skip
+    """The sum over all ways of a weight times what lies there. (PAIRS, CHANNELS)"""
+    total = tl.zeros(pointers.shape, FLOAT)
+    for way in tl.static_range(ways_y * ways_x):
+        mask = owned & rows_there[way // ways_x] & cols_there[way % ways_x]
+        way_pointers = pointers + ((way // ways_x - BACK_Y) * W + way % ways_x - BACK_X) * heads * d
+        total += weights[way][:, None] * load_tile(way_pointers, mask, channel, d, FLOAT)
+    return total
+
+
+@triton.jit
+def side_by_side(vectors, num: tl.constexpr, NUMBERS: tl.constexpr):
+    """`num` vectors (PAIRS) as the first columns of a tile (PAIRS, NUMBERS), a power of two; the others are zero."""
+    columns = vectors
+    for _ in tl.static_range(num, NUMBERS):
+        columns = columns + (tl.zeros(vectors[0].shape, vectors[0].dtype),)
+    for level in tl.static_range(6):
+        if NUMBERS >> level > 1:
+            columns = joined(columns, NUMBERS >> level + 1)
+    return tl.reshape(columns[0], (vectors[0].shape[0], NUMBERS))
+
+
+@triton.jit
+def joined(columns, half: tl.constexpr):
+    pairs = ()
+    for column in tl.static_range(half):
+        pairs = pairs + (tl.join(columns[column], columns[column + half]),)
+    return pairs
+
+
+@triton.jit
+def weight_back(
+    planes, mask, dy: tl.constexpr, dx: tl.constexpr, FIRST_Y: tl.constexpr, FIRST_X: tl.constexpr,
+    H: tl.constexpr, W: tl.constexpr, heads: tl.constexpr, K: tl.constexpr, S: tl.constexpr, FLOAT: tl.constexpr,
+):  # fmt: skip
+    """Of the way back from the pixel (dy, dx) away, for each pair. Ways are counted from that pixel's own BACK."""
+    SIDE: tl.constexpr = K + (K - 1) // S * S
+    first_y: tl.constexpr = (FIRST_Y + dy) % S
+    first_x: tl.constexpr = (FIRST_X + dx) % S
+    way_y: tl.constexpr = first_y + (K - 1 - first_y) // S * S - dy
+    way_x: tl.constexpr = first_x + (K - 1 - first_x) // S * S - dx
+    start: tl.constexpr = ((way_y * SIDE + way_x) * H * W + dy * W + dx) * heads
+    return tl.load(planes + start, mask=mask, other=0).to(FLOAT)
 
 
 @triton.jit
 def forward_kernel(
-    values, logits, out, H, W, h, w, heads, rows, cols,
-    d: tl.constexpr, K: tl.constexpr, S: tl.constexpr, P: tl.constexpr,
-    TAPS: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr, FLOAT: tl.constexpr, INDEX: tl.constexpr,
+    values, logits, out,
+    H: tl.constexpr, W: tl.constexpr, h: tl.constexpr, w: tl.constexpr, heads: tl.constexpr, d: tl.constexpr,
+    K: tl.constexpr, S: tl.constexpr, P: tl.constexpr, Y: tl.constexpr, X: tl.constexpr,
+    FIRST_Y: tl.constexpr, FIRST_X: tl.constexpr, BACK_Y: tl.constexpr, BACK_X: tl.constexpr,
+    PAIRS: tl.constexpr, TAPS: tl.constexpr, CHANNELS: tl.constexpr, FLOAT: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
-    """out[y] = sum, over the windows that cover y at place p, of softmax(logits[p]) . values of the window."""
+    """The pairs' outputs, of a block of channels."""
     T: tl.constexpr = K * K
-    image, head, y, x, owned, first_y, first_x = owned_pixels(0, rows, cols, heads, P, S, PIXELS, INDEX)
-    map_start, window_start = image * H * W * heads * d, image * h * w * heads
-    values, out, logits = values + map_start, out + map_start, logits + window_start * T * T
+    WAYS_Y: tl.constexpr = BACK_Y + K - FIRST_Y
+    WAYS_X: tl.constexpr = BACK_X + K - FIRST_X
+    image, head, y, x, place, owned = own_pairs(H, W, heads, S, Y, X, PAIRS, INDEX)
+    i, j = (y + P - FIRST_Y) // S, (x + P - FIRST_X) // S  # the window where the pixel's place is the first it can have
+    logits += image * h * w * heads * T * T + ((i * w + j).to(INDEX) * heads + head) * T * T
+    weights = no_weights(y, WAYS_Y * WAYS_X, FLOAT)
+    for p_y in tl.static_range(FIRST_Y, BACK_Y + 1, S):
+        for p_x in tl.static_range(FIRST_X, BACK_X + 1, S):
+            pointers, exists = row_of(logits, i, j, owned, p_y, p_x, FIRST_Y, FIRST_X, h, w, heads, K, S)
+            row = softmax(pointers, exists, T, FLOAT)
+            weights = with_row(weights, row, BACK_Y - p_y, BACK_X - p_x, WAYS_Y, WAYS_X, K)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    mixed = tl.zeros((PIXELS, CHANNELS), FLOAT)
-    for p_y in range(first_y, K, S):
-        for p_x in range(first_x, K, S):
-            window, exists, top, left = window_at(head, y, x, owned, p_y, p_x, h, w, heads, S, P)
-            weights, _ = softmax(logits, (window * T + p_y * K + p_x) * T, exists, T, FLOAT)
-            for q in tl.static_range(T):
-                tile = load_tap(values, q, exists, top, left, head, channel, H, W, heads, d, K, FLOAT)
-                mixed += weights[q][:, None] * tile
-    store_own(out, mixed, y, x, owned, head, channel, H, W, heads, d)
+    offset = image * H * W * heads * d + ((place * d)[:, None] + channel[None, :])
+    rows_there, cols_there = on_map(y, H, BACK_Y, WAYS_Y), on_map(x, W, BACK_X, WAYS_X)
+    mixed = weighted_sum(
+        values + offset, weights, rows_there, cols_there, owned, channel,
+        BACK_Y, BACK_X, WAYS_Y, WAYS_X, W, heads, d, FLOAT,
+    )  # fmt: skip
+    tl.store(out + offset, mixed, mask=owned[:, None] & (channel < d)[None, :])
 
 
 @triton.jit
 def logits_gradient_kernel(
-    grad, values, logits, dlogits, norms, H, W, h, w, heads, rows, cols,
-    d: tl.constexpr, K: tl.constexpr, S: tl.constexpr, P: tl.constexpr,
-    TAPS: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr, FLOAT: tl.constexpr, INDEX: tl.constexpr,
+    grad, values, logits, dlogits, planes,
+    H: tl.constexpr, W: tl.constexpr, h: tl.constexpr, w: tl.constexpr, heads: tl.constexpr, d: tl.constexpr,
+    K: tl.constexpr, S: tl.constexpr, P: tl.constexpr, Y: tl.constexpr, X: tl.constexpr,
+    FIRST_Y: tl.constexpr, FIRST_X: tl.constexpr, BACK_Y: tl.constexpr, BACK_X: tl.constexpr,
+    PAIRS: tl.constexpr, TAPS: tl.constexpr, CHANNELS: tl.constexpr, FLOAT: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
-    """dlogits of the rows of each pixel, and their norms (B, h, w, heads, T): softmax is exp(logits - norms).
-
-    Pixels of the padding are owned too: the gradient of their rows is zero, and has to be written.
-    """
+    """dlogits of the pairs' rows, and their weights as planes (B, SIDE * SIDE, H, W, heads), a plane for each way; a
+    phase may have fewer than SIDE on an axis."""
     T: tl.constexpr = K * K
-    image, head, y, x, owned, first_y, first_x = owned_pixels(-P, rows, cols, heads, P, S, PIXELS, INDEX)
-    map_start, window_start = image * H * W * heads * d, image * h * w * heads
-    values, grad, norms = values + map_start, grad + map_start, norms + window_start * T
-    logits, dlogits = logits + window_start * T * T, dlogits + window_start * T * T
-    tap = tl.arange(0, TAPS)
-    own = ()  # the pixel's own gradient, by blocks of channels
+    WAYS_Y: tl.constexpr = BACK_Y + K - FIRST_Y
+    WAYS_X: tl.constexpr = BACK_X + K - FIRST_X
+    image, head, y, x, place, owned = own_pairs(H, W, heads, S, Y, X, PAIRS, INDEX)
+
+    offset = image * H * W * heads * d + (place * d)[:, None]
+    rows_there, cols_there = on_map(y, H, BACK_Y, WAYS_Y), on_map(x, W, BACK_X, WAYS_X)
+    products = no_weights(y, WAYS_Y * WAYS_X, FLOAT)
     for start in tl.static_range(0, d, CHANNELS):
         channel = start + tl.arange(0, CHANNELS)
-        own = own + (load_tap(grad, 0, owned, y, x, head, channel, H, W, heads, d, K, FLOAT),)
-    for p_y in range(first_y, K, S):
-        for p_x in range(first_x, K, S):
-            window, exists, top, left = window_at(head, y, x, owned, p_y, p_x, h, w, heads, S, P)
-            row_number = window * T + p_y * K + p_x
-            weights, norm = softmax(logits, row_number * T, exists, T, FLOAT)
-            dweights = ()
-            mean = tl.zeros((PIXELS,), FLOAT)
+        own = load_tile(grad + offset + channel[None, :], owned, channel, d, FLOAT)
+        pointers = values + offset + channel[None, :]
+        added = ()
+        for way in tl.static_range(WAYS_Y * WAYS_X):
+            mask = owned & rows_there[way // WAYS_X] & cols_there[way % WAYS_X]
+            way_pointers = pointers + ((way // WAYS_X - BACK_Y) * W + way % WAYS_X - BACK_X) * heads * d
+            tile = load_tile(way_pointers, mask, channel, d, FLOAT)
+            added = added + (products[way] + tl.sum(own * tile, axis=1),)
+        products = added
+
+    i, j = (y + P - FIRST_Y) // S, (x + P - FIRST_X) // S
+    offset = image * h * w * heads * T * T + ((i * w + j).to(INDEX) * heads + head) * T * T
+    logits += offset
+    dlogits += offset
+    tap = tl.arange(0, TAPS)
+    weights = no_weights(y, WAYS_Y * WAYS_X, FLOAT)
+    for p_y in tl.static_range(FIRST_Y, BACK_Y + 1, S):
+        for p_x in tl.static_range(FIRST_X, BACK_X + 1, S):
+            pointers, exists = row_of(logits, i, j, owned, p_y, p_x, FIRST_Y, FIRST_X, h, w, heads, K, S)
+            row = softmax(pointers, exists, T, FLOAT)
+            weights = with_row(weights, row, BACK_Y - p_y, BACK_X - p_x, WAYS_Y, WAYS_X, K)
+            mean = tl.zeros(y.shape, FLOAT)
             for q in tl.static_range(T):
-                dweight = tl.zeros((PIXELS,), FLOAT)
-                for start in tl.static_range(0, d, CHANNELS):
-                    channel = start + tl.arange(0, CHANNELS)
-                    tile = load_tap(values, q, exists, top, left, head, channel, H, W, heads, d, K, FLOAT)
-                    dweight += tl.sum(own[start // CHANNELS] * tile, axis=1)
-                dweights = dweights + (dweight,)
-                mean += weights[q] * dweight
-            gradients = tl.zeros((PIXELS, TAPS), FLOAT)  # the rows whole, so that they are written side by side
+                mean += row[q] * products[(BACK_Y - p_y + q // K) * WAYS_X + BACK_X - p_x + q % K]
+            gradients = ()
             for q in tl.static_range(T):
-                gradients = tl.where((tap == q)[None, :], (weights[q] * (dweights[q] - mean))[:, None], gradients)
-            mask = exists[:, None] & (tap < T)[None, :]
-            tl.store(dlogits + ((row_number * T)[:, None] + tap[None, :]), gradients, mask=mask)
-            tl.store(norms + row_number, norm, mask=exists)
+                product = products[(BACK_Y - p_y + q // K) * WAYS_X + BACK_X - p_x + q % K]
+                gradients = gradients + (row[q] * (product - mean),)
+            pointers, exists = row_of(dlogits, i, j, owned, p_y, p_x, FIRST_Y, FIRST_X, h, w, heads, K, S)
+            tile = side_by_side(gradients, T, TAPS)
+            tl.store(pointers[:, None] + tap[None, :], tile, mask=exists[:, None] & (tap < T)[None, :])
+
+    SIDE: tl.constexpr = K + (K - 1) // S * S
+    planes += image * SIDE * SIDE * H * W * heads + place
+    for way in tl.static_range(WAYS_Y * WAYS_X):
+        tl.store(planes + (way // WAYS_X * SIDE + way % WAYS_X) * H * W * heads, weights[way], mask=owned)
 
 
 @triton.jit
 def values_gradient_kernel(
-    grad, logits, norms, dvalues, H, W, h, w, heads, rows, cols,
-    d: tl.constexpr, K: tl.constexpr, S: tl.constexpr, P: tl.constexpr,
-    TAPS: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr, FLOAT: tl.constexpr, INDEX: tl.constexpr,
+    grad, planes, dvalues,
+    H: tl.constexpr, W: tl.constexpr, h: tl.constexpr, w: tl.constexpr, heads: tl.constexpr, d: tl.constexpr,
+    K: tl.constexpr, S: tl.constexpr, P: tl.constexpr, Y: tl.constexpr, X: tl.constexpr,
+    FIRST_Y: tl.constexpr, FIRST_X: tl.constexpr, BACK_Y: tl.constexpr, BACK_X: tl.constexpr,
+    PAIRS: tl.constexpr, TAPS: tl.constexpr, CHANNELS: tl.constexpr, FLOAT: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
-    """dvalues[z] = sum, over the windows that cover z at place q and their rows p, of softmax[p, q] * grad[p]."""
-    T: tl.constexpr = K * K
-    image, head, y, x, owned, first_y, first_x = owned_pixels(0, rows, cols, heads, P, S, PIXELS, INDEX)
-    map_start, window_start = image * H * W * heads * d, image * h * w * heads
-    grad, dvalues = grad + map_start, dvalues + map_start
-    logits, norms = logits + window_start * T * T, norms + window_start * T
+    """dvalues of the pairs, of a block of channels: from all pixels which the pair is on a way of."""
+    WAYS_Y: tl.constexpr = BACK_Y + K - FIRST_Y
+    WAYS_X: tl.constexpr = BACK_X + K - FIRST_X
+    SIDE: tl.constexpr = K + (K - 1) // S * S
+    image, _, y, x, place, owned = own_pairs(H, W, heads, S, Y, X, PAIRS, INDEX)
+    rows_there, cols_there = on_map(y, H, BACK_Y, WAYS_Y), on_map(x, W, BACK_X, WAYS_X)
+    planes += image * SIDE * SIDE * H * W * heads + place
+    weights = ()
+    for way in tl.static_range(WAYS_Y * WAYS_X):
+        mask = owned & rows_there[way // WAYS_X] & cols_there[way % WAYS_X]
+        weight = weight_back(
+            planes, mask, way // WAYS_X - BACK_Y, way % WAYS_X - BACK_X, FIRST_Y, FIRST_X, H, W, heads, K, S, FLOAT
+        )
+        weights = weights + (weight,)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    gathered = tl.zeros((PIXELS, CHANNELS), FLOAT)
-    for q_y in range(first_y, K, S):
-        for q_x in range(first_x, K, S):
-            window, exists, top, left = window_at(head, y, x, owned, q_y, q_x, h, w, heads, S, P)
-            for p in tl.static_range(T):
-                row_number = window * T + p
-                number = tl.load(logits + (row_number * T + q_y * K + q_x), mask=exists, other=0).to(FLOAT)
-                weight = tl.exp(number - tl.load(norms + row_number, mask=exists, other=0))
-                tile = load_tap(grad, p, exists, top, left, head, channel, H, W, heads, d, K, FLOAT)
-                gathered += weight[:, None] * tile
-    store_own(dvalues, gathered, y, x, owned, head, channel, H, W, heads, d)
+    offset = image * H * W * heads * d + ((place * d)[:, None] + channel[None, :])
+    gathered = weighted_sum(
+        grad + offset, weights, rows_there, cols_there, owned, channel,
+        BACK_Y, BACK_X, WAYS_Y, WAYS_X, W, heads, d, FLOAT,
+    )  # fmt: skip
+    tl.store(dvalues + offset, gathered, mask=owned[:, None] & (channel < d)[None, :])
 
 
 def forward(values: Tensor, logits: Tensor, kernel_size: int, stride: int, padding: int) -> Tensor:
@@ -188,38 +293,62 @@ def forward(values: Tensor, logits: Tensor, kernel_size: int, stride: int, paddi
 def backward(
     grad: Tensor, values: Tensor, logits: Tensor, kernel_size: int, stride: int, padding: int
 ) -> tuple[Tensor, Tensor]:
-    """Of contiguous tensors: dvalues and dlogits. Besides them, one number a row (the norms) is kept for a moment."""
+    """Of contiguous tensors: dvalues and dlogits. Besides them, the pixels' weights are kept for a moment."""
     window = values, logits, kernel_size, stride, padding
     dvalues, dlogits = torch.empty_like(values), torch.empty_like(logits)
-    norms = torch.empty(logits.shape[:-1], dtype=_float(values, logits), device=logits.device)
-    _launch(logits_gradient_kernel, (grad, values, logits, dlogits, norms), *window)
-    _launch(values_gradient_kernel, (grad, logits, norms, dvalues), *window)
+    planes = _planes(*window)
+    _clear_rows_off_the_map(dlogits, values.shape[1:3], kernel_size, stride, padding)
+    _launch(logits_gradient_kernel, (grad, values, logits, dlogits, planes), *window)
+    _launch(values_gradient_kernel, (grad, planes, dvalues), *window)
     return dvalues, dlogits
 
 
-def blocks(kernel_size: int, head_size: int, num_pixels: int) -> dict[str, int]:
-    """Sides of the tiles of a program, for blocks of a map of `num_pixels`. Code is written out for every tap: where
-    windows are wider than three, tiles are narrower by as much."""
-    taps, channels = kernel_size**2, min(MAX_CHANNELS, triton.next_power_of_2(head_size))
-    room = max(1, TILE * 9 // (max(9, taps) * channels))
-    pixels = min(MAX_PIXELS, triton.next_power_of_2(room + 1) // 2, triton.next_power_of_2(num_pixels))
-    return {"TAPS": triton.next_power_of_2(taps), "PIXELS": pixels, "CHANNELS": channels, "num_warps": 1}
+def _planes(values: Tensor, logits: Tensor, K: int, S: int, P: int) -> Tensor:
+    """Room for the weights of all pairs. They lie between 0 and T, where float16 is finer than bfloat16 is."""
+    B, H, W, _ = values.shape
+    side = (K - 1) // S * S + K
+    is_half = max(values.dtype.itemsize, logits.dtype.itemsize) == 2
+    dtype = torch.float16 if is_half else _float(values, logits)
+    return torch.empty(B, side * side, H, W, logits.shape[3], dtype=dtype, device=values.device)
+
+
+def _clear_rows_off_the_map(dlogits: Tensor, map_size: tuple[int, int], K: int, S: int, P: int) -> None:
+    """Rows whose place is in the padding belong to no pixel, and their gradient is zero."""
+    by_place = dlogits.unflatten(-2, (K, K))  # (B, h, w, heads, K, K, T)
+    for axis, size in enumerate(map_size):
+        windows = by_place.movedim((1 + axis, 4 + axis), (0, 1))  # and places on this axis
+        for p in range(K):
+            first, last = (max(0, triton.cdiv(edge + P - p, S)) for edge in (0, size))  # that have place p on the map
+            windows[:first, p].zero_()
+            windows[last:, p].zero_()
 
 
 def _float(values: Tensor, logits: Tensor) -> torch.dtype:
     return torch.float64 if torch.float64 in (values.dtype, logits.dtype) else torch.float32
 
 
+def constants(
+    H: int, W: int, h: int, w: int, heads: int, d: int, K: int, S: int, P: int, Y: int = 0, X: int = 0
+) -> dict[str, int]:
+    """What the kernels of the phase with pixel (Y, X) are compiled for, but for the types."""
+    places = {}
+    for axis, start in (("Y", Y), ("X", X)):
+        first = (start + P) % S
+        places |= {axis: start, f"FIRST_{axis}": first, f"BACK_{axis}": first + (K - 1 - first) // S * S}
+    tiles = dict(PAIRS=PAIRS, TAPS=triton.next_power_of_2(K * K), CHANNELS=min(MAX_CHANNELS, triton.next_power_of_2(d)))
+    return dict(H=H, W=W, h=h, w=w, heads=heads, d=d, K=K, S=S, P=P) | tiles | places
+
+
 def _launch(kernel, tensors: tuple[Tensor, ...], values: Tensor, logits: Tensor, K: int, S: int, P: int) -> None:
     B, H, W, C = values.shape
     _, h, w, heads, _, _ = logits.shape
-    whole = kernel is logits_gradient_kernel  # its pixels are all that windows reach, the others' those of the map
-    height, width = (S * (h - 1) + K, S * (w - 1) + K) if whole else (H, W)
-    rows, cols, d = triton.cdiv(height, S), triton.cdiv(width, S), C // heads
-    sides = blocks(K, d, rows * cols)
-    programs = B * heads * S * S * triton.cdiv(rows * cols, sides["PIXELS"])
-    grid = (programs, 1 if whole else triton.cdiv(d, sides["CHANNELS"]))
-    sides["FLOAT"] = tl.float64 if _float(values, logits) == torch.float64 else tl.float32
-    sides["INDEX"] = tl.int32 if max(values[:1].numel(), logits[:1].numel()) < 2**31 else tl.int64
+    types = dict(
+        FLOAT=tl.float64 if _float(values, logits) == torch.float64 else tl.float32,
+        INDEX=tl.int32 if max(values[:1].numel(), logits[:1].numel()) < 2**31 else tl.int64,
+    )
     with torch.cuda.device(values.device) if values.is_cuda else nullcontext():
-        kernel[grid](*tensors, H, W, h, w, heads, rows, cols, d=d, K=K, S=S, P=P, **sides)
+        for Y, X in product(range(min(S, H)), range(min(S, W))):
+            found = constants(H, W, h, w, heads, C // heads, K, S, P, Y, X)
+            pairs = triton.cdiv(H - Y, S) * triton.cdiv(W - X, S) * heads
+            channel_blocks = 1 if kernel is logits_gradient_kernel else triton.cdiv(C // heads, found["CHANNELS"])
+            kernel[(B * triton.cdiv(pairs, PAIRS), channel_blocks)](*tensors, **found, **types, num_warps=1)
