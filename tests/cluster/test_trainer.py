@@ -13,6 +13,7 @@ import pytest
 import torch
 from ray.exceptions import ActorDiedError
 from ray.train import ControllerError, WorkerGroupError
+from ray.train.torch import TorchTrainer
 from torch.distributed import DistNetworkError
 
 from tests.training.runs import small_run
@@ -196,3 +197,10 @@ def test_an_elastic_number_takes_what_a_cluster_of_our_own_has(monkeypatch, num_
 def test_an_elastic_number_on_a_cluster_that_may_grow_stays_as_it_is(monkeypatch):
     monkeypatch.setattr(workers.ray, "cluster_resources", lambda: {"CPU": 1})
     assert workers.plan_workers(RunSettings(num_workers="1:4", address="auto")) == Workers(4, False, 1)
+
+
+def test_only_rays_data_sets_are_left_out_of_its_trainer():
+    def kinds(of: type[TorchTrainer]) -> set[str]:
+        return {type(callback).__name__ for callback in of(print)._create_default_callbacks()}
+
+    assert kinds(TorchTrainer) - kinds(trainer.Trainer) == {"DatasetsCallback"}

@@ -35,6 +35,15 @@ MOST_STARTS = 360  # that fail before a worker trains: an hour of waiting for ro
 UNHEARD_S = 60.0  # a wish to stop that no worker is there to hear, since none has begun, ends the driver
 
 
+class Trainer(TorchTrainer):
+    """Without Ray's data sets, which are not used here: a process for them would start beside the workers each time,
+    used or not, and no setting prevents it."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        return [callback for callback in callbacks if type(callback).__name__ != "DatasetsCallback"]
+
+
 def train_on_ray(settings: Settings, cluster: contextlib.ExitStack | None = None) -> None:
     """Trains on a Ray cluster, restarting lost workers from the newest checkpoint up to `max_failures` times.
 
@@ -73,7 +82,7 @@ def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack)
 def _fit(settings: Settings, workers: Workers, driver: World) -> None:
     attempt = Attempt.create(settings.run_dir)
     print(f"starting {workers}", flush=True)
-    trainer = TorchTrainer(
+    trainer = Trainer(
         _train_worker,
         train_loop_config={"settings": settings.to_dict(), "attempt": str(attempt.folder)},
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
@@ -93,7 +102,7 @@ def _fit(settings: Settings, workers: Workers, driver: World) -> None:
     _raise_outcome(attempt, error, settings.run.max_failures)
 
 
-def _fit_and_follow(trainer: TorchTrainer, attempt: Attempt, settings: Settings, driver: World) -> Exception | None:
+def _fit_and_follow(trainer: Trainer, attempt: Attempt, settings: Settings, driver: World) -> Exception | None:
     """Runs the trainer in a thread of its own, so that this one can show records and answer signals.
 
     Raises:
