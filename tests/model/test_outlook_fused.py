@@ -137,7 +137,7 @@ def test_fused_takes_an_empty_batch():
     assert [len(t) for t in forward_and_gradients(fused.aggregate, *make_inputs(0, 4, 4, 2, 8))] == [0, 0, 0]
 
 
-def test_fused_is_chosen_on_a_gpu_and_falls_back_with_one_warning(monkeypatch, caplog):
+def test_fused_is_chosen_on_a_gpu_and_falls_back_with_a_warning_for_each_reason(monkeypatch, caplog):
     class Values:
         device, dtype, shape = torch.device("cuda"), torch.bfloat16, (1, 8, 8, 4)
 

@@ -296,14 +296,14 @@ def backward(
     """Of contiguous tensors: dvalues and dlogits. Besides them, the pixels' weights are kept for a moment."""
     window = values, logits, kernel_size, stride, padding
     dvalues, dlogits = torch.empty_like(values), torch.empty_like(logits)
-    planes = _planes(*window)
+    planes = _planes(values, logits, kernel_size, stride)
     _clear_rows_off_the_map(dlogits, values.shape[1:3], kernel_size, stride, padding)
     _launch(logits_gradient_kernel, (grad, values, logits, dlogits, planes), *window)
     _launch(values_gradient_kernel, (grad, planes, dvalues), *window)
     return dvalues, dlogits
 
 
-def _planes(values: Tensor, logits: Tensor, K: int, S: int, P: int) -> Tensor:
+def _planes(values: Tensor, logits: Tensor, K: int, S: int) -> Tensor:
     """Room for the weights of all pairs. They lie between 0 and T, where float16 is finer than bfloat16 is."""
     B, H, W, _ = values.shape
     side = (K - 1) // S * S + K
