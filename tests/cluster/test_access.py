@@ -84,7 +84,7 @@ def test_a_token_of_its_owner_is_used(monkeypatch, tmp_path):
     check_token_file()
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     check_access("10.0.0.1:6379")
-    protect_own_cluster("local", "127.0.0.1")
+    assert protect_own_cluster("local", "127.0.0.1")
     assert "RAY_AUTH_TOKEN" not in os.environ
 
 
@@ -93,7 +93,8 @@ def test_a_cluster_of_our_own_has_a_token_that_no_file_holds(monkeypatch, tmp_pa
     """Also where Ray was told to use one and there is none: it would write it for all to read."""
     if mode is not None:
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
-    protect_own_cluster("local", "127.0.0.1")
+    assert not protect_own_cluster("local", "127.0.0.1")
+    assert not protect_own_cluster("local", "127.0.0.1")  # again in this process: still nobody's
     assert len(os.environ.pop("RAY_AUTH_TOKEN")) == 64
     assert os.environ.get("RAY_AUTH_MODE") == (mode or None)
     assert list(tmp_path.iterdir()) == []
@@ -101,7 +102,7 @@ def test_a_cluster_of_our_own_has_a_token_that_no_file_holds(monkeypatch, tmp_pa
 
 def test_authentication_that_was_turned_off_stays_off(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    protect_own_cluster("local", "127.0.0.1")
+    assert protect_own_cluster("local", "127.0.0.1")
     assert "RAY_AUTH_TOKEN" not in os.environ
 
 

@@ -12,14 +12,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from ray.exceptions import ActorDiedError
-from ray.train import ControllerError, WorkerGroupError
+from ray.train import ControllerError, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, FixedScalingPolicy
 from torch.distributed import DistNetworkError
 
 from tests.training.runs import small_run
 from volo.checkpoint import DamagedCheckpoint
 from volo.cluster import trainer, workers
 from volo.cluster.attempt import Attempt, Worker
+from volo.cluster.lean import FixedWorkers, LeanTrainer
 from volo.cluster.watch import FailureWatch, TrainingEnded
 from volo.cluster.workers import Workers
 from volo.errors import InputError, OutOfRetries, Stopped, TrainingError
@@ -199,8 +201,32 @@ def test_an_elastic_number_on_a_cluster_that_may_grow_stays_as_it_is(monkeypatch
     assert workers.plan_workers(RunSettings(num_workers="1:4", address="auto")) == Workers(4, False, 1)
 
 
-def test_only_rays_data_sets_are_left_out_of_its_trainer():
-    def kinds(of: type[TorchTrainer]) -> set[str]:
-        return {type(callback).__name__ for callback in of(print)._create_default_callbacks()}
+@pytest.mark.parametrize(
+    ("is_alone", "expected"),
+    [(False, {"DatasetsCallback"}), (True, {"DatasetsCallback", "PlacementGroupCleanerCallback"})],
+)
+def test_of_rays_trainer_only_what_nobody_uses_is_left_out(is_alone, expected):
+    def kinds(of: TorchTrainer) -> set[str]:
+        return {type(callback).__name__ for callback in of._create_default_callbacks()}
 
-    assert kinds(TorchTrainer) - kinds(trainer.Trainer) == {"DatasetsCallback"}
+    lean = LeanTrainer(print)
+    lean.is_alone = is_alone
+    assert kinds(TorchTrainer(print)) - kinds(lean) == expected
+
+
+@pytest.mark.parametrize(
+    ("is_alone", "policy", "expected"),
+    [
+        (True, FixedScalingPolicy, FixedWorkers),
+        (False, FixedScalingPolicy, FixedScalingPolicy),
+        (True, ElasticScalingPolicy, ElasticScalingPolicy),
+    ],
+)
+def test_a_fixed_number_of_workers_asks_for_nodes_only_where_others_could_give_them(
+    monkeypatch, is_alone, policy, expected
+):
+    monkeypatch.setattr(TorchTrainer, "_initialize_and_run_controller", lambda self, **parts: parts)
+    lean = LeanTrainer(print)
+    lean.is_alone = is_alone
+    parts = lean._initialize_and_run_controller(scaling_policy=policy(ScalingConfig(num_workers=(1, 2))))
+    assert type(parts["scaling_policy"]) is expected

@@ -36,10 +36,10 @@ def bare_environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def own_cluster(home: Path) -> Iterator[tuple[str, int]]:
-    """A cluster as a job starts one for itself: its dashboard, and the session of its processes."""
+def own_cluster(home: Path, token: dict[str, str]) -> Iterator[tuple[str, int]]:
+    """A cluster as a job starts one for itself: its dashboard, or None, and the session of its processes."""
     process = subprocess.Popen(
-        [sys.executable, "-c", START], cwd=ROOT, env=bare_environment() | {"HOME": str(home)}, text=True,
+        [sys.executable, "-c", START], cwd=ROOT, env=bare_environment() | {"HOME": str(home)} | token, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     limit = threading.Timer(LIMIT_S, process.kill)
@@ -97,14 +97,19 @@ def status(url: str) -> int:
 
 @pytest.mark.ray
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads what listens from Linux's /proc")
-def test_what_a_job_starts_listens_on_loopback_alone_and_wants_a_token(tmp_path):
-    with own_cluster(tmp_path) as (dashboard, session):
+@pytest.mark.parametrize("token", [{}, {"RAY_AUTH_TOKEN": "0" * 64}], ids=["its own", "the user's"])
+def test_what_a_job_starts_listens_on_loopback_alone_and_wants_a_token(tmp_path, token):
+    """A dashboard that nobody has the token of is not started."""
+    with own_cluster(tmp_path, token) as (dashboard, session):
         found = listening(session)
         assert [str(address) for address in found if not address.is_loopback] == []
         ports = {port for ports in found.values() for port in ports}
-        assert int(dashboard.rpartition(":")[2]) in ports
         assert len(ports) > 5, "the processes of the cluster were not seen"
-        assert status(f"http://{dashboard}/api/jobs/") == 401
+        if token:
+            assert int(dashboard.rpartition(":")[2]) in ports
+            assert status(f"http://{dashboard}/api/jobs/") == 401
+        else:
+            assert dashboard == "None"
     assert not (tmp_path / ".ray").exists(), "a token was written to disk"
 
 

@@ -21,6 +21,8 @@ TUNNEL = "leave it out and reach the dashboard by a tunnel, ssh -L 8265:127.0.0.
 PATIENCE_S = 5.0  # for a head that is just being started
 RETRY_S = 0.2
 
+_made_tokens: set[str] = set()  # by this process, for clusters of its own
+
 
 def token_file() -> Path:
     """Where Ray looks for the token where $RAY_AUTH_TOKEN does not hold it."""
@@ -74,14 +76,23 @@ def reads_token_file(address: str, dashboard_host: str = LOOPBACK) -> bool:
     return mode() == "token" or bool(os.environ.get(TOKEN_PATH)) or address == "auto" or not is_loopback(dashboard_host)
 
 
-def protect_own_cluster(address: str, dashboard_host: str) -> None:
+def protect_own_cluster(address: str, dashboard_host: str) -> bool:
     """A token for a cluster of our own alone, handed to its processes by the environment: no file that others could
-    read, as Ray would make. A token or mode that the user has chosen stays."""
+    read, as Ray would make. A token or mode that the user has chosen stays.
+
+    Returns:
+        Whether the user could enter: with a token of theirs, or with none where they turned authentication off.
+    """
     if not mode():
         os.environ.pop(MODE, None)  # Ray takes an empty one for `disabled`
+    if os.environ.get(TOKEN) in _made_tokens:
+        return False
     is_chosen = os.environ.get(TOKEN) or (reads_token_file(address, dashboard_host) and token_file().is_file())
-    if mode() in ("", "token") and not is_chosen:
-        os.environ[TOKEN] = secrets.token_hex(32)
+    if mode() not in ("", "token") or is_chosen:
+        return True
+    os.environ[TOKEN] = secrets.token_hex(32)
+    _made_tokens.add(os.environ[TOKEN])
+    return False
 
 
 def is_loopback(host: str) -> bool:

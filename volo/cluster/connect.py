@@ -54,7 +54,10 @@ def check_access(address: str | None, dashboard_host: str = LOOPBACK) -> None:
 
 @contextlib.contextmanager
 def connected(
-    address: str | None, num_cpus: int | None = None, dashboard_host: str = LOOPBACK
+    address: str | None,
+    num_cpus: int | None = None,
+    dashboard_host: str = LOOPBACK,
+    needs_dashboard: bool = False,
 ) -> Iterator[str | None]:
     """Connects to `address`, else to $RAY_ADDRESS, else starts a cluster and ends it at the end.
 
@@ -64,6 +67,8 @@ def connected(
         address: As `ray.init` takes it, such as "auto" or "10.0.0.1:6379"; None as above.
         num_cpus: Of a cluster started here; None: all of the machine's.
         dashboard_host: Where the dashboard and job API of a cluster started here listen.
+        needs_dashboard: Start it even where nobody has its token. Else it is left out there: nobody could open it, and
+            it takes from two cores a hundredth of their time and the first seconds of a job.
 
     Yields:
         HOST:PORT of the dashboard; None where there is none or the connection was open before.
@@ -84,7 +89,7 @@ def connected(
     if is_own:
         print("starting Ray on this machine", flush=True)
     try:
-        dashboard = _started(num_cpus, dashboard_host) if is_own else _joined(address)
+        dashboard = _started(num_cpus, dashboard_host, needs_dashboard) if is_own else _joined(address)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise InputError(
             f"a Ray cluster must answer at the address, got {address!r} ({error}); "
@@ -97,15 +102,28 @@ def connected(
         ray.shutdown()
 
 
-def _started(num_cpus: int | None, dashboard_host: str) -> str | None:
+def _started(num_cpus: int | None, dashboard_host: str, needs_dashboard: bool) -> str | None:
     """Starts a cluster that this machine alone can reach, and there only who has its token."""
     import ray
 
-    protect_own_cluster(OWN_CLUSTER, dashboard_host)
+    has_dashboard = protect_own_cluster(OWN_CLUSTER, dashboard_host) or needs_dashboard
     with _on_loopback():
-        return ray.init(
-            address=OWN_CLUSTER, num_cpus=num_cpus, include_dashboard=True, dashboard_host=dashboard_host, **QUIET
-        ).dashboard_url
+        started = ray.init(
+            address=OWN_CLUSTER,
+            num_cpus=num_cpus,
+            include_dashboard=has_dashboard,
+            dashboard_host=dashboard_host,
+            **QUIET,
+        )
+    _end_log_monitor()
+    return started.dashboard_url or None
+
+
+def _end_log_monitor() -> None:
+    """Ends the process that reads all logs ten times a second, to send them to drivers: here none wants them."""
+    import ray
+
+    ray._private.worker._global_node.kill_log_monitor()
 
 
 def _joined(address: str) -> str | None:

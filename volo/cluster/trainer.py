@@ -11,11 +11,12 @@ from typing import Any
 import ray.train
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchConfig, get_device
 
 from volo.cluster.attempt import Attempt, Follower, Worker
 from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_address
 from volo.cluster.failures import FINAL_ERRORS, Failure
+from volo.cluster.lean import LeanTrainer
 from volo.cluster.watch import FailureWatch
 from volo.cluster.workers import Workers, plan_workers
 from volo.config import Settings, build_settings
@@ -33,15 +34,6 @@ POLL_S = 0.2
 RESIZE_S = 30.0  # how often Ray looks whether more of an elastic number of workers fit
 MOST_STARTS = 360  # that fail before a worker trains: an hour of waiting for room, asked for every ten seconds
 UNHEARD_S = 60.0  # a wish to stop that no worker is there to hear, since none has begun, ends the driver
-
-
-class Trainer(TorchTrainer):
-    """Without Ray's data sets, which are not used here: a process for them would start beside the workers each time,
-    used or not, and no setting prevents it."""
-
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
-        return [callback for callback in callbacks if type(callback).__name__ != "DatasetsCallback"]
 
 
 def train_on_ray(settings: Settings, cluster: contextlib.ExitStack | None = None) -> None:
@@ -82,7 +74,7 @@ def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack)
 def _fit(settings: Settings, workers: Workers, driver: World) -> None:
     attempt = Attempt.create(settings.run_dir)
     print(f"starting {workers}", flush=True)
-    trainer = Trainer(
+    trainer = LeanTrainer(
         _train_worker,
         train_loop_config={"settings": settings.to_dict(), "attempt": str(attempt.folder)},
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
@@ -98,11 +90,12 @@ def _fit(settings: Settings, workers: Workers, driver: World) -> None:
             callbacks=[FailureWatch(attempt)],
         ),
     )
+    trainer.is_alone = resolved_address(settings.run.address) == OWN_CLUSTER
     error = _fit_and_follow(trainer, attempt, settings, driver)
     _raise_outcome(attempt, error, settings.run.max_failures)
 
 
-def _fit_and_follow(trainer: Trainer, attempt: Attempt, settings: Settings, driver: World) -> Exception | None:
+def _fit_and_follow(trainer: LeanTrainer, attempt: Attempt, settings: Settings, driver: World) -> Exception | None:
     """Runs the trainer in a thread of its own, so that this one can show records and answer signals.
 
     Raises:

@@ -109,7 +109,9 @@ def run_confirmation(confirmation: Confirmation, plan: TrialPlan, minutes: float
 def _on_cluster(run: RunSettings, kept: contextlib.ExitStack | None) -> Iterator[None]:
     """Connects; with `kept` for what follows too, whose workers are refused now if they are more than there can be."""
     with contextlib.ExitStack() as own:
-        (kept or own).enter_context(connected(run.address, dashboard_host=run.dashboard_host))
+        # Without a dashboard Ray does not return what a trial of several workers held that was stopped early.
+        cluster = connected(run.address, dashboard_host=run.dashboard_host, needs_dashboard=True)
+        (kept or own).enter_context(cluster)
         if kept is not None:
             plan_workers(run)
         yield
