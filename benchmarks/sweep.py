@@ -48,7 +48,7 @@ def main() -> None:
         },
     )
     open_data(settings.resolved())
-    with tempfile.TemporaryDirectory() as folder, connected(None):
+    with tempfile.TemporaryDirectory() as folder, connected(None, needs_dashboard=True):
         rounds = [measured(Path(folder), number, settings, flags.trials) for number in range(flags.rounds)]
     report(rounds, flags.trials)
     if flags.json:

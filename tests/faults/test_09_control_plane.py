@@ -80,6 +80,14 @@ def sockets(session: int) -> Iterator[str]:
                             yield target[8:-1]
 
 
+def commands_of(session: int) -> Iterator[str]:
+    """The command lines of the processes of a session."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.getsid(int(process.name)) == session:
+                yield (process / "cmdline").read_text()
+
+
 def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """From the kernel's hexadecimal words, each in the machine's order of bytes."""
     words = [int(text[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(text), 8)]
@@ -99,8 +107,11 @@ def status(url: str) -> int:
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads what listens from Linux's /proc")
 @pytest.mark.parametrize("token", [{}, {"RAY_AUTH_TOKEN": "0" * 64}], ids=["its own", "the user's"])
 def test_what_a_job_starts_listens_on_loopback_alone_and_wants_a_token(tmp_path, token):
-    """A dashboard that nobody has the token of is not started."""
+    """A dashboard that nobody has the token of is not started, and the log monitor, which nobody hears, ends."""
     with own_cluster(tmp_path, token) as (dashboard, session):
+        commands = list(commands_of(session))
+        assert any("raylet" in command for command in commands)
+        assert not any("log_monitor.py" in command for command in commands)
         found = listening(session)
         assert [str(address) for address in found if not address.is_loopback] == []
         ports = {port for ports in found.values() for port in ports}

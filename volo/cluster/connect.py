@@ -123,7 +123,7 @@ def _end_log_monitor() -> None:
     """Ends the process that reads all logs ten times a second, to send them to drivers: here none wants them."""
     import ray
 
-    ray._private.worker._global_node.kill_log_monitor()
+    ray._private.worker._global_node.kill_log_monitor(check_alive=False)
 
 
 def _joined(address: str) -> str | None:
