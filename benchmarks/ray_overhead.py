@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--batch-size", type=int, default=192, help="of both processes together")
-    parser.add_argument("--skip", type=int, default=30, help="first steps left out: Ray may still be starting")
+    parser.add_argument("--skip", type=int, default=10, help="first steps left out")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--json", type=Path, help="write every rate measured")
     flags = parser.parse_args()

@@ -76,22 +76,30 @@ def reads_token_file(address: str, dashboard_host: str = LOOPBACK) -> bool:
     return mode() == "token" or bool(os.environ.get(TOKEN_PATH)) or address == "auto" or not is_loopback(dashboard_host)
 
 
+def user_can_enter(address: str, dashboard_host: str = LOOPBACK) -> bool:
+    """Whether the user could use the dashboard of a cluster started here: with a token of theirs, or with none where
+    they turned authentication off."""
+    if mode() not in ("", "token"):
+        return True
+    if os.environ.get(TOKEN):
+        return os.environ[TOKEN] not in _made_tokens
+    return reads_token_file(address, dashboard_host) and token_file().is_file()
+
+
 def protect_own_cluster(address: str, dashboard_host: str) -> bool:
     """A token for a cluster of our own alone, handed to its processes by the environment: no file that others could
     read, as Ray would make. A token or mode that the user has chosen stays.
 
     Returns:
-        Whether the user could enter: with a token of theirs, or with none where they turned authentication off.
+        As `user_can_enter`.
     """
     if not mode():
         os.environ.pop(MODE, None)  # Ray takes an empty one for `disabled`
-    if os.environ.get(TOKEN) in _made_tokens:
-        return False
-    is_chosen = os.environ.get(TOKEN) or (reads_token_file(address, dashboard_host) and token_file().is_file())
-    if mode() not in ("", "token") or is_chosen:
+    if user_can_enter(address, dashboard_host):
         return True
-    os.environ[TOKEN] = secrets.token_hex(32)
-    _made_tokens.add(os.environ[TOKEN])
+    if os.environ.get(TOKEN) not in _made_tokens:
+        os.environ[TOKEN] = secrets.token_hex(32)
+        _made_tokens.add(os.environ[TOKEN])
     return False
 
 

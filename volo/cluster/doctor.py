@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from volo.cluster.access import HOW_TO_MAKE, check_token_file, is_loopback, token_file
+from volo.cluster.access import HOW_TO_MAKE, check_token_file, is_loopback, token_file, user_can_enter
 from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_address
 from volo.findings import Finding, failure, ok, warning
 from volo.sections import RunSettings
@@ -66,6 +66,8 @@ def check_doors(run: RunSettings) -> Finding:
     token = f"{file} is its owner's alone" if file.exists() else "no token file"
     if resolved_address(run.address) != OWN_CLUSTER:
         return ok("access", token)
+    if not user_can_enter(OWN_CLUSTER, run.dashboard_host):
+        return ok("access", f"{token}; to open the dashboard of a job's own cluster, set RAY_AUTH_TOKEN")
     where = "on loopback alone" if is_loopback(run.dashboard_host) else f"on {run.dashboard_host}, by token"
     return ok("access", f"{token}; the dashboard of a job's own cluster is {where}")
 
