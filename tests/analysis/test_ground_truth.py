@@ -11,6 +11,8 @@ from volo import checkpoint
 from volo.analysis.local import analyse_here
 from volo.data import shapes
 
+pytestmark = pytest.mark.slow  # trains the whole quickstart
+
 ANALYSES = ("eval", "calibration", "gradcam", "occlusion")
 
 

@@ -12,7 +12,7 @@ from tests.faults.forked import Command
 from tests.faults.runs import assert_same, begun_at, draw_images
 from tests.training.runs import small_run
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 EVERY, IN_MID_EPOCH = 5, 20  # steps between checkpoints; an epoch has sixteen
 RUN = dict(num_workers=None, checkpoint_every=EVERY)
@@ -55,7 +55,6 @@ def test_a_worker_killed_on_ray_in_mid_epoch_costs_the_steps_since_the_last_chec
     assert_same(command.run_dir, undisturbed)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("state", ["truncated", "removed"])
 def test_a_driver_killed_on_ray_in_mid_epoch_goes_on_by_the_same_command_without_rays_state(
     head, tmp_path, images, undisturbed, state

@@ -55,6 +55,7 @@ def test_the_table_is_the_same_on_ray_and_in_process(model, images, head, tmp_pa
     assert (tmp_path / "ray.errors.csv").read_text() == (tmp_path / "here.errors.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced_and_no_image_is_lost(model, images, head):
     """The actor is killed from outside, when the first piece has come and most have not."""
     script = (

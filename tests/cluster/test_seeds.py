@@ -52,6 +52,7 @@ def test_on_ray_all_seeds_share_one_cluster_and_finished_ones_start_none(config,
     assert "starting Ray" not in printed
 
 
+@pytest.mark.slow
 def test_under_torchrun_all_seeds_share_one_start(config, ray_env, alone):
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_ports(1)[0]}")
     printed = run(config, ray_env, "--run-name", "torchrun", launcher=launcher)

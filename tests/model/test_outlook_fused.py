@@ -185,7 +185,10 @@ def test_fused_kernels_are_imported_on_first_use_only():
 
 
 @pytest.mark.skipif(INTERPRETED, reason="compiles")
-@pytest.mark.parametrize("kernel", ["forward_kernel", "logits_gradient_kernel", "values_gradient_kernel"])
+@pytest.mark.parametrize(
+    "kernel",
+    ["forward_kernel", "values_gradient_kernel", pytest.param("logits_gradient_kernel", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize(
     ("dtype", "K", "S", "head_size"),
     [
