@@ -136,6 +136,7 @@ def test_a_failed_training_ends_with_code_3_and_its_cause(config, head):
     assert "training failed: the loss must stay finite" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_submitted_pipeline_trains_analyses_and_its_log_can_be_read(config, head):
     ray = str(Path(sys.executable).with_name("ray"))
     job = ["python", "-m", "jobs.pipeline", "--config", str(config), "--run-name", "submitted", "--num-workers", "1"]
