@@ -5,12 +5,13 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.conftest import ROOT
+from tests.cluster.conftest import ROOT, Head
 from tests.training.runs import losses
 
 LIMIT_S = 120.0
@@ -71,3 +72,9 @@ def started(command: list[str], env: dict[str, str], run_dir: Path, cwd: Path = 
     finally:
         process.kill()
         process.wait()
+
+
+def submitted(head: Head, *python: str) -> list[str]:
+    """The command that gives `python ...` to a cluster as a job, shows what it prints, and ends with 0 or 1."""
+    ray = str(Path(sys.executable).with_name("ray"))
+    return [ray, "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--", "python", *python]

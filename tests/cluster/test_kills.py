@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from tests.cluster.processes import started
+from tests.cluster.processes import started, submitted
 from tests.faults.forked import Command
 from tests.faults.runs import assert_same, begun_at, draw_images
 from tests.training.runs import small_run
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.ray
 
 EVERY, IN_MID_EPOCH = 5, 20  # steps between checkpoints; an epoch has sixteen
 RUN = dict(num_workers=None, checkpoint_every=EVERY)
@@ -36,16 +36,19 @@ def two_ranks(folder, images) -> Command:
     return Command.of(small_run(folder, images, optim=optim, run=RUN))
 
 
+def job(command: Command) -> list[str]:
+    return ["-m", "jobs.train", "--config", str(command.config), "--num-workers", "2"]
+
+
 def on_ray(command: Command, head):
-    flags = ["--config", str(command.config), "--num-workers", "2", "--address", head.address]
-    return started([sys.executable, "-m", "jobs.train", *flags], head.env, command.run_dir)
+    return started([sys.executable, *job(command), "--address", head.address], head.env, command.run_dir)
 
 
-def test_a_worker_killed_on_ray_in_mid_epoch_costs_the_steps_since_the_last_checkpoint_alone(
+def test_a_worker_of_a_submitted_job_killed_in_mid_epoch_costs_the_steps_since_the_last_checkpoint_alone(
     head, tmp_path, images, undisturbed
 ):
     command = two_ranks(tmp_path, images)
-    with on_ray(command, head) as training:
+    with started(submitted(head, *job(command)), head.env, command.run_dir) as training:
         training.until_step(IN_MID_EPOCH)
         training.until_saved(IN_MID_EPOCH - EVERY)
         training.kill_worker(rank=1)
@@ -55,6 +58,7 @@ def test_a_worker_killed_on_ray_in_mid_epoch_costs_the_steps_since_the_last_chec
     assert_same(command.run_dir, undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["truncated", "removed"])
 def test_a_driver_killed_on_ray_in_mid_epoch_goes_on_by_the_same_command_without_rays_state(
     head, tmp_path, images, undisturbed, state

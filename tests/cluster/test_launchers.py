@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.cluster.conftest import ROOT, free_ports
+from tests.cluster.processes import submitted
 from tests.conftest import draw_folder
 from tests.training.runs import losses, same, small_run, weights
 
@@ -48,28 +51,33 @@ def config(tmp_path_factory, images) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(config, head) -> dict[str, Path]:
-    """The run folders of one process, torchrun with two and Ray with two."""
-    outputs = config.parent / "outputs"
+def ran(config, head) -> Callable[[str], Path]:
+    """The run folder that a launcher, called by its name, made; it is started for the first test that asks."""
     commands = {
         "one": train_command(config, "--run-name", "one", "--num-workers", "0"),
         "torchrun": torchrun_command(config, "--run-name", "torchrun"),
         "ray": train_command(config, "--run-name", "ray", "--num-workers", "2", "--address", head.address),
     }
-    for name, command in commands.items():
-        done = run(command, head.env)
-        assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
-    return {name: outputs / name for name in commands}
+
+    @cache
+    def made_by(launcher: str) -> Path:
+        done = run(commands[launcher], head.env)
+        assert done.returncode == 0, f"{launcher}: {done.stdout}{done.stderr}"
+        return config.parent / "outputs" / launcher
+
+    return made_by
 
 
-def test_torchrun_and_ray_make_equal_losses_and_weights(runs):
-    assert len(losses(runs["ray"])) == 15
-    assert losses(runs["torchrun"]) == losses(runs["ray"])
-    assert same(weights(runs["torchrun"]), weights(runs["ray"]))
+@pytest.mark.slow
+def test_torchrun_and_ray_make_equal_losses_and_weights(ran):
+    assert len(losses(ran("ray"))) == 15
+    assert losses(ran("torchrun")) == losses(ran("ray"))
+    assert same(weights(ran("torchrun")), weights(ran("ray")))
 
 
-def test_one_process_makes_the_losses_of_two(runs):
-    one, two = losses(runs["one"]), losses(runs["ray"])
+def test_one_process_makes_the_losses_of_two(ran):
+    one, two = losses(ran("one")), losses(ran("torchrun"))
+    assert len(two) == 15
     assert all(abs(one[step] - two[step]) < 1e-4 for step in range(1, 11))
 
 
@@ -84,16 +92,16 @@ def test_a_run_of_two_workers_resumes_with_one_and_the_other_way_round(config, h
     assert list(losses(outputs / "changing")) == list(range(1, 16))
 
 
-def test_a_finished_run_says_so_without_starting_workers(runs, config, head):
-    flags = ("--run-name", "ray", "--num-workers", "2", "--address", "127.0.0.1:1")
+def test_a_finished_run_says_so_without_starting_workers(ran, config, head):
+    flags = ("--run-name", ran("one").name, "--num-workers", "2", "--address", "127.0.0.1:1")
     done = run(train_command(config, *flags), head.env)
     assert done.returncode == 0, done.stderr
     assert "this run is finished, at step 15" in done.stdout
 
 
 @pytest.mark.slow
-def test_ray_writes_below_the_run_and_the_driver_shows_what_the_worker_recorded(runs, config, head):
-    assert (runs["ray"] / ".ray" / "001" / "records.jsonl").exists()
+def test_ray_writes_below_the_run_and_the_driver_shows_what_the_worker_recorded(ran, config, head):
+    assert (ran("ray") / ".ray" / "001" / "records.jsonl").exists()
     attempt = run(
         train_command(config, "--run-name", "shown", "--num-workers", "1", "--address", head.address), head.env
     )
@@ -121,6 +129,7 @@ def test_num_workers_is_refused_under_torchrun(config, head):
     assert done.stderr.count("error: --num-workers cannot be given under torchrun") == 1
 
 
+@pytest.mark.slow
 def test_more_workers_than_cores_are_refused_on_a_cluster_of_our_own(config, ray_env):
     too_many = str(1 + os.cpu_count())
     done = run(train_command(config, "--run-name", "many", "--num-workers", too_many, "--batch-size", "75"), ray_env)
@@ -138,10 +147,8 @@ def test_a_failed_training_ends_with_code_3_and_its_cause(config, head):
 
 @pytest.mark.slow
 def test_a_submitted_pipeline_trains_analyses_and_its_log_can_be_read(config, head):
-    ray = str(Path(sys.executable).with_name("ray"))
-    job = ["python", "-m", "jobs.pipeline", "--config", str(config), "--run-name", "submitted", "--num-workers", "1"]
-    command = [ray, "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--", *job, "--no-show"]
-    done = run(command, head.env)
+    flags = ("--config", str(config), "--run-name", "submitted", "--num-workers", "1", "--no-show")
+    done = run(submitted(head, "-m", "jobs.pipeline", *flags), head.env)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "succeeded" in done.stdout
     assert "best validation top-1" in done.stdout
@@ -152,8 +159,8 @@ def test_a_submitted_pipeline_trains_analyses_and_its_log_can_be_read(config, he
 
 
 @pytest.mark.slow
-def test_the_analysis_is_the_same_on_ray_and_in_process_also_after_a_move(runs, head, tmp_path):
-    moved = runs["ray"].rename(tmp_path / "moved")
+def test_the_analysis_is_the_same_on_ray_and_in_process_also_after_a_move(ran, head, tmp_path):
+    moved = ran("ray").rename(tmp_path / "moved")
     results = {}
     for name, flags in {
         "ray": ("--num-workers", "2", "--address", head.address),
@@ -171,4 +178,4 @@ def test_the_analysis_is_the_same_on_ray_and_in_process_also_after_a_move(runs, 
         ours, theirs = (torch.load(tmp_path / name / file, weights_only=True) for name in ("ray", "here"))
         assert torch.equal(ours["indices"], theirs["indices"])
         torch.testing.assert_close(ours["maps"], theirs["maps"], rtol=1e-3, atol=1e-5)
-    moved.rename(runs["ray"])
+    moved.rename(ran("ray"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import ROOT, Head
-from tests.cluster.processes import LIMIT_S, started
+from tests.cluster.processes import LIMIT_S, started, submitted
 from tests.conftest import draw_folder
 from tests.training.runs import small_run
 from tests.tuning.test_sweeps import all_epochs, num_created
@@ -64,9 +64,7 @@ def epochs_of(run_dir: Path) -> list[int]:
 
 def test_a_submitted_job_searches_and_analyses_the_winner(config, head):
     """The winner is to be trained as long as the trials, so that its trial's run is taken over."""
-    ray = str(Path(sys.executable).with_name("ray"))
-    submit = [ray, "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--", "python"]
-    printed = finished([*submit, *job(config, "submitted")], head)
+    printed = finished(submitted(head, *job(config, "submitted")), head)
     sweep_dir = config.parent / "outputs" / "submitted"
     assert "was trained with just these settings: its run is the winner's" in printed
     assert epochs_of(winner_of(sweep_dir)) == [1, 2]
