@@ -53,15 +53,18 @@ def config(tmp_path_factory, images) -> Path:
 @pytest.fixture(scope="module")
 def ran(config, head) -> Callable[[str], Path]:
     """The run folder that a launcher, called by its name, made; it is started for the first test that asks."""
-    commands = {
-        "one": train_command(config, "--run-name", "one", "--num-workers", "0"),
-        "torchrun": torchrun_command(config, "--run-name", "torchrun"),
-        "ray": train_command(config, "--run-name", "ray", "--num-workers", "2", "--address", head.address),
-    }
 
     @cache
     def made_by(launcher: str) -> Path:
-        done = run(commands[launcher], head.env)
+        flags = ["--run-name", launcher]
+        match launcher:
+            case "one":
+                command = train_command(config, *flags, "--num-workers", "0")
+            case "torchrun":
+                command = torchrun_command(config, *flags)  # its port is free now, and may not be later
+            case "ray":
+                command = train_command(config, *flags, "--num-workers", "2", "--address", head.address)
+        done = run(command, head.env)
         assert done.returncode == 0, f"{launcher}: {done.stdout}{done.stderr}"
         return config.parent / "outputs" / launcher
 
