@@ -13,8 +13,10 @@ def ema_decay_at(num_averaged: int, decay: float) -> float:
 class MovingAverage(AveragedModel):
     """A copy of the model, `module`, to be fed with `update_parameters(model)` after every step.
 
-    PyTorch's own update sends `n_averaged` to the parameters' device each time, and so waits for all that a GPU has
-    still to do; here it stays on the host.
+    Does what PyTorch's own update does: copies the parameters the first time, averages them from then on, copies the
+    buffers (batch norm's statistics) each time, and counts. PyTorch's also sends the count to the parameters' device
+    and so waits for all the work queued on a GPU; here the count stays on the host. The model must be on the device
+    of its copy.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -28,4 +30,6 @@ class MovingAverage(AveragedModel):
             torch._foreach_lerp_(averaged, current, 1 - ema_decay_at(num_averaged, self.decay))
         else:
             torch._foreach_copy_(averaged, current)
+        for kept, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
+            kept.copy_(buffer)
         self.n_averaged += 1

@@ -60,6 +60,7 @@ class Learner:
         """
         self.parallel.train()
         self.optimizer.zero_grad(set_to_none=True)
+        buffers = self._buffers_if_update_may_be_left_out()
         total = torch.zeros((), device=self.world.device)
         parts = min(self.settings.grad_accum_steps, len(batch.images))
         chunks = list(zip(batch.images.chunk(parts), batch.targets.chunk(parts), strict=True))
@@ -73,10 +74,18 @@ class Learner:
         leave_out = self._must_leave_out(total, norm)
         if not leave_out:
             set_learning_rate(self.optimizer, lr)
-        if self.precision.step(self.optimizer, leave_out) and self.ema is not None:
+        if not self.precision.step(self.optimizer, leave_out):
+            self._restore(buffers)
+        elif self.ema is not None:
             self.ema.update_parameters(self.model)
         self.step += 1
         return total, norm
+
+    def share_buffers(self) -> None:
+        """Gives every worker rank 0's batch norm statistics in the weights to use, so that all validate the model
+        that rank 0 saves. (DDP does the same to the model in training, before the next step.)"""
+        for buffer in self.final_model.buffers():
+            self.world.copy_from_main(buffer)
 
     def is_best(self, metrics: dict[str, Any]) -> bool:
         """Whether a validation, if there was one, was better than every one before; remembers it. Never one whose loss
@@ -127,6 +136,16 @@ class Learner:
             leave_out = self.world.sum((~is_good).float()).item() > 0
         self.num_skipped = self.num_skipped + 1 if leave_out else 0
         return leave_out
+
+    def _buffers_if_update_may_be_left_out(self) -> list[Tensor]:
+        """Copies of the model's buffers, which the forward pass of a bad batch would spoil for good."""
+        if not (self.settings.skip_nonfinite or self.precision.skips_bad_updates):
+            return []
+        return [buffer.clone() for buffer in self.model.buffers()]
+
+    def _restore(self, buffers: list[Tensor]) -> None:
+        for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
 
     def _distributed(self) -> nn.Module:
         module = self.objective.module(self.model)

@@ -176,6 +176,7 @@ class Session:
             world_size=self.world.size,
         )
         with self._phase("validate"):
+            self.learner.share_buffers()
             return evaluate(self.learner.final_model, self._beating(batches), self.learner.precision, self.world)
 
     def wants_save(self) -> bool:

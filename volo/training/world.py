@@ -42,6 +42,12 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def copy_from_main(self, values: Tensor) -> Tensor:
+        """Rank 0's values, on every worker, in place."""
+        if self.size > 1:
+            dist.broadcast(values, src=0)
+        return values
+
     def from_main(self, value: Any) -> Any:
         """Rank 0's value of a small picklable object, on every worker."""
         return self._from(0, value)
