@@ -77,6 +77,18 @@ class Description:
         return cls.from_plain({k: v if k in texts else json.loads(v) for k, v in metadata.items()})
 
 
+def is_model_file(path: Path) -> bool:
+    """Whether a file says that it is one of this project's, rather than bare weights. False where it cannot be read."""
+    try:
+        if path.suffix in PT_SUFFIXES:
+            values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return isinstance(values, dict) and values.get("format") == "volo"
+        with safetensors.safe_open(path, framework="pt") as opened:
+            return (opened.metadata() or {}).get("format") == "volo"
+    except Exception:  # a foreign or damaged file makes the readers stumble in many ways
+        return False
+
+
 def read_model_file(path: Path) -> tuple[dict[str, Tensor], Description]:
     """Weights (on the CPU) and description. Raises InputError for a damaged, truncated or foreign file."""
     is_pt = path.suffix in PT_SUFFIXES

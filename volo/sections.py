@@ -129,8 +129,8 @@ class OptimSettings(Section):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Each layer's learning rate over that of the one above it, for fine-tuning; 1: all learn alike."""
     init_weights: str | None = None
-    """File of weights to begin with: .safetensors, or .pth of tensors; published, timm's or of a run. Position
-    embeddings are resized, heads of other classes start afresh."""
+    """Weights to begin with: a run (its best checkpoint), a checkpoint, or a file, .safetensors or .pth of tensors;
+    published, timm's or this project's. Position embeddings are resized, heads of other classes start afresh."""
     compile: bool = False
     """Train the model under torch.compile, which on a CPU needs a C++ compiler there."""
 

@@ -1,15 +1,19 @@
 """Files of weights: published, timm's, our own, and what must be refused."""
 
+import argparse
 import os
 import pickle
 
 import pytest
 import safetensors.torch
+import timm
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 import volo
 from volo.errors import InputError
-from volo.model.weights import check_weights, load_weights, read_state_dict
+from volo.model import weights
+from volo.model.weights import read_state_dict
 
 SMALL = dict(stem_dim=8, layers=(1, 1, 1, 1), embed_dims=(16, 32), stage_heads=(2, 4))
 
@@ -17,6 +21,15 @@ SMALL = dict(stem_dim=8, layers=(1, 1, 1, 1), embed_dims=(16, 32), stage_heads=(
 def small(num_classes: int = 5, img_size: int = 32, seed: int = 0):
     torch.manual_seed(seed)
     return volo.create_model("volo_d1", num_classes=num_classes, img_size=img_size, **SMALL).eval()
+
+
+def load_weights(model, path):
+    found, notes = read_state_dict(path)
+    return [*notes, *weights.load_weights(model, found, path)]
+
+
+def check_weights(model, path):
+    weights.check_weights(model, read_state_dict(path)[0], path)
 
 
 def same(one, other) -> bool:
@@ -31,9 +44,58 @@ def test_a_pth_loads_bare_or_wrapped(tmp_path, wrap):
     assert same(source, target)
 
 
-def test_the_prefix_of_a_parallel_model_is_dropped(tmp_path):
-    torch.save({f"module.{name}": tensor for name, tensor in small().state_dict().items()}, tmp_path / "w.pth.tar")
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module.model."])
+def test_the_prefixes_of_wrappers_are_dropped(tmp_path, prefix):
+    torch.save({prefix + name: tensor for name, tensor in small().state_dict().items()}, tmp_path / "w.pth.tar")
     assert load_weights(target := small(seed=1), tmp_path / "w.pth.tar") == [] and same(small(), target)
+
+
+def test_a_prefix_of_some_entries_only_belongs_to_their_names(tmp_path):
+    state = small().state_dict()
+    torch.save({**state, "module.extra": torch.zeros(2)}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"not of this model: module\.extra"):
+        load_weights(small(), tmp_path / "w.pth")
+
+
+def test_pytorchs_averaged_model_loads_without_its_counter(tmp_path):
+    torch.save(AveragedModel(small()).state_dict(), tmp_path / "w.pth")
+    assert load_weights(target := small(seed=1), tmp_path / "w.pth") == [] and same(small(), target)
+
+
+def test_a_training_checkpoint_of_timm_loads_with_its_average_and_runs_nothing(tmp_path):
+    """As timm.utils.CheckpointSaver writes it: the command line beside the tensors, as an argparse.Namespace."""
+    model, average = small(), small(seed=2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    saver = timm.utils.CheckpointSaver(
+        model, optimizer, args=argparse.Namespace(model="volo_d1", lr=1e-3, mean=None), checkpoint_dir=str(tmp_path),
+        model_ema=average, recovery_dir=str(tmp_path),
+    )  # fmt: skip
+    saver.save_checkpoint(epoch=3, metric=71.5)
+    target = small(seed=1)
+    assert load_weights(target, tmp_path / "last.pth.tar") == [
+        "took state_dict_ema, of the file's state_dict_ema, state_dict"
+    ]
+    assert same(average, target)
+
+
+@pytest.mark.parametrize("heads", [("head", "aux_head"), ("aux_head",)])
+def test_a_backbone_without_heads_loads_and_they_start_afresh(tmp_path, heads):
+    source, target = small(), small(seed=1)
+    fresh = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    state = {name: tensor for name, tensor in source.state_dict().items() if name.split(".")[0] not in heads}
+    torch.save(state, tmp_path / "w.pth")
+    notes = [f"{head} starts afresh: the file has none" for head in sorted(heads)]
+    assert load_weights(target, tmp_path / "w.pth") == notes
+    for name, tensor in target.state_dict().items():
+        assert torch.equal(tensor, fresh[name] if name.split(".")[0] in heads else state[name])
+
+
+def test_half_a_head_is_no_backbone(tmp_path):
+    state = small().state_dict()
+    del state["head.bias"]
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"missing: head\.bias"):
+        load_weights(small(), tmp_path / "w.pth")
 
 
 def test_safetensors_load(tmp_path):

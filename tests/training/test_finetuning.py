@@ -6,10 +6,14 @@ import torch
 
 import volo
 from tests.training.runs import small_run, train, weights
+from volo import checkpoint
+from volo.checkpoint import export_pt
 from volo.config import build_settings
 from volo.errors import InputError
+from volo.model.build import build_model
 from volo.model.weights import read_state_dict
 from volo.records import read_records
+from volo.training.initial import load_init_weights
 from volo.training.optim import build_optimizer, layer_depths, set_learning_rate
 
 SMALL = dict(
@@ -37,7 +41,7 @@ def peer_file(tmp_path, num_classes: int = 7, img_size: int = 64):
 def test_a_run_begins_with_timms_weights_and_says_what_was_made_to_fit(tmp_path, folder):
     file = peer_file(tmp_path)
     run_dir = train(finetuning(tmp_path, folder, file, optim=dict(lr=1e-9, min_lr=0.0, ema_decay=0.0)))
-    trained, before = weights(run_dir), read_state_dict(file)
+    trained, before = weights(run_dir), read_state_dict(file)[0]
     assert torch.allclose(trained["network.0.0.attn.v.weight"], before["network.0.0.attn.v.weight"], atol=1e-6)
     assert trained["head.weight"].shape == (2, 32)
     note = next(record["text"] for record in read_records(run_dir) if record["kind"] == "note")
@@ -61,6 +65,36 @@ def test_weights_of_another_model_are_refused_before_anything_is_trained(tmp_pat
     with pytest.raises(InputError, match="weights must fit the model entry by entry"):
         train(settings)
     assert not (settings.run_dir / "checkpoints").exists()
+
+
+NEWEST = "checkpoints/step_00000012"
+
+
+@pytest.mark.parametrize("source", [".", "best", "last", NEWEST, f"{NEWEST}/model.safetensors", "export.pt"])
+def test_whatever_names_a_model_gives_weights_to_begin_with(tmp_path, folder, source):
+    before = train(small_run(tmp_path, folder, run=dict(run_name="before")))
+    export_pt(checkpoint.find(before), before / "export.pt")
+    still = dict(lr=1e-12, min_lr=0.0, epochs=5, max_steps=1, ema_decay=0.0, init_weights=str(before / source))
+    after = train(small_run(tmp_path, folder, run=dict(run_name="after"), optim=still))
+    expected, description = checkpoint.load_model(checkpoint.find(before / source))
+    assert torch.allclose(weights(after)["head.weight"], expected["head.weight"], atol=1e-6)
+    note = next(record["text"] for record in read_records(after) if record["kind"] == "note")
+    assert "weights of " in note and f"step {description.step}" in note
+
+
+@pytest.mark.parametrize("names", [("emu", "cat"), ("dog", "cat")])
+def test_a_head_is_kept_for_the_same_classes_in_their_order_now_and_starts_afresh_for_others(tmp_path, folder, names):
+    """As many classes are not the same classes; nor is the order the same where one is renamed."""
+    before = train(small_run(tmp_path, folder, run=dict(run_name="before"), optim=dict(epochs=1)))
+    kept = weights(before)["head.weight"]
+    model = build_model(small_run(tmp_path, folder).model, num_classes=2, image_size=32)
+    fresh = model.head.weight.clone()
+    notes = load_init_weights(model, str(before), names)
+    if {*names} == {"cat", "dog"}:
+        assert torch.equal(model.head.weight, kept[[1, 0]])
+    else:
+        assert torch.equal(model.head.weight, fresh)
+        assert "trained on other classes: 2 there, 2 here" in notes and "head starts afresh: the file has none" in notes
 
 
 def test_each_layer_learns_at_a_part_of_the_rate_of_the_one_above():

@@ -16,8 +16,9 @@ from volo.frames import own_frame
 from volo.records import Display
 from volo.runs import read_scores
 from volo.training.compilation import check_compiler
+from volo.training.initial import check_init_weights
 from volo.training.loop import train
-from volo.training.run import Start, check_init_weights, note_failure, open_data, open_run
+from volo.training.run import Start, note_failure, open_data, open_run
 from volo.training.seeds import train_each
 from volo.training.teacher import check_teacher
 from volo.training.watchdog import watched
@@ -62,7 +63,7 @@ def opened_run(settings: Settings, world: World) -> Iterator[Start]:
             start, lock = open_run(settings)
             data, _ = open_data(settings.resolved())
             if start.checkpoint is None:
-                check_init_weights(settings.resolved(), len(data.class_names))
+                check_init_weights(settings.resolved(), data.class_names)
             check_teacher(settings.resolved(), data.class_names)
         except InputError as error:
             refusal = str(error)

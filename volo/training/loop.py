@@ -17,8 +17,8 @@ from volo.config import Settings
 from volo.data.pipeline import Batch, Pixels, TrainingBatches, evaluation_batches
 from volo.errors import InputError, Stopped, TrainingError
 from volo.model.build import build_model
-from volo.model.weights import load_weights
 from volo.model_file import Description
+from volo.training.initial import load_init_weights
 from volo.training.learner import Learner
 from volo.training.memory import memory_explained
 from volo.training.meter import Meter
@@ -132,7 +132,9 @@ class Session:
             settings.model, num_classes=len(self.data.class_names), image_size=settings.data.image_size
         )
         start = world.from_main(find_start(settings) if world.is_main else None)
-        notes = load_weights(model, optim.init_weights) if optim.init_weights and start.checkpoint is None else []
+        notes: list[str] = []
+        if optim.init_weights and start.checkpoint is None:
+            notes = load_init_weights(model, optim.init_weights, self.data.class_names)
         self.learner = Learner(model, optim, world, self._objective(model))
         self.meter = Meter(world, optim.batch_size, self.learner.precision.skips_bad_updates, self._on_nonfinite)
         if start.checkpoint is not None:

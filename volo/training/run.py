@@ -20,8 +20,6 @@ from volo.data.pipeline import check_batch_size
 from volo.data.splits import Split, split_train
 from volo.errors import InputError
 from volo.files import replaced
-from volo.model.build import build_model
-from volo.model.weights import check_weights
 from volo.runs import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_locked
 from volo.training.space import check_space
 from volo.training.world import is_restart
@@ -159,14 +157,6 @@ def open_data(settings: Settings) -> tuple[Images, Split]:
     )
     check_batch_size(settings.optim.batch_size, len(split.train), world_size=max(1, settings.run.max_workers or 1))
     return data, split
-
-
-def check_init_weights(settings: Settings, num_classes: int) -> None:
-    """Raises InputError where the weights to begin with cannot be read, or are another model's."""
-    if settings.optim.init_weights:
-        with torch.device("meta"):
-            model = build_model(settings.model, num_classes=num_classes, image_size=settings.data.image_size)
-        check_weights(model, settings.optim.init_weights)
 
 
 def _check_same(settings: Settings, run_dir: Path, start: Start) -> None:
