@@ -12,9 +12,10 @@ import safetensors.torch
 import torch
 
 from volo import checkpoint
-from volo.config import build_settings
+from volo.config import build_settings, read_yaml
 from volo.errors import InputError, TrainingError
 from volo.model_file import Description
+from volo.records import read_records
 
 WEIGHTS = {"head.weight": torch.arange(6.0).reshape(2, 3)}
 SETTINGS = build_settings({"optim": {"epochs": 3}}).resolved()
@@ -80,6 +81,20 @@ def test_a_run_that_was_moved_is_found_whole(tmp_path):
     checkpoint.point(tmp_path / "a", "best", save(tmp_path / "a", 5))
     shutil.move(tmp_path / "a", tmp_path / "b")
     assert checkpoint.find(tmp_path / "b" / "best").is_dir()
+
+
+@pytest.mark.parametrize("edit", [lambda s: b"\xef\xbb\xbf" + s, lambda s: s.strip() + b"\r\n", lambda s: s + b"\n\n"])
+def test_files_of_a_run_that_an_editor_saved_are_read_as_before(tmp_path, edit):
+    """With a byte order mark, other line ends, or an empty line more."""
+    folder = save(tmp_path, 5)
+    checkpoint.point(tmp_path, "best", folder)
+    for file in (tmp_path / "best", tmp_path / "last", folder / "manifest.json"):
+        file.write_bytes(edit(file.read_bytes()))
+    assert checkpoint.find(tmp_path / "best") == checkpoint.find(tmp_path / "last") == folder
+    (tmp_path / "metrics.jsonl").write_bytes(edit(b'{"kind": "step", "step": 1}'))
+    assert read_records(tmp_path) == [{"kind": "step", "step": 1}]
+    (tmp_path / "config.yaml").write_bytes(edit(b"optim:\n  epochs: 3"))
+    assert read_yaml(tmp_path / "config.yaml") == {"optim": {"epochs": 3}}
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from volo.errors import InputError, TrainingError
-from volo.files import partial_of, remove, remove_abandoned, replace_synced, sync, write_synced
+from volo.files import partial_of, read_edited, remove, remove_abandoned, replace_synced, sync, write_synced
 from volo.model_file import PT_SUFFIXES, SCHEMA_VERSION, Description, read_model_file
 
 MODEL, STATE, MANIFEST = "model.safetensors", "training_state.pt", "manifest.json"
@@ -54,7 +54,7 @@ class Manifest:
     @classmethod
     def read(cls, path: Path) -> "Manifest":
         """Raises InputError for one that a later version wrote, whatever else that put into it."""
-        values = json.loads(path.read_text())
+        values = json.loads(read_edited(path))
         if values.pop("sha256") != _digest(values):
             raise ValueError("its sha256 is another than it says")
         if values["schema_version"] > SCHEMA_VERSION:
@@ -116,7 +116,7 @@ def writing(what: str) -> Iterator[None]:
 def pointed(run_dir: Path, name: str) -> Path | None:
     """The checkpoint that `best` or `last` names, None where there is no such file."""
     try:
-        return run_dir / (run_dir / name).read_text().strip()
+        return run_dir / read_edited(run_dir / name).strip()
     except (OSError, UnicodeDecodeError):
         return None
 

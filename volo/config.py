@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from volo.errors import InputError
+from volo.files import read_edited
 from volo.model_settings import FORMS, FlatModel, ModelSettings, for_form_of
 from volo.sections import (
     IMAGENET,
@@ -188,7 +189,7 @@ _Reader.add_constructor("tag:yaml.org,2002:int", _Reader.construct_yaml_int)
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """A settings file as a dictionary. Raises InputError where it is missing or no mapping."""
     try:
-        values = yaml.load(Path(path).read_text(), _Reader)
+        values = yaml.load(read_edited(Path(path)), _Reader)
     except OSError as error:
         raise InputError(f"--config must name a readable YAML file, got {str(path)!r} ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -28,6 +28,12 @@ def replaced(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def read_edited(path: Path) -> str:
+    """The text of a file that a person may have opened: an editor's byte order mark is left out, its line ends are
+    plain ones."""
+    return path.read_text(encoding="utf-8-sig")
+
+
 def write_synced(path: Path, content: bytes) -> None:
     """Returns when the disk has it. An OSError names the file."""
     try:

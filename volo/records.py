@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from volo.console import Progress
-from volo.files import replaced
+from volo.files import read_edited, replaced
 
 FILE = "metrics.jsonl"
 
@@ -18,7 +18,7 @@ FILE = "metrics.jsonl"
 def read_records(run_dir: Path) -> list[dict[str, Any]]:
     """The records of a run, oldest first; a line cut short by a crash is left out."""
     try:
-        lines = (run_dir / FILE).read_text().splitlines()
+        lines = read_edited(run_dir / FILE).splitlines()
     except FileNotFoundError:
         return []
     return [record for line in lines if (record := _parsed(line)) is not None]

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from volo.files import read_edited
 from volo.records import read_records
 
 CONFIG, ENVIRONMENT, LOCK, FAILURE = "config.yaml", "environment.json", ".lock", "failure.txt"
@@ -106,7 +107,7 @@ def _newest_step(folder: Path) -> tuple[int, int]:
     """Step of the newest checkpoint, and those of the whole schedule; 0 where there is none."""
     for manifest in sorted(folder.glob("checkpoints/step_*/manifest.json"), reverse=True):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            values = json.loads(manifest.read_text())
+            values = json.loads(read_edited(manifest))
             return int(values["step"]), int(values["total_steps"])
     return 0, 0
 
@@ -134,7 +135,7 @@ def _records(folder: Path) -> list[dict[str, Any]]:
 def _epochs(folder: Path) -> int | None:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
     try:
-        return int(yaml.load((folder / CONFIG).read_text(), loader)["optim"]["epochs"])
+        return int(yaml.load(read_edited(folder / CONFIG), loader)["optim"]["epochs"])
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError):
         return None
 

@@ -9,6 +9,8 @@ from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import draw_folder
+from tests.faults.forked import Command
+from tests.faults.kills import Kill
 from tests.training.runs import losses, same, small_run, train, weights
 from volo import checkpoint
 from volo.analysis.subject import load_subject
@@ -29,6 +31,16 @@ def test_a_run_leaves_all_that_the_architecture_names(tmp_path, folder):
     board = EventAccumulator(str(run_dir / "tensorboard")).Reload()
     assert {"train/loss", "val/acc1", "train/lr", "train/grad_norm"} <= set(board.Tags()["scalars"])
     assert board.Tags()["images"] == ["train/inputs"]
+
+
+def test_tensorboard_shows_each_step_once_also_of_a_run_killed_before_its_first_checkpoint(tmp_path, folder):
+    command = Command.of(small_run(tmp_path, folder))
+    for kill in (Kill("before an update", 4), Kill("before a validation", 2)):
+        assert command.start(kill).ends_with() == kill.exit_code
+    command.finish()
+    board = EventAccumulator(str(command.run_dir / "tensorboard"), size_guidance=dict(scalars=0)).Reload()
+    assert [event.step for event in board.Scalars("train/loss")] == list(range(1, 13))
+    assert [event.step for event in board.Scalars("val/acc1")] == [4, 8, 12]
 
 
 def test_a_run_stopped_in_mid_epoch_and_resumed_ends_with_the_same_weights(tmp_path, folder, capsys):

@@ -28,7 +28,8 @@ class Tracker:
         with writing(self._what):
             rewind_records(run_dir, step)
             self._file = open(run_dir / FILE, "a", buffering=1)  # noqa: SIM115
-            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1 if step else None)
+            # What an earlier process has shown of the steps to come is taken back; at the beginning, all of it.
+            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1 if step else 0)
         self._show = show
 
     def record(self, kind: str, step: int, **values: Any) -> None:
