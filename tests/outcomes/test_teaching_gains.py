@@ -1,0 +1,50 @@
+"""What weights of another run and a teacher are worth: more held-out digits told apart after the same few steps."""
+
+import pytest
+
+from tests.outcomes.digits import PUBLISHED, accuracy, settings_of, train, write_digits
+
+pytestmark = pytest.mark.slow
+
+SHORT = dict(epochs=3, batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def teacher(digits, tmp_path_factory):
+    """A flat model that tells 95% of the digits apart."""
+    long = dict(epochs=24, batch_size=32)
+    run_dir = train(settings_of(digits, tmp_path_factory.mktemp("teacher"), "teacher", optim=long))
+    assert accuracy(run_dir, digits) >= 0.95
+    return run_dir
+
+
+def test_fine_tuning_on_other_classes_at_another_size_beats_training_from_scratch(tmp_path):
+    """Weights of 0 to 4 at 16 pixels for 5 to 9 at 24, with the settings of the recipe finetune-d1."""
+    before = write_digits(tmp_path / "before", range(5))
+    after = write_digits(tmp_path / "after", range(5, 10))
+    source = train(settings_of(before, tmp_path, "source", model=PUBLISHED, optim=dict(epochs=12)))
+
+    def trained(name: str, **optim) -> float:
+        same = dict(model=PUBLISHED, data=dict(image_size=24), optim=SHORT | optim)
+        return accuracy(train(settings_of(after, tmp_path, name, **same)), after)
+
+    scratch = trained("scratch")
+    tuned = trained("tuned", init_weights=str(source), layer_decay=0.75)
+    assert tuned >= scratch + 0.15
+
+
+def test_distillation_beats_the_labels_alone(digits, tmp_path, teacher):
+    alone = settings_of(digits, tmp_path, "alone", model=PUBLISHED, optim=SHORT)
+    taught = settings_of(
+        digits, tmp_path, "taught", model=PUBLISHED, optim=SHORT, teaching=dict(teacher=str(teacher), distillation=0.7)
+    )
+    assert accuracy(train(taught), digits) >= accuracy(train(alone), digits)
+
+
+@pytest.mark.parametrize("mix_token", [False, True])
+def test_token_labels_beat_the_labels_alone(digits, tmp_path, teacher, mix_token):
+    plain = dict(model=PUBLISHED, optim=SHORT, augment=dict(mixup_alpha=0.0, cutmix_alpha=0.0, mix_prob=None))
+    teaching = dict(teacher=str(teacher), token_labels=True, mix_token=mix_token)
+    alone = accuracy(train(settings_of(digits, tmp_path, "alone", **plain)), digits)
+    taught = accuracy(train(settings_of(digits, tmp_path, "taught", **plain, teaching=teaching)), digits)
+    assert taught >= alone
