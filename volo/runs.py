@@ -1,6 +1,7 @@
 """Runs as they lie on disk: what became of each, read from its plain text files alone. Holds nothing up."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -82,8 +83,8 @@ def is_locked(folder: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno == errno.ENOSYS  # without flock, a FileLock is held while its file exists
     return False
 
 

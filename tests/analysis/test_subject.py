@@ -90,3 +90,12 @@ def test_validation_images_come_from_where_they_are(tmp_path):
 def test_without_a_validation_split_there_are_no_validation_images(tmp_path):
     folder = draw_folder(tmp_path / "images", COUNTS)
     assert open_validation(trained_on(folder, val_fraction=0), None) is None
+
+
+def test_three_classes_in_another_order_keep_their_images(tmp_path):
+    """Of two classes every other order is its own inverse, as it is where two of three have changed places."""
+    names, counts = ("owl", "cat", "dog"), {"cat": 2, "dog": 3, "owl": 1}
+    draw_folder(tmp_path / "images", {".": counts})
+    view = open_view(described(names), "test", str(tmp_path / "images"))
+    found = np.bincount(view.labels, minlength=3)
+    assert dict(zip(names, found.tolist(), strict=True)) == counts

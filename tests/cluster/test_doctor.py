@@ -86,3 +86,13 @@ def test_the_upload_is_what_ray_packs(tmp_path):
     assert {entry.filename for entry in entries} >= {"a.py", "kept/b.py"}
     assert upload_size(root, limit=300)[2] is False
     assert upload_size(root, max_files=2)[1:] == (2, False)
+
+
+@pytest.mark.parametrize("ignores", ["0", "1"])
+def test_the_upload_heeds_gitignore_where_ray_does(tmp_path, monkeypatch, ignores):
+    """RAY_RUNTIME_ENV_IGNORE_GITIGNORE=1 has `ray job submit` send what .gitignore names too."""
+    monkeypatch.setenv("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", ignores)
+    (tmp_path / "data.bin").write_bytes(b"x" * 1000)
+    (tmp_path / ".gitignore").write_text("*.bin\n")
+    size, num_files, _ = upload_size(tmp_path)
+    assert (size >= 1000, num_files) == ((True, 2) if ignores == "1" else (False, 1))

@@ -1,6 +1,7 @@
 """Small archives of the layout that CIFAR is published in, and a server on loopback to fetch them from."""
 
 import contextlib
+import gzip
 import hashlib
 import io
 import pickle
@@ -44,9 +45,9 @@ def md5(content: bytes) -> str:
 
 
 def tar_of(entries: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
-    """A gzipped tar file of these files; `links` are symbolic ones and where they point."""
+    """A gzipped tar file of these files, always with the same bytes; `links` are symbolic ones and where they point."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+    with gzip.GzipFile(fileobj=out, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
         for name, content in entries.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(content)

@@ -1,10 +1,12 @@
 import json
 import multiprocessing
+import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import draw_folder
 from volo.data.cache import cache_dir, cached
@@ -111,3 +113,17 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.delenv("VOLO_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "volo"
+
+
+def test_an_image_that_is_replaced_by_another_of_the_same_size_is_decoded_again(cache, tmp_path):
+    """As many bytes, so that the time of the change alone tells them apart."""
+    folder = draw_folder(tmp_path / "images", {"train": {"a": 1, "b": 1}})
+    file = folder / "train" / "a" / "0000.png"
+    Image.new("RGB", (16, 16), "red").save(file, "BMP")
+    before = cached(ImageFolder(folder, "train", 16)).images[0].copy()
+    size, changed = file.stat().st_size, file.stat().st_mtime_ns + 1_000_000_000
+    Image.new("RGB", (16, 16), "blue").save(file, "BMP")
+    os.utime(file, ns=(changed, changed))
+    assert file.stat().st_size == size
+    after = cached(ImageFolder(folder, "train", 16)).images[0]
+    assert (before[0, 0].tolist(), after[0, 0].tolist()) == ([255, 0, 0], [0, 0, 255])

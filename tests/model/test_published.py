@@ -107,3 +107,14 @@ def test_one_graph_to_torch_compile():
 def test_what_a_published_model_cannot_have_is_refused(overrides, rule):
     with pytest.raises(InputError, match=rule):
         volo.create_model("volo_d1", **overrides)
+
+
+def test_sizes_that_a_patch_or_the_downsampling_does_not_divide_are_padded_below_and_right():
+    torch.manual_seed(0)
+    model = volo.create_model("volo_d1", num_classes=5, img_size=32, patch_size=8, **SMALL).eval()
+    images = torch.randn(1, 3, 33, 41)
+    padded = torch.nn.functional.pad(images, (0, 7, 0, 7))
+    fine = model.patch_embed(images)
+    assert torch.equal(fine, model.patch_embed(padded)) and fine.shape[1:3] == (5, 6)
+    odd = torch.nn.functional.pad(fine, (0, 0, 0, 0, 0, 1))
+    assert torch.allclose(model.network[1](fine), model.network[1](odd), atol=1e-6)

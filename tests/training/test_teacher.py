@@ -145,3 +145,17 @@ def test_distillation_mixes_the_teachers_probabilities_into_the_labels(tmp_path)
     by_hand = -(expected * model(images).log_softmax(-1)).sum()
     assert torch.allclose(labels(model, images, targets, step=0), by_hand, atol=1e-5)
     assert Labels(TeachingSettings(), None).softened(images, targets) is targets
+
+
+def test_a_teacher_answers_in_the_students_order_of_three_classes(tmp_path):
+    """Of two classes every other order is its own inverse."""
+    names, students = ("ant", "bee", "cow"), ("bee", "cow", "ant")
+    path = save_model(tmp_path, names)
+    settings = build_settings({"data": dict(dataset="imagefolder", data_dir=str(tmp_path))}).resolved()
+    own, theirs = (Teacher(path, settings, order, torch.device("cpu")) for order in (names, students))
+    images = torch.randn(4, 3, 32, 32)
+    for answer in (lambda teacher: teacher.probabilities(images), lambda t: t.patch_probabilities(images, (4, 4))):
+        by_name = dict(zip(names, answer(own).unbind(-1), strict=True))
+        for name, column in zip(students, answer(theirs).unbind(-1), strict=True):
+            assert torch.equal(column, by_name[name])
+        assert not torch.equal(by_name["bee"], by_name["cow"])

@@ -1,9 +1,10 @@
 """What `ray job submit --working-dir .` would send: counted by Ray's own functions, which are private to it."""
 
 import logging
+import os
 from pathlib import Path
 
-from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.ray_constants import RAY_RUNTIME_ENV_IGNORE_GITIGNORE, get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE, _dir_travel, _get_excludes
 
 from volo.console import format_bytes
@@ -32,7 +33,7 @@ def check_upload(folder: Path, is_needed: bool) -> Finding:
 
 def upload_size(folder: Path, limit: int = GCS_STORAGE_MAX_SIZE, max_files: int = MAX_FILES) -> tuple[int, int, bool]:
     """Bytes and files that a job's working directory would hold, and whether that is all: at the limit, or at
-    `max_files`, counting ends. Ray packs without compressing."""
+    `max_files`, counting ends. Ray packs without compressing, and heeds .gitignore unless its variable forbids it."""
     size = num_files = 0
 
     def count(path: Path) -> None:
@@ -42,9 +43,10 @@ def upload_size(folder: Path, limit: int = GCS_STORAGE_MAX_SIZE, max_files: int 
             if size >= limit or num_files >= max_files:
                 raise _Enough
 
+    heeds_gitignore = os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"
     excludes = [_get_excludes(folder, get_runtime_env_default_excludes())]
     try:
-        _dir_travel(folder, excludes, count, include_gitignore=True, logger=_SILENT)
+        _dir_travel(folder, excludes, count, include_gitignore=heeds_gitignore, logger=_SILENT)
     except _Enough:
         return size, num_files, False
     return size, num_files, True

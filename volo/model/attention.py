@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from volo.model.eager import PlainAttention
+from volo.model.eager import PlainAttention, is_eager_cpu
 from volo.model.layers import Linear, Mlp, drop_path
 
 # Up to so many tokens two matrix products and a softmax beat PyTorch's fused attention on a CPU: in float32, and in
@@ -36,7 +36,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention over (B, n, N, d), by the faster of two equal forms."""
     limit = PLAIN_MAX_TOKENS if q.dtype == torch.float32 else PLAIN_MAX_TOKENS_HALF
     if q.device.type == "cpu" and k.shape[-2] <= limit:
-        if not torch.compiler.is_compiling():
+        if is_eager_cpu(q):
             return PlainAttention.apply(q, k, v)
         scale = q.shape[-1] ** -0.5
         return ((q * scale) @ k.transpose(-2, -1)).softmax(dim=-1).to(v.dtype) @ v

@@ -159,11 +159,14 @@ def _spread(grad: Tensor, x: Tensor, stride: int) -> Tensor:
     return dx.permute(0, 2, 3, 1)
 
 
+def is_eager_cpu(x: Tensor) -> bool:
+    """Whether this is on a CPU, and no compiler or exporter is at work."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+
+
 def is_eager_float32(x: Tensor, weight: Tensor) -> bool:
     """Whether these are in float32 on a CPU, and neither autocast nor a compiler is at work."""
-    is_plain = not torch.compiler.is_compiling() and not torch.jit.is_tracing()
-    is_plain = is_plain and not torch.is_autocast_enabled("cpu")
-    return is_plain and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+    return is_eager_cpu(x) and not torch.is_autocast_enabled("cpu") and x.dtype == weight.dtype == torch.float32
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

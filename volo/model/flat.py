@@ -3,6 +3,7 @@
 Shapes: images (B, in_chans, H, W); map (B, h, w, C), channel-last; tokens (B, N, C), N = h * w; logits (B, classes).
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -35,6 +36,12 @@ class VOLOStage(nn.Sequential):
                 for rate in drop_path_rates
             )
         )
+
+    def __getitem__(self, index: int | slice) -> nn.Module:
+        """As of every Sequential; a part of a stage is a plain one, which takes blocks and not their settings."""
+        if isinstance(index, slice):
+            return nn.Sequential(OrderedDict(list(self.named_children())[index]))
+        return super().__getitem__(index)
 
 
 class VOLO(nn.Module):

@@ -1,10 +1,13 @@
 """Small parts that every block shares."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as nn_module
 from torchvision.ops import StochasticDepth
 
-from volo.model.eager import OneLayer, TwoLayers, is_eager_float32
+from volo.model.eager import OneLayer, TwoLayers, is_eager_cpu, is_eager_float32
 
 
 class Linear(nn.Linear):
@@ -34,8 +37,36 @@ class Mlp(nn.Module):
 
     def _is_plain(self, x: Tensor) -> bool:
         """On a CPU, eager, with nothing dropped between the layers."""
-        is_eager_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling()
-        return is_eager_cpu and not (self.training and self.drop.p)
+        return is_eager_cpu(x) and are_plain(self.children()) and not drops(self.drop)
+
+
+PLAIN_LAYERS = {Linear, nn.Linear, nn.GELU, nn.Dropout}
+
+
+def are_plain(layers: Iterable[nn.Module]) -> bool:
+    """Whether calling these layers would do no more than compute what they were built for.
+
+    Whoever computes several layers at once calls none of them, and so asks first: a layer may have hooks, or another
+    one may stand in its place (pruned, parametrized, adapted, with another activation).
+    """
+    if nn_module._has_any_global_hook():
+        return False
+    return all(type(layer) in PLAIN_LAYERS and not _has_hooks(layer) and not _is_approximate(layer) for layer in layers)
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    """PyTorch has no public way to ask; these are what `nn.Module.__call__` looks at."""
+    forward = layer._forward_hooks or layer._forward_pre_hooks
+    return bool(forward or layer._backward_hooks or layer._backward_pre_hooks)
+
+
+def _is_approximate(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.GELU) and layer.approximate != "none"
+
+
+def drops(dropout: nn.Dropout) -> bool:
+    """Whether it drops anything now, which its own mode decides: some turn dropout alone back on."""
+    return dropout.training and dropout.p > 0
 
 
 def drop_path(rate: float) -> nn.Module:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from volo.model.eager import OutlookLayers, is_eager_float32
-from volo.model.layers import Mlp, drop_path
+from volo.model.layers import Mlp, are_plain, drop_path, drops
 from volo.model.outlook_ops import choose, outlook_aggregate, reference, window_centres
 
 
@@ -55,15 +55,22 @@ class OutlookAttention(nn.Module):
         return self.proj_drop(self._attended(x))
 
     def _attended(self, x: Tensor) -> Tensor:
-        (weight, bias), window = self._scaled(), (self.kernel_size, self.stride, self.padding)
+        window = self.kernel_size, self.stride, self.padding
         if self._is_plain(x):
+            weight, bias = self._scaled()
             parameters = self.v.weight, self.v.bias, weight, bias, self.proj.weight, self.proj.bias
             return OutlookLayers.apply(x, *parameters, self.num_heads, window)
         taps = self.kernel_size**2
-        logits = F.linear(window_centres(x, self.stride), weight, bias).unflatten(-1, (self.num_heads, taps, taps))
-        if self._drops():  # softmax and aggregation apart, with what is dropped between them
+        logits = self._logits(window_centres(x, self.stride)).unflatten(-1, (self.num_heads, taps, taps))
+        if drops(self.attn_drop) or not are_plain([self.attn_drop]):  # softmax and aggregation apart, with it between
             return self.proj(reference.mix(self.v(x), self.attn_drop(logits.softmax(dim=-1)), *window))
         return self.proj(outlook_aggregate(self.v(x), logits, *window, op=self.op))
+
+    def _logits(self, centres: Tensor) -> Tensor:
+        """(B, h, w, C) -> (B, h, w, heads * K**4), scaled."""
+        if are_plain([self.attn]):
+            return F.linear(centres, *self._scaled())
+        return self.attn(centres) * self.scale
 
     def _scaled(self) -> tuple[Tensor, Tensor]:
         """Weight and bias that give scaled logits: they are fewer than the logits."""
@@ -71,11 +78,8 @@ class OutlookAttention(nn.Module):
 
     def _is_plain(self, x: Tensor) -> bool:
         """In float32 by the compiled kernel for CPUs, eager, with nothing dropped on the way."""
-        is_plain = is_eager_float32(x, self.v.weight) and not self._drops()
+        is_plain = is_eager_float32(x, self.v.weight) and are_plain(self.children()) and not drops(self.attn_drop)
         return is_plain and choose(self.op, x, self.stride, self.kernel_size) == "cpu"
-
-    def _drops(self) -> bool:
-        return self.training and self.attn_drop.p > 0
 
 
 class OutlookerBlock(nn.Module):

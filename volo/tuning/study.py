@@ -269,7 +269,7 @@ def _pruner(options: SweepOptions, num_epochs: int) -> BasePruner:
     if options.chosen_pruner == "hyperband":
         return HyperbandPruner(min_resource=grace, max_resource=max(grace, num_epochs), reduction_factor=factor)
     if options.chosen_pruner == "median":
-        return MedianPruner(n_startup_trials=NUM_BEFORE_MEDIAN, n_warmup_steps=grace - 1)
+        return MedianPruner(n_startup_trials=NUM_BEFORE_MEDIAN, n_warmup_steps=grace)
     return NopPruner()
 
 
