@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -61,7 +62,8 @@ def test_metrics_are_flat_but_for_the_classes(trained, tmp_path):
     assert analysed("--checkpoint", str(trained), "--output-dir", str(tmp_path), "--analysis", "eval") == 0
     found = metrics(tmp_path)
     assert found.keys() == {
-        "split", "num_samples", "loss", "acc1", "acc5", "nll", "brier", "ece", "mce", "per_class",
+        "split", "num_samples", "loss", "acc1", "acc5", "nll", "brier", "ece", "mce", "ece_by_chance", "per_class",
+        "per_class_images",
     }  # fmt: skip
     assert found["per_class"].keys() == COUNTS.keys()
     assert np.mean(list(found["per_class"].values())) == pytest.approx(found["acc1"])
@@ -195,6 +197,25 @@ def test_an_analysis_that_fails_leaves_the_earlier_one_and_nothing_else(trained,
     assert contents(tmp_path / "a") == before
     assert analysed("--checkpoint", str(trained), "--output-dir", str(tmp_path / "b")) == 1
     assert not (tmp_path / "b").exists()
+
+
+def test_a_split_that_lacks_classes_is_analyzed_and_says_which(tmp_path):
+    """Of the two images of `owl` none is held out, so that the validation split has none."""
+    counts = {"cat": 30, "dog": 30, "owl": 2}
+    images = draw_folder(tmp_path / "images", {"train": counts})
+    split = split_train(np.repeat(np.arange(3), list(counts.values())), 0.2, seed=0).digest()
+    path = save_model(tmp_path / "run", tuple(counts), split_hash=split, data_dir=str(images), val_fraction=0.2)
+    assert analysed("--checkpoint", str(path), "--split", "val", "--output-dir", str(tmp_path / "a")) == 0
+    found = metrics(tmp_path / "a")
+    assert found["per_class_images"] == {"cat": 6, "dog": 6, "owl": 0}
+    assert found["per_class"]["owl"] is None
+    assert found["acc1"] == pytest.approx((found["per_class"]["cat"] + found["per_class"]["dog"]) / 2)
+    assert np.load(tmp_path / "a" / "confusion_matrix.npy").sum(axis=1).tolist() == [6, 6, 0]
+    assert "NaN" not in (tmp_path / "a" / "eval_metrics.json").read_text()
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert "Without an image here, so that nothing is known of them: owl." in page
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", page).lower()
+    assert "so that figures on them favor it" in page
 
 
 def test_a_model_alone_has_all_but_the_learning_curves_also_where_its_training_data_are_gone(trained, tmp_path):

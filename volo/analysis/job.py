@@ -8,7 +8,7 @@ from typing import Any
 
 from volo import __version__
 from volo.analysis.classifier import TOP_K, ranked
-from volo.analysis.localisation import save_localisation, score_centre, score_random
+from volo.analysis.localisation import RANDOM, all_intervals, save_localisation, score_centre, score_random
 from volo.analysis.output import METRICS, is_finished, made_aside, sha256
 from volo.analysis.report import PAGE, Explained, Report, write_report
 from volo.analysis.steps import STEPS, Compute, Findings, predict
@@ -54,8 +54,7 @@ def analyse(
                 step(findings)
         _add_baselines(findings)
         if findings.metrics:
-            metrics = findings.metrics | ({"per_class": findings.per_class} if findings.per_class else {})
-            (folder / METRICS).write_text(json.dumps(metrics, indent=1) + "\n")
+            (folder / METRICS).write_text(json.dumps(findings.metrics | _by_class(findings), indent=1) + "\n")
         write_report(folder, _report(path, findings))
     return output_dir / PAGE
 
@@ -84,13 +83,22 @@ def _identity(path: Path, analyses: Sequence[str], view: View, validation: View 
     }
 
 
+def _by_class(findings: Findings) -> dict[str, dict[str, Any]]:
+    if not findings.classes:
+        return {}
+    return {
+        "per_class": {name: score.accuracy for name, score in findings.classes.items()},
+        "per_class_images": {name: score.num_images for name, score in findings.classes.items()},
+    }
+
+
 def _add_baselines(findings: Findings) -> None:
     """What the explanations' scores stand beside, where there are any; and both into a file."""
     if findings.overlays and findings.view.is_drawn and findings.objects is None:
         findings.notes.append("No image is predicted right, so there is none to score the explanations on.")
     if not findings.localisation:
         return
-    findings.localisation |= {"centre": score_centre(findings.objects), "random": score_random(findings.objects)}
+    findings.localisation |= {"centre": score_centre(findings.objects), RANDOM: score_random(findings.objects)}
     save_localisation(findings.output_dir, findings.view.split, findings.objects, findings.localisation)
 
 
@@ -98,14 +106,18 @@ def _report(path: Path, findings: Findings) -> Report:
     """With learning curves and environment where the checkpoint still lies in its run folder."""
     description = findings.subject.description
     settings = description.settings
-    trained = f"Trained for {description.step:,} steps, {description.epoch} epochs."
+    notes = [f"Trained for {description.step:,} steps, {description.epoch} epochs."]
+    if findings.view.split == "val":
+        notes.append(
+            "Validation images choose a run's best checkpoint, so that figures on them favor it; those on test do not."
+        )
     return Report(
         title=settings.run.run_name or "VOLO",
         checkpoint=str(path),
         split=findings.view.split,
         metrics=findings.metrics,
         pairs=findings.pairs,
-        per_class=findings.per_class,
+        classes=findings.classes,
         history=_history(path),
         settings=settings.to_dict(),
         environment=_environment(path),
@@ -113,7 +125,9 @@ def _report(path: Path, findings: Findings) -> Report:
         explained=_explained(findings),
         methods=findings.methods,
         localisation=findings.localisation,
-        notes=[trained, *findings.notes],
+        intervals=all_intervals(findings.localisation, findings.objects) if findings.localisation else {},
+        num_scored=len(findings.objects.masks) if findings.localisation else 0,
+        notes=[*notes, *findings.notes],
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from volo.analysis import gradcam, occlusion
 from volo.analysis.calibration import calibration_metrics, save_calibration
 from volo.analysis.confusion import ConfusedPair, save_confusion
-from volo.analysis.evaluate import Predictions, classification_metrics, coarse_accuracy, per_class_accuracy
+from volo.analysis.evaluate import ClassScore, Predictions, class_scores, classification_metrics, coarse_accuracy
 from volo.analysis.explain import NUM_SCORED, Question, Selection, save_explanation, select
 from volo.analysis.heatmaps import overlay, save_overlays
 from volo.analysis.localisation import Objects, Shares, drawn_objects, score_heatmaps
@@ -36,7 +36,7 @@ class Findings:
     output_dir: Path
     validation: View | None = None  # whose images a temperature is fitted on
     metrics: dict[str, Any] = field(default_factory=dict)
-    per_class: dict[str, float] | None = None
+    classes: dict[str, ClassScore] = field(default_factory=dict)
     pairs: list[ConfusedPair] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     overlays: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -66,12 +66,13 @@ class Findings:
 
 def evaluate(findings: Findings) -> None:
     """eval_metrics.json: `classification_metrics` and `calibration_metrics` as trained, coarse_acc1 where the data
-    have superclasses, and per_class, an object of the accuracy of each class."""
+    have superclasses; per_class and per_class_images, objects of the accuracy (null without images) and the number of
+    images of each class."""
     predictions, coarse = findings.predictions, findings.view.images.coarse
     findings.metrics |= classification_metrics(predictions) | calibration_metrics(predictions)
     if coarse is not None:
         findings.metrics["coarse_acc1"] = coarse_accuracy(predictions, coarse.of_class)
-    findings.per_class = per_class_accuracy(predictions)
+    findings.classes = class_scores(predictions)
 
 
 def confusion(findings: Findings) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from volo import checkpoint
-from volo.data.cache import CHUNK, Images, cached
+from volo.data.cache import Images, cached
 from volo.data.datasets import open_split
 from volo.data.imagefolder import ImageFolder
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
@@ -19,6 +19,8 @@ from volo.errors import InputError
 from volo.model.build import build_model
 from volo.model_file import Description
 from volo.sections import DataSettings
+
+DIGESTED = 512  # images read at once
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class View:
     def digest(self) -> str:
         """sha256 of the images as the model gets them, in order, with their labels."""
         digest = hashlib.sha256(np.ascontiguousarray(self.labels, "<i8"))
-        for start in range(0, len(self.index), CHUNK):
-            digest.update(np.ascontiguousarray(self.pixels(np.arange(start, min(start + CHUNK, len(self.index))))))
+        for part in np.array_split(np.arange(len(self.index)), -(-len(self.index) // DIGESTED)):
+            digest.update(np.ascontiguousarray(self.pixels(part)))
         return digest.hexdigest()
 
 
