@@ -130,6 +130,12 @@ def test_calibration_with_a_validation_split_writes_both_stages(tmp_path):
     assert pictures == {"reliability_before.png", "reliability_after.png"}
 
 
+def test_the_temperature_is_that_of_the_validation_images_alone(tmp_path):
+    val = drawn(seed=1, sharpness=0.5, split="val")
+    result = save_calibration(drawn(sharpness=3.0), val, tmp_path)
+    assert result["temperature"] == fit_temperature(val) < 1
+
+
 def test_calibration_without_a_validation_split_pretends_no_temperature(tmp_path):
     save_calibration(drawn(), drawn(seed=1, split="val"), tmp_path)
     result = save_calibration(drawn(), None, tmp_path)

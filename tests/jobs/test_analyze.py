@@ -70,6 +70,16 @@ def test_metrics_are_flat_but_for_the_classes(trained, tmp_path):
     assert found["nll"] == found["loss"]
 
 
+def test_metrics_after_temperature_scaling_are_those_of_the_scaled_logits(trained, tmp_path):
+    assert analysed("--checkpoint", str(trained), "--output-dir", str(tmp_path), "--analysis", "calibration") == 0
+    found = metrics(tmp_path)
+    with np.load(tmp_path / "calibration_stats.npz") as arrays:
+        kept = {name: float(arrays[name]) for name in arrays if name.endswith("_after") and arrays[name].ndim == 0}
+        assert found["temperature"] == float(arrays["temperature"]) != 1
+    assert len(kept) == 5 and {name: found[name] for name in kept} == kept
+    assert found["nll_after"] != found["nll"]
+
+
 def test_explanations_are_read_without_running_code_and_name_their_layer(trained, tmp_path):
     flags = ("--checkpoint", str(trained), "--output-dir", str(tmp_path), "--analysis", "gradcam", "occlusion")
     assert analysed(*flags) == 0
