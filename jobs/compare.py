@@ -72,6 +72,8 @@ def _verdict(weights: "WeightsDifference") -> str:
         return f"weights differ: other models, only in one of them {listed}"
     if weights.is_identical:
         return "weights are the same, bit for bit"
+    if not weights.largest:
+        return f"weights differ in bits, not in value (as 0 and -0, or two NaN), in {weights.where}"
     return f"weights differ, by {weights.largest:.3g} at most, in {weights.where}"
 
 

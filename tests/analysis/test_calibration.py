@@ -7,7 +7,8 @@ from volo.analysis.calibration import calibration_metrics, fit_temperature, reli
 from volo.analysis.evaluate import Predictions
 
 CURVES = {f"{name}_{stage}" for stage in ("before", "after") for name in ("confidence", "accuracy", "count")}
-SCORES = {f"{name}_{stage}" for stage in ("before", "after") for name in ("nll", "brier", "ece", "mce")}
+NAMES = ("nll", "brier", "ece", "mce")
+SCORES = {f"{name}_{stage}" for stage in ("before", "after") for name in (*NAMES, "ece_by_chance")}
 
 
 def drawn(num_samples=2000, num_classes=10, sharpness=3.0, seed=0, split="test") -> Predictions:
@@ -119,7 +120,7 @@ def test_temperature_that_is_no_positive_number_is_refused(temperature):
 
 def test_calibration_with_a_validation_split_writes_both_stages(tmp_path):
     result = save_calibration(drawn(), drawn(seed=1, split="val"), tmp_path / "analysis")
-    assert result["after"]["ece"] < result["before"]["ece"] and result["notes"] == []
+    assert result["after"]["ece"] < result["before"]["ece"] and len(result["notes"]) == 2
     with np.load(tmp_path / "analysis" / "calibration_stats.npz") as arrays:
         assert set(arrays) == {"edges", "temperature"} | CURVES | SCORES
         assert float(arrays["temperature"]) == result["temperature"]
@@ -129,25 +130,31 @@ def test_calibration_with_a_validation_split_writes_both_stages(tmp_path):
     assert pictures == {"reliability_before.png", "reliability_after.png"}
 
 
+def test_the_temperature_is_that_of_the_validation_images_alone(tmp_path):
+    val = drawn(seed=1, sharpness=0.5, split="val")
+    result = save_calibration(drawn(sharpness=3.0), val, tmp_path)
+    assert result["temperature"] == fit_temperature(val) < 1
+
+
 def test_calibration_without_a_validation_split_pretends_no_temperature(tmp_path):
     save_calibration(drawn(), drawn(seed=1, split="val"), tmp_path)
     result = save_calibration(drawn(), None, tmp_path)
     assert result["after"] is None and result["temperature"] is None
-    assert "no validation split" in result["notes"][0]
+    assert "no validation split" in result["notes"][1]
     assert not (tmp_path / "reliability_after.png").exists()
     with np.load(tmp_path / "calibration_stats.npz") as arrays:
         assert "temperature" not in arrays and not any(name.endswith("_after") for name in arrays)
 
 
 def test_a_temperature_judged_on_its_own_images_is_noted(tmp_path):
-    assert "it is judged by" in save_calibration(drawn(), drawn(), tmp_path)["notes"][0]
+    assert "it is judged by" in save_calibration(drawn(), drawn(), tmp_path)["notes"][1]
 
 
 def test_a_temperature_at_its_bound_is_noted(tmp_path):
     labels = np.array([0, 1, 0])
     right = Predictions("val", ("a", "b"), labels, np.eye(2)[labels])
     test = Predictions("test", ("a", "b"), labels, np.eye(2)[labels[::-1]])
-    assert "bound of its range" in save_calibration(test, right, tmp_path)["notes"][0]
+    assert "bound of its range" in save_calibration(test, right, tmp_path)["notes"][1]
 
 
 def test_splits_of_different_classes_are_refused(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from volo.analysis.evaluate import Predictions, classification_metrics, coarse_accuracy, per_class_accuracy
+from volo.analysis.evaluate import ClassScore, Predictions, class_scores, classification_metrics, coarse_accuracy
 
 NAMES = ("cat", "dog", "bird")
 
@@ -57,9 +57,12 @@ def test_confidence_is_the_probability_of_the_predicted_class():
     assert predictions.probabilities is predictions.probabilities
 
 
-def test_per_class_accuracy_leaves_out_classes_without_images():
-    logits = np.eye(3, dtype=np.float32)[[0, 1, 0]]
-    assert per_class_accuracy(Predictions("test", NAMES, [0, 0, 0], logits)) == {"cat": pytest.approx(2 / 3)}
+def test_a_class_without_images_has_no_accuracy_rather_than_none_right():
+    logits = np.eye(3, dtype=np.float32)[[0, 1, 0, 2]]
+    scores = class_scores(Predictions("test", NAMES, [0, 0, 0, 1], logits))
+    assert scores == {"cat": (3, 2), "dog": (1, 0), "bird": (0, 0)}
+    assert [score.accuracy for score in scores.values()] == [pytest.approx(2 / 3), 0.0, None]
+    assert ClassScore(num_images=3, num_right=2) == scores["cat"]
 
 
 def test_coarse_accuracy_forgives_confusion_within_a_superclass():

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from volo.analysis.intervals import share_interval
 from volo.analysis.localisation import (
     Objects,
     drawn_objects,
@@ -56,4 +57,7 @@ def test_where_every_object_is_in_the_centre_there_is_no_score_off_it(tmp_path):
     assert scores["centre"] == {"in_mask": 1.0, "in_box": 1.0, "in_mask_off_centre": None}
     save_localisation(tmp_path, "test", objects, scores)
     found = json.loads((tmp_path / "localisation.json").read_text())
+    assert found.pop("intervals")["centre"] == {
+        "in_mask": list(share_interval(2, 2)), "in_box": list(share_interval(2, 2)), "in_mask_off_centre": None,
+    }  # fmt: skip
     assert found == {"split": "test", "num_images": 2, "num_off_centre": 0, "scores": scores}

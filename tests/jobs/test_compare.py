@@ -62,3 +62,26 @@ def test_nan_in_both_is_the_same_and_in_one_is_infinitely_far():
     assert weights_difference({"w": nan}, {"w": nan.clone()}).is_identical
     assert weights_difference({"w": nan}, {"w": one}).largest == float("inf")
     assert weights_difference({"w": one}, {"w": one + 0.5}) == weights_difference({"w": one + 0.5}, {"w": one})
+
+
+def test_weights_that_are_equal_but_not_bit_for_bit_are_not_called_so():
+    zero, minus_zero = torch.tensor([0.0, 1.0]), torch.tensor([-0.0, 1.0])
+    found = weights_difference({"a": zero, "w": zero}, {"a": zero.clone(), "w": minus_zero})
+    assert (found.largest, found.where, found.is_identical) == (0.0, "w", False)
+    assert "in bits, not in value" in compare._verdict(found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int64])
+def test_the_same_numbers_of_another_type_are_other_weights(dtype):
+    one = torch.tensor([0.0, 1.0])
+    found = weights_difference({"w": one}, {"w": one.to(dtype)})
+    assert not found.is_identical and len(found.unshared) == 2
+    assert weights_difference({"w": one.to(dtype)}, {"w": one.to(dtype)}).is_identical
+
+
+def test_one_weight_of_many_changed_in_its_last_bit_is_found():
+    weights = {name: torch.rand(50, generator=torch.Generator().manual_seed(0)) for name in "abc"}
+    changed = {name: tensor.clone() for name, tensor in weights.items()}
+    changed["b"][17] = torch.nextafter(changed["b"][17], torch.tensor(2.0))
+    found = weights_difference(weights, changed)
+    assert found.where == "b" and 0 < found.largest < 1e-7 and not found.is_identical

@@ -7,6 +7,7 @@ import math
 import shutil
 import statistics
 
+import numpy as np
 import pytest
 
 from jobs import pipeline
@@ -70,17 +71,35 @@ def test_the_summary_is_the_mean_and_spread_of_the_runs_validation(trained):
         assert summary[kind]["mean"] == pytest.approx(sum(values) / 2)
         assert summary[kind]["std"] == pytest.approx(statistics.stdev(values))
     assert printed[0] == printed[-1] == f"run folder: {run_dir}"
-    table = printed[-8:-1]
+    table = printed[-9:-2]
     assert [line.split()[0] for line in table] == ["seed", "3", "5", "mean", "std", "min", "max"]
     assert f"{summary['last']['mean']:.2%}" in table[3]
+    low, high = summary["last"]["interval"]
+    assert printed[-2].startswith("95% intervals of the means, by 2 seeds: best val top-1 ")
+    assert f"last val top-1 {low:.2%} to {high:.2%}, train loss" in printed[-2]
 
 
 def test_a_mean_needs_every_seed_and_a_spread_two():
     full, empty = Scores(2, 0.5, 1, 0.25, 1.0), Scores(2, None, None, None, 2.0)
-    assert summarise({0: full})["best"] == {"mean": 0.5, "std": None, "min": 0.5, "max": 0.5}
+    assert summarise({0: full})["best"] == {
+        "mean": 0.5, "std": None, "interval": None, "min": 0.5, "max": 0.5,
+    }  # fmt: skip
     summary = summarise({0: full, 1: empty})
     assert summary["best"] is None
     assert summary["train_loss"]["std"] == pytest.approx(math.sqrt(0.5))
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5, 15])
+def test_the_interval_of_a_mean_over_few_seeds_holds_the_truth_at_its_rate(num_seeds):
+    """A rate of 5 in 100 is passed by chance alone 1 time in 1000: 72 misses of 1000."""
+    generator = np.random.default_rng(num_seeds)
+    misses = 0
+    for values in generator.normal(0.7, 0.02, (1000, num_seeds)):
+        low, high = summarise({seed: Scores(1, float(v), 1, float(v), 1.0) for seed, v in enumerate(values)})["best"][
+            "interval"
+        ]
+        misses += not low <= 0.7 <= high
+    assert 28 <= misses <= 72
 
 
 def test_the_same_command_goes_on_with_the_seed_that_was_stopped(images, tmp_path, capsys, monkeypatch):

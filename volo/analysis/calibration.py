@@ -12,8 +12,10 @@ from matplotlib.axes import Axes
 
 from volo.analysis.evaluate import Predictions
 from volo.analysis.figures import BLUE, INK, ORANGE, new_figure, percent, percent_axis, save, shorten, style
+from volo.analysis.intervals import LEVEL, mean_interval
 
 NUM_BINS = 15
+CHANCE_DRAWS, CHANCE_SEED, DRAWN_AT_ONCE = 500, 0, 2**22
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 
 
@@ -60,7 +62,7 @@ def calibration_metrics(predictions: Predictions, num_bins: int = NUM_BINS) -> d
 
     nll: mean cross entropy in nats. brier: squared distance of the probabilities from the truth, summed over the
     classes, mean over the samples, in [0, 2]. ece, mce: expected (weighted by count) and maximum gap over the bins,
-    in [0, 1].
+    in [0, 1]. ece_by_chance: what `ece_by_chance` says of the same images.
     """
     bins = reliability(predictions, num_bins)
     truth = predictions.probabilities[np.arange(predictions.num_samples), predictions.labels]
@@ -70,7 +72,28 @@ def calibration_metrics(predictions: Predictions, num_bins: int = NUM_BINS) -> d
         "brier": float((squares - 2 * truth + 1).mean()),
         "ece": float(bins.gaps @ bins.count / predictions.num_samples),
         "mce": float(bins.gaps.max()),
+        "ece_by_chance": ece_by_chance(predictions, num_bins),
     }
+
+
+def ece_by_chance(predictions: Predictions, num_bins: int = NUM_BINS) -> float:
+    """The ece that a model with these confidences, each of them true, exceeds on 5 of 100 such sets of images.
+
+    A gap has no sign, so chance alone opens it: an ece below this is no evidence against the calibration. Drawn, with
+    a seed (consistency resampling: Broecker and Smith, Weather and Forecasting 22, 2007).
+    """
+    confidence = np.sort(predictions.confidence)
+    bins = np.clip(np.searchsorted(np.linspace(0, 1, num_bins + 1), confidence) - 1, 0, num_bins - 1)
+    starts = np.flatnonzero(np.diff(bins, prepend=-1))  # of each bin that is not empty
+    expected = np.add.reduceat(confidence, starts)
+    generator = np.random.default_rng(CHANCE_SEED)
+    errors = []
+    num_parts = min(CHANCE_DRAWS, -(-CHANCE_DRAWS * len(confidence) // DRAWN_AT_ONCE))
+    for part in np.array_split(np.arange(CHANCE_DRAWS), num_parts):
+        is_right = generator.random((len(part), len(confidence)), dtype=np.float32) < confidence  # (draws, N)
+        hits = np.add.reduceat(is_right, starts, axis=1, dtype=np.int64)
+        errors.append(np.abs(hits - expected).sum(axis=1) / len(confidence))
+    return float(np.quantile(np.concatenate(errors), LEVEL))
 
 
 def fit_temperature(val_predictions: Predictions) -> float:
@@ -111,7 +134,7 @@ def save_calibration(
     """Writes what calibration is like as trained, and after a temperature fitted on the validation split.
 
     calibration_stats.npz holds, with suffix `_before` and, where there is a validation split, `_after`:
-    confidence, accuracy, count (as in `Reliability`), nll, brier, ece, mce (as in `calibration_metrics`); besides
+    confidence, accuracy, count (as in `Reliability`), and what `calibration_metrics` returns; besides
     them edges, and temperature where it was fitted. reliability_before.png, reliability_after.png: the diagrams.
     Without a validation split no temperature is fitted, and a file left by an earlier analysis is removed.
 
@@ -127,14 +150,15 @@ def save_calibration(
             f"got {predictions.num_classes} and {val_predictions.num_classes} of them; evaluate both on one data set"
         )
     before = _save_stage(predictions, output_dir, "before", 1.0, num_bins)
-    result = {"before": before[0], "after": None, "temperature": None, "notes": _notes(predictions, val_predictions)}
+    notes = [_chance_note(before[0]), *_notes(predictions, val_predictions)]
+    result = {"before": before[0], "after": None, "temperature": None, "notes": notes}
     arrays = before[1]
     if val_predictions:
         temperature = fit_temperature(val_predictions)
         after = _save_stage(scaled(predictions, temperature), output_dir, "after", temperature, num_bins)
         arrays |= after[1] | {"temperature": np.float64(temperature)}
         result |= {"after": after[0], "temperature": temperature}
-        result["notes"] += _bound_notes(temperature)
+        result["notes"] += _bound_notes(temperature) + _effect_notes(predictions, val_predictions, temperature)
     else:
         (output_dir / "reliability_after.png").unlink(missing_ok=True)
     np.savez(output_dir / "calibration_stats.npz", **arrays)
@@ -151,6 +175,25 @@ def _save_stage(
     _save_diagram(bins, predictions, title, output_dir / f"reliability_{stage}.png")
     named = {"confidence": bins.confidence, "accuracy": bins.accuracy, "count": bins.count, **metrics}
     return metrics, {"edges": bins.edges} | {f"{name}_{stage}": np.asarray(value) for name, value in named.items()}
+
+
+def _chance_note(metrics: dict[str, float]) -> str:
+    found, chance = (percent(metrics[name], 2) for name in ("ece", "ece_by_chance"))
+    if metrics["ece"] > metrics["ece_by_chance"]:
+        return f"Calibration error {found}: more than chance, which gives a calibrated model up to {chance} here."
+    return f"Calibration error {found}: no more than chance gives a calibrated model here, up to {chance}."
+
+
+def _effect_notes(predictions: Predictions, val_predictions: Predictions, temperature: float) -> list[str]:
+    """What the temperature does to images that it was not fitted on."""
+    if val_predictions.split == predictions.split or temperature == 1:
+        return []
+    low, high = mean_interval(scaled(predictions, temperature).losses - predictions.losses)
+    does = "lowers" if high < 0 else "raises" if low > 0 else "may lower or raise"
+    return [
+        f"Temperature {temperature:.3g}, fitted on the validation images, {does} the negative log-likelihood of these: "
+        f"its change lies between {low:+.3g} and {high:+.3g} nats (95 % interval)."
+    ]
 
 
 def _notes(predictions: Predictions, val_predictions: Predictions | None) -> list[str]:

@@ -23,8 +23,8 @@ class WeightsDifference:
     """Between the weights to use of two checkpoints.
 
     Attributes:
-        largest: Of the absolute differences; 0 where the weights are the same bit for bit.
-        where: The parameter it is in; empty where there is none.
+        largest: Of the absolute differences; 0 also where only bits differ, as of 0 and -0, or of two NaN.
+        where: The tensor it is in; empty where the weights are the same bit for bit.
         unshared: Names and shapes that only one of them has; then nothing was compared.
     """
 
@@ -34,7 +34,7 @@ class WeightsDifference:
 
     @property
     def is_identical(self) -> bool:
-        return self.largest == 0 and not self.unshared
+        return not self.where and not self.unshared
 
 
 @dataclass(frozen=True)
@@ -68,20 +68,30 @@ def compare_runs(one: Path, other: Path) -> Comparison:
 
 
 def weights_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> WeightsDifference:
-    """Compares tensors by name. NaN in the same place counts as the same, NaN in one of them as infinitely far."""
-    shapes = [{f"{name} {tuple(tensor.shape)}" for name, tensor in weights.items()} for weights in (one, other)]
+    """Compares tensors by name. Two NaN in the same place are no distance apart, NaN in one of them infinitely far."""
+    shapes = [{_described(name, tensor) for name, tensor in weights.items()} for weights in (one, other)]
     if unshared := shapes[0] ^ shapes[1]:
         return WeightsDifference(0.0, "", tuple(sorted(unshared)))
     largest, where = 0.0, ""
     for name, tensor in one.items():
-        if torch.equal(tensor, other[name]):
+        if torch.equal(_bits(tensor), _bits(other[name])):
             continue
+        where = where or name
         apart = (tensor.double() - other[name].double()).abs()
         both_nan = tensor.isnan() & other[name].isnan()
         found = apart.masked_fill(both_nan, 0).nan_to_num(nan=float("inf")).max().item()
         if found > largest:
             largest, where = found, name
     return WeightsDifference(largest, where, ())
+
+
+def _described(name: str, tensor: Tensor) -> str:
+    dtype = "" if tensor.dtype == torch.float32 else f" {tensor.dtype}".replace("torch.", "")
+    return f"{name} {tuple(tensor.shape)}{dtype}"
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous().flatten().view(torch.uint8)
 
 
 @style()

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -85,13 +86,23 @@ def classification_metrics(predictions: Predictions) -> dict[str, str | int | fl
     }
 
 
-def per_class_accuracy(predictions: Predictions) -> dict[str, float]:
-    """Share of each class's images that are predicted right, in [0, 1]; a class without images is left out."""
-    total = np.bincount(predictions.labels, minlength=predictions.num_classes)
-    right = np.bincount(predictions.labels[predictions.correct], minlength=predictions.num_classes)
-    return {
-        name: float(right[index] / total[index]) for index, name in enumerate(predictions.class_names) if total[index]
-    }
+class ClassScore(NamedTuple):
+    """Of a class's `num_images` images, `num_right` are predicted right."""
+
+    num_images: int
+    num_right: int
+
+    @property
+    def accuracy(self) -> float | None:
+        """In [0, 1]; None where there are no images, of which nothing is known."""
+        return self.num_right / self.num_images if self.num_images else None
+
+
+def class_scores(predictions: Predictions) -> dict[str, ClassScore]:
+    """Of every class, in order, whether these images show it or not."""
+    total = np.bincount(predictions.labels, minlength=predictions.num_classes).tolist()
+    right = np.bincount(predictions.labels[predictions.correct], minlength=predictions.num_classes).tolist()
+    return {name: ClassScore(*score) for name, *score in zip(predictions.class_names, total, right, strict=True)}
 
 
 def coarse_accuracy(predictions: Predictions, of_class: np.ndarray) -> float:

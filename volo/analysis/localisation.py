@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from volo.analysis.intervals import Interval, share_interval
 from volo.analysis.subject import View
 from volo.data import shapes
 
 Shares = dict[str, float | None]
+RANDOM = "random"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +59,31 @@ def score_random(objects: Objects) -> Shares:
     return _shares(np.full(objects.masks.shape, 1 / objects.masks[0].size), objects)
 
 
+def intervals(shares: Shares, num_images: int, num_off_centre: int) -> dict[str, Interval | None]:
+    """For each share of a pointer that points at one pixel an image: the interval of `share_interval`."""
+    totals = {name: num_off_centre if name == "in_mask_off_centre" else num_images for name in shares}
+    return {
+        name: None if share is None else share_interval(round(share * totals[name]), totals[name])
+        for name, share in shares.items()
+    }
+
+
+def all_intervals(scores: dict[str, Shares], objects: Objects) -> dict[str, dict[str, Interval | None]]:
+    """`intervals` of every pointer but the random one, whose shares are exact."""
+    num_images, num_off_centre = len(objects.masks), int(objects.off_centre.sum())
+    return {name: intervals(shares, num_images, num_off_centre) for name, shares in scores.items() if name != RANDOM}
+
+
 def save_localisation(output_dir: Path, split: str, objects: Objects, scores: dict[str, Shares]) -> None:
     """Writes localisation.json: split, num_images, num_off_centre, and `scores`: of each pointer (gradcam, occlusion,
-    the same with suffix _shuffled, centre, random) in_mask, in_box, in_mask_off_centre, as from `score_heatmaps`."""
+    the same with suffix _shuffled, centre, random) in_mask, in_box, in_mask_off_centre, as from `score_heatmaps`.
+    `intervals`: as from `all_intervals`."""
     content = {
         "split": split,
         "num_images": len(objects.masks),
         "num_off_centre": int(objects.off_centre.sum()),
         "scores": scores,
+        "intervals": all_intervals(scores, objects),
     }
     (output_dir / "localisation.json").write_text(json.dumps(content, indent=1) + "\n")
 

@@ -15,7 +15,9 @@ from PIL import Image
 
 from volo.analysis.confusion import ConfusedPair
 from volo.analysis.curves import CURVES, is_number, save_learning_curves
+from volo.analysis.evaluate import ClassScore
 from volo.analysis.figures import CRISP_BELOW, percent
+from volo.analysis.intervals import Interval, compared, share_interval
 from volo.analysis.page import Figure, pictures, uri, write_page
 from volo.config import flatten
 
@@ -34,10 +36,12 @@ LABELS = {
     "nll": "Negative log-likelihood, nats",
     "brier": "Brier score",
     "mce": "Maximum calibration error",
+    "ece_by_chance": "Calibration error that chance gives a calibrated model, at most, 95 times in 100",
     "temperature": "Fitted temperature",
     "nll_after": "Negative log-likelihood after temperature scaling",
     "brier_after": "Brier score after temperature scaling",
     "mce_after": "Maximum calibration error after temperature scaling",
+    "ece_by_chance_after": "The same that chance gives, with the confidences after temperature scaling",
 }
 
 
@@ -69,7 +73,7 @@ class Report:
         metrics: flat. acc1, acc5, loss, num_samples, ece become cards, ece_after a line on ece's; the rest a table.
             Names that begin with acc, ece or mce are fractions and shown as percent.
         pairs: as from `most_confused`.
-        per_class: accuracy of each class, a fraction.
+        classes: of every class, how many images show it, and how many of them are predicted right.
         history: the records of metrics.jsonl, oldest first.
         settings: nested by section.
         environment: versions, machine; may be nested.
@@ -77,6 +81,8 @@ class Report:
         explained: images shown beside what explains them.
         methods: how they were explained, in a few words each.
         localisation: of each of POINTERS, the shares that `score_heatmaps` names.
+        intervals: the same, with the interval of each share that is not exact.
+        num_scored: how many images they are shares of.
         notes: caveats, shown below the headline numbers.
     """
 
@@ -85,7 +91,7 @@ class Report:
     split: str
     metrics: Mapping[str, Any]
     pairs: Sequence[ConfusedPair] = ()
-    per_class: Mapping[str, float] | None = None
+    classes: Mapping[str, ClassScore] = field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -93,6 +99,8 @@ class Report:
     explained: Sequence[Explained] = ()
     methods: Sequence[str] = ()
     localisation: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    intervals: Mapping[str, Mapping[str, Interval | None]] = field(default_factory=dict)
+    num_scored: int = 0
     notes: Sequence[str] = ()
 
 
@@ -114,9 +122,10 @@ def write_report(output_dir: Path, report: Report) -> Path:
         training=_training_facts(report.history),
         pictures=pictures([*drawn, *report.figures]),
         explained=[_explained(one) for one in report.explained],
-        pointers=[(POINTERS[key], report.localisation[key]) for key in POINTERS if key in report.localisation],
+        pointers=[(POINTERS[key], *_pointer(report, key)) for key in POINTERS if key in report.localisation],
         pairs=[ConfusedPair(*pair) for pair in report.pairs],
-        classes=_class_tables(report.per_class),
+        classes=_class_tables(report.classes),
+        unseen=[name for name, score in report.classes.items() if not score.num_images],
         tables=[(name, _settings_groups(values)) for name, values in _folded(report) if values],
     )
 
@@ -147,10 +156,10 @@ def _training_facts(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str
 
 def _cards(report: Report) -> list[tuple[str, str, str]]:
     """(label, value, small print) of the headline numbers that are there."""
-    metrics, classes = report.metrics, len(report.per_class or ())
+    metrics, classes = report.metrics, len(report.classes)
     after = metrics.get("ece_after")
     wanted = (
-        ("acc1", "Top-1 accuracy", "true class first"),
+        ("acc1", "Top-1 accuracy", _range(metrics, "acc1") or "true class first"),
         ("acc5", "Top-5 accuracy", f"of {classes} classes" if 0 < classes <= 5 else "true class among five"),
         ("coarse_acc1", "Superclass accuracy", "top-1 of the superclasses"),
         ("loss", "Loss", "cross entropy, nats"),
@@ -160,18 +169,43 @@ def _cards(report: Report) -> list[tuple[str, str, str]]:
     return [(label, _value(name, metrics[name]), note) for name, label, note in wanted if name in metrics]
 
 
+def _range(metrics: Mapping[str, Any], name: str) -> str:
+    """Of a share of the images: what it may be for other images like these."""
+    if "num_samples" not in metrics:
+        return ""
+    total = int(metrics["num_samples"])
+    return f"{_between(share_interval(round(float(metrics[name]) * total), total))}, 95 % interval"
+
+
+def _between(interval: Interval) -> str:
+    low, high = (percent(end) for end in interval)
+    return f"{low.removesuffix(' %')} to {high}"
+
+
+def _pointer(report: Report, key: str) -> tuple[list[tuple[float | None, str]], str]:
+    """Each share with its interval in words, and how the first of them compares with a random point's."""
+    shares, found = report.localisation[key], report.intervals.get(key, {})
+    cells = [(share, _between(found[name]) if found.get(name) else "") for name, share in shares.items()]
+    return cells, compared(found["in_mask"], report.localisation["random"]["in_mask"]) if found else ""
+
+
 def _metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The metrics that no card shows."""
     shown = {"acc1", "acc5", "loss", "num_samples", "ece", "ece_after", "split"}
     return [(LABELS.get(name, name), _value(name, value)) for name, value in metrics.items() if name not in shown]
 
 
-def _class_tables(per_class: Mapping[str, float] | None) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Headed lists of (class, accuracy), worst first, or best first in the list of the best."""
-    ranked = sorted((per_class or {}).items(), key=lambda item: item[1])
-    if len(ranked) <= 2 * SHOWN_CLASSES:
-        return [("All classes, worst first", ranked)] if ranked else []
-    return [("Worst classes", ranked[:SHOWN_CLASSES]), ("Best classes", ranked[: -SHOWN_CLASSES - 1 : -1])]
+def _class_tables(classes: Mapping[str, ClassScore]) -> list[tuple[str, list[tuple[str, int, float, str]]]]:
+    """Headed lists of (class, images, accuracy, its interval) by rising accuracy, or falling in the list of the
+    highest. Without classes that no image shows."""
+    rows = [
+        (name, score.num_images, score.accuracy, _between(share_interval(score.num_right, score.num_images)))
+        for name, score in classes.items() if score.num_images
+    ]  # fmt: skip
+    rows.sort(key=lambda row: row[2])
+    if len(rows) <= 2 * SHOWN_CLASSES:
+        return [("All classes, lowest first", rows)] if rows else []
+    return [("Lowest accuracy", rows[:SHOWN_CLASSES]), ("Highest accuracy", rows[: -SHOWN_CLASSES - 1 : -1])]
 
 
 def _folded(report: Report) -> list[tuple[str, Mapping[str, Any]]]:

@@ -1,5 +1,6 @@
 """What is analysed: a model rebuilt from a checkpoint alone, and the images of a split it is shown."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ from volo import checkpoint
 from volo.data.cache import Images, cached
 from volo.data.datasets import open_split
 from volo.data.imagefolder import ImageFolder
-from volo.data.pipeline import Pixels, evaluation_batches
+from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
 from volo.data.splits import split_train
 from volo.errors import InputError
 from volo.model.build import build_model
 from volo.model_file import Description
 from volo.sections import DataSettings
+
+DIGESTED = 512  # images read at once
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,13 @@ class View:
     def pixels(self, places: np.ndarray) -> np.ndarray:
         """(n, H, W, 3) uint8, by place in the view."""
         return np.asarray(self.images.images[self.index[places]])
+
+    def digest(self) -> str:
+        """sha256 of the images as the model gets them, in order, with their labels."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.labels, "<i8"))
+        for part in np.array_split(np.arange(len(self.index)), -(-len(self.index) // DIGESTED)):
+            digest.update(np.ascontiguousarray(self.pixels(part)))
+        return digest.hexdigest()
 
 
 def load_subject(path: Path) -> Subject:
@@ -160,11 +170,6 @@ def _in_order(images: Images, class_names: tuple[str, ...], place: Path | str | 
     return Images(images.images, order[images.labels], class_names)
 
 
-def batch_size(device: torch.device) -> int:
-    """Images computed at once. On a CPU small batches stay in its cache: at 32 half as fast again as at 256."""
-    return 256 if device.type == "cuda" else 32
-
-
 @torch.inference_mode()
 def compute_logits(
     subject: Subject, view: View, device: torch.device, rank: int = 0, world_size: int = 1
@@ -173,8 +178,7 @@ def compute_logits(
     data = subject.description.settings.data
     model = subject.model.to(device)
     pixels = Pixels(view.images.images, data.mean, data.std, device)
-    batches = evaluation_batches(
-        view.images, view.index, pixels, batch_size=batch_size(device), rank=rank, world_size=world_size
-    )
+    size = evaluation_batch_size(device)
+    batches = evaluation_batches(view.images, view.index, pixels, batch_size=size, rank=rank, world_size=world_size)
     logits = [model(images).float().cpu().numpy() for images, _ in batches]
     return np.concatenate(logits) if logits else np.zeros((0, len(subject.description.class_names)), np.float32)

@@ -17,6 +17,9 @@ from volo.training.run import check_run, set_aside, write_file
 from volo.training.world import World, is_restart
 
 SUMMARY = "seeds.json"
+KINDS = {"best": "best val top-1", "last": "last val top-1", "train_loss": "train loss"}
+# Student's t that 2.5 in 100 exceed, by degrees of freedom from 1; of more than these, by its expansion.
+T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 def train_each(settings: Settings, world: World, train_one: Callable[[Settings], None]) -> None:
@@ -57,7 +60,8 @@ def of_seed(settings: Settings, seed: int) -> Settings:
 def summarise(scores: dict[int, Scores]) -> dict[str, Any]:
     """Scores of each seed, and mean, standard deviation (of a sample; None of one seed), least and most over them.
 
-    `best` is that of each run's best epoch, `last` that of its last; both on validation images.
+    `best` is that of each run's best epoch, `last` that of its last; both on validation images. `interval`: from where
+    to where the mean over all seeds lies, in 95 of 100 such summaries (Student's t); None of one seed.
     """
     return {
         "metric": METRIC,
@@ -68,17 +72,32 @@ def summarise(scores: dict[int, Scores]) -> dict[str, Any]:
             )
             for seed, one in scores.items()
         },
-        **{kind: _spread([getattr(one, kind) for one in scores.values()]) for kind in ("best", "last", "train_loss")},
+        **{kind: _spread([getattr(one, kind) for one in scores.values()]) for kind in KINDS},
     }  # fmt: skip
 
 
-def _spread(values: Sequence[float | None]) -> dict[str, float | None] | None:
+def _spread(values: Sequence[float | None]) -> dict[str, Any] | None:
     """None where a run has no such value: a mean over the others would pass for one over all."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return None
-    std = statistics.stdev(known) if len(known) > 1 else None
-    return {"mean": statistics.fmean(known), "std": std, "min": min(known), "max": max(known)}
+    mean, std = statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None
+    return {"mean": mean, "std": std, "interval": _interval(known), "min": min(known), "max": max(known)}
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float] | None:
+    if len(values) < 2:
+        return None
+    mean, reach = statistics.fmean(values), t_quantile(len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return mean - reach, mean + reach
+
+
+def t_quantile(freedom: int) -> float:
+    """The value that Student's t of so many degrees of freedom exceeds with probability 0.025."""
+    if freedom <= len(T_QUANTILES):
+        return T_QUANTILES[freedom - 1]
+    z = statistics.NormalDist().inv_cdf(0.975)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 def _prepare_everywhere(settings: Settings, runs: list[Settings], world: World) -> None:
@@ -119,6 +138,17 @@ def _show(summary: dict[str, Any]) -> None:
         best, last, loss = ((summary[name] or {}).get(kind) for name in ("best", "last", "train_loss"))
         rows.append((kind, "", _percent(best), "", _percent(last), _loss(loss)))
     print_table(columns, rows)
+    if said := [f"{KINDS[kind]} {_range(kind, summary[kind])}" for kind in KINDS if _has_interval(summary[kind])]:
+        print(f"95% intervals of the means, by {len(summary['seeds'])} seeds: {', '.join(said)}")
+
+
+def _has_interval(spread: dict[str, Any] | None) -> bool:
+    return spread is not None and spread["interval"] is not None
+
+
+def _range(kind: str, spread: dict[str, Any]) -> str:
+    shown = _loss if kind == "train_loss" else _percent
+    return " to ".join(shown(end) for end in spread["interval"])
 
 
 def _percent(value: float | None) -> str:
