@@ -12,6 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from volo.errors import InputError
 
 PLAIN = "numbers, strings, True, False, None, or lists and dictionaries of them"
+LISTS = "Choices for a categorical distribution should"  # Optuna's doubt: but the journal, JSON, keeps lists well
 KINDS = {
     "suggest_categorical": CategoricalDistribution,
     "suggest_int": IntDistribution,
@@ -81,8 +82,7 @@ class Asked:
     def _ask(self, method: str, name: str, *range_: Any, **kwargs: Any) -> Any:
         try:
             with warnings.catch_warnings():
-                # Lists are kept well enough: the journal is JSON.
-                warnings.filterwarnings("ignore", "Choices for a categorical distribution", UserWarning)
+                warnings.filterwarnings("ignore", LISTS, UserWarning)
                 return getattr(self._trial, method)(name, *range_, **kwargs)
         except InputError:
             raise

@@ -7,6 +7,7 @@ No torch, no Ray: what cannot be gone on with is refused before either is loaded
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from volo.config import FREE_ON_RESUME, Settings, build_settings, differences, listed
 from volo.errors import InputError
 from volo.runs import TRIALS
+from volo.tuning.asking import LISTS
 from volo.tuning.distinct import DRAWN, copies, identity
 from volo.tuning.drawing import REASON, Drawing, reason_of
 from volo.tuning.journal import open_journal
@@ -77,6 +79,7 @@ class SweepStudy:
         self.counts: Callable[[Settings], dict[str, int]] | None = None  # of a model, where an objective is one
         self.on_end: Callable[[int], None] | None = None  # hears of a trial that ends before it is handed out
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", LISTS, UserWarning)
         self.drawing = Drawing(space, self.base.to_dict(), options, self.base.run.seed)
         self.study = self._open()
         self._live: dict[int, Trial] = {}

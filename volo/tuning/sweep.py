@@ -73,7 +73,7 @@ def run_sweep(study: SweepStudy, cluster: contextlib.ExitStack | None = None) ->
     write_results(study)
     said = _confirmed(study)
     write_report(study)
-    _say_result(study, said)
+    say_result(study, said)
 
 
 def run_trials(study: SweepStudy, plan: TrialPlan) -> None:
@@ -144,8 +144,8 @@ def _confirmed(study: SweepStudy) -> list[str]:
     return Confirmation(study).conclusion() if study.options.confirm_top and not study.num_left else []
 
 
-def _say_result(study: SweepStudy, confirmed: list[str]) -> None:
-    """The last thing a sweep prints."""
+def say_result(study: SweepStudy, confirmed: list[str]) -> None:
+    """The last thing a sweep prints. Raises TrainingError where nothing worked but the base, or nothing at all."""
     best = best_trial(study)
     if best is None:
         print("no trial has been trained to the end yet")
@@ -163,7 +163,6 @@ def _say_result(study: SweepStudy, confirmed: list[str]) -> None:
 
 
 def _check_failures(study: SweepStudy) -> None:
-    """Raises TrainingError where nothing that was tried beside the base worked, or nothing at all."""
     tried = study.distinct
     drawn = [trial for trial in tried if trial.number != BASE]
     for trials, what in ((tried, "every trial of the sweep"), (drawn, "every trial that the space drew")):
