@@ -111,6 +111,19 @@ def test_what_does_not_change_the_settings_is_no_other_point(tmp_path):
     assert len(study.trials) == 1 + 2
 
 
+def test_first_points_are_tried_once_whatever_they_are_written_as_and_whatever_the_space_makes_of_them(tmp_path):
+    def numbered(trial) -> dict:
+        drawn = {"label_smoothing": trial.suggest_float("label_smoothing", 0.0, 1.0, step=0.25) / 2}
+        return {"augment": drawn, "optim": {"weight_decay": 0.01 * trial.number}}
+
+    points = ({"label_smoothing": 1}, {"label_smoothing": 0})
+    study = play(opened(tmp_path, space=dataclasses.replace(SPACE, draw=numbered, first_points=points), num_samples=6))
+    drawn_first = [trial.params.get("label_smoothing") for trial in study.trials]
+    assert drawn_first[:3] == [None, 1.0, 0.0]
+    assert len(study.trials) == 6
+    assert {*drawn_first[3:]} - {0.0, 1.0}
+
+
 @pytest.fixture
 def older(tmp_path) -> SweepStudy:
     """Six trials, and four copies of the best one, in a journal of a version before; room for four more."""

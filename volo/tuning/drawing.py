@@ -53,7 +53,8 @@ class Drawing:
         """One to be added to the study: running, or failed where the space raises. None where all has been drawn."""
         trials = study.get_trials(deepcopy=False)
         tried = {identity(trial) for trial in trials}
-        if planned := [point for point in self.plan if point.identity not in tried]:
+        asked = [trial.params for trial in trials]  # a space may draw otherwise by the trial's number
+        if planned := [point for point in self.plan if point.identity not in tried and point.params not in asked]:
             return self._drawn(trials, study, self._sampler(point=planned[0], number=len(trials)))
         for attempt in range(NUM_BY_SAMPLER):
             drawn = self._drawn(trials, study, self._sampler(attempt=attempt))
@@ -77,9 +78,14 @@ class Drawing:
         return None
 
     def _planned(self) -> list[Point]:
-        first = [point_of(self.space, optuna.trial.FixedTrial(params)) for params in self.space.first_points]
+        first = [self._as_drawn(params) for params in self.space.first_points]
         base = [Point({}, identity_of({}))] if self.has_base_beside else []
         return base + first + (all_points(self.space) if self.options.sampler == "grid" else [])
+
+    def _as_drawn(self, params: dict[str, Any]) -> Point:
+        """A point as a trial draws it: 1 of a range of floats is 1.0 then."""
+        study = optuna.create_study(sampler=NumberedSampler(RandomSampler, self.seed, {0: params}))
+        return point_of(self.space, study.ask())
 
     @cached_property
     def _points(self) -> list[Point] | None:
