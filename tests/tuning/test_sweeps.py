@@ -148,6 +148,7 @@ def assert_confirmed(sweep_dir: Path, printed: str) -> None:
     assert "train/loss on new seeds: " in printed
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_drawn_trials_all_fail_says_why_of_each_and_ends_with_code_3(config, head):
     """The base is trained to the end; the space has two points."""
     printed = finished(config, head, "diverging", "--num-samples", "20", space="diverging", code=3).splitlines()
