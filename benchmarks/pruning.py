@@ -6,10 +6,11 @@
     python -m benchmarks.pruning tpe curves.json [--trials 50] [--seeds 3] [--json FILE]
 
 `replay` lets the trials arrive in shuffled orders, a few at a time, each epoch as long as it was; whether one goes on
-is asked of a sweep's own study and pruner. Nothing is trained. Regret is by how much the winner's last epoch is worse
-than the best one of all curves; beside it stands that of the same epochs spent on whole trials, in the same order. A
-winner is as good as the best where its regret is within what two seeds of one setting differ by: --noise, else what
-the sweep has confirmed (--confirm-top), else 0.01.
+is asked of a sweep's own study and pruner. The first curve, the base's, is first in every order and is never stopped.
+Nothing is trained. Regret is by how much the winner's last epoch is worse than the best one of all curves; beside it
+stands that of the same epochs spent on whole trials, in the same order. A winner is as good as the best where its
+regret is within what two seeds of one setting differ by: --noise, else what the sweep has confirmed (--confirm-top),
+else 0.01.
 
 `tpe` searches the sweep's space with both samplers for the highest value of a function of benchmarks/samplers.py.
 """
@@ -81,9 +82,10 @@ def tpe(flags: argparse.Namespace) -> None:
 
 
 def shuffled(count: int, seed: int) -> list[int]:
-    order = list(range(count))
-    random.Random(seed).shuffle(order)
-    return order
+    """An order of arrival, in which the base stays first."""
+    others = list(range(1, count))
+    random.Random(seed).shuffle(others)
+    return [0, *others]
 
 
 def replayed(recording: Recording, order: Sequence[int], options: SweepOptions, num_concurrent: int) -> Outcome:

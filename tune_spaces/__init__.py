@@ -10,4 +10,5 @@ model.
     COST            what a trial costs
 
 A file of one's own works the same: --space path/to/file.py. It is run by the driver only; workers get plain settings.
+NumPy's numbers become Python's. A parameter has the same choices in every trial, and the same kind of range.
 """

@@ -1,17 +1,36 @@
 """What a sweep leaves: the table, the best settings, the weights of the best few."""
 
 import csv
+import dataclasses
+import shlex
+import subprocess
+import sys
 
 import pytest
 import yaml
 
 from jobs.cli import parse_settings
-from tests.tuning.sweeps import SPACE, base, opened, play
+from tests.analysis.test_report import Page
+from tests.tuning.sweeps import SPACE, base, opened, play, play_epoch, states
 from volo.config import build_settings, differences
+from volo.errors import TrainingError
 from volo.recipes import recipe_settings
+from volo.runs import find_runs, read_run
 from volo.tuning.counts import counts
-from volo.tuning.results import BEST_CONFIG, TABLE, best_trial, effective, ranked, write_report, write_results
-from volo.tuning.study import DRAWN
+from volo.tuning.report import SweepFacts, write_sweep_report
+from volo.tuning.results import (
+    BEST_CONFIG,
+    TABLE,
+    against_base,
+    best_trial,
+    effective,
+    ranked,
+    train_command,
+    write_report,
+    write_results,
+)
+from volo.tuning.study import BASE, DRAWN, REASON
+from volo.tuning.sweep import say_result
 
 
 def table_of(study) -> list[dict]:
@@ -118,3 +137,144 @@ def test_a_report_that_cannot_be_drawn_is_told_of_and_costs_nothing_else(tmp_pat
     write_report(study)
     assert capsys.readouterr().out == f"report: {tmp_path / 'sweep_report.html'}\n"
     assert len(table_of(study)) == 2
+
+
+def bad_base() -> dict:
+    """The worst of all by far, and other trials at once that are better."""
+    return dict(settings=base(epochs=8, augment={"label_smoothing": 0.9}), sampler="random", num_samples=12)
+
+
+@pytest.mark.parametrize("pruner", ["asha", "hyperband", "median"])
+def test_the_base_is_trained_to_the_end_however_bad_it_is_so_that_the_last_line_compares_like_with_like(
+    tmp_path, pruner, capsys
+):
+    study = opened(tmp_path, pruner=pruner, **bad_base())
+    works = [study.next_work() for _ in range(6)]  # that train side by side
+    for _ in range(8):
+        for work in works:
+            if not study.has_ended(work.number):
+                study.report(work.number, play_epoch(study, work))
+    play(study)
+    assert states(study)[BASE] == "COMPLETE"
+    assert "PRUNED" in states(study)
+    write_results(study)
+    say_result(study, [])
+    best, base_ = best_trial(study), study.frozen(BASE)
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said == (
+        f"best: trial {best.number}, val/acc1 {best.value:.2%}; the base, trial 0: val/acc1 {base_.value:.2%}"
+    )
+
+
+def test_a_base_that_an_older_sweep_stopped_early_is_compared_after_as_many_epochs(tmp_path):
+    study = opened(tmp_path, pruner="none", num_samples=3)
+    work = study.next_work()
+    study.report(work.number, play_epoch(study, work))
+    study.study.tell(BASE, state=type(study.frozen(BASE).state).PRUNED)
+    best = best_trial(play(study))
+    first = {number: study.frozen(number).intermediate_values[1] for number in (BASE, best.number)}
+    assert against_base(study, best) == (
+        f"the base, trial 0, was stopped early: after 1 epoch it had {first[BASE]:.2%}, "
+        f"trial {best.number} {first[best.number]:.2%}"
+    )
+
+
+def test_a_base_that_failed_or_has_not_ended_is_not_compared(tmp_path):
+    study = opened(tmp_path, pruner="none", num_samples=3)
+    study.next_work()
+    other = study.next_work()
+    while not study.report(other.number, play_epoch(study, other)):
+        pass
+    assert against_base(study, best_trial(study)) == "the base, trial 0, has not ended yet"
+    study.fail(BASE, "no memory")
+    assert against_base(study, best_trial(study)) == "the base, trial 0, failed"
+
+
+def test_a_base_that_nothing_beats_is_said_to_be_the_best(tmp_path):
+    study = play(opened(tmp_path, settings=base(augment={"label_smoothing": 0.2}), num_samples=3, pruner="none"))
+    assert against_base(study, best_trial(study)).startswith("that is the base itself, which no other trial")
+
+
+def failing(study, numbers) -> None:
+    while work := study.next_work():
+        if work.number in numbers:
+            study.fail(work.number, f"reason {work.number}")
+        else:
+            while not study.report(work.number, play_epoch(study, work)):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("failed", "message"),
+    [
+        ({0, 1, 2}, "every trial of the sweep failed, the first one, trial 0: reason 0"),
+        ({1, 2}, "every trial that the space drew failed, the first one, trial 1: reason 1"),
+        ({1}, None),
+        ({0}, None),
+    ],
+)
+def test_a_sweep_of_which_every_drawn_trial_failed_has_failed_once_all_is_said(tmp_path, capsys, failed, message):
+    study = opened(tmp_path, pruner="none", num_samples=3)
+    failing(study, failed)
+    write_results(study)
+    if message is None:
+        say_result(study, [])
+    else:
+        with pytest.raises(TrainingError, match=message):
+            say_result(study, [])
+    assert capsys.readouterr().out.splitlines()[-1] == f"sweep folder: {tmp_path}"
+
+
+def test_a_sweep_of_the_base_alone_has_not_failed(tmp_path):
+    study = play(opened(tmp_path, num_samples=1))
+    write_results(study)
+    say_result(study, [])
+
+
+def test_a_space_that_is_exhausted_is_said_last(tmp_path, capsys):
+    def draw(trial) -> dict:
+        return {"augment": {"label_smoothing": trial.suggest_categorical("label_smoothing", [0.2, 0.3])}}
+
+    study = opened(tmp_path, space=dataclasses.replace(SPACE, draw=draw, first_points=()), num_samples=20)
+    said = "the space played has 2 points, the base beside them: the sweep ends after 3 trials, not 20"
+    assert study.shortage == said
+    write_results(play(study))
+    say_result(study, [])
+    assert said in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("name", ["plain", "my sweeps", "a #1", "it's $HOME", "--config"])
+def test_the_command_to_train_the_best_is_taken_by_a_shell_as_it_stands(tmp_path, name):
+    study = play(opened(tmp_path / name / "first", num_samples=2, pruner="none"))
+    write_results(study)
+    command = train_command(study)
+    in_a_shell = command.replace("python", f"{shlex.quote(sys.executable)} -c 'import sys; print(sys.argv)'", 1)
+    shown = subprocess.run(["sh", "-c", in_a_shell], capture_output=True, text=True, check=True).stdout
+    config = str(tmp_path / name / "first" / BEST_CONFIG)
+    assert shown.strip() == str(["-c", "-m", "jobs.train", "--config", config, "--run-name", "NAME"])
+    parse_settings(shlex.split(command)[3:], prog="train", description="")
+    page = write_sweep_report(
+        study.study, study.sweep_dir, SweepFacts("s", "s", "s", ["val/acc1"], study.num_epochs, study.run_dir)
+    )
+    assert f"--config {shlex.quote(config)}" in Page(page).text
+
+
+def test_runs_of_trials_are_listed_as_the_sweep_left_them(tmp_path):
+    """Whatever has become of their weights."""
+    study = play(opened(tmp_path, settings=base(epochs=8), sampler="random", num_samples=8, keep_checkpoints=1))
+    more = opened(tmp_path, settings=base(epochs=8), sampler="random", num_samples=10, keep_checkpoints=1)
+    failed, begun = more.next_work(), more.next_work()
+    for work in (failed, begun):
+        more.report(work.number, play_epoch(more, work))
+    more.fail(failed.number, "its process was lost")
+    write_results(more)
+    for number in range(10):
+        for name in ("config.yaml", "environment.json"):
+            (study.run_dir(number) / name).write_text("{}")
+    words = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "interrupted"}
+    found = [read_run(folder).state for folder in find_runs(tmp_path)]
+    assert found == [words[state] for state in states(more)]
+    assert {*found} == {*words.values()}
+    (tmp_path / TABLE).write_bytes(b"\xff")
+    assert {read_run(folder).state for folder in find_runs(tmp_path)} <= {"finished", "interrupted", "never saved"}
+    assert REASON in more.frozen(failed.number).user_attrs

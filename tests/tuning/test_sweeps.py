@@ -32,6 +32,13 @@ def space(trial):
     }
 """
 
+DIVERGING = """
+METRIC, MODE = "val/acc1", "max"
+def space(trial):
+    lr = trial.suggest_categorical("lr", [1e30, 2e30])
+    return {"optim": {"lr": lr, "grad_clip": 0.0, "warmup_epochs": 0.0}}
+"""
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
@@ -42,20 +49,20 @@ def config(tmp_path_factory) -> Path:
     values["run"] |= {"num_workers": None, "run_name": None}
     (folder / "config.json").write_text(json.dumps(values))  # JSON is YAML
     (folder / "rates.py").write_text(SPACE)
+    (folder / "diverging.py").write_text(DIVERGING)
     return folder / "config.json"
 
 
-def command(config: Path, head: Head, name: str, *flags: str) -> list[str]:
-    job = [sys.executable, "-m", "jobs.tune", "--space", str(config.parent / "rates.py"), "--config", str(config)]
+def command(config: Path, head: Head, name: str, *flags: str, space: str = "rates") -> list[str]:
+    job = [sys.executable, "-m", "jobs.tune", "--space", str(config.parent / f"{space}.py"), "--config", str(config)]
     return [*job, "--sweep-name", name, "--address", head.address, *flags]
 
 
-def finished(config: Path, head: Head, name: str, *flags: str) -> str:
-    done = subprocess.run(
-        command(config, head, name, *flags), env=head.env, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def finished(config: Path, head: Head, name: str, *flags: str, space: str = "rates", code: int = 0) -> str:
+    job = command(config, head, name, *flags, space=space)
+    done = subprocess.run(job, env=head.env, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr * bool(code)
 
 
 def driver(config: Path, head: Head, name: str, *flags: str) -> contextlib.AbstractContextManager[Training]:
@@ -142,6 +149,22 @@ def assert_confirmed(sweep_dir: Path, printed: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_sweep_whose_drawn_trials_all_fail_says_why_of_each_and_ends_with_code_3(config, head):
+    """The base is trained to the end; the space has two points."""
+    printed = finished(config, head, "diverging", "--num-samples", "20", space="diverging", code=3).splitlines()
+    said = "the space diverging has 2 points, the base beside them: the sweep ends after 3 trials, not 20"
+    assert printed.count(said) == 2
+    assert any(line.startswith(f"trial 0 complete after {EPOCHS} epochs: val/acc1 ") for line in printed)
+    trials = trials_of(config.parent / "outputs" / "diverging")
+    assert [trials[number]["state"] for number in range(3)] == ["complete", "fail", "fail"]
+    for number in (1, 2):
+        reason = trials[number]["reason"].splitlines()[0]
+        assert "must stay finite" in reason
+        assert any(line.startswith(f"trial {number} failed: {reason}") for line in printed)
+    assert any(line.startswith("training failed: every trial that the space drew failed, the") for line in printed)
+
+
+@pytest.mark.slow
 def test_a_confirmation_goes_on_after_an_interruption_and_after_its_driver_was_killed(config, head):
     """Of one sweep, which is not touched by it."""
     sweep = ("--num-samples", "3", "--max-concurrent", "2", "--pruner", "none", "--objectives", "train/loss:min")
@@ -207,7 +230,7 @@ def test_a_driver_killed_five_times_at_any_moment_loses_and_repeats_nothing(conf
 @pytest.mark.slow
 def test_a_trial_of_two_workers_is_trained_by_ray_train(config, head):
     flags = ("--num-samples", "2", "--workers-per-trial", "2", "--max-concurrent", "1", "--pruner", "none")
-    printed = finished(config, head, "two", *flags)
+    printed = finished(config, head, "two", *flags, code=3)
     assert "1 trial at a time, each with 2 workers" in printed
     sweep_dir = config.parent / "outputs" / "two"
     assert trials_of(sweep_dir)[0]["state"] == "complete"
