@@ -125,7 +125,9 @@ def open_validation(description: Description, data_dir: str | None) -> View | No
 def _open_elsewhere(data: DataSettings, split: str, place: Path, class_names: tuple[str, ...]) -> Images:
     """The images of another place: a labelled folder, or the checkpoint's own data set moved there."""
     if split == "test" and (folder := _labelled_folder(place, data.dataset, class_names)):
-        return cached(ImageFolder(folder.parent, folder.name, data.image_size, data.resize))
+        source = ImageFolder(folder.parent, folder.name, data.image_size, data.resize)
+        source.say_passed_over()
+        return cached(source)
     if data.dataset == "shapes":
         raise InputError(
             "for shapes, which are drawn, data_dir must be an image folder with their classes, and split test, "

@@ -37,7 +37,9 @@ def _shapes(data: DataSettings, split: str) -> Source:
 
 
 def _imagefolder(data: DataSettings, split: str) -> Source:
-    return ImageFolder(data.data_dir, split, data.image_size, data.resize)
+    source = ImageFolder(data.data_dir, split, data.image_size, data.resize)
+    source.say_passed_over()
+    return source
 
 
 def _cifar10(data: DataSettings, split: str) -> Source:
@@ -78,6 +80,6 @@ def files_of(data: DataSettings, images: np.ndarray) -> list[str] | None:
         return None
     try:
         files = ImageFolder(data.data_dir, "train", data.image_size, data.resize).files
-        return [str(files[image]) for image in images]
+        return [files[image].name for image in images]
     except (InputError, OSError, IndexError):
         return None

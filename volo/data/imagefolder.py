@@ -1,25 +1,26 @@
 """Image folders: `<data_dir>/<split>/<class>/<any image file>`."""
 
 import hashlib
+import os
 import unicodedata
-import warnings
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
+from volo.data.formats import opened
+from volo.data.listing import ImageFile, find_folders, find_images
+from volo.data.passed_over import PassedOver, say_passed_over
 from volo.errors import InputError
-
-# What Pillow knows and cannot show by itself: EPS runs another program, the others need a plug-in.
-NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"})
-_OPENING = Lock()
 
 
 class ImageFolder:
     """One split of an image folder; a `Source`. Classes are the folders' names, sorted.
+
+    Attributes:
+        files: (N,) the images below each class's folder (volo/data/listing.py), class by class.
+        passed_over: What else lies there.
 
     Raises:
         InputError: a missing folder, fewer than two classes, a class without an image, a name that is no text, other
@@ -32,19 +33,23 @@ class ImageFolder:
         self.name = f"imagefolder-{split}"
         self.image_size = image_size
         self.resize = resize
-        self.files, self.labels, self.class_names = _listed(Path(data_dir, split))
+        self.root = Path(data_dir, split)
+        self.files, self.labels, self.class_names, self.passed_over = _listed(self.root)
         if split == "train" and Path(data_dir, "test").is_dir():
             _check_same_classes(self.class_names, Path(data_dir, "test"))
 
+    def say_passed_over(self) -> None:
+        """Once, on the terminal of a job: what of the folder is not used."""
+        say_passed_over(self.root, len(self.files), self.passed_over)
+
     def fingerprint(self) -> str:
-        stats = (file.stat() for file in self.files)
-        listing = "\n".join(f"{f} {s.st_size} {s.st_mtime_ns}" for f, s in zip(self.files, stats, strict=True))
+        listing = "\n".join(f"{name} {size} {mtime_ns}" for name, size, mtime_ns in self.files)
         digest = hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()
         return f"imagefolder 1 {self.image_size} {self.resize} {digest}"
 
     def decode(self, start: int, stop: int) -> np.ndarray:
         with ThreadPoolExecutor() as pool:
-            images = pool.map(lambda file: read_image(file, self.image_size, self.resize), self.files[start:stop])
+            images = pool.map(lambda file: read_image(file.name, self.image_size, self.resize), self.files[start:stop])
             return np.stack(list(images))
 
 
@@ -59,8 +64,8 @@ def read_image(file: str | Path, image_size: int, resize: str = "crop") -> np.nd
             message names it.
     """
     try:
-        with _opened(file) as opened:
-            return fit_image(opened, image_size, resize)
+        with opened(file) as image:
+            return fit_image(image, image_size, resize)
     except Exception as error:  # a damaged file shows as nearly any exception
         reason = str(error) or type(error).__name__
         raise InputError(f"every image must be readable, got {file} ({reason}); mend or remove it") from error
@@ -73,26 +78,6 @@ def fit_image(image: Image.Image, image_size: int, resize: str = "crop") -> np.n
     if resize == "squash":
         return np.asarray(upright.resize(size, Image.Resampling.BICUBIC))
     return np.asarray(ImageOps.fit(upright, size, Image.Resampling.BICUBIC))
-
-
-def _opened(file: str | Path) -> Image.Image:
-    """Large images, up to where Pillow refuses them, without its warning; filters are the whole process's: one at a
-    time."""
-    with _OPENING, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(file, formats=_formats())
-
-
-@cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in Image.ID if name not in NOT_READ)
-
-
-@cache
-def readable_suffixes() -> frozenset[str]:
-    """Of the files an image folder is searched for, in lower case with their dots."""
-    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name not in NOT_READ)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -116,44 +101,45 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values.clip(0, top) * (255 / top)).round().astype(np.uint8))
 
 
-def _listed(root: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
-    files, labels, class_names = [], [], []
-    for label, folder in enumerate(_class_folders(root)):
-        found = sorted(
-            path for path in folder.rglob("*")
-            if path.suffix.lower() in readable_suffixes() and not path.name.startswith(".") and path.is_file()
-        )
-        if not found:
-            raise InputError(f"a class must hold an image, got none in {folder}; add images or remove the folder")
-        files += found
-        labels += [label] * len(found)
-        class_names.append(folder.name)
-    if len(class_names) < 2:
+def _listed(root: Path) -> tuple[list[ImageFile], np.ndarray, tuple[str, ...], PassedOver]:
+    folders, passed_over = _class_folders(root)
+    files, labels = [], []
+    for label, folder in enumerate(folders):
+        found = find_images(folder)
+        if not found.files:
+            raise _empty_class(folder, found.passed_over)
+        files += found.files
+        labels += [label] * len(found.files)
+        passed_over.add(found.passed_over)
+    if len(folders) < 2:
         raise InputError(
-            f"a data set must have at least two classes, got {len(class_names)} in {root}; give every class a folder "
+            f"a data set must have at least two classes, got {len(folders)} in {root}; give every class a folder "
             "there, or name the folder above train and test with --data-dir"
         )
-    return files, np.array(labels, dtype=np.int64), tuple(class_names)
+    return files, np.array(labels, dtype=np.int64), tuple(map(os.path.basename, folders)), passed_over
 
 
-def _class_folders(root: Path) -> list[Path]:
+def _empty_class(folder: str, passed_over: PassedOver) -> InputError:
+    found = f" but {passed_over.in_words()}" if passed_over else ""
+    remedy = passed_over.remedy() or "add images"
+    return InputError(f"a class must hold an image, got none in {folder}{found}; {remedy} or remove the folder")
+
+
+def _class_folders(root: Path) -> tuple[list[str], PassedOver]:
     if not root.is_dir():
         raise InputError(
             f"an image folder must hold {root.name}/<class>/<images>, got no folder {root}; "
             "place it there or name another with --data-dir"
         )
-    try:
-        folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"an image folder must be readable, got {root} ({error.strerror}); see its rights") from None
+    folders, passed_over = find_folders(root)
     for folder in folders:
-        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in folder.name):  # control, or not UTF-8
-            raise InputError(f"a class must have a name of plain text, got {str(folder)!a}; rename the folder")
-    return folders
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in os.path.basename(folder)):
+            raise InputError(f"a class must have a name of plain text, got {folder!a}; rename the folder")
+    return folders, passed_over
 
 
 def _check_same_classes(class_names: tuple[str, ...], test: Path) -> None:
-    others = {folder.name for folder in _class_folders(test)}
+    others = {*map(os.path.basename, _class_folders(test)[0])}
     if differing := sorted(others ^ {*class_names}):
         raise InputError(
             f"train and test must have the same classes, got {len(class_names)} in train and {len(others)} in {test}; "

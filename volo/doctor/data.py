@@ -41,9 +41,16 @@ def _check_folder(data: DataSettings) -> Finding:
     apart = max(1, len(train.files) // NUM_DECODED)
     sample = train.files[::apart][:NUM_DECODED]
     for file in sample:
-        read_image(file, data.image_size, data.resize)
+        read_image(file.name, data.image_size, data.resize)
     found = f"{len(train.files):,} images of {len(train.class_names)} classes in {data.data_dir}"
-    if not Path(data.data_dir, "test").is_dir():
-        return warning("data", f"{found}, and no test split", "add test/<class>/ to analyse with, or use --split val")
-    ImageFolder(data.data_dir, "test", data.image_size, data.resize)
-    return ok("data", f"{found}; {len(sample)} of them decoded")
+    passed_over, remedies = train.passed_over, []
+    if Path(data.data_dir, "test").is_dir():
+        passed_over.add(ImageFolder(data.data_dir, "test", data.image_size, data.resize).passed_over)
+        found += f"; {len(sample)} of them decoded"
+    else:
+        found += ", and no test split"
+        remedies.append("add test/<class>/ to analyze with, or use --split val")
+    if passed_over:
+        found += f"; passed over: {passed_over.in_words()}"
+        remedies += filter(None, [passed_over.remedy()])
+    return warning("data", found, ", and ".join(remedies)) if remedies else ok("data", found)
