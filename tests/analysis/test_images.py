@@ -25,7 +25,9 @@ def subject(tmp_path_factory):
 
 def paint(path: Path, size=(40, 30), mode="RGB", **options) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.effect_mandelbrot(size, (-2, -1, 1, 1), 20).convert(mode).save(path, **options)
+    image = Image.effect_mandelbrot(size, (-2, -1, 1, 1), 20)
+    image = Image.fromarray(np.asarray(image) * np.uint16(257)) if mode == "I;16" else image.convert(mode)
+    image.save(path, **options)
     return path
 
 

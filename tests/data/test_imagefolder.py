@@ -42,8 +42,8 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
 
 
 def test_a_dark_sixteen_bit_image_stays_dark(tmp_path):
-    dark = Image.fromarray(np.full((8, 8), 200, dtype=np.uint16))
-    assert (read_image(saved(tmp_path, dark, "a.png"), 8) == 1).all()
+    dark = Image.fromarray(np.full((8, 8), 4200, dtype=np.uint16))
+    assert (read_image(saved(tmp_path, dark, "a.png"), 8) == 16).all()
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
 from volo.data.formats import opened
 from volo.data.listing import ImageFile, find_folders, find_images
+from volo.data.modes import Samples, to_rgb
 from volo.data.passed_over import PassedOver, say_passed_over
 from volo.errors import InputError
 
@@ -45,7 +46,7 @@ class ImageFolder:
     def fingerprint(self) -> str:
         listing = "\n".join(f"{name} {size} {mtime_ns}" for name, size, mtime_ns in self.files)
         digest = hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()
-        return f"imagefolder 1 {self.image_size} {self.resize} {digest}"
+        return f"imagefolder 2 {self.image_size} {self.resize} {digest}"
 
     def decode(self, start: int, stop: int) -> np.ndarray:
         with ThreadPoolExecutor() as pool:
@@ -56,8 +57,9 @@ class ImageFolder:
 def read_image(file: str | Path, image_size: int, resize: str = "crop") -> np.ndarray:
     """Any image Pillow reads as (image_size, image_size, 3) uint8 RGB.
 
-    Turned upright by its EXIF tag, transparency laid on white, 16 bits scaled to 8; the first frame of several.
-    `crop` scales the shorter side (bicubic) and cuts the centre square, `squash` ignores the aspect ratio.
+    Turned upright by its EXIF tag, transparency laid on white, more than 8 bits scaled to 8 (volo/data/modes.py); the
+    first frame of several.
+    `crop` scales the shorter side (bicubic) and cuts the center square, `squash` ignores the aspect ratio.
 
     Raises:
         InputError: a file that is no image, a damaged one, or one of more than twice PIL.Image.MAX_IMAGE_PIXELS; the
@@ -73,32 +75,12 @@ def read_image(file: str | Path, image_size: int, resize: str = "crop") -> np.nd
 
 def fit_image(image: Image.Image, image_size: int, resize: str = "crop") -> np.ndarray:
     """An opened image of any size and mode as `read_image` returns it."""
-    upright = _rgb(ImageOps.exif_transpose(image))
+    samples = Samples.of(image)
+    upright = to_rgb(ImageOps.exif_transpose(image), samples)
     size = (image_size, image_size)
     if resize == "squash":
         return np.asarray(upright.resize(size, Image.Resampling.BICUBIC))
     return np.asarray(ImageOps.fit(upright, size, Image.Resampling.BICUBIC))
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bits(image).convert("RGB")
-    if image.mode == "LAB":
-        lab, srgb = (ImageCms.createProfile(name) for name in ("LAB", "sRGB"))
-        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(ground, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of more bits. Integers of 32 bits and floats do not say their range: 255 where nothing exceeds it."""
-    values = np.asarray(image, dtype=np.float64)
-    is_sixteen = image.mode.startswith("I;16") or (image.mode == "I" and values.max(initial=0) > 255)
-    top = 65535 if is_sixteen else 255
-    return Image.fromarray((values.clip(0, top) * (255 / top)).round().astype(np.uint8))
 
 
 def _listed(root: Path) -> tuple[list[ImageFile], np.ndarray, tuple[str, ...], PassedOver]:
