@@ -17,6 +17,7 @@ from volo.model_settings import FORMS, FlatModel, ModelSettings, for_form_of
 from volo.sections import (
     IMAGENET,
     NORMALISATION,
+    VAL_FRACTION,
     AugmentSettings,
     DataSettings,
     OptimSettings,
@@ -96,7 +97,12 @@ class Settings(Section):
             update=dict(
                 model=self.model.resolved(),
                 data=data.model_copy(
-                    update=dict(data_dir=data_dir, mean=data.mean or mean, std=data.std or std)
+                    update=dict(
+                        data_dir=data_dir,
+                        mean=data.mean or mean,
+                        std=data.std or std,
+                        val_fraction=data.resolved_fraction,
+                    )
                 ),
                 augment=augment.model_copy(
                     update=dict(
@@ -142,7 +148,7 @@ class Settings(Section):
 # What may differ between a run and its continuation: it cannot change the weights that come out. (skip_nonfinite only
 # decides whether a run with a bad step ends at all: with any value that lets it, it ends with the same weights.)
 FREE_ON_RESUME = frozenset(
-    {"recipe", "data.data_dir", "optim.max_steps", "optim.init_weights", "optim.skip_nonfinite"}
+    {"recipe", "data.data_dir", "data.skip_damaged", "optim.max_steps", "optim.init_weights", "optim.skip_nonfinite"}
     | {f"run.{name}" for name in RunSettings.model_fields if name != "seed"}
 )
 
@@ -202,8 +208,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
     """Dotted names of the settings that differ once both are resolved, with both values."""
-    one, two = flatten(before.resolved().to_dict()), flatten(after.resolved().to_dict())
+    one, two = _compared(before), _compared(after)
     return {key: (one.get(key), two.get(key)) for key in sorted({*one, *two}) if one.get(key) != two.get(key)}
+
+
+def _compared(settings: Settings) -> dict[str, Any]:
+    """Where nothing is said of val_fraction, the data decide, and the hash of their split tells."""
+    values = flatten(settings.resolved().to_dict())
+    return values | ({"data.val_fraction": VAL_FRACTION} if values["data.val_fraction"] is None else {})
 
 
 def listed(changes: Mapping[str, tuple[Any, Any]]) -> str:

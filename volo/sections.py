@@ -20,6 +20,8 @@ class Section(BaseModel):
 
 WORKER_COUNTS = re.compile(r"(\d+)(?::(\d+))?")
 
+VAL_FRACTION = 0.1  # where nothing else is stated
+
 Dataset = Literal["cifar100", "cifar10", "imagefolder", "shapes"]
 
 # Mean and standard deviation of pixels in [0, 1].
@@ -34,7 +36,7 @@ class DataSettings(Section):
     """Which images, how they are read and split."""
 
     dataset: Dataset = "cifar100"
-    """imagefolder reads train/<class>/* and test/<class>/*; shapes is drawn, not read."""
+    """imagefolder reads class folders in train/, val/ and test/, or alone; shapes is drawn, not read."""
     data_dir: str | None = None
     """Where the data lies; cifar archives are fetched into it ($VOLO_DATA_MIRROR: from elsewhere). Default:
     ./data/<dataset>."""
@@ -42,8 +44,9 @@ class DataSettings(Section):
     """Pixels a side that images are resized to."""
     resize: Literal["crop", "squash"] = "crop"
     """crop keeps the aspect ratio and cuts the centre square; squash keeps all of the image."""
-    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Part of the training images, class by class, held out for validation; 0: none, and no best checkpoint."""
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Part of the training images, class by class, held out for validation; 0: none, and no best checkpoint. Default:
+    0.1, unless an image folder has a val/, valid/ or validation/ of its own."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the split; --seed does not change it, so seeds are comparable."""
     mean: tuple[float, float, float] | None = None
@@ -52,12 +55,28 @@ class DataSettings(Section):
     """Divided by, likewise."""
     train_images: Annotated[int, Field(ge=1)] | None = None
     """Train on a stratified subset of so many images."""
+    skip_damaged: bool = False
+    """Leave out images of a folder that cannot be read, and list them in the run folder's damaged_images.txt."""
+
+    @property
+    def validates(self) -> bool:
+        """Whether images are held out for validation."""
+        return self.val_fraction != 0
+
+    @property
+    def resolved_fraction(self) -> float | None:
+        """None where an image folder decides: only reading it tells whether it brings validation images."""
+        return VAL_FRACTION if self.val_fraction is None and self.dataset != "imagefolder" else self.val_fraction
 
     @model_validator(mode="after")
     def _check(self):
         native = {"shapes": 32, "cifar10": 32, "cifar100": 32}.get(self.dataset)
         if native and self.resize != "crop":
             raise ValueError(f"resize has no effect on {self.dataset}, whose images are square; leave it out")
+        if self.skip_damaged and self.dataset != "imagefolder":
+            raise ValueError(
+                f"skip_damaged has no effect on {self.dataset}, which is whole or refused as one; leave it out"
+            )
         if self.dataset == "shapes" and self.image_size != native:
             raise ValueError(f"shapes are drawn at {native} pixels, got image_size={self.image_size}; leave it out")
         if self.dataset == "shapes" and self.data_dir is not None:

@@ -41,6 +41,8 @@ def analyse(
     """
     subject = load_subject(path)
     view = open_view(subject.description, split, data_dir)
+    for note in view.notes:
+        print(note, flush=True)
     _make_folder(output_dir)
     findings = Findings(subject, view, predict(subject, view, compute), compute, output_dir)
     for name, step in STEPS.items():
@@ -93,7 +95,7 @@ def _report(path: Path, findings: Findings) -> Report:
         explained=_explained(findings),
         methods=findings.methods,
         localisation=findings.localisation,
-        notes=[trained, *findings.notes],
+        notes=[trained, *findings.view.notes, *findings.notes],
     )
 
 

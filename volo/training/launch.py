@@ -60,7 +60,7 @@ def opened_run(settings: Settings, world: World) -> Iterator[Start]:
         print(f"run folder: {settings.run_dir}", flush=True)
         try:
             start, lock = open_run(settings)
-            data, _ = open_data(settings.resolved())
+            data, _ = open_data(settings.resolved(), is_new=start.checkpoint is None)
             if start.checkpoint is None:
                 check_init_weights(settings.resolved(), len(data.class_names))
             check_teacher(settings.resolved(), data.class_names)

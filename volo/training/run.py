@@ -15,9 +15,10 @@ from filelock import FileLock, Timeout
 from volo import checkpoint
 from volo.config import FREE_ON_RESUME, Settings, differences, listed
 from volo.data.cache import Images
-from volo.data.datasets import open_split
+from volo.data.damage import DamagedImages
+from volo.data.datasets import open_train
 from volo.data.pipeline import check_batch_size
-from volo.data.splits import Split, split_train
+from volo.data.splits import Split
 from volo.errors import InputError
 from volo.files import replaced
 from volo.model.build import build_model
@@ -151,12 +152,20 @@ def _check_not_older(asked: Path, found: Path) -> None:
         )
 
 
-def open_data(settings: Settings) -> tuple[Images, Split]:
-    """The training images, decoded, and which of them are held out. Raises InputError for what is wrong with them."""
-    data = open_split(settings.data, "train")
-    split = split_train(
-        data.labels, settings.data.val_fraction, settings.data.split_seed, settings.data.train_images
-    )
+def open_data(settings: Settings, is_new: bool = False) -> tuple[Images, Split]:
+    """The training images, decoded, and which of them are held out.
+
+    Args:
+        settings: Resolved.
+        is_new: A training begins, for which the data are looked through (`open_train`).
+
+    Raises:
+        InputError: what is wrong with them.
+    """
+    try:
+        data, split = open_train(settings.data, is_new=is_new)
+    except DamagedImages as error:
+        raise InputError(f"{error}, or leave out what is damaged with --skip-damaged") from error
     check_batch_size(settings.optim.batch_size, len(split.train), world_size=max(1, settings.run.max_workers or 1))
     return data, split
 
