@@ -1,5 +1,6 @@
 """What is analysed: a model rebuilt from a checkpoint alone, and the images of a split it is shown."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from volo import checkpoint
-from volo.data.cache import Images, cached
+from volo.data.cache import CHUNK, Images, cached
 from volo.data.datasets import open_split
 from volo.data.imagefolder import ImageFolder
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
@@ -53,6 +54,13 @@ class View:
     def pixels(self, places: np.ndarray) -> np.ndarray:
         """(n, H, W, 3) uint8, by place in the view."""
         return np.asarray(self.images.images[self.index[places]])
+
+    def digest(self) -> str:
+        """sha256 of the images as the model gets them, in order, with their labels."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.labels, "<i8"))
+        for start in range(0, len(self.index), CHUNK):
+            digest.update(np.ascontiguousarray(self.pixels(np.arange(start, min(start + CHUNK, len(self.index))))))
+        return digest.hexdigest()
 
 
 def load_subject(path: Path) -> Subject:
