@@ -10,8 +10,8 @@ The second takes those of jobs.tune (`--space mix --help` lists them). The best 
 epochs. By default that is as long as the trials, as jobs.train does it with best_config.yaml; their trial has done just
 that, so its run is taken over, and no epoch is trained twice.
 
-The same command again goes on where it ended: a finished sweep and a finished training are passed over. Where
---budget-minutes end the sweep, the best trial so far is the winner.
+The same command again resumes where it ended: a finished sweep, a finished training and a finished analysis are passed
+over. Where --budget-minutes end the sweep, the best trial so far is the winner.
 """
 
 import contextlib

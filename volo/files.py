@@ -74,9 +74,13 @@ def remove(path: Path) -> None:
 
 def remove_abandoned(folder: Path) -> None:
     """Removes what processes that are gone have left half-written there. Call it where this one writes nothing."""
-    for partial in folder.glob(f".*{SUFFIX}"):
-        if _is_abandoned(partial):
-            remove(partial)
+    for partial in abandoned(folder):
+        remove(partial)
+
+
+def abandoned(folder: Path, prefix: str = "") -> list[Path]:
+    """What processes that are gone have left half-written there, of what was to have a name that begins so."""
+    return [partial for partial in folder.glob(f".{prefix}*{SUFFIX}") if _is_abandoned(partial)]
 
 
 def _owner() -> str:

@@ -179,6 +179,14 @@ def check_batch_size(batch_size: int, num_images: int, world_size: int) -> None:
         raise InputError(f"batch_size must give each worker a sample, got {batch_size=}, {world_size=}")
 
 
+def evaluation_batch_size(device: torch.device) -> int:
+    """Images to evaluate at once, in training and afterwards alike, so that both compute the same to the last bit.
+
+    On a CPU small batches stay in its cache: 32 at once are half as fast again as 256.
+    """
+    return 256 if device.type == "cuda" else 32
+
+
 def evaluation_batches(
     data: Images, index: np.ndarray, pixels: Pixels, *, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -15,7 +15,7 @@ from torch import nn
 from volo import checkpoint
 from volo.config import Settings
 from volo.data.damage import noted
-from volo.data.pipeline import Batch, Pixels, TrainingBatches, evaluation_batches
+from volo.data.pipeline import Batch, Pixels, TrainingBatches, evaluation_batch_size, evaluation_batches
 from volo.errors import InputError, Stopped, TrainingError
 from volo.model.build import build_model
 from volo.model.weights import load_weights
@@ -34,7 +34,6 @@ from volo.training.teacher import Teacher
 from volo.training.tracking import Tracker
 from volo.training.world import World
 
-EVAL_BATCH = 256
 DAMAGED = "damaged_images.txt"
 Record = dict[str, Any]
 
@@ -175,12 +174,12 @@ class Session:
             self.data,
             self.split.val,
             self.pixels,
-            batch_size=EVAL_BATCH,
+            batch_size=evaluation_batch_size(self.world.device),
             rank=self.world.rank,
             world_size=self.world.size,
         )
         with self._phase("validate"):
-            return evaluate(self.learner.final_model, self._beating(batches), self.learner.precision, self.world)
+            return evaluate(self.learner.final_model, self._beating(batches), self.world)
 
     def wants_save(self) -> bool:
         """Whether a checkpoint is due by the main worker's clock; it then is due for all, a step later."""
@@ -229,7 +228,9 @@ class Session:
         """A part of training that may hang, or run out of memory."""
         step = self.learner.step
         self._beat(phase, step)
-        where, num = ("in the validation", EVAL_BATCH) if phase == "validate" else (f"at step {step + 1:,}", None)
+        where, num = f"at step {step + 1:,}", None
+        if phase == "validate":
+            where, num = "in the validation", evaluation_batch_size(self.world.device)
         with memory_explained(self.settings, self.world, self.learner.precision, where, num):
             yield
 
