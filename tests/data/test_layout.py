@@ -84,6 +84,11 @@ def test_without_a_test_folder_training_is_told_nothing_and_an_analysis_what_els
         open_test(data)
 
 
+def test_a_test_split_is_read_without_the_images_that_were_trained_on(tmp_path):
+    folder = draw_folder(tmp_path / "images", {"test": CLASSES, "val": CLASSES})
+    assert len(open_test(data_of(folder))) == 33
+
+
 def test_class_folders_alone_are_split_so_that_nothing_is_lost_and_it_is_said(tmp_path):
     folder = draw_folder(tmp_path, {"images": dict.fromkeys("abc", 100)}, size=4) / "images"
     data = data_of(folder, image_size=4)

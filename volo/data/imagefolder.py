@@ -106,11 +106,18 @@ class ImageFolder(LabelledFolder):
 
     def __init__(self, data_dir: str | Path, split: str, image_size: int, resize: str = "crop"):
         self.root, self.image_size, self.resize = Path(data_dir), image_size, resize
+        test = self.root / TEST
+        if split == TEST and test.is_dir():  # train need not be there any more
+            self._take(_listed(test, min_classes=1), test)
+            return
         layout = find_layout(self.root)
         if layout.is_split_here:
             self._take_part(_listed(self.root, min_classes=2), split)
         elif split == TEST:
-            self._take(_listed(_test_of(layout), min_classes=1), _test_of(layout))
+            raise NoTestSplit(
+                f"a test split must lie in {test}/<class>/<images>, got no such folder; use --split val, or name "
+                "labeled images with --data-dir"
+            )
         else:
             self._take_train(layout)
 
@@ -264,15 +271,6 @@ def _compared(class_names: tuple[str, ...], layout: Layout, others: tuple[str, .
 
 def _shortly(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-
-
-def _test_of(layout: Layout) -> Path:
-    if layout.test is None:
-        raise NoTestSplit(
-            f"a test split must lie in {layout.root / TEST}/<class>/<images>, got no such folder; use --split val, or "
-            "name labeled images with --data-dir"
-        )
-    return layout.test
 
 
 def _below(root: Path, file: ImageFile) -> str:
