@@ -51,7 +51,7 @@ def test_any_data_set_takes_an_image_folder_with_its_classes(tmp_path, dataset):
 
 @pytest.mark.parametrize("below", ["test", "."])
 @pytest.mark.parametrize(
-    ("others", "differing"), [({"cat": 1, "dog": 1}, "owl"), ({"cat": 1, "cow": 1}, "cow, dog, owl")]
+    ("others", "differing"), [({"cat": 1, "dog": 1}, "'owl'"), ({"cat": 1, "cow": 1}, "'cow', 'dog', 'owl'")]
 )
 def test_a_folder_with_other_classes_is_refused_with_their_names(tmp_path, below, others, differing):
     draw_folder(tmp_path / "images", {below: others})

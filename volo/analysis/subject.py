@@ -10,6 +10,7 @@ from torch import nn
 
 from volo import checkpoint
 from volo.data.cache import Images, cached
+from volo.data.class_names import differences, places, plain
 from volo.data.datasets import open_split
 from volo.data.imagefolder import ImageFolder
 from volo.data.pipeline import Pixels, evaluation_batches
@@ -146,19 +147,19 @@ def _labelled_folder(place: Path, dataset: str, class_names: tuple[str, ...]) ->
     if "test" in folders or "train" in folders:
         return place / "test"
     is_image_folder = folders and dataset in ("imagefolder", "shapes")
-    return place if is_image_folder or folders & {*class_names} else None
+    return place if is_image_folder or {*map(plain, folders)} & {*map(plain, class_names)} else None
 
 
 def _in_order(images: Images, class_names: tuple[str, ...], place: Path | str | None) -> Images:
     """The same images with the classes in the checkpoint's order. Raises InputError for other classes."""
     if images.class_names == class_names:
         return images
-    if differing := sorted({*class_names} ^ {*images.class_names}):
+    if differing := differences(class_names, images.class_names):
         raise InputError(
             f"the data must have the checkpoint's {len(class_names)} classes, got "
-            f"{len(images.class_names)} in {place}; not in both: {', '.join(differing[:8])}"
+            f"{len(images.class_names)} in {place}; {differing}"
         )
-    order = np.array([class_names.index(name) for name in images.class_names])
+    order = np.array(places(images.class_names, class_names))
     return Images(images.images, order[images.labels], class_names)
 
 

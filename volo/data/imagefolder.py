@@ -3,12 +3,14 @@
 import hashlib
 import os
 import unicodedata
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from volo.data.class_names import differences, plain
 from volo.data.formats import opened
 from volo.data.listing import ImageFile, find_folders, find_images
 from volo.data.modes import Samples, to_rgb
@@ -17,7 +19,8 @@ from volo.errors import InputError
 
 
 class ImageFolder:
-    """One split of an image folder; a `Source`. Classes are the folders' names, sorted.
+    """One split of an image folder; a `Source`. Classes are the folders, sorted; names as volo/data/class_names.py
+    compares them.
 
     Attributes:
         files: (N,) the images below each class's folder (volo/data/listing.py), class by class.
@@ -98,7 +101,7 @@ def _listed(root: Path) -> tuple[list[ImageFile], np.ndarray, tuple[str, ...], P
             f"a data set must have at least two classes, got {len(folders)} in {root}; give every class a folder "
             "there, or name the folder above train and test with --data-dir"
         )
-    return files, np.array(labels, dtype=np.int64), tuple(map(os.path.basename, folders)), passed_over
+    return files, np.array(labels, dtype=np.int64), _names(folders), passed_over
 
 
 def _empty_class(folder: str, passed_over: PassedOver) -> InputError:
@@ -114,16 +117,26 @@ def _class_folders(root: Path) -> tuple[list[str], PassedOver]:
             "place it there or name another with --data-dir"
         )
     folders, passed_over = find_folders(root)
-    for folder in folders:
-        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in os.path.basename(folder)):
+    before: dict[str, str] = {}
+    for folder, name in zip(folders, _names(folders), strict=True):
+        if not name or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
             raise InputError(f"a class must have a name of plain text, got {folder!a}; rename the folder")
+        if before.setdefault(name, folder) != folder:
+            raise InputError(
+                "classes must differ in more than Unicode form or blanks at the ends of their names, got "
+                f"{before[name]!a} and {folder!a}; rename one, or put their images into one folder"
+            )
     return folders, passed_over
 
 
+def _names(folders: Sequence[str]) -> tuple[str, ...]:
+    return tuple(plain(os.path.basename(folder)) for folder in folders)
+
+
 def _check_same_classes(class_names: tuple[str, ...], test: Path) -> None:
-    others = {*map(os.path.basename, _class_folders(test)[0])}
-    if differing := sorted(others ^ {*class_names}):
+    others = _names(_class_folders(test)[0])
+    if differing := differences(class_names, others):
         raise InputError(
             f"train and test must have the same classes, got {len(class_names)} in train and {len(others)} in {test}; "
-            f"not in both: {', '.join(differing[:8])}"
+            f"{differing}"
         )
