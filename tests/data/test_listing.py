@@ -123,6 +123,17 @@ def test_a_folder_that_cannot_be_read_is_refused(tmp_path):
         find_images(put(tmp_path / "file"))
 
 
+def test_names_of_any_bytes_are_listed_and_can_be_printed(folder):
+    for name in (b"no\xffutf8.png", b"two\nlines.png"):
+        paint(folder / "train" / "cat" / os.fsdecode(name))
+    for name in (b"no\xffutf8.heic", b"\xff.\xff", b"\x1b[31m.txt"):
+        put(folder / "train" / "cat" / os.fsdecode(name))
+    found = check_data(resolved(folder))
+    assert found.found.startswith("82 images of 2 classes")
+    assert found.found.isprintable()
+    assert "1 .heic file" in found.found and "1 file without a suffix that is no image" in found.found
+
+
 # Each as people have them below a class: the file's name, and whether a doctor should warn.
 PASSED_OVER = {
     "a.heic": True,

@@ -109,7 +109,7 @@ def test_a_run_learns_from_token_labels_resumes_exactly_and_needs_its_teacher(tm
 def test_a_teacher_of_other_classes_is_refused(tmp_path, folder):
     settings = small_run(tmp_path, folder, optim=dict(epochs=1), run=dict(run_name="teacher")).resolved()
     path = checkpoint.find(train(settings))
-    with pytest.raises(InputError, match=r"a teacher must know the same classes, .* not in both: bird, dog"):
+    with pytest.raises(InputError, match=r"a teacher must know the same classes, .* not in both: 'bird', 'dog'"):
         Teacher(path, settings, ("cat", "bird"), torch.device("cpu"))
 
 

@@ -104,7 +104,7 @@ def predict(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int,
     subject = load_subject(path)
     listing = list_images(inputs)
     files = listing.files
-    say_passed_over(" ".join(inputs), len(files), listing.passed_over)
+    say_passed_over(inputs[0] if len(inputs) == 1 else f"{len(inputs)} inputs", len(files), listing.passed_over)
     job = Job.of(path, inputs, files)
     outputs = Outputs(output)
     with outputs.locked():

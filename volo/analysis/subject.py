@@ -11,6 +11,7 @@ from torch import nn
 
 from volo import checkpoint
 from volo.data.cache import CHUNK, Images, cached
+from volo.data.class_names import places, plain, unknown
 from volo.data.datasets import open_source, open_test, open_train, split_of
 from volo.data.imagefolder import LabelledFolder
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
@@ -203,7 +204,7 @@ def _labelled_folder(place: Path, dataset: str, class_names: tuple[str, ...]) ->
     if "train" in folders:
         return None
     is_image_folder = folders and dataset in ("imagefolder", "shapes")
-    return place if is_image_folder or folders & {*class_names} else None
+    return place if is_image_folder or {*map(plain, folders)} & {*map(plain, class_names)} else None
 
 
 def _in_order(images: Images, class_names: tuple[str, ...], place: Path | str | None) -> Images:
@@ -211,12 +212,12 @@ def _in_order(images: Images, class_names: tuple[str, ...], place: Path | str | 
     other classes."""
     if images.class_names == class_names:
         return images
-    if extra := sorted({*images.class_names} - {*class_names}):
+    if extra := unknown(images.class_names, class_names):
         raise InputError(
-            f"the data must have no classes besides the checkpoint's {len(class_names)}, got {len(extra)} of "
-            f"{len(images.class_names)} in {place} that it lacks: {', '.join(extra[:SHOWN])}; leave their folders out"
+            f"the data must have no classes besides the checkpoint's {len(class_names)}, got others among the "
+            f"{len(images.class_names)} in {place}: {extra}; leave their folders out"
         )
-    order = np.array([class_names.index(name) for name in images.class_names])
+    order = np.array(places(images.class_names, class_names))
     return replace(images, labels=order[images.labels], class_names=class_names, coarse=None)
 
 

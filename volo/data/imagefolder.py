@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from volo.data.class_names import NUM_NAMED, plain, unknown
 from volo.data.formats import opened
 from volo.data.layout import TEST, TEST_SHARE, TRAIN, Layout, NoTestSplit, find_layout, in_test
 from volo.data.listing import ImageFile, find_folders, find_images
@@ -20,11 +21,11 @@ from volo.data.store import KEY
 from volo.errors import InputError
 
 NUMBERS = {1: "one class", 2: "two classes"}
-SHOWN = 8
 
 
 class LabelledFolder:
-    """A folder of class folders, all of it; a `Source`. Classes are the folders' names, sorted.
+    """A folder of class folders, all of it; a `Source`. Classes are the folders, sorted; names as
+    volo/data/class_names.py compares them.
 
     Attributes:
         files: (N,) the images below each class's folder (volo/data/listing.py), class by class.
@@ -132,7 +133,7 @@ class ImageFolder(LabelledFolder):
             self.held_out = np.arange(len(train.files), len(self.files))
             notes.append(f"validation on the images of {layout.val}")
         if layout.test:
-            notes += _compared(train.class_names, layout, _class_names(layout.test), layout.test)
+            notes += _compared(train.class_names, layout, _names(_class_folders(layout.test)[0]), layout.test)
         self.notes = tuple(notes)
 
     def _take_part(self, classes: "Classes", split: str) -> None:
@@ -232,7 +233,7 @@ def _listed(root: Path, min_classes: int) -> Classes:
             f"a data set must have at least {NUMBERS[min_classes]}, got {len(folders)} in {root}; give every class a "
             "folder there, or name the folder above train and test with --data-dir"
         )
-    return Classes(files, np.array(labels, dtype=np.int64), tuple(map(os.path.basename, folders)), passed_over)
+    return Classes(files, np.array(labels, dtype=np.int64), _names(folders), passed_over)
 
 
 def _empty_class(folder: str, passed_over: PassedOver) -> InputError:
@@ -248,29 +249,35 @@ def _class_folders(root: Path) -> tuple[list[str], PassedOver]:
             "place it there or name another with --data-dir"
         )
     folders, passed_over = find_folders(root)
-    for folder in folders:
-        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in os.path.basename(folder)):
+    before: dict[str, str] = {}
+    for folder, name in zip(folders, _names(folders), strict=True):
+        if not name or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
             raise InputError(f"a class must have a name of plain text, got {folder!a}; rename the folder")
+        if before.setdefault(name, folder) != folder:
+            raise InputError(
+                "classes must differ in more than Unicode form or blanks at the ends of their names, got "
+                f"{before[name]!a} and {folder!a}; rename one, or put their images into one folder"
+            )
     return folders, passed_over
 
 
-def _class_names(root: Path) -> tuple[str, ...]:
-    return tuple(map(os.path.basename, _class_folders(root)[0]))
+def _names(folders: Sequence[str]) -> tuple[str, ...]:
+    return tuple(plain(os.path.basename(folder)) for folder in folders)
 
 
 def _compared(class_names: tuple[str, ...], layout: Layout, others: tuple[str, ...], folder: Path) -> list[str]:
     """What is to be said of a split that lacks classes. Raises InputError for one with classes that train lacks."""
-    if extra := sorted({*others} - {*class_names}):
+    if extra := unknown(others, class_names):
         raise InputError(
-            f"{folder.name} must have no classes that train lacks, got {len(extra)} of {len(others)} in {folder}: "
-            f"{_shortly(extra)}; add them to {layout.train}, or remove them"
+            f"{folder.name} must have no classes that train lacks, got others among the {len(others)} in {folder}: "
+            f"{extra}; add them to {layout.train}, or remove them"
         )
     lacking = [name for name in class_names if name not in {*others}]
     return [f"{folder} has no images of {_shortly(lacking)}"] if lacking else []
 
 
 def _shortly(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return ", ".join(names[:NUM_NAMED]) + (f" and {len(names) - NUM_NAMED:,} more" if len(names) > NUM_NAMED else "")
 
 
 def _below(root: Path, file: ImageFile) -> str:

@@ -130,7 +130,7 @@ def _reason_by_name(entry: os.DirEntry) -> str:
 def _suffix(name: str) -> str:
     """In lower case, with its dot. What has no letter, or a blank, is part of a name: `frame.0001`, `No. two`."""
     suffix = os.path.splitext(name)[1].lower()
-    is_suffix = any(map(str.isalpha, suffix)) and not any(map(str.isspace, suffix))
+    is_suffix = any(map(str.isalpha, suffix)) and suffix.isprintable() and not any(map(str.isspace, suffix))
     return suffix if is_suffix and len(suffix) <= LONGEST_SUFFIX else ""
 
 

@@ -95,6 +95,5 @@ def _remedy(reason: str, kind: Kind) -> str:
 
 def _in_words(reason: str, kind: Kind) -> str:
     one, several = CALLED.get(reason) or (f"{reason} file", f"{reason} files")
-    if kind.count == 1:
-        return f"1 {one} ({kind.example})"
-    return f"{kind.count:,} {several} (the first is {kind.example})"
+    example = kind.example if kind.example.isprintable() else ascii(kind.example)
+    return f"1 {one} ({example})" if kind.count == 1 else f"{kind.count:,} {several} (the first is {example})"

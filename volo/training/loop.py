@@ -14,6 +14,7 @@ from torch import nn
 
 from volo import checkpoint
 from volo.config import Settings
+from volo.data.class_names import differences, same_names
 from volo.data.damage import noted
 from volo.data.pipeline import Batch, Pixels, TrainingBatches, evaluation_batch_size, evaluation_batches
 from volo.errors import InputError, Stopped, TrainingError
@@ -297,10 +298,12 @@ class Session:
         return [f"{len(self.data.damaged):,} damaged images are left out, listed in {path}"]
 
     def _check_same_data(self, folder: Path, before: Description) -> None:
-        if before.class_names != self.data.class_names:
+        names = self.data.class_names
+        if not same_names(before.class_names, names):
             raise InputError(
-                f"the data must have the checkpoint's classes, got {_shortly(self.data.class_names)} where {folder} "
-                f"has {_shortly(before.class_names)}; name the data it was trained on with --data-dir"
+                f"the data must have the checkpoint's classes, got {_shortly(names)} where {folder} has "
+                f"{_shortly(before.class_names)}; {differences(names, before.class_names) or 'their order differs'}; "
+                "name the data it was trained on with --data-dir"
             )
         if before.split_hash != self.split.digest():
             raise InputError(
