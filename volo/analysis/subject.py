@@ -1,6 +1,7 @@
 """What is analysed: a model rebuilt from a checkpoint alone, and the images of a split it is shown."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,9 +72,20 @@ class View:
             notes.append(f"{len(self.images.damaged):,} damaged images were left out.")
         if missing := self.missing_classes:
             shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else "")
-            notes.append(f"The {self.split} images are of {len(self.images.class_names) - len(missing):,} of the "
-                         f"{len(self.images.class_names):,} classes; there are none of {shown}.")
+            total = len(self.images.class_names)
+            notes.append(
+                f"The {self.split} images are of {total - len(missing):,} of the {total:,} classes; there are none of "
+                f"{shown}."
+            )
         return notes
+
+    def identity(self) -> str:
+        """sha256 of which images they are, by their names and sizes, wherever they lie; `digest` reads them all."""
+        parts = self.images.source.identity() if self.images.source else {}
+        digest = hashlib.sha256(json.dumps(parts).encode())
+        for numbers in (self.index, self.labels):
+            digest.update(np.ascontiguousarray(numbers, "<i8"))
+        return digest.hexdigest()
 
     def digest(self) -> str:
         """sha256 of the images as the model gets them, in order, with their labels."""
