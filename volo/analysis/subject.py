@@ -13,7 +13,7 @@ from torch import nn
 from volo import checkpoint
 from volo.data.cache import CHUNK, Images, cached
 from volo.data.class_names import places, plain, unknown
-from volo.data.datasets import open_source, open_test, open_train, split_of
+from volo.data.datasets import open_source, open_split, open_train, split_of
 from volo.data.imagefolder import LabelledFolder
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
 from volo.errors import InputError
@@ -130,7 +130,7 @@ def open_view(description: Description, split: str, data_dir: str | None = None)
     place = data.data_dir if data_dir is None else str(Path(data_dir).expanduser().absolute())
     if split == "val":
         return _open_val(description, place, data_dir)
-    images = open_test(data) if data_dir is None else _open_elsewhere(description, Path(place))
+    images = open_split(data, "test") if data_dir is None else _open_elsewhere(description, Path(place))
     images = _in_order(images, description.class_names, place)
     if not len(images.decoded):
         raise InputError(f"there must be images to analyze, got only damaged ones in {place}; mend them")
@@ -178,7 +178,7 @@ def _open_elsewhere(description: Description, place: Path) -> Images:
         return cached(source, skip_damaged=data.skip_damaged)
     if data.dataset == "shapes":
         raise _shapes_do_not_move("test", place)
-    return open_test(_moved(data, place))
+    return open_split(_moved(data, place), "test")
 
 
 def _is_training_data(description: Description, place: Path) -> bool:

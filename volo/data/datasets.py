@@ -97,9 +97,9 @@ def has_test(data: DataSettings) -> bool:
     return True
 
 
-def open_test(data: DataSettings) -> Images:
-    """The test images, decoded once per node. Raises InputError as `open_source`, and for damaged images."""
-    return cached(open_source(data, "test"), skip_damaged=data.skip_damaged)
+def open_split(data: DataSettings, split: str) -> Images:
+    """All images of `train` or `test`, decoded once per node. Raises InputError as `open_source`, and for damaged ones."""
+    return cached(open_source(data, split), skip_damaged=data.skip_damaged)
 
 
 def open_train(data: DataSettings, *, only_val: bool = False, is_new: bool = False) -> tuple[Images, Split]:
