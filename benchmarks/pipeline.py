@@ -10,7 +10,8 @@ import torch
 
 from benchmarks.timing import alternate, machine, ratios
 from volo.config import build_settings
-from volo.data.datasets import open_split
+from volo.data.cache import cached
+from volo.data.datasets import open_source
 from volo.data.pipeline import Pixels, TrainingBatches
 from volo.model.build import build_model
 from volo.training.learner import Learner
@@ -33,8 +34,8 @@ def main() -> None:
         }
     ).resolved()
     world = single_process(flags.device)
-    data = open_split(settings.data, "train")
-    pixels = Pixels(data.images, settings.data.mean, settings.data.std, world.device)
+    data = cached(open_source(settings.data, "train"))
+    pixels = Pixels(data, settings.data.mean, settings.data.std, world.device)
     batches = TrainingBatches(
         data, torch.arange(len(data)).numpy(), pixels, settings.augment,
         batch_size=flags.batch_size, seed=0, rank=0, world_size=1,

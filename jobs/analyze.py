@@ -2,7 +2,8 @@
 
     python -m jobs.analyze --checkpoint outputs/quickstart --analysis eval confusion
 
-Model and data are rebuilt from the checkpoint alone, also where the run folder has been moved.
+Model and data are rebuilt from the checkpoint alone, also where the run folder has been moved. The same command again
+makes nothing twice: a finished analysis says so.
 """
 
 import dataclasses
@@ -31,12 +32,15 @@ class Flags:
     analysis: tuple[Analysis, ...] = Analysis.__args__
     """What to do; by default all of it."""
     output_dir: str = "./outputs/volo_inference"
-    """Folder for the results; files of an earlier analysis in it are replaced."""
+    """Folder for the results. Those of another analysis in it are replaced when the new ones are whole; what does not
+    belong to an analysis stays."""
     split: Literal["test", "val"] = "test"
     """Images to analyse it on."""
     data_dir: str | None = None
     """Another place of the data than the checkpoint names, or another labelled folder with the same classes:
     <data_dir>/test/<class>/* or <data_dir>/<class>/*."""
+    fresh: bool = False
+    """Make the analysis again, even if the folder holds a finished one of the same weights, images and options."""
     no_show: bool = False
     """Do not open the report in a browser where there is a display."""
 
@@ -83,14 +87,17 @@ def _here(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
     from volo.analysis.local import analyse_here
 
     return analyse_here(
-        path, flags.analysis, output_dir, split=flags.split, data_dir=flags.data_dir, device=run.device
-    )
+        path, flags.analysis, output_dir, split=flags.split, data_dir=flags.data_dir, device=run.device,
+        fresh=flags.fresh,
+    )  # fmt: skip
 
 
 def _on_ray(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
     from volo.cluster.analyze import analyse_on_ray
 
-    return analyse_on_ray(path, flags.analysis, output_dir, split=flags.split, data_dir=flags.data_dir, run=run)
+    return analyse_on_ray(
+        path, flags.analysis, output_dir, split=flags.split, data_dir=flags.data_dir, run=run, fresh=flags.fresh
+    )
 
 
 def _summary(output_dir: Path) -> str:

@@ -2,7 +2,8 @@
 
     python -m jobs.runs --output-dir outputs
 
-State: running, finished, failed (the run's failure.txt says why), interrupted (the same command resumes), never saved.
+State: running, finished, stopped early (by its sweep), failed (the run's failure.txt or the sweep's trials.csv says
+why), interrupted (the same command resumes), never saved.
 """
 
 import dataclasses

@@ -14,12 +14,13 @@ PYRAMID = dict(form="pyramid", variant="quickstart", stage_embed_dims=(32, 32), 
 
 
 def save_model(
-    run_dir: Path, class_names: tuple[str, ...], *, seed: int = 0, model_settings: dict | None = None, **data
+    run_dir: Path, class_names: tuple[str, ...], *, seed: int = 0, model_settings: dict | None = None,
+    split_hash: str = "hash", **data,
 ) -> Path:
     """The checkpoint folder of an untrained model, as a run would have left it. `data` are data settings."""
     values = {"model": model_settings or FLAT, "data": {"dataset": "imagefolder", **data}}
     settings = build_settings(values).resolved()
     torch.manual_seed(seed)
     model = build_model(settings.model, num_classes=len(class_names), image_size=settings.data.image_size)
-    description = Description(settings, class_names, "hash", step=seed, epoch=0)
+    description = Description(settings, class_names, split_hash, step=seed, epoch=0)
     return checkpoint.save(run_dir, model.state_dict(), description, {}, total_steps=1)

@@ -56,6 +56,16 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def free_bytes(folder: Path) -> int:
+    """On the disk that the folder lies on, or will when it is made."""
+    return shutil.disk_usage(existing(folder)).free
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
 def remove(path: Path) -> None:
     """A file or a folder, if it is there and can be removed."""
     with contextlib.suppress(OSError):
@@ -64,9 +74,13 @@ def remove(path: Path) -> None:
 
 def remove_abandoned(folder: Path) -> None:
     """Removes what processes that are gone have left half-written there. Call it where this one writes nothing."""
-    for partial in folder.glob(f".*{SUFFIX}"):
-        if _is_abandoned(partial):
-            remove(partial)
+    for partial in abandoned(folder):
+        remove(partial)
+
+
+def abandoned(folder: Path, prefix: str = "") -> list[Path]:
+    """What processes that are gone have left half-written there, of what was to have a name that begins so."""
+    return [partial for partial in folder.glob(f".{prefix}*{SUFFIX}") if _is_abandoned(partial)]
 
 
 def _owner() -> str:

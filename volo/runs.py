@@ -1,12 +1,14 @@
 """Runs as they lie on disk: what became of each, read from its plain text files alone. Holds nothing up."""
 
 import contextlib
+import csv
 import fcntl
 import json
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from volo.records import read_records
 
 CONFIG, ENVIRONMENT, LOCK, FAILURE = "config.yaml", "environment.json", ".lock", "failure.txt"
 PARTS = {"checkpoints", "tensorboard", "analysis"}  # of a run folder, where no run lies
+TRIALS, TABLE = "trials", "trials.csv"  # of a sweep: its runs, and what became of them
+ENDED = {"complete": "finished", "pruned": "stopped early", "fail": "failed"}  # as the table says it
 METRIC = "val/acc1"
 
 
@@ -32,7 +36,8 @@ class Scores:
 
 @dataclass(frozen=True)
 class Run:
-    """State is one of: running (its lock is held), finished, failed (failure.txt says why), interrupted, never saved.
+    """State is one of: running (its lock is held), finished, stopped early (by its sweep), failed (failure.txt or the
+    sweep's table says why), interrupted, never saved.
 
     `of_epochs` is the length of the schedule, `images_per_s` the newest rate recorded, `size` in bytes.
     """
@@ -93,6 +98,8 @@ def _split(name: str) -> list[str]:
 def _state(folder: Path, records: list[dict[str, Any]]) -> str:
     if is_locked(folder):
         return "running"
+    if ended := _ended_in_sweep(folder):
+        return ended
     step, total_steps = _newest_step(folder)
     goals = [record["stop_at"] for record in records if "stop_at" in record]
     if step and step >= (goals[-1] if goals else total_steps):
@@ -100,6 +107,24 @@ def _state(folder: Path, records: list[dict[str, Any]]) -> str:
     if (folder / FAILURE).exists():
         return "failed"
     return "interrupted" if step else "never saved"
+
+
+def _ended_in_sweep(folder: Path) -> str | None:
+    """What a sweep's table says of a trial, whose weights may be gone; None where it has not ended, or is none."""
+    table = folder.parent.parent / TABLE
+    if folder.parent.name != TRIALS or not folder.name.isdecimal():
+        return None
+    with contextlib.suppress(OSError, UnicodeDecodeError, csv.Error):
+        return ENDED.get(_states(table, table.stat().st_mtime_ns).get(int(folder.name), ""))
+    return None
+
+
+@lru_cache(maxsize=1)
+def _states(table: Path, modified_ns: int) -> dict[int, str]:
+    """By the trial's number, as the table says it."""
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = [(row.get("trial") or "", row.get("state") or "") for row in csv.DictReader(file)]
+    return {int(number): state for number, state in rows if number.isdecimal()}
 
 
 def _newest_step(folder: Path) -> tuple[int, int]:

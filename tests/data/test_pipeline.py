@@ -11,6 +11,7 @@ import torch
 
 from volo.data.cache import Images, cached
 from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batches
+from volo.data.store import KEY
 from volo.sections import AugmentSettings
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ def noise(count: int, size: int = 32) -> Images:
 def batches(
     data: Images, augment: AugmentSettings, rank: int = 0, world_size: int = 1, batch_size: int = 40
 ) -> TrainingBatches:
-    pixels = Pixels(data.images, (0.5, 0.4, 0.3), (0.2, 0.3, 0.2), CPU)
+    pixels = Pixels(data, (0.5, 0.4, 0.3), (0.2, 0.3, 0.2), CPU)
     index = np.arange(len(data))
     return TrainingBatches(
         data, index, pixels, augment, batch_size=batch_size, seed=3, rank=rank, world_size=world_size
@@ -82,9 +83,12 @@ class Noise:
     def fingerprint(self) -> str:
         return "noise"
 
-    def decode(self, start: int, stop: int) -> np.ndarray:
-        shape = (stop - start, self.image_size, self.image_size, 3)
-        return np.random.default_rng(start).integers(0, 256, shape, dtype=np.uint8)
+    def keys(self) -> np.ndarray:
+        return np.arange(4096).astype(KEY)
+
+    def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+        shape = (len(numbers), self.image_size, self.image_size, 3)
+        return np.random.default_rng(numbers[0]).integers(0, 256, shape, dtype=np.uint8), {}
 
 
 def epoch_sums(data: Images) -> list[float]:
@@ -141,7 +145,7 @@ def test_a_cache_larger_than_the_memory_allowed_gives_the_batches_of_one_that_fi
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system takes no advice")
 def test_what_is_read_ahead_are_the_images_of_the_batch(monkeypatch):
     data = cached(Noise())
-    pixels = Pixels(data.images, (0.5,) * 3, (0.5,) * 3, CPU)
+    pixels = Pixels(data, (0.5,) * 3, (0.5,) * 3, CPU)
     asked, advise = [], os.posix_fadvise
 
     def noted(file, place, size, advice):

@@ -1,7 +1,9 @@
 """jobs.analyze from the command line, in this process: what it writes, takes and refuses."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +13,20 @@ import torch
 from jobs import analyze
 from jobs.cli import exit_code
 from tests.conftest import draw_folder
+from tests.faults.forked import FORKS, ended
 from tests.models import save_model
 from tests.training.runs import small_run
 from tests.training.runs import train as train_run
 from volo import checkpoint
+from volo.analysis.steps import STEPS
+from volo.data.splits import split_train
 from volo.records import read_records
 
 COUNTS = {"cat": 30, "<b>dog": 30}
 FILES = {
     "eval_metrics.json", "confusion_matrix.npy", "confusion_matrix.png", "calibration_stats.npz",
     "reliability_before.png", "reliability_after.png", "gradcam.pt", "gradcam_overlay.png", "occlusion_heatmap.pt",
-    "occlusion_heatmap.png", "predictions_grid.png", "learning_curves.png", "report.html",
+    "occlusion_heatmap.png", "predictions_grid.png", "learning_curves.png", "report.html", "analysis.json",
 }  # fmt: skip
 
 
@@ -77,14 +82,14 @@ def test_explanations_are_read_without_running_code_and_name_their_layer(trained
         assert (found["labels"] == torch.tensor([0] * 8 + [1] * 8)[found["indices"]]).all()
     assert {path.name for path in tmp_path.iterdir()} == {
         "gradcam.pt", "gradcam_overlay.png", "occlusion_heatmap.pt", "occlusion_heatmap.png", "learning_curves.png",
-        "report.html",
+        "report.html", "analysis.json",
     }  # fmt: skip
 
 
 def test_only_the_analyses_asked_for_are_made(trained, tmp_path):
     flags = ("--checkpoint", str(trained / "last"), "--analysis", "confusion", "--output-dir", str(tmp_path / "a"))
     assert analysed(*flags) == 0
-    assert {path.suffix for path in (tmp_path / "a").iterdir()} == {".npy", ".png", ".html"}
+    assert {path.suffix for path in (tmp_path / "a").iterdir()} == {".npy", ".png", ".html", ".json"}
 
 
 def test_what_is_printed_and_left_is_of_this_analysis(trained, tmp_path, capsys):
@@ -106,6 +111,90 @@ def test_the_validation_split_is_the_one_of_training(trained, tmp_path):
     assert found["num_samples"] == 12
     assert found["acc1"] == expected["val/acc1"]
     assert found["loss"] == pytest.approx(expected["val/loss"], rel=1e-5)
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Of each file its bytes, and the number that tells it from another of the same name and bytes."""
+    return {path.name: (path.read_bytes(), path.stat().st_ino) for path in folder.iterdir()}
+
+
+def test_a_finished_analysis_says_so_and_is_left_as_it_is(trained, tmp_path, capsys):
+    flags = ("--checkpoint", str(trained), "--output-dir", str(tmp_path), "--analysis", "eval", "calibration")
+    assert analysed(*flags) == 0
+    before = contents(tmp_path)
+    first = capsys.readouterr().out.splitlines()
+    assert analysed(*flags) == 0
+    again = capsys.readouterr().out.splitlines()
+    assert contents(tmp_path) == before
+    assert again[-3:] == [
+        f"this analysis is finished, in {tmp_path}; jobs.analyze --fresh makes it again", *first[-2:],
+    ]  # fmt: skip
+    assert analysed(*flags, "--fresh") == 0
+    assert {name: of[0] for name, of in contents(tmp_path).items()} == {name: of[0] for name, of in before.items()}
+    assert contents(tmp_path)["report.html"][1] != before["report.html"][1]
+
+
+@pytest.mark.parametrize("change", ["checkpoint", "split", "analyses", "test images", "validation images", "a result"])
+def test_an_analysis_of_anything_else_is_made(tmp_path, change, capsys):
+    counts = {"train": COUNTS, "test": dict.fromkeys(COUNTS, 4)}
+    images, names = draw_folder(tmp_path / "images", counts), tuple(sorted(COUNTS))
+    data = dict(data_dir=str(images), val_fraction=0.2)
+    split = split_train(np.repeat(np.arange(2), 30), 0.2, seed=0).digest()
+    path = save_model(tmp_path / "run", names, split_hash=split, **data)
+    analyses, more = ("eval", "calibration"), ()
+    flags = ("--output-dir", str(tmp_path / "a"), "--analysis")
+    assert analysed("--checkpoint", str(path), *flags, *analyses) == 0
+    assert "temperature" in metrics(tmp_path / "a")
+    capsys.readouterr()
+    match change:
+        case "checkpoint":
+            path = save_model(tmp_path / "run", names, seed=1, split_hash=split, **data)
+        case "split":
+            more = ("--split", "val")
+        case "analyses":
+            analyses = ("eval",)
+        case "test images":
+            draw_folder(tmp_path / "new", counts, seed=1)
+            shutil.copytree(tmp_path / "new" / "test", images / "test", dirs_exist_ok=True)
+        case "validation images":
+            shutil.rmtree(images / "train")
+        case "a result":
+            (tmp_path / "a" / "eval_metrics.json").write_text("{}")
+    assert analysed("--checkpoint", str(path), *flags, *analyses, *more) == 0
+    assert "finished" not in capsys.readouterr().out
+    assert ("temperature" in metrics(tmp_path / "a")) == (change not in ("analyses", "validation images"))
+
+
+def test_an_analysis_killed_in_its_midst_leaves_the_earlier_one(trained, tmp_path):
+    output = tmp_path / "a"
+    assert analysed("--checkpoint", str(trained), "--output-dir", str(output), "--analysis", "eval", "confusion") == 0
+    before = contents(output)
+    process = FORKS.Process(target=analyse_and_die, args=(trained, output))
+    process.start()
+    assert ended(process) == -signal.SIGKILL
+    [left] = [path for path in output.iterdir() if path.is_dir()]
+    assert (left / "gradcam.pt").exists()
+    shutil.move(left, tmp_path / left.name)
+    assert contents(output) == before
+    shutil.move(tmp_path / left.name, left)
+    assert analysed("--checkpoint", str(trained), "--output-dir", str(output), "--split", "val") == 0
+    assert {path.name for path in output.iterdir()} == FILES
+
+
+def analyse_and_die(run_dir: Path, output: Path) -> None:
+    STEPS["occlusion"] = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+    analysed("--checkpoint", str(run_dir), "--output-dir", str(output))
+
+
+def test_an_analysis_that_fails_leaves_the_earlier_one_and_nothing_else(trained, tmp_path, monkeypatch):
+    flags = ("--checkpoint", str(trained), "--output-dir", str(tmp_path / "a"))
+    assert analysed(*flags, "--analysis", "eval") == 0
+    before = contents(tmp_path / "a")
+    monkeypatch.setitem(STEPS, "occlusion", lambda _: 1 / 0)
+    assert analysed(*flags) == 1
+    assert contents(tmp_path / "a") == before
+    assert analysed("--checkpoint", str(trained), "--output-dir", str(tmp_path / "b")) == 1
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_model_alone_has_all_but_the_learning_curves_also_where_its_training_data_are_gone(trained, tmp_path):
@@ -152,8 +241,19 @@ def test_another_folder_must_have_the_same_classes(trained, tmp_path, capsys):
     other = draw_folder(tmp_path / "images", {"test": {"cat": 3, "owl": 3}})
     flags = ("--checkpoint", str(trained), "--data-dir", str(other), "--output-dir", str(tmp_path / "a"))
     assert analysed(*flags) == 2
-    assert "the data must have the checkpoint's 2 classes" in capsys.readouterr().err
+    assert "besides the checkpoint's 2, got 1 of 2 in" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
+
+
+def test_images_of_one_of_the_classes_are_analysed_and_report_and_terminal_say_so(trained, tmp_path, capsys):
+    other = draw_folder(tmp_path / "images", {"test": {"cat": 8}})
+    flags = ("--checkpoint", str(trained), "--data-dir", str(other), "--output-dir", str(tmp_path / "a"))
+    assert analysed(*flags) == 0
+    said = "The test images are of 1 of the 2 classes; there are none of "
+    assert f"{said}<b>dog." in capsys.readouterr().out
+    assert said in (tmp_path / "a" / "report.html").read_text()
+    assert list(metrics(tmp_path / "a")["per_class"]) == ["cat"]
+    assert np.load(tmp_path / "a" / "confusion_matrix.npy").sum() == 8
 
 
 def test_weights_that_are_not_finite_end_with_code_2(trained, tmp_path, capsys):

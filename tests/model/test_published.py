@@ -49,6 +49,18 @@ def test_names_shapes_and_number_of_parameters_are_timms(size):
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in peer.state_dict().items()}
 
 
+def test_without_classes_both_give_the_same_features():
+    torch.manual_seed(0)
+    peer = timm_model("d1", num_classes=0, img_size=64)
+    ours = volo.create_model("volo_d1", num_classes=0, img_size=64).eval()
+    ours.load_state_dict(peer.state_dict(), strict=True)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected, found = peer(images), ours(images)
+    assert found.shape == (1, 384)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 def test_gradients_equal_timms():
     torch.manual_seed(0)
     peer = timm_model("d1", num_classes=10, img_size=64)
@@ -107,3 +119,8 @@ def test_one_graph_to_torch_compile():
 def test_what_a_published_model_cannot_have_is_refused(overrides, rule):
     with pytest.raises(InputError, match=rule):
         volo.create_model("volo_d1", **overrides)
+
+
+def test_an_input_size_of_0_is_not_taken_for_none():
+    with pytest.raises(ValueError, match="images must be at least one patch, got 0 pixels"):
+        PublishedVOLO(num_classes=3, img_size=32, input_size=0, **SMALL)

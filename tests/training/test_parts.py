@@ -199,7 +199,7 @@ def test_validation_counts_every_sample_once():
 
     labels = torch.tensor([0, 0, 1, 5, 4])
     batches = [(torch.zeros(3, 1), labels[:3]), (torch.zeros(2, 1), labels[3:])]
-    found = evaluate(Constant(), batches, Precision(OPTIM, CPU), single_process())
+    found = evaluate(Constant(), batches, single_process())
     assert found["val/acc1"] == pytest.approx(2 / 5)
     assert found["val/acc5"] == pytest.approx(4 / 5)
     logits = Constant()(labels)

@@ -32,13 +32,14 @@ def test_a_sweep_killed_again_and_again_draws_and_trains_what_an_undisturbed_one
         assert epochs_run(study, number) == epochs_run(whole, number) == sorted({*epochs_run(whole, number)})
 
 
-def test_a_driver_killed_between_two_draws_of_a_trial_draws_the_rest_as_if_it_had_not_been(tmp_path):
+def test_what_a_trial_draws_is_one_line_of_the_journal_so_that_none_is_ever_half_drawn(tmp_path):
     study = play(opened(tmp_path / "whole", num_samples=5, pruner="none"))
     before = (study.sweep_dir / JOURNAL).read_text().splitlines(keepends=True)
     [start] = [place for place, line in enumerate(before) if _is_start_of_trial(json.loads(line), 4, before[:place])]
-    end = next(place for place in range(start, len(before)) if f'"{DRAWN}"' in before[place])
-    assert end - start > 2
-    for cut in range(start, end + 2):
+    began = json.loads(before[start])
+    assert began["params"].keys() == study.trials[4].params.keys()
+    assert began["user_attrs"][DRAWN] == study.trials[4].user_attrs[DRAWN]
+    for cut in (start, start + 1):
         sweep_dir = tmp_path / f"cut{cut}"
         shutil.copytree(study.sweep_dir, sweep_dir, ignore=shutil.ignore_patterns("0004"))
         (sweep_dir / JOURNAL).write_text("".join(before[:cut]) + before[cut][:10])

@@ -10,7 +10,7 @@ from tests.tuning.sweeps import POINT, SPACE, accuracy, base, draw, drawn, epoch
 from volo.errors import InputError
 from volo.tuning.journal import held
 from volo.tuning.options import SweepOptions
-from volo.tuning.sampling import all_points
+from volo.tuning.points import all_points
 from volo.tuning.study import DRAWN, REASON
 
 
@@ -85,26 +85,10 @@ def test_a_grid_tries_each_point_of_a_conditional_space_once_and_ends(tmp_path):
     points = drawn(study)
     assert points[0] == {}
     assert points[1] == POINT_OF_DISCRETE
-    assert sorted(map(str, points[1:])) == sorted(map(str, all_points(discrete)))
+    assert sorted(map(str, points[1:])) == sorted(str(point.params) for point in all_points(DISCRETE))
     assert len(points) == 1 + 2 + 3 * 2
     assert states(study) == ["COMPLETE"] * 9
     assert study.num_left == 0
-
-
-def test_settings_that_were_drawn_before_are_not_trained_again(tmp_path):
-    study = play(opened(tmp_path, space=DISCRETE, sampler="random", num_samples=25))
-    assert study.num_left == 0
-    trained = [trial for trial in study.trials if epochs_run(study, trial.number)]
-    assert len(trained) == len({str(trial.user_attrs[DRAWN]) for trial in study.trials}) < 25
-    first = {str(trial.user_attrs[DRAWN]): trial for trial in trained}
-    for trial in study.trials:
-        twin = first[str(trial.user_attrs[DRAWN])]
-        assert (trial.state, trial.value, trial.intermediate_values) == (
-            twin.state,
-            twin.value,
-            twin.intermediate_values,
-        )
-        assert trial is twin or trial.user_attrs[REASON] == f"the same settings as trial {twin.number}"
 
 
 def test_a_grid_of_a_continuous_space_is_refused(tmp_path):

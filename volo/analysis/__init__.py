@@ -11,5 +11,6 @@ What the analyses leave in their folder:
     occlusion     occlusion_heatmap.pt, occlusion_heatmap.png                             volo/analysis/explain.py
                   localisation.json, where it is known where the objects are              volo/analysis/localisation.py
     predictions   predictions_grid.png
-    always        report.html, and learning_curves.png where the run's records are at hand
+    always        analysis.json                                                         volo/analysis/output.py
+                  report.html, and learning_curves.png where the run's records are at hand
 """

@@ -1,30 +1,30 @@
 """The analyses of one checkpoint, one after the other, into a folder and a report."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from volo import __version__
 from volo.analysis.classifier import TOP_K, ranked
 from volo.analysis.localisation import save_localisation, score_centre, score_random
-from volo.analysis.report import Explained, Report, write_report
+from volo.analysis.output import METRICS, is_finished, made_aside, sha256
+from volo.analysis.report import PAGE, Explained, Report, write_report
 from volo.analysis.steps import STEPS, Compute, Findings, predict
-from volo.analysis.subject import load_subject, open_view
-from volo.errors import InputError
+from volo.analysis.subject import Subject, View, load_subject, open_validation, open_view
+from volo.checkpoint import MODEL
 from volo.records import read_records
-
-METRICS = "eval_metrics.json"
-RESULTS = (
-    METRICS, "localisation.json", "confusion_matrix.npy", "confusion_matrix.png", "calibration_stats.npz",
-    "reliability_before.png", "reliability_after.png", "gradcam.pt", "gradcam_overlay.png", "occlusion_heatmap.pt",
-    "occlusion_heatmap.png", "predictions_grid.png", "learning_curves.png", "report.html",
-)  # fmt: skip
 
 
 def analyse(
-    path: Path, analyses: Sequence[str], output_dir: Path, *, split: str, data_dir: str | None, compute: Compute
+    path: Path, analyses: Sequence[str], output_dir: Path, *, split: str, data_dir: str | None, compute: Compute,
+    fresh: bool = False,
 ) -> Path:
     """Runs the analyses asked for and writes what each one makes, and report.html, into `output_dir`.
+
+    They are made aside and replace what is there when they are whole; a finished analysis of the same checkpoint,
+    images and options (`_identity`) is not made again.
 
     Args:
         path: A checkpoint folder or a lone model file.
@@ -32,6 +32,7 @@ def analyse(
         split: test or val.
         data_dir: Another place of the data than the checkpoint names.
         compute: Does the work, by whatever workers there are.
+        fresh: Makes a finished one again.
 
     Returns:
         The report.
@@ -41,16 +42,48 @@ def analyse(
     """
     subject = load_subject(path)
     view = open_view(subject.description, split, data_dir)
-    _make_folder(output_dir)
-    findings = Findings(subject, view, predict(subject, view, compute), compute, output_dir)
-    for name, step in STEPS.items():
-        if name in analyses:
-            step(findings)
-    _add_baselines(findings)
-    if findings.metrics:
-        metrics = findings.metrics | ({"per_class": findings.per_class} if findings.per_class else {})
-        (output_dir / METRICS).write_text(json.dumps(metrics, indent=1) + "\n")
-    return write_report(output_dir, _report(path, findings))
+    for note in view.notes:
+        print(note, flush=True)
+    validation = _validation(subject, view) if "calibration" in analyses else None
+    identity = _identity(path, analyses, view, validation)
+    if not fresh and is_finished(output_dir, identity):
+        print(f"this analysis is finished, in {output_dir}; jobs.analyze --fresh makes it again", flush=True)
+        return output_dir / PAGE
+    with made_aside(output_dir, identity) as folder:
+        findings = Findings(subject, view, predict(subject, view, compute), compute, folder, validation)
+        for name, step in STEPS.items():
+            if name in analyses:
+                step(findings)
+        _add_baselines(findings)
+        if findings.metrics:
+            metrics = findings.metrics | ({"per_class": findings.per_class} if findings.per_class else {})
+            (folder / METRICS).write_text(json.dumps(metrics, indent=1) + "\n")
+        write_report(folder, _report(path, findings))
+    return output_dir / PAGE
+
+
+def _validation(subject: Subject, view: View) -> View | None:
+    """The images to fit a temperature on, where they can be had."""
+    return view if view.split == "val" else open_validation(subject.description, view.data_dir)
+
+
+def _identity(path: Path, analyses: Sequence[str], view: View, validation: View | None) -> dict[str, Any]:
+    """Whatever the results depend on, but for what changes their last digits: the workers and their devices.
+
+    Of the run it is what the report shows: its records and environment.
+    """
+    history = json.dumps([_history(path), _environment(path)])
+    return {
+        "volo_version": __version__,
+        "checkpoint": str(path),
+        "weights": sha256(path / MODEL if path.is_dir() else path),
+        "run": hashlib.sha256(history.encode()).hexdigest(),
+        "split": view.split,
+        "data_dir": view.data_dir,
+        "images": view.digest(),
+        "validation_images": validation.digest() if validation else None,
+        "analyses": [name for name in STEPS if name in analyses],
+    }
 
 
 def _add_baselines(findings: Findings) -> None:
@@ -63,19 +96,8 @@ def _add_baselines(findings: Findings) -> None:
     save_localisation(findings.output_dir, findings.view.split, findings.objects, findings.localisation)
 
 
-def _make_folder(output_dir: Path) -> None:
-    """Without the results of an earlier analysis, which would pass for those of this one."""
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        for name in RESULTS:
-            (output_dir / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"--output-dir must be a folder that can be written, got {output_dir} ({error})") from None
-
-
 def _report(path: Path, findings: Findings) -> Report:
     """With learning curves and environment where the checkpoint still lies in its run folder."""
-    run_dir = path.parent.parent
     description = findings.subject.description
     settings = description.settings
     trained = f"Trained for {description.step:,} steps, {description.epoch} epochs."
@@ -86,14 +108,14 @@ def _report(path: Path, findings: Findings) -> Report:
         metrics=findings.metrics,
         pairs=findings.pairs,
         per_class=findings.per_class,
-        history=read_records(run_dir) if path.is_dir() else [],
+        history=_history(path),
         settings=settings.to_dict(),
-        environment=_environment(run_dir) if path.is_dir() else {},
+        environment=_environment(path),
         figures=findings.figures,
         explained=_explained(findings),
         methods=findings.methods,
         localisation=findings.localisation,
-        notes=[trained, *findings.notes],
+        notes=[trained, *findings.view.notes, *findings.notes],
     )
 
 
@@ -114,8 +136,12 @@ def _explained(findings: Findings) -> list[Explained]:
     ]
 
 
-def _environment(run_dir: Path) -> dict[str, Any]:
+def _history(path: Path) -> list[dict[str, Any]]:
+    return read_records(path.parent.parent) if path.is_dir() else []
+
+
+def _environment(path: Path) -> dict[str, Any]:
     try:
-        return json.loads((run_dir / "environment.json").read_text())
+        return json.loads((path.parent.parent / "environment.json").read_text()) if path.is_dir() else {}
     except (OSError, ValueError):
         return {}

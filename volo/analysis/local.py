@@ -11,7 +11,8 @@ from volo.analysis.subject import Subject, View, Work
 
 
 def analyse_here(
-    path: Path, analyses: Sequence[str], output_dir: Path, *, split: str, data_dir: str | None, device: str
+    path: Path, analyses: Sequence[str], output_dir: Path, *, split: str, data_dir: str | None, device: str,
+    fresh: bool = False,
 ) -> Path:
     """As `analyse`, on the GPU where there is one and `device` allows. Returns the report."""
     use_gpu = device != "cpu" and torch.cuda.is_available()
@@ -20,4 +21,4 @@ def analyse_here(
     def compute(subject: Subject, view: View, work: Work) -> np.ndarray:
         return work(subject, view, own)
 
-    return analyse(path, analyses, output_dir, split=split, data_dir=data_dir, compute=compute)
+    return analyse(path, analyses, output_dir, split=split, data_dir=data_dir, compute=compute, fresh=fresh)

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from volo.analysis.explain import Question
 from volo.analysis.heatmaps import spread
-from volo.analysis.subject import Subject, View, batch_size
+from volo.analysis.subject import Subject, View
+from volo.data.pipeline import evaluation_batch_size
 
 METHOD = (
     "occlusion: probability the class loses where a window covers the image, less the root mean square of what the "
@@ -90,7 +91,7 @@ def occlude(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     num_places = len(covers)
     pairs = torch.arange(len(images) * num_places, device=images.device)
     lost = []
-    for part in pairs.split(batch_size(images.device)):
+    for part in pairs.split(evaluation_batch_size(images.device)):
         image, place = part // num_places, part % num_places
         covered = images[image].masked_fill(covers[place][:, None], 0.0)
         after = model(covered).float().softmax(dim=-1)  # (b, K)

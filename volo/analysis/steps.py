@@ -17,7 +17,7 @@ from volo.analysis.heatmaps import overlay, save_overlays
 from volo.analysis.localisation import Objects, Shares, drawn_objects, score_heatmaps
 from volo.analysis.page import Figure
 from volo.analysis.predictions import save_prediction_grid
-from volo.analysis.subject import Subject, View, Work, compute_logits, open_validation
+from volo.analysis.subject import Subject, View, Work, compute_logits
 from volo.errors import InputError
 
 # Does a piece of work for a subject on a view by whatever workers there are: (N, ...) results in the view's order.
@@ -34,6 +34,7 @@ class Findings:
     predictions: Predictions
     compute: Compute
     output_dir: Path
+    validation: View | None = None  # whose images a temperature is fitted on
     metrics: dict[str, Any] = field(default_factory=dict)
     per_class: dict[str, float] | None = None
     pairs: list[ConfusedPair] = field(default_factory=list)
@@ -82,7 +83,7 @@ def confusion(findings: Findings) -> None:
 def calibration(findings: Findings) -> None:
     """The files of `save_calibration`; temperature, and the metrics after it with suffix `_after`, into
     eval_metrics.json. The temperature is fitted on validation images, never on those it is judged by."""
-    found = save_calibration(findings.predictions, _validation(findings), findings.output_dir)
+    found = save_calibration(findings.predictions, _on_validation(findings), findings.output_dir)
     findings.metrics |= found["before"]
     findings.notes += found["notes"]
     findings.add_figure(
@@ -154,12 +155,12 @@ def predict(subject: Subject, view: View, compute: Compute) -> Predictions:
         raise InputError(str(error)) from None
 
 
-def _validation(findings: Findings) -> Predictions | None:
-    """On the validation images; None where they cannot be had."""
-    if findings.view.split == "val":
-        return findings.predictions
-    view = open_validation(findings.subject.description, findings.view.data_dir)
-    return predict(findings.subject, view, findings.compute) if view else None
+def _on_validation(findings: Findings) -> Predictions | None:
+    """None where there are no validation images at hand."""
+    view = findings.validation
+    if view is None:
+        return None
+    return findings.predictions if view is findings.view else predict(findings.subject, view, findings.compute)
 
 
 def _explain(

@@ -15,7 +15,8 @@ from volo.sections import RunSettings
 
 
 def analyse_on_ray(
-    path: Path, analyses: Sequence[str], output_dir: Path, *, split: str, data_dir: str | None, run: RunSettings
+    path: Path, analyses: Sequence[str], output_dir: Path, *, split: str, data_dir: str | None, run: RunSettings,
+    fresh: bool = False,
 ) -> Path:
     """As `analyse`; the workers compute, the driver draws. Returns the report.
 
@@ -27,4 +28,4 @@ def analyse_on_ray(
             stack.enter_context(connected(run.address))
             return work_on_ray(subject, view, work, plan_workers(run))
 
-        return analyse(path, analyses, output_dir, split=split, data_dir=data_dir, compute=compute)
+        return analyse(path, analyses, output_dir, split=split, data_dir=data_dir, compute=compute, fresh=fresh)

@@ -36,10 +36,10 @@ def is_image_by_content(file: str | os.PathLike) -> bool:
 
 
 def _opened(file: str | os.PathLike, formats: tuple[str, ...]) -> Image.Image:
-    """Large images, up to where Pillow refuses them, without its warning; filters are the whole process's: one at a
-    time."""
+    """Without Pillow's warnings: of large images, up to where it refuses them, and of metadata that make no sense.
+    Filters are the whole process's: one at a time."""
     with _OPENING, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")
         return Image.open(file, formats=formats)
 
 

@@ -32,7 +32,8 @@ def memory_explained(
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            f"memory ran out {where} on rank {world.rank}, {_device(world.device)}: {_demand(settings, precision)}, "
+            f"memory ran out {where} on rank {world.rank}, {_device(world.device)}: "
+            f"{_demand(settings, precision, num_validated)}, "
             f"{_share(settings, world, num_validated)} ({_reason(error)}). "
             f"Use {_remedies(settings, world, precision, num_validated)}"
         ) from error
@@ -44,8 +45,9 @@ def is_out_of_memory(error: Exception) -> bool:
     return known or any(sign in str(error).lower() for sign in SIGNS)
 
 
-def _demand(settings: Settings, precision: Precision) -> str:
-    dtype = str(precision.dtype).removeprefix("torch.") if precision.enabled else "float32"
+def _demand(settings: Settings, precision: Precision, num_validated: int | None) -> str:
+    is_mixed = precision.enabled and not num_validated  # a validation computes in float32
+    dtype = str(precision.dtype).removeprefix("torch.") if is_mixed else "float32"
     return f"model {settings.model.variant} at {settings.data.image_size} pixels in {dtype}"
 
 
@@ -70,7 +72,7 @@ def _remedies(settings: Settings, world: World, precision: Precision, num_valida
     if not num_validated and _part(settings, world) > 1:
         remedies.append(f"--grad-accum-steps {2 * optim.grad_accum_steps} (the same gradient in less memory)")
         remedies.append(f"--batch-size {max(1, optim.batch_size // 2)}")
-    if not precision.enabled:
+    if not num_validated and not precision.enabled:
         remedies.append("--use-amp --autocast-dtype bf16")
     return f"{', '.join(remedies)}{', or ' if remedies else ''}a smaller --model or --image-size"
 

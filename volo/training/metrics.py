@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from volo.training.precision import Precision
 from volo.training.world import World
 
 
@@ -16,17 +15,29 @@ def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def evaluate(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision, world: World
-) -> dict[str, float]:
-    """`val/loss`, `val/acc1` and `val/acc5` (fractions; of fewer than five classes all) over every worker's batches."""
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], world: World) -> dict[str, float]:
+    """`val/loss`, `val/acc1` and `val/acc5` (fractions; of fewer than five classes all) over every worker's batches.
+
+    In float32 whatever the training's precision, losses summed in float64: what the saved model gives wherever it is
+    used, and what `classification_metrics` of volo/analysis/evaluate.py makes of the same logits.
+    """
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=world.device)  # loss, top-1, top-5, samples
     for images, labels in batches:
-        with precision.autocast():
-            logits = model(images)
-        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]  # (B, 5)
-        loss = F.cross_entropy(logits.float(), labels, reduction="sum")
-        sums += torch.stack([loss, ranked[:, 0].sum(), ranked.sum(), loss.new_full((), len(labels))])
+        logits = model(images).double()
+        rank = rank_of_truth(logits, labels)
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        sums += torch.stack([loss, (rank < 1).sum(), (rank < 5).sum(), loss.new_full((), len(labels))])
     loss, top1, top5, count = world.sum(sums).tolist()
     return {"val/loss": loss / count, "val/acc1": top1 / count, "val/acc5": top5 / count}
+
+
+def rank_of_truth(logits: Tensor, labels: Tensor) -> Tensor:
+    """(B, classes) and (B,) -> (B,): how many classes are ranked before the true one.
+
+    Among equal logits the first class leads; where the truth's or another's is NaN, that other is before it.
+    """
+    truth = logits.gather(1, labels[:, None])  # (B, 1)
+    later = torch.arange(logits.shape[1], device=logits.device) > labels[:, None]  # (B, classes)
+    behind = (logits < truth) | ((logits == truth) & later)
+    return logits.shape[1] - 1 - behind.sum(dim=1)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from optuna.trial import FrozenTrial
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
@@ -50,8 +49,8 @@ class Board:
 
     def end(self, number: int) -> None:
         self._running.pop(number, None)
-        if not self._live:
-            print(f"trial {number} {self._outcome(self.study.frozen(number))}; {self._progress()}", flush=True)
+        progress = "" if self._live else f"; {self._progress()}"
+        self.say(f"trial {number} {outcome(self.study, number)}{progress}")
 
     def say(self, line: str) -> None:
         """A line of its own, above the table where there is one."""
@@ -59,15 +58,6 @@ class Board:
             self._live.console.print(line, markup=False, highlight=False)
         else:
             print(line, flush=True)
-
-    def _outcome(self, trial: FrozenTrial) -> str:
-        state = trial.state.name
-        if state == "FAIL":
-            return f"failed: {trial.user_attrs.get(REASON, 'unknown')}"
-        if state == "RUNNING":
-            return "saved; it goes on with the next start"
-        num = num_epochs(trial)
-        return f"{WORDS[state]} after {num} epoch{'s' * (num > 1)}: {values_of(self.study, trial)}"
 
     def _progress(self) -> str:
         limit, left = self.study.limit, self.study.num_left
@@ -97,6 +87,18 @@ class Board:
             values = values_of(self.study, trial) if not now else f"{metric} {shown(metric, now.get(metric))}"
             epoch = f"{now['epoch'] if now else num_epochs(trial)}/{self.study.num_epochs}"
             yield str(trial.number), in_short(trial.user_attrs.get(DRAWN, {})), epoch, values, WORDS[trial.state.name]
+
+
+def outcome(study: SweepStudy, number: int) -> str:
+    """What became of a trial, in words."""
+    trial = study.frozen(number)
+    state = trial.state.name
+    if state == "FAIL":
+        return f"failed: {trial.user_attrs.get(REASON, 'unknown')}"
+    if state == "RUNNING":
+        return "saved; it goes on with the next start"
+    num = num_epochs(trial)
+    return f"{WORDS[state]} after {num} epoch{'s' * (num > 1)}: {values_of(study, trial)}"
 
 
 def in_short(drawn: dict[str, Any]) -> str:

@@ -21,10 +21,9 @@ from volo.tuning.recovery import saved_epochs
 from volo.tuning.report.confirmation import FILE, read_confirmation, verdicts
 from volo.tuning.report.words import verdict_in_words
 from volo.tuning.results import ranked, shown
-from volo.tuning.study import DRAWN, Metrics, SweepStudy, Work
+from volo.tuning.study import BASE, DRAWN, Metrics, SweepStudy, Work
 
 FOLDER, FAILURES = "confirm", "failures.json"
-BASE = 0  # the trial that is always tried first
 
 
 @dataclass(frozen=True)

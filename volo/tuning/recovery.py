@@ -10,17 +10,20 @@ from volo.records import read_records
 from volo.tuning.study import DRAWN, SweepStudy
 
 
-def recover(study: SweepStudy) -> None:
+def recover(study: SweepStudy) -> list[int]:
     """Tells the study of every epoch that a running trial has finished and saved, oldest first.
 
     So one that trained its last epoch is complete, and one that the pruner would have stopped is stopped, without an
-    epoch trained again.
+    epoch trained again. Returns the numbers of the trials that ended so.
     """
+    ended = []
     for trial in study.trials:
         if trial.state == TrialState.RUNNING and DRAWN in trial.user_attrs:
             for record in saved_epochs(study.run_dir(trial.number)):
                 if study.report(trial.number, record):
+                    ended.append(trial.number)
                     break
+    return ended
 
 
 def saved_epochs(run_dir: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import csv
 import io
 import logging
 import math
+import shlex
 import shutil
 from typing import Any
 
@@ -11,12 +12,13 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from volo.config import Settings
+from volo.runs import TABLE
 from volo.training.run import write_file
 from volo.tuning.report import SweepFacts, write_sweep_report
-from volo.tuning.study import DRAWN, METRICS, REASON, SweepStudy
+from volo.tuning.study import BASE, DRAWN, METRICS, REASON, SweepStudy
 
 logger = logging.getLogger("volo")
-TABLE, BEST_CONFIG = "trials.csv", "best_config.yaml"
+BEST_CONFIG = "best_config.yaml"
 ORDER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.FAIL)
 
 
@@ -51,7 +53,7 @@ def write_report(study: SweepStudy) -> None:
 
 
 def ranked(study: SweepStudy) -> list[FrozenTrial]:
-    """The best first: those that were trained to the end, then those stopped early, running, failed.
+    """The best first: those that were trained to the end, then those stopped early, running, failed; no copies.
 
     With several objectives those that no other beats in all of them come first, by the first objective.
     """
@@ -62,7 +64,7 @@ def ranked(study: SweepStudy) -> list[FrozenTrial]:
         value = sign * trial.values[0] if trial.values else math.inf
         return ORDER.index(trial.state), trial.number not in front, value, trial.number
 
-    return sorted(study.trials, key=place)
+    return sorted(study.distinct, key=place)
 
 
 def best_trial(study: SweepStudy) -> FrozenTrial | None:
@@ -75,6 +77,29 @@ def values_of(study: SweepStudy, trial: FrozenTrial) -> str:
     """Such as `val/acc1 61.20%, params 463,000`; of a trial that was stopped early, what it had then."""
     pairs = zip(study.objectives, trial.values or [None] * len(study.objectives), strict=True)
     return ", ".join(f"{one.metric} {shown(one.metric, value)}" for one, value in pairs)
+
+
+def against_base(study: SweepStudy, best: FrozenTrial) -> str:
+    """What the base reached, and where that was after fewer epochs, what the best trial had then."""
+    base = study.frozen(BASE)
+    if best.number == BASE:
+        return "that is the base itself, which no other trial that was trained to the end beats"
+    if base.state == TrialState.COMPLETE:
+        return f"the base, trial {BASE}: {values_of(study, base)}"
+    became = {TrialState.FAIL: "failed", TrialState.PRUNED: "was stopped early"}.get(base.state, "has not ended yet")
+    if not base.intermediate_values:
+        return f"the base, trial {BASE}, {became}"
+    metric, epoch = study.objectives[0].metric, max(base.intermediate_values)
+    then = [shown(metric, trial.intermediate_values.get(epoch)) for trial in (base, best)]
+    return (
+        f"the base, trial {BASE}, {became}: after {epoch} epoch{'s' * (epoch > 1)} it had {then[0]}, "
+        f"trial {best.number} {then[1]}"
+    )
+
+
+def train_command(study: SweepStudy) -> str:
+    """That trains the best settings, for a shell."""
+    return f"python -m jobs.train --config {shlex.quote(str(study.sweep_dir / BEST_CONFIG))} --run-name NAME"
 
 
 def shown(metric: str, value: float | None) -> str:
@@ -94,8 +119,8 @@ def effective(settings: Settings) -> dict[str, Any]:
     }
     values["model"] = {"form": settings.model.form, "variant": settings.model.variant} | values["model"]
     values["data"] = {"dataset": settings.data.dataset} | values["data"]
-    if data_dir := settings.resolved().data.data_dir:
-        values["data"]["data_dir"] = data_dir
+    if settings.data.data_dir is not None:
+        values["data"]["data_dir"] = settings.located().data.data_dir
     if settings.run.seed:
         values["run"] = {"seed": settings.run.seed}
     return {name: section for name, section in values.items() if section}
@@ -103,9 +128,10 @@ def effective(settings: Settings) -> dict[str, Any]:
 
 def remove_weights(study: SweepStudy) -> None:
     """Of trials that have ended, but for the best `keep_checkpoints`."""
-    ended = [trial for trial in ranked(study) if trial.state.is_finished()]
-    for trial in ended[study.options.keep_checkpoints :]:
-        run_dir = study.run_dir(trial.number)
+    ended = [trial.number for trial in ranked(study) if trial.state.is_finished()]
+    kept = ended[: study.options.keep_checkpoints]
+    for number in (trial.number for trial in study.trials if trial.state.is_finished() and trial.number not in kept):
+        run_dir = study.run_dir(number)
         shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
         for pointer in ("best", "last"):
             (run_dir / pointer).unlink(missing_ok=True)

@@ -16,6 +16,7 @@ import optuna
 
 from volo.config import Settings, build_settings
 from volo.errors import InputError
+from volo.tuning.asking import Asked, plain, plain_settings
 
 NUM_TRIED = 30  # points drawn to see that settings come out
 MODES = ("max", "min")
@@ -37,11 +38,13 @@ class Space:
     draw: Callable[[Any], dict[str, Any]]
     source: str
 
+    def drawn(self, trial: Any) -> dict[str, Any]:
+        """The settings that a trial draws, in plain Python. Raises what the space raises, or InputError."""
+        return plain_settings(self.draw(Asked(trial)))
+
     def settings(self, trial: Any, *base: dict[str, Any]) -> tuple[dict[str, Any], Settings]:
         """What a trial drew, and the checked settings that come of it. Raises what the space raises, or InputError."""
-        drawn = self.draw(trial)
-        if not isinstance(drawn, dict):
-            raise InputError(f"space(trial) must return settings, nested dictionaries, got {type(drawn).__name__}")
+        drawn = self.drawn(trial)
         return drawn, build_settings(*base, drawn)
 
 
@@ -95,16 +98,21 @@ def is_base(space: Space, *base: dict[str, Any]) -> bool:
 
 def _try_point(space: Space, trial: Any, what: str, base: Sequence[dict[str, Any]]) -> None:
     try:
-        space.settings(trial, *base)
+        drawn = space.drawn(trial)
     except InputError as error:
-        raise InputError(
-            f"the space {space.name} draws settings that are refused: {error}\n{what}: {trial.params}; mend the space, "
-            "or choose another --recipe for it"
-        ) from None
+        raise InputError(f"the space {space.name} cannot be searched: {error}\n{what}: {trial.params}") from None
     except Exception as error:
         raise InputError(
-            f"the space {space.name} must not raise, got {_last_line(error)}\n{what}: {trial.params}; mend the space"
+            f"the space {space.name} must not raise, got {raised_in(space, error)}\n"
+            f"{what}: {trial.params}; fix the space"
         ) from error
+    try:
+        build_settings(*base, drawn)
+    except InputError as error:
+        raise InputError(
+            f"the space {space.name} draws settings that are refused: {error}\n{what}: {trial.params}; fix the space, "
+            "or choose another --recipe for it"
+        ) from None
 
 
 def _run_file(path: Path) -> ModuleType:
@@ -129,14 +137,20 @@ def _space(name: str, module: ModuleType, files: list[Path]) -> Space:
         recipe=getattr(module, "RECIPE", None),
         metric=module.METRIC,
         mode=module.MODE,
-        first_points=tuple(getattr(module, "FIRST_POINTS", ())),
+        first_points=tuple(plain(list(getattr(module, "FIRST_POINTS", ())))),
         draw=module.space,
         source=hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest(),
     )
 
 
-def _last_line(error: Exception) -> str:
-    """The error, and the line of the space that raised it."""
+def raised_in(space: Space, error: Exception) -> str:
+    """The error, and the line of the space's file in which it was raised, or from which what raised it was called."""
+    return _last_line(error, getattr(getattr(space.draw, "__code__", None), "co_filename", None))
+
+
+def _last_line(error: Exception, file: str | None = None) -> str:
+    """The error, and the last line of `file` on the way to it; of any file where there is none."""
     frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in frames if frame.filename == file] or frames
     where = f" at line {frames[-1].lineno} of {frames[-1].filename}" if frames else ""
     return f"{type(error).__name__}: {error}{where}"

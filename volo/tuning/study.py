@@ -6,7 +6,6 @@
 No torch, no Ray: what cannot be gone on with is refused before either is loaded.
 """
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,20 +13,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from volo.config import FREE_ON_RESUME, Settings, build_settings, differences, listed
 from volo.errors import InputError
+from volo.runs import TRIALS
+from volo.tuning.distinct import DRAWN, copies, identity
+from volo.tuning.drawing import REASON, Drawing, reason_of
 from volo.tuning.journal import open_journal
 from volo.tuning.options import COUNTED, MEASURED, REDUCTION_FACTOR, Objective, SweepOptions
-from volo.tuning.sampling import MAKERS, NumberedSampler, Point, all_points
-from volo.tuning.spaces import Space, is_base
+from volo.tuning.pruners import pruner_of
+from volo.tuning.sampling import MAKERS, NumberedSampler
+from volo.tuning.spaces import Space
 
-STUDY, TRIALS = "sweep", "trials"
-NUM_BEFORE_MEDIAN = 5
-DRAWN, REASON, METRICS = "settings", "reason", "metrics"  # of a trial
-IDENTITY, SETTINGS = "sweep", "settings"  # of the study
+STUDY = "sweep"
+BASE = 0  # the trial that is always tried first
+METRICS = "metrics"  # of a trial
+IDENTITY, SETTINGS, EXHAUSTED = "sweep", "settings", "exhausted"  # of the study
 Metrics = dict[str, Any]
 
 
@@ -73,8 +75,9 @@ class SweepStudy:
         self.objectives = options.objectives_of(Objective(space.metric, space.mode))
         self.num_epochs = base.optim.epochs
         self.counts: Callable[[Settings], dict[str, int]] | None = None  # of a model, where an objective is one
-        self.plan = _plan(space, self.base.to_dict(), options)
+        self.on_end: Callable[[int], None] | None = None  # hears of a trial that ends before it is handed out
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.drawing = Drawing(space, self.base.to_dict(), options, self.base.run.seed)
         self.study = self._open()
         self._live: dict[int, Trial] = {}
         self._to_go_on = [trial.number for trial in self.trials if trial.state == TrialState.RUNNING]
@@ -84,36 +87,59 @@ class SweepStudy:
         return self.study.get_trials(deepcopy=False)
 
     @property
+    def distinct(self) -> list[FrozenTrial]:
+        """The trials that count: without the copies that an older journal may hold."""
+        trials = self.trials
+        repeated = copies(trials)
+        return [trial for trial in trials if trial.number not in repeated]
+
+    @property
     def limit(self) -> int:
-        """Trials in all; a grid ends with its last point."""
-        wanted = self.options.num_samples
-        return min(wanted, len(self.plan)) if self.options.sampler == "grid" else wanted
+        """Trials in all: those asked for, or as many as the space has settings for."""
+        if self.is_exhausted:
+            return len({identity(trial) for trial in self.trials})
+        return min(self.options.num_samples, self.drawing.num_points or self.options.num_samples)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether draw after draw has repeated earlier trials, in a space whose points cannot be counted."""
+        return EXHAUSTED in self.study.user_attrs
+
+    @property
+    def shortage(self) -> str:
+        """Why there are fewer trials than were asked for; empty where there are not."""
+        space, wanted, limit = self.space.name, self.options.num_samples, self.limit
+        if limit >= wanted:
+            return ""
+        if self.is_exhausted:
+            return f"the space {space} draws nothing new any more: it ends after {limit} trials, not {wanted}"
+        beside = self.drawing.has_base_beside
+        points = f"{limit - beside} point{'s' * (limit - beside != 1)}{', the base beside them' if beside else ''}"
+        return f"the space {space} has {points}: the sweep ends after {limit} trials, not {wanted}"
 
     @property
     def num_left(self) -> int:
         """Trials that have not ended."""
-        return max(0, self.limit - sum(trial.state.is_finished() for trial in self.trials))
+        return max(0, self.limit - len({identity(trial) for trial in self.distinct if trial.state.is_finished()}))
 
     def run_dir(self, number: int) -> Path:
         return self.sweep_dir / TRIALS / f"{number:04d}"
 
     def next_work(self) -> Work | None:
-        """A trial that was running when the driver ended, else a new one; None once there are as many as asked for.
+        """A trial that was running when the driver ended, else a new one; None once there are as many as asked for, or
+        the space has no other settings.
 
-        One whose space raises, or whose settings are refused, has failed, and one that drew what another one did ends
-        as that one has: then the next one is taken.
+        One whose space raises, or whose settings are refused, has failed: then the next one is taken.
         """
-        while trial := self._next_trial():
+        while (number := self._next_number()) is not None:
             try:
-                drawn = self._drawn(trial)
-                work = Work(trial.number, drawn, self.settings_of(trial.number, drawn))
+                if not self.has_ended(number):
+                    drawn = self.frozen(number).user_attrs[DRAWN]
+                    return Work(number, drawn, self.settings_of(number, drawn))
             except Exception as error:
-                self.fail(trial.number, f"{type(error).__name__}: {error}")
-                continue
-            if twin := self._twin(work):
-                self._end_as(trial, twin)
-            else:
-                return work
+                self.fail(number, f"{type(error).__name__}: {error}")
+            if self.on_end:
+                self.on_end(number)
         return None
 
     def settings_of(self, number: int, drawn: dict[str, Any]) -> Settings:
@@ -130,7 +156,8 @@ class SweepStudy:
     def report(self, number: int, metrics: Metrics) -> bool:
         """Hears of an epoch, the same one as often as one likes. Returns whether the trial has ended with it.
 
-        The last epoch completes the trial; a value that is not finite fails it; the pruner may stop it.
+        The last epoch completes the trial; a value that is not finite fails it; the pruner may stop it. The base is
+        never stopped early: what all others are compared with is known to the last epoch.
         """
         if self.has_ended(number):
             return True
@@ -147,7 +174,7 @@ class SweepStudy:
             return False
         if epoch not in self.frozen(number).intermediate_values:
             trial.report(metrics[self.objectives[0].metric], epoch)
-        if not trial.should_prune():
+        if not trial.should_prune() or number == BASE:
             return False
         self._tell(trial, TrialState.PRUNED, **{METRICS: _kept(metrics)})
         return True
@@ -163,32 +190,31 @@ class SweepStudy:
     def frozen(self, number: int) -> FrozenTrial:
         return self.trials[number]
 
-    def _next_trial(self) -> Trial | None:
+    def _next_number(self) -> int | None:
         while self._to_go_on:
             number = self._to_go_on.pop(0)
             if not self.has_ended(number):
-                return self._trial(number)
-        if len(self.trials) >= self.limit:
+                self._finish_drawing(number)
+                if number not in copies(self.trials):
+                    return number
+        trials = self.trials
+        if self.is_exhausted or len({identity(trial) for trial in trials}) >= self.limit:
             return None
-        trial = self.study.ask()
-        self._live[trial.number] = trial
-        return trial
+        trial = self.drawing.next_trial(self.study)
+        if trial is None:
+            self.study.set_user_attr(EXHAUSTED, True)
+            return None
+        self.study.add_trial(trial)
+        return len(trials)
 
-    def _twin(self, work: Work) -> FrozenTrial | None:
-        """A trial that has been trained with the same settings and seed, so that training again would show the same."""
-        for trial in self.trials[: work.number]:
-            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.user_attrs[DRAWN] == work.drawn:
-                return trial
-        return None
-
-    def _end_as(self, trial: Trial, twin: FrozenTrial) -> None:
-        known = self.frozen(trial.number).intermediate_values
-        for epoch, value in twin.intermediate_values.items():
-            if epoch not in known:
-                trial.report(value, epoch)
-        values = twin.values if twin.state == TrialState.COMPLETE else None
-        reason = f"the same settings as trial {twin.number}"
-        self._tell(trial, twin.state, values, **{METRICS: twin.user_attrs[METRICS], REASON: reason})
+    def _finish_drawing(self, number: int) -> None:
+        """Of a trial that a driver of an older version was drawing when it ended."""
+        trial = self._trial(number)
+        if DRAWN not in trial.user_attrs:
+            try:
+                trial.set_user_attr(DRAWN, self.drawing.drawn_by(trial))
+            except Exception as error:
+                self.fail(number, reason_of(self.space, error))
 
     def _complete(self, trial: Trial, metrics: Metrics) -> None:
         """Its value is that of its last epoch, so that no trial is taken for better by the best of many looks."""
@@ -212,20 +238,12 @@ class SweepStudy:
             self._live[number] = Trial(self.study, self.frozen(number)._trial_id)
         return self._live[number]
 
-    def _drawn(self, trial: Trial) -> dict[str, Any]:
-        """Kept with the trial, so that a continuation trains the same."""
-        if DRAWN in trial.user_attrs:
-            return trial.user_attrs[DRAWN]
-        is_plain_base = trial.number < len(self.plan) and self.plan[trial.number] is None
-        drawn = {} if is_plain_base else self.space.settings(trial, self.base.to_dict())[0]
-        drawn = json.loads(json.dumps(drawn))
-        trial.set_user_attr(DRAWN, drawn)
-        return drawn
-
     def _open(self) -> optuna.Study:
         storage = open_journal(self.sweep_dir)
-        sampler = NumberedSampler(MAKERS[self.options.sampler], self.base.run.seed, self.plan)
-        parts = dict(storage=storage, study_name=STUDY, sampler=sampler, pruner=_pruner(self.options, self.num_epochs))
+        plan = {number: point.params for number, point in enumerate(self.drawing.plan)}  # of older journals
+        sampler = NumberedSampler(MAKERS[self.options.sampler], self.base.run.seed, plan)
+        pruner = pruner_of(self.options, self.num_epochs)
+        parts = dict(storage=storage, study_name=STUDY, sampler=sampler, pruner=pruner)
         if any(study.study_name == STUDY for study in storage.get_all_studies()):
             study = optuna.load_study(**parts)
         else:
@@ -249,28 +267,6 @@ class SweepStudy:
             "reduction_factor": self.options.reduction_factor or REDUCTION_FACTOR,
             SETTINGS: self.base.resolved().to_dict(),
         }
-
-
-def _plan(space: Space, base: dict[str, Any], options: SweepOptions) -> list[Point | None]:
-    """The points of the first trials: the base (None where it is no point of the space), the space's own first ones,
-    and all others of a grid."""
-    plan: list[Point | None] = list(space.first_points)
-    if not is_base(space, base):
-        plan.insert(0, None)
-    if options.sampler == "grid":
-        plan += [point for point in all_points(space.draw) if point not in plan]
-    return plan
-
-
-def _pruner(options: SweepOptions, num_epochs: int) -> BasePruner:
-    grace, factor = options.grace_of(num_epochs), options.reduction_factor or REDUCTION_FACTOR
-    if options.chosen_pruner == "asha":
-        return SuccessiveHalvingPruner(min_resource=grace, reduction_factor=factor)
-    if options.chosen_pruner == "hyperband":
-        return HyperbandPruner(min_resource=grace, max_resource=max(grace, num_epochs), reduction_factor=factor)
-    if options.chosen_pruner == "median":
-        return MedianPruner(n_startup_trials=NUM_BEFORE_MEDIAN, n_warmup_steps=grace - 1)
-    return NopPruner()
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], sweep_dir: Path) -> None:

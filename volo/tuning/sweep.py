@@ -16,13 +16,20 @@ from volo.errors import Stopped, TrainingError
 from volo.model.outlook_ops.cpu import compile_ahead
 from volo.sections import RunSettings
 from volo.training.run import open_data
-from volo.tuning.board import Board
+from volo.tuning.board import Board, outcome
 from volo.tuning.confirm import Confirmation
 from volo.tuning.counts import counts
 from volo.tuning.recovery import recover
 from volo.tuning.resources import TrialPlan, plan_trials
-from volo.tuning.results import BEST_CONFIG, best_trial, values_of, write_report, write_results
-from volo.tuning.study import REASON, SweepStudy
+from volo.tuning.results import (
+    against_base,
+    best_trial,
+    train_command,
+    values_of,
+    write_report,
+    write_results,
+)
+from volo.tuning.study import BASE, REASON, SweepStudy
 from volo.tuning.tuner import run_all
 
 
@@ -41,11 +48,15 @@ def run_sweep(study: SweepStudy, cluster: contextlib.ExitStack | None = None) ->
     """
     began = time.monotonic()
     print(f"sweep folder: {study.sweep_dir}", flush=True)
-    data, _ = open_data(study.base.resolved())  # decoded once, for all trials
+    data, _ = open_data(study.base.resolved(), is_new=True)  # decoded once, for all trials
     study.counts = lambda settings: counts(settings, len(data.class_names))
-    recover(study)
+    for number in recover(study):
+        print(f"trial {number} {outcome(study, number)}; it had ended when the sweep was stopped")
     if not study.num_left:
-        print(f"this sweep is finished, with {study.limit} trials; raise --num-samples, or use another --sweep-name")
+        more = study.shortage or "raise --num-samples, or use another --sweep-name"
+        print(f"this sweep is finished, with {study.limit} trials; {more}")
+    elif study.shortage:
+        print(study.shortage, flush=True)
     if study.num_left or _num_to_confirm(study):
         if study.base.run.device != "cuda" and not torch.cuda.is_available():
             compile_ahead()  # Ray needs longer to start
@@ -74,6 +85,7 @@ def run_trials(study: SweepStudy, plan: TrialPlan) -> None:
             write_results(study)
             board.end(number)
 
+        study.on_end = end
         number = run_all(
             study, plan, study.sweep_dir, study.options.budget_minutes,
             on_start=board.start, on_epoch=board.epoch, on_end=end, say=board.say,
@@ -136,16 +148,25 @@ def _say_result(study: SweepStudy, confirmed: list[str]) -> None:
     """The last thing a sweep prints."""
     best = best_trial(study)
     if best is None:
-        failed = [trial for trial in study.trials if trial.state == TrialState.FAIL]
-        if failed and len(failed) == len(study.trials):
-            raise TrainingError(f"every trial of the sweep failed, the first one: {failed[0].user_attrs[REASON]}")
         print("no trial has been trained to the end yet")
     else:
-        base = study.frozen(0)
-        print(f"best: trial {best.number}, {values_of(study, best)}; the base, trial 0: {values_of(study, base)}")
+        print(f"best: trial {best.number}, {values_of(study, best)}; {against_base(study, best)}")
         for sentence in confirmed:
             print(sentence)
-        print(f"to train it: python -m jobs.train --config {study.sweep_dir / BEST_CONFIG} --run-name NAME")
+        print(f"to train it: {train_command(study)}")
     if study.num_left:
         print(f"{study.num_left} of {study.limit} trials are left; the same command goes on")
+    elif study.shortage:
+        print(study.shortage)
     print(f"sweep folder: {study.sweep_dir}", flush=True)
+    _check_failures(study)
+
+
+def _check_failures(study: SweepStudy) -> None:
+    """Raises TrainingError where nothing that was tried beside the base worked, or nothing at all."""
+    tried = study.distinct
+    drawn = [trial for trial in tried if trial.number != BASE]
+    for trials, what in ((tried, "every trial of the sweep"), (drawn, "every trial that the space drew")):
+        if trials and all(trial.state == TrialState.FAIL for trial in trials):
+            first = trials[0]
+            raise TrainingError(f"{what} failed, the first one, trial {first.number}: {first.user_attrs[REASON]}")

@@ -1,6 +1,7 @@
 """One HTML page that says what a sweep found. The page is sweep_report.html.j2, beside this file, and looks like the
 report of a model; here its contents are gathered."""
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -121,7 +122,8 @@ def _figures(
          "usually not quite as good."),
         ("Which parameters matter", "importances", lambda path: save_importances(found, path),
          f"PED-ANOVA: how much a parameter decides whether a trial reaches {goal}, conditional ones included. "
-         "A bar that does not pass its orange mark is no more than chance."),
+         "A bar that does not pass its orange mark is no more than chance; where nothing matters, bars pass in at most "
+         "1 of 20 sweeps."),
         ("Parallel coordinates", "parallel", lambda path: save_parallel(sweep, path),
          "A line is a trial. The top of the last axis is its best value; at one choice the better trials lie higher."),
         ("Slices", "slices", lambda path: save_slices(sweep, path),
@@ -225,4 +227,4 @@ def _compared(sweep: Sweep, confirmed: Sequence[Confirmed]) -> dict[str, str]:
 
 
 def _best_config(sweep_dir: Path, sweep: Sweep) -> str:
-    return str(sweep_dir / "best_config.yaml") if sweep.best is not None else ""
+    return shlex.quote(str(sweep_dir / "best_config.yaml")) if sweep.best is not None else ""

@@ -164,7 +164,7 @@ def save_importances(found: Sequence[Importances], path: Path) -> Path | None:
         shares = [one.shares.get(name, 0.0) for name in names]
         axes.barh(at, shares, 0.92 * height, color=BLUE if one.is_final else LIGHT, label=label)
         _draw_chance(axes, at, [one.chance.get(name, math.nan) for name in names], height, right)
-    axes.plot([], [], color=ORANGE, label="19 of 20 shuffles stay below")
+    axes.plot([], [], color=ORANGE, label="chance: more is rare")
     axes.set_yticks(range(len(names)), [shorten(name, 24) for name in names])
     axes.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, right), xlabel="share of the importance")
     axes.tick_params(axis="y", length=0)

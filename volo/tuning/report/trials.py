@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from volo.analysis.curves import is_number
 from volo.analysis.figures import percent
 from volo.records import read_records
+from volo.tuning.distinct import copies
 from volo.tuning.study import METRICS, REASON
 
 STATES = {
@@ -91,7 +92,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The trials of a study, in the order of their numbers."""
+    """The trials of a study, in the order of their numbers, without copies of others."""
 
     facts: SweepFacts
     trials: Sequence[Tried]
@@ -106,7 +107,9 @@ class Sweep:
                 f"metrics must name each objective of the study, got {', '.join(facts.metrics)} "
                 f"for {len(study.directions)} directions"
             )
-        trials = [_tried(trial, facts) for trial in study.get_trials(deepcopy=False)]
+        found = study.get_trials(deepcopy=False)
+        repeated = copies(found)
+        trials = [_tried(trial, facts) for trial in found if trial.number not in repeated]
         front = {trial.number for trial in study.best_trials} if len(study.directions) > 1 else set()
         maximised = [direction == StudyDirection.MAXIMIZE for direction in study.directions]
         return cls(facts, trials, maximised, frozenset(t.number for t in trials if t.is_complete and t.number in front))

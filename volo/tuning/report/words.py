@@ -7,9 +7,9 @@ from statistics import median
 from optuna.trial import TrialState
 
 from volo.tuning.report.confirmation import Confirmed, Verdict, verdicts
-from volo.tuning.report.importance import LEAST, LEVEL, Importances
+from volo.tuning.report.importance import ALPHA, LEAST, Importances
 from volo.tuning.report.scales import same, scales
-from volo.tuning.report.trials import Sweep, Tried, apart, num, plain, shown
+from volo.tuning.report.trials import STATES, Sweep, Tried, apart, num, plain, shown
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ def verdict_in_words(metric: str, verdict: Verdict, num_compared: int) -> str:
             f"{means}. Every seed is {word} than every seed of the base, but by chance alone that happens {odds}: with "
             "so few seeds neither is shown to be better; three of each would do."
         )
-    among = f" to each of the {num_compared} compared" if num_compared > 1 else ""
+    of_any = f"1 in {max(1, int(1 / (num_compared * verdict.chance)))} times"
+    among = f" to each of the {num_compared} compared, to any of them up to {of_any}" if num_compared > 1 else ""
     return (
         f"{means}: {word} by {apart(metric, verdict.gain)}. Every seed is {word} than every seed of the base; by "
         f"chance alone that happens {odds}{among}."
@@ -128,7 +129,7 @@ def _at_equal_epochs(sweep: Sweep, best: Tried, base: Tried) -> str:
         return f"the base {shown(metric, base.values[0])}, {apart(metric, best.values[0] - base.values[0])} apart"
     epoch = max(base.curve)
     then = f", when trial {best.number} had {shown(metric, best.curve[epoch])}" if epoch in best.curve else ""
-    return f"the base ended after {num(epoch, 'epoch')} with {shown(metric, base.curve[epoch])}{then}"
+    return f"the base, {STATES[base.state]}, had {shown(metric, base.curve[epoch])} after {num(epoch, 'epoch')}{then}"
 
 
 def _spent(sweep: Sweep) -> Iterator[str]:
@@ -142,14 +143,13 @@ def _of_importance(sweep: Sweep, found: Sequence[Importances]) -> Iterator[str]:
     for one in found:
         names = ", ".join(one.beyond_chance)
         when = f"After {num(one.epoch, 'epoch')}, of {num(one.num_trials, 'trial')}"
-        expected = (1 - LEVEL) * len(one.shares)
         if names:
-            alone = f"chance alone would name about {expected:.1g} of {len(one.shares)}"
+            alone = f"chance alone would name any in at most 1 of {round(1 / ALPHA)} sweeps"
             yield f"{when}, these separate the best quarter by more than chance: {names} ({alone})."
         else:
             yield f"{when}, no parameter separates the best quarter by more than chance."
     if not found and sweep.params:
-        yield f"Too few trials can be compared to say which parameters matter: it takes {LEAST}."
+        yield f"Too few trials can be compared to say which parameters matter: it takes {LEAST} of different settings."
 
 
 def _capital(text: str) -> str:

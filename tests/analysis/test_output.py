@@ -1,0 +1,126 @@
+"""The folder of an analysis, whatever becomes of the process that fills it."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.forked import FORKS, ended
+from volo.analysis.output import MANIFEST, METRICS, RESULTS, is_finished, made_aside
+
+OF = {"weights": "new"}
+OLD = {"report.html": "old page", METRICS: "old", "confusion_matrix.npy": "old", "analysis.json": '{"of": "old"}'}
+MINE = {"notes.txt": "mine", ".gitignore": "*"}
+NEW = {"report.html": "new page", METRICS: "new", "gradcam.pt": "new"}
+
+
+def filled(folder: Path, *contents: dict[str, str]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for content in contents:
+        for name, text in content.items():
+            (folder / name).write_text(text)
+    return folder
+
+
+def read(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+
+def analyzed(folder: Path) -> None:
+    with made_aside(folder, OF) as aside:
+        filled(aside, NEW)
+
+
+def test_new_results_replace_the_old_ones_and_leave_what_is_the_users(tmp_path):
+    filled(tmp_path, OLD, MINE)
+    (tmp_path / "mine").mkdir()
+    analyzed(tmp_path)
+    assert {name for name in read(tmp_path)} == {*NEW, *MINE, MANIFEST}
+    assert read(tmp_path).items() >= (NEW | MINE).items()
+    assert (tmp_path / "mine").is_dir()
+    assert is_finished(tmp_path, OF)
+
+
+def test_nothing_is_in_place_before_all_of_it_is_made(tmp_path):
+    filled(tmp_path, OLD, MINE)
+    with made_aside(tmp_path, OF) as aside:
+        filled(aside, NEW)
+        assert read(tmp_path) == OLD | MINE
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_the_old_results_and_no_trace(tmp_path, error):
+    filled(tmp_path / "a", OLD, MINE)
+    for folder in ("a", "new"):
+        with pytest.raises(error), made_aside(tmp_path / folder, OF) as aside:
+            filled(aside, NEW)
+            raise error
+    assert read(tmp_path / "a") == OLD | MINE
+    assert [path.name for path in tmp_path.rglob("*") if path.is_dir()] == ["a"]
+
+
+@pytest.mark.parametrize("harm", ["another", "a result changed", "a result gone", "no manifest", "half a manifest"])
+def test_only_a_whole_analysis_of_the_same_is_finished(tmp_path, harm):
+    analyzed(tmp_path)
+    of = OF
+    match harm:
+        case "another":
+            of = {"weights": "others"}
+        case "a result changed":
+            (tmp_path / METRICS).write_text("{}")
+        case "a result gone":
+            (tmp_path / "report.html").unlink()
+        case "no manifest":
+            (tmp_path / MANIFEST).unlink()
+        case "half a manifest":
+            (tmp_path / MANIFEST).write_text((tmp_path / MANIFEST).read_text()[:20])
+    assert not is_finished(tmp_path, of)
+
+
+def analyzed_until(folder: Path, count: int) -> None:
+    """Puts an analysis into a folder, and dies before the `count`-th call to the file system that changes it."""
+
+    def note(call: str, args: tuple) -> None:
+        nonlocal count
+        if call in ("os.mkdir", "os.rename", "os.remove", "os.rmdir") or (call == "open" and args[1] == "w"):
+            count -= 1
+            if not count:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(note)
+    analyzed(folder)
+
+
+def test_a_process_killed_anywhere_leaves_the_old_results_or_after_the_next_look_the_new_ones(tmp_path):
+    """Until all results are made not one of the old ones is touched; what was made whole is put in place later."""
+    counts = dict.fromkeys(("untouched", "in between", "in place"), 0)
+    for count in range(1, 40):
+        folder = filled(tmp_path / str(count), OLD, MINE)
+        process = FORKS.Process(target=analyzed_until, args=(folder, count))
+        process.start()
+        if ended(process) == 0:
+            break
+        left = read(folder)
+        finished = is_finished(folder, OF)
+        assert read(folder) == MINE | (NEW | {MANIFEST: (folder / MANIFEST).read_text()} if finished else OLD)
+        assert finished or left == OLD | MINE
+        assert not [path for path in folder.iterdir() if path.is_dir()]
+        counts["untouched" if not finished else "in place" if left == read(folder) else "in between"] += 1
+    assert min(counts.values()) > 0, counts
+    assert count < 39
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="--output-dir must be a folder that can be written"), \
+            made_aside(tmp_path / "file", OF):
+        pass  # fmt: skip
+
+
+def test_the_manifest_lists_the_results(tmp_path):
+    analyzed(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    assert manifest["of"] == OF and manifest["files"].keys() == NEW.keys() <= {*RESULTS}

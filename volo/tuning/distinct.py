@@ -1,0 +1,35 @@
+"""Which trials of a study have the same settings: trained with one seed they show the same, so they count once."""
+
+import json
+from collections.abc import Sequence
+
+from optuna.trial import FrozenTrial, TrialState
+
+DRAWN = "settings"  # of a trial: what its space drew
+EVIDENCE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
+
+def identity(trial: FrozenTrial) -> str:
+    """The same for trials that train the same; of one whose space raised, for those that asked for the same values."""
+    if DRAWN in trial.user_attrs:
+        return identity_of(trial.user_attrs[DRAWN])
+    return identity_of_failed(trial.params)
+
+
+def identity_of(drawn: dict) -> str:
+    return json.dumps(drawn, sort_keys=True)
+
+
+def identity_of_failed(params: dict) -> str:
+    return f"raised: {json.dumps(params, sort_keys=True)}"
+
+
+def copies(trials: Sequence[FrozenTrial]) -> set[int]:
+    """Numbers of the trials that repeat the settings of another one, which is the first of those that came furthest.
+
+    No sweep draws such trials any more; older journals hold them. A failed trial shows nothing and is never a copy.
+    """
+    shown = [trial for trial in trials if trial.state in EVIDENCE and DRAWN in trial.user_attrs]
+    shown.sort(key=lambda trial: (EVIDENCE.index(trial.state), trial.number))
+    kept: dict[str, int] = {}
+    return {trial.number for trial in shown if kept.setdefault(identity(trial), trial.number) != trial.number}
