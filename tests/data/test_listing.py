@@ -209,6 +209,26 @@ def test_linked_class_folders_are_classes_and_system_folders_are_none(folder):
 KINDS = ("png", "PNG", "heic", "txt", "dead", "hidden", "bare", "text", "link")
 
 
+@pytest.mark.parametrize("splits", [("train", "val", "test"), ("train", "test"), ("",)])
+def test_what_is_passed_over_is_counted_once_however_the_images_are_split(tmp_path, caplog, splits):
+    """Class folders alone are listed for train and for test."""
+    caplog.set_level(logging.INFO, "volo")
+    for split in splits:
+        for name in ("cat", "dog"):
+            put(tmp_path / split / name / "a.heic")
+            for number in range(30):
+                paint(tmp_path / split / name / f"{number}.png")
+    data = resolved(tmp_path)
+    assert f"passed over: {2 * len(splits)} .heic files" in check_data(data).found
+    for split in ("train", "test"):
+        SOURCES["imagefolder"](data, split).say_passed_over()
+    said = [re.match(r"(.*): (\d+) images; passed over: (\d+) ", message) for message in dict.fromkeys(caplog.messages)]
+    for place, num_images, num_passed in (match.groups() for match in said):
+        folders = [tmp_path.joinpath(folder) for folder in place.split(" and ")]
+        assert int(num_images) == sum(len([*folder.rglob("*.png")]) for folder in folders)
+        assert int(num_passed) == sum(len([*folder.rglob("*.heic")]) for folder in folders)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_every_count_agrees_with_the_file_system_everywhere(tmp_path, caplog, seed):
     rng, root = np.random.default_rng(seed), tmp_path

@@ -12,9 +12,10 @@ from torch import nn
 
 from volo import checkpoint
 from volo.data.cache import CHUNK, Images, cached
-from volo.data.class_names import places, plain, unknown
+from volo.data.class_names import extra, places, plain, quoted
 from volo.data.datasets import open_source, open_split, open_train, split_of
 from volo.data.imagefolder import LabelledFolder
+from volo.data.listing import find_folders
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
 from volo.errors import InputError
 from volo.model.build import build_model
@@ -208,8 +209,8 @@ def _shapes_do_not_move(split: str, place: Path | str | None) -> InputError:
 def _labelled_folder(place: Path, dataset: str, class_names: tuple[str, ...]) -> Path | None:
     """The folder below which class folders lie, None where the data set's own reader has to say what is there."""
     try:
-        folders = {path.name for path in place.iterdir() if path.is_dir()}
-    except OSError:
+        folders = {Path(folder).name for folder in find_folders(place)[0]}
+    except InputError:
         return None
     if "test" in folders or ("train" in folders and dataset != "imagefolder"):
         return place / "test"
@@ -224,10 +225,11 @@ def _in_order(images: Images, class_names: tuple[str, ...], place: Path | str | 
     other classes."""
     if images.class_names == class_names:
         return images
-    if extra := unknown(images.class_names, class_names):
+    if others := extra(images.class_names, class_names):
         raise InputError(
-            f"the data must have no classes besides the checkpoint's {len(class_names)}, got others among the "
-            f"{len(images.class_names)} in {place}: {extra}; leave their folders out"
+            f"the data must have no classes besides the checkpoint's {len(class_names)}, got {len(others)} of "
+            f"{len(images.class_names)} in {place} that it lacks: {quoted(others, class_names)}; leave their folders "
+            "out"
         )
     order = np.array(places(images.class_names, class_names))
     return replace(images, labels=order[images.labels], class_names=class_names, coarse=None)

@@ -98,7 +98,7 @@ def has_test(data: DataSettings) -> bool:
 
 
 def open_split(data: DataSettings, split: str) -> Images:
-    """All images of `train` or `test`, decoded once per node. Raises InputError as `open_source`, and for damaged ones."""
+    """All images of `train` or `test`, decoded once per node. Raises InputError as `open_source`, and for damage."""
     return cached(open_source(data, split), skip_damaged=data.skip_damaged)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from volo.data.class_names import NUM_NAMED, plain, unknown
+from volo.data.class_names import extra, plain, quoted
 from volo.data.formats import opened
 from volo.data.layout import TEST, TEST_SHARE, TRAIN, Layout, NoTestSplit, find_layout, in_test
 from volo.data.listing import ImageFile, find_folders, find_images
@@ -29,7 +29,7 @@ class LabelledFolder:
 
     Attributes:
         files: (N,) the images below each class's folder (volo/data/listing.py), class by class.
-        passed_over: What else lies there.
+        passed_over: What else lies there, at `place`, among `num_listed` images, of which these may be a part.
 
     Raises:
         InputError: a missing folder, none of class folders in it, a class without an image, a name that is no text.
@@ -42,15 +42,15 @@ class LabelledFolder:
 
     def __init__(self, folder: str | Path, image_size: int, resize: str = "crop"):
         self.root, self.image_size, self.resize = Path(folder), image_size, resize
-        self._take(_listed(self.root, min_classes=1), self.root)
+        self._take(_listed(self.root, min_classes=1), str(self.root))
 
-    def _take(self, classes: "Classes", place: Path) -> None:
-        self.files, self.labels, self._place = classes.files, classes.labels, place
+    def _take(self, classes: "Classes", place: str) -> None:
+        self.files, self.labels, self.place, self.num_listed = classes.files, classes.labels, place, len(classes.files)
         self.class_names, self.passed_over = classes.class_names, classes.passed_over
 
     def say_passed_over(self) -> None:
         """Once, on the terminal of a job: what of the folder is not used."""
-        say_passed_over(self._place, len(self.files), self.passed_over)
+        say_passed_over(self.place, self.num_listed, self.passed_over)
 
     def fingerprint(self) -> str:
         return f"imagefolder 3 {self.image_size} {self.resize} {self.root.absolute()}"
@@ -109,7 +109,7 @@ class ImageFolder(LabelledFolder):
         self.root, self.image_size, self.resize = Path(data_dir), image_size, resize
         test = self.root / TEST
         if split == TEST and test.is_dir():  # train need not be there any more
-            self._take(_listed(test, min_classes=1), test)
+            self._take(_listed(test, min_classes=1), str(test))
             return
         layout = find_layout(self.root)
         if layout.is_split_here:
@@ -124,12 +124,12 @@ class ImageFolder(LabelledFolder):
 
     def _take_train(self, layout: Layout) -> None:
         train = _listed(layout.train, min_classes=2)
-        self._take(train, layout.train)
+        self._take(train, str(layout.train))
         notes = [f"not used: {', '.join(layout.unused)} in {self.root}"] if layout.unused else []
         if layout.val:
             val = _listed(layout.val, min_classes=1)
             notes += _compared(train.class_names, layout, val.class_names, layout.val)
-            self._take(train.followed_by(val), self.root)
+            self._take(train.followed_by(val), f"{layout.train} and {layout.val}")
             self.held_out = np.arange(len(train.files), len(self.files))
             notes.append(f"validation on the images of {layout.val}")
         if layout.test:
@@ -138,7 +138,8 @@ class ImageFolder(LabelledFolder):
 
     def _take_part(self, classes: "Classes", split: str) -> None:
         is_test = in_test([_below(self.root, file) for file in classes.files], classes.labels)
-        self._take(classes.where(is_test if split == TEST else ~is_test), self.root)
+        self._take(classes.where(is_test if split == TEST else ~is_test), str(self.root))
+        self.num_listed = len(classes.files)
         self.notes = (
             f"{self.root} has no {TRAIN}: of its class folders {TEST_SHARE:.0%}, chosen by the files' names, "
             f"{is_test.sum():,} of {len(is_test):,} images, are kept from training as a test split",
@@ -267,17 +268,13 @@ def _names(folders: Sequence[str]) -> tuple[str, ...]:
 
 def _compared(class_names: tuple[str, ...], layout: Layout, others: tuple[str, ...], folder: Path) -> list[str]:
     """What is to be said of a split that lacks classes. Raises InputError for one with classes that train lacks."""
-    if extra := unknown(others, class_names):
+    if unknown := extra(others, class_names):
         raise InputError(
-            f"{folder.name} must have no classes that train lacks, got others among the {len(others)} in {folder}: "
-            f"{extra}; add them to {layout.train}, or remove them"
+            f"{folder.name} must have no classes that train lacks, got {len(unknown)} of {len(others)} in {folder}: "
+            f"{quoted(unknown, class_names)}; add them to {layout.train}, or remove them"
         )
-    lacking = [name for name in class_names if name not in {*others}]
-    return [f"{folder} has no images of {_shortly(lacking)}"] if lacking else []
-
-
-def _shortly(names: Sequence[str]) -> str:
-    return ", ".join(names[:NUM_NAMED]) + (f" and {len(names) - NUM_NAMED:,} more" if len(names) > NUM_NAMED else "")
+    lacking = extra(class_names, others)
+    return [f"{folder} has no images of {quoted(lacking, others)}"] if lacking else []
 
 
 def _below(root: Path, file: ImageFile) -> str:

@@ -1,6 +1,5 @@
 """What a listing of images has passed over: how many entries for which reason, in words, and what to do about them."""
 
-import os
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -78,10 +77,10 @@ class PassedOver:
         return ", ".join(filter(None, remedies))
 
 
-def say_passed_over(root: str | os.PathLike, num_images: int, passed_over: PassedOver) -> None:
-    """Once, on the terminal of a job: what lies below a folder besides its images."""
+def say_passed_over(place: str, num_images: int, passed_over: PassedOver) -> None:
+    """Once, on the terminal of a job: what lies in a place besides its images."""
     if passed_over:
-        say_once(f"{os.fspath(root)}: {num_images:,} images; passed over: {passed_over.in_words()}")
+        say_once(f"{place}: {num_images:,} images; passed over: {passed_over.in_words()}")
 
 
 def _remedy(reason: str, kind: Kind) -> str:

@@ -50,10 +50,11 @@ def _check_folder(data: DataSettings) -> Finding:
     found += f"; {len(tests[0].labels):,} to test on" if tests else ", and no test split"
     found += "".join(f"; {note}" for note in train.notes)
     passed_over = PassedOver()
+    for one in {source.place: source.passed_over for source in sources}.values():
+        passed_over.add(one)
     remedies = [] if tests else ["add test/<class>/ to analyze with, or use --split val"]
     for source in sources:
         remedies += _damaged(source, data)
-        passed_over.add(source.passed_over)
     if passed_over:
         found += f"; passed over: {passed_over.in_words()}"
         remedies += filter(None, [passed_over.remedy()])
