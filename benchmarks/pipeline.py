@@ -34,7 +34,7 @@ def main() -> None:
     ).resolved()
     world = single_process(flags.device)
     data = open_split(settings.data, "train")
-    pixels = Pixels(data.images, settings.data.mean, settings.data.std, world.device)
+    pixels = Pixels(data, settings.data.mean, settings.data.std, world.device)
     batches = TrainingBatches(
         data, torch.arange(len(data)).numpy(), pixels, settings.augment,
         batch_size=flags.batch_size, seed=0, rank=0, world_size=1,

@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from volo.config import Settings, build_settings, read_yaml
+from volo.config import Settings, build_settings, left_behind, merge, read_yaml
 from volo.errors import InferenceError, InputError, OutOfRetries, Stopped, TrainingError
-from volo.log import show_log
+from volo.log import LOGGER, show_log
 from volo.model_settings import FORMS, AnyModel, own_fields
 from volo.recipes import RECIPES, recipe_settings
-from volo.sections import OptimSettings, Section
+from volo.sections import OptimSettings, RunSettings, Section
 
 DONE, UNFORESEEN, WRONG_INPUT, WORK_FAILED, OUT_OF_RETRIES = 0, 1, 2, 3, 4
 RANK_0_FIRST_S = 5.0
@@ -98,9 +98,11 @@ def parse_settings_and(
     )
     if flags.use_amp and flags.no_amp:
         raise InputError("--use-amp and --no-amp contradict each other; give one of them")
-    settings = build_settings(*layers, _given(flags, given_flags(argv)))
+    layers.append(_given(flags, given_flags(argv)))
+    settings = build_settings(*layers)
+    _say_what_has_no_effect(settings, layers, without)
     if flags.print_config:
-        print(settings.resolved().to_yaml(), end="")
+        print(settings.to_yaml(), end="")
         return None, getattr(flags, "job", None)
     return settings, getattr(flags, "job", None)
 
@@ -131,9 +133,23 @@ def _layers(argv: Sequence[str]) -> list[dict[str, Any]]:
     """Recipe and YAML file, as they are: what the flags are laid over. The file may name the recipe that it lies over;
     a flag has the last word."""
     known = known_first(argv, "--recipe", "--config")
-    file = read_yaml(known.config) if known.config else {}
-    name = known.recipe or file.pop("recipe", None)
-    return [recipe_settings(name) if name else {}, {key: value for key, value in file.items() if key != "recipe"}]
+    file = {} if known.config is None else read_yaml(known.config)
+    of_file = file.pop("recipe", None)
+    name = of_file if known.recipe is None else known.recipe
+    return [{} if name is None else recipe_settings(name), file]
+
+
+def _say_what_has_no_effect(settings: Settings, layers: Sequence[dict[str, Any]], without: Collection[str]) -> None:
+    """Of what the file sets, what the flags leave behind by choosing another form of the model, and what this job
+    decides itself. (A flag for either is refused; a recipe's own values may be left behind.)"""
+    file = merge({}, layers[1])
+    lost = left_behind(*layers)
+    for name in file.get("model", {}):
+        if name in lost:
+            LOGGER.info(f"model.{name}={lost[name]!r} of --config has no effect on {settings.model.called}")
+    for name, value in file.get("run", {}).items():
+        if name in without and value not in (None, RunSettings.model_fields[name].default):
+            LOGGER.info(f"run.{name}={value!r} of --config has no effect here")
 
 
 def _shown(layers: list[dict[str, Any]]) -> Settings:
@@ -173,7 +189,7 @@ def _flags_over(base: Settings, own: type | None, without: Collection[str]) -> t
         ("config", _flag(str | None, "YAML file of settings, laid over the recipe."), None),
         ("use_amp", _switch(OptimSettings.model_fields["use_amp"].description), False),
         ("no_amp", _switch("Compute in float32."), False),
-        ("print_config", _switch("Check every value, print the resolved settings, and stop."), False),
+        ("print_config", _switch("Check every value, print the settings as a file for --config, and stop."), False),
         ("hierarchical", _flag(bool, "A pyramid in place of a flat model; see below."), base.model.form == "pyramid"),
     ]
     groups = [*_model_groups(base.model), *((name, _group(getattr(base, name), without=without)) for name in SECTIONS)]

@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
 def checks(settings: Settings) -> dict[str, Check]:
     """By name, those that concern what the resolved settings would start."""
     from volo.cluster.connect import OWN_CLUSTER, resolved_address
-    from volo.doctor.data import check_data
+    from volo.doctor.data import check_cache, check_data
     from volo.doctor.gpu import check_gpu
     from volo.doctor.storage import check_disk, check_output
     from volo.doctor.versions import check_tested_versions, check_versions
@@ -45,6 +45,7 @@ def checks(settings: Settings) -> dict[str, Check]:
         "tested versions": check_tested_versions,
         "GPU": lambda: check_gpu(is_required=run.device == "cuda" and not joins),
         "data": lambda: check_data(settings.data),
+        "cache": lambda: check_cache(settings.data),
         "output": lambda: check_output(output_dir),
         "disk": lambda: check_disk(settings),
     }
@@ -66,7 +67,7 @@ def _of_ray(settings: Settings, joins: bool) -> dict[str, Check]:
         "access": lambda: check_doors(run),
         "upload": upload,
     }
-    return of_ray | ({"cluster": lambda: check_cluster(run, Path(run.output_dir))} if joins else {})
+    return of_ray | ({"cluster": lambda: check_cluster(run, Path(run.output_dir), settings.data)} if joins else {})
 
 
 def _row(finding: Finding) -> tuple[str, str, str]:

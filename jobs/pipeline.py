@@ -17,7 +17,7 @@ over. Where --budget-minutes end the sweep, the best trial so far is the winner.
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -51,6 +51,7 @@ def main(argv: Sequence[str]) -> None:
             f"jobs.pipeline trains one run, got seeds={list(settings.run.seeds)}; use jobs.train for several"
         )
     refuse_torchrun("jobs.pipeline")
+    split = _split_to_analyse(settings)
     with contextlib.ExitStack() as cluster:
         if options is not None:
             settings = _searched(settings, options, cluster)
@@ -61,10 +62,30 @@ def main(argv: Sequence[str]) -> None:
             Flags(
                 checkpoint=str(settings.run_dir),
                 output_dir=str(settings.run_dir / "analysis"),
+                split=split,
                 no_show=NO_SHOW in argv,
             ),
             settings.run,
         )
+
+
+def _split_to_analyse(settings: Settings) -> Literal["test", "val"]:
+    """Known before anything is trained: the validation images, where there are none to test on.
+
+    Raises:
+        InputError: neither are there.
+    """
+    from volo.data.datasets import has_test
+
+    data = settings.resolved().data
+    if has_test(data):
+        return "test"
+    if not data.validates:
+        raise InputError(
+            f"jobs.pipeline analyzes test or validation images, got no test split in {data.data_dir} and "
+            "val_fraction=0; add test/<class>/, or leave --val-fraction out"
+        )
+    return "val"
 
 
 def _parsed(argv: Sequence[str]) -> tuple[Settings | None, PipelineOptions | None]:

@@ -12,10 +12,11 @@ import safetensors.torch
 import torch
 
 from volo import checkpoint
-from volo.config import build_settings, read_yaml
+from volo.config import build_settings
 from volo.errors import InputError, TrainingError
 from volo.model_file import Description
 from volo.records import read_records
+from volo.settings_files import read_yaml
 
 WEIGHTS = {"head.weight": torch.arange(6.0).reshape(2, 3)}
 SETTINGS = build_settings({"optim": {"epochs": 3}}).resolved()

@@ -16,8 +16,8 @@ HEAVY = {"torch", "ray"}
 # gets its place here.
 LAYERS = (
     {
-        "config", "sections", "model_settings", "recipes", "variants",
-        "errors", "findings", "log", "console", "records", "runs", "files", "durations", "frames",
+        "config", "sections", "model_settings", "recipes", "variants", "settings_files",
+        "paths", "errors", "findings", "log", "console", "records", "runs", "files", "durations", "frames",
     },
     {"model", "data", "checkpoint", "model_file"},
     {"training", "analysis"},

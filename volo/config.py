@@ -1,23 +1,23 @@
 """Every setting of a run: typed, validated here and nowhere else, frozen once checked.
 
 Defaults < recipe < YAML file < command line, each a nested dictionary laid over the one before (`merge`), then one
-`Settings` object (`build_settings`). A field that is None takes its value from elsewhere, as its description says;
-`Settings.resolved()` writes those values in, and that is what stands beside every checkpoint.
+`Settings` object (`build_settings`). A field that is None takes its value from elsewhere, as its description says.
+`Settings.resolved()` writes those values in, and that is what a model file holds; a settings file does not
+(`Settings.to_yaml`), so that they are derived again if other settings are laid over it.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from volo.errors import InputError
-from volo.files import read_edited
-from volo.model_settings import FORMS, FlatModel, ModelSettings, for_form_of
+from volo.model_settings import FORMS, FlatModel, ModelSettings, for_form_of, not_default
 from volo.sections import (
     IMAGENET,
     NORMALISATION,
+    VAL_FRACTION,
     AugmentSettings,
     DataSettings,
     OptimSettings,
@@ -25,10 +25,12 @@ from volo.sections import (
     Section,
     TeachingSettings,
 )
+from volo.settings_files import reason_in, to_text
+from volo.variants import VARIANTS
 
 
 class Settings(Section):
-    recipe: str | None = None
+    recipe: Annotated[str, Field(min_length=1)] | None = None
     model: ModelSettings = FlatModel()
     data: DataSettings = DataSettings()
     augment: AugmentSettings = AugmentSettings()
@@ -41,13 +43,14 @@ class Settings(Section):
         patch = self.model.resolved().patch_size
         if self.data.image_size < patch:
             raise ValueError(
-                "image_size must be at least patch_size, "
-                f"got image_size={self.data.image_size}, patch_size={patch}"
+                f"image_size must be at least patch_size, got image_size={self.data.image_size}, patch_size={patch}; "
+                "raise --image-size, or lower --patch-size"
             )
         if self.optim.batch_size < (self.run.max_workers or 1):
             raise ValueError(
                 "batch_size must give each worker a sample, "
-                f"got batch_size={self.optim.batch_size}, num_workers={self.run.num_workers}"
+                f"got batch_size={self.optim.batch_size}, num_workers={self.run.num_workers}; raise --batch-size, or "
+                "lower --num-workers"
             )
         if self.data.dataset == "shapes" and self.augment.auto_augment != "none":
             raise ValueError(
@@ -58,7 +61,7 @@ class Settings(Section):
         if padding is not None and padding >= self.data.image_size:
             raise ValueError(
                 "crop_padding must be smaller than image_size, "
-                f"got crop_padding={padding}, image_size={self.data.image_size}"
+                f"got crop_padding={padding}, image_size={self.data.image_size}; lower --crop-padding"
             )
         if self.model.outlook_op == "cpu" and self.run.device == "cuda":
             raise ValueError("outlook_op=cpu computes on the CPU only, got device=cuda; use auto, or --device cpu")
@@ -67,13 +70,13 @@ class Settings(Section):
         if self.teaching.token_labels and self.model.form != "published":
             raise ValueError(
                 f"token_labels need an auxiliary head, which published models have, got model={self.model.variant}; "
-                "choose volo_d1 to volo_d5, or --distillation"
+                "choose --model volo_d1 to volo_d5, or --distillation in place of --token-labels"
             )
-        mixes_images = self.augment.mixup_alpha or self.augment.cutmix_alpha
-        if self.teaching.mix_token and (self.optim.compile or mixes_images):
+        if self.teaching.mix_token and (others := self._others_than_mix_token()):
             raise ValueError(
-                "mix_token mixes patches itself, each step by another box, got compile or mixup or cutmix with it; "
-                "leave them out"
+                "mix_token mixes patches itself, each step by another box, got "
+                f"{', '.join(f'{name}={value}' for name, value in others.items())} with it; leave mix_token out, or set "
+                + " ".join(OFF[name] for name in others)
             )
         if self.optim.init_weights and self.run.resume_path:
             raise ValueError(
@@ -83,49 +86,55 @@ class Settings(Section):
         if self.data.train_images is not None and self.optim.batch_size > self.data.train_images:
             raise ValueError(
                 "batch_size must not exceed the training images, "
-                f"got batch_size={self.optim.batch_size}, train_images={self.data.train_images}"
+                f"got batch_size={self.optim.batch_size}, train_images={self.data.train_images}; lower --batch-size, "
+                "or raise --train-images"
             )
         return self
 
+    def _others_than_mix_token(self) -> dict[str, Any]:
+        """Settings that rule mix_token out."""
+        augment = self.augment
+        values = dict(compile=self.optim.compile, mixup_alpha=augment.mixup_alpha, cutmix_alpha=augment.cutmix_alpha)
+        found = {name: value for name, value in values.items() if value}
+        return found | ({"mix_prob": augment.mix_prob} if found and augment.mix_prob is not None else {})
+
+    def located(self) -> "Settings":
+        """The same settings with every path absolute, the data's own too: what is sent to a process elsewhere."""
+        paths = {
+            "data": {"data_dir": self.data.data_dir or self._default_data_dir()},
+            "optim": {"init_weights": self.optim.init_weights},
+            "teaching": {"teacher": self.teaching.teacher},
+            "run": {"output_dir": self.run.output_dir, "resume_path": self.run.resume_path},
+        }
+        return self._with({name: {k: v and _absolute(v) for k, v in values.items()} for name, values in paths.items()})
+
     def resolved(self) -> "Settings":
         """The same settings with every derived value written in and every path absolute."""
-        data, augment, optim, run = self.data, self.augment, self.optim, self.run
-        data_dir = None if data.dataset == "shapes" else _absolute(data.data_dir or f"data/{data.dataset}")
+        data, augment, optim = self.data, self.augment, self.optim
         mean, std = NORMALISATION.get(data.dataset, IMAGENET)
         mixing = augment.mixup_alpha > 0 or augment.cutmix_alpha > 0
+        derived = {
+            "data": {"mean": mean, "std": std, "val_fraction": data.resolved_fraction},
+            "augment": {"crop_padding": data.image_size // 8, "mix_prob": 1.0 if mixing else None},
+            "optim": {"warmup_epochs": optim.epochs / 20},
+            "run": {"run_name": self._default_name()},
+        }
+        for name, values in derived.items():
+            section = getattr(self, name)
+            derived[name] = {key: value for key, value in values.items() if getattr(section, key) is None}
+        return self.located()._with(derived).model_copy(update={"model": self.model.resolved()})
+
+    def _with(self, values: dict[str, dict[str, Any]]) -> "Settings":
         return self.model_copy(
-            update=dict(
-                model=self.model.resolved(),
-                data=data.model_copy(
-                    update=dict(data_dir=data_dir, mean=data.mean or mean, std=data.std or std)
-                ),
-                augment=augment.model_copy(
-                    update=dict(
-                        crop_padding=data.image_size // 8 if augment.crop_padding is None else augment.crop_padding,
-                        mix_prob=1.0 if augment.mix_prob is None and mixing else augment.mix_prob,
-                    )
-                ),
-                optim=optim.model_copy(
-                    update=dict(
-                        warmup_epochs=optim.epochs / 20 if optim.warmup_epochs is None else optim.warmup_epochs,
-                        init_weights=optim.init_weights and _absolute(optim.init_weights),
-                    )
-                ),
-                teaching=self.teaching.model_copy(
-                    update=dict(teacher=self.teaching.teacher and _absolute(self.teaching.teacher))
-                ),
-                run=run.model_copy(
-                    update=dict(
-                        output_dir=_absolute(run.output_dir),
-                        run_name=run.run_name or self._default_name(),
-                        resume_path=run.resume_path and _absolute(run.resume_path),
-                    )
-                ),
-            )
+            update={name: getattr(self, name).model_copy(update=inner) for name, inner in values.items()}
         )
 
+    def _default_data_dir(self) -> str | None:
+        return None if self.data.dataset == "shapes" else f"data/{self.data.dataset}"
+
     def _default_name(self) -> str:
-        name, suffix = self.recipe or f"{self.data.dataset}-{self.model.variant}", self.model.suffix
+        suffix = self.model.suffix
+        name = f"{self.data.dataset}-{self.model.variant}" if self.recipe is None else self.recipe
         return name if name.endswith(suffix) else name + suffix
 
     @property
@@ -137,13 +146,44 @@ class Settings(Section):
         return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        """As a settings file (volo/settings_files.py): what is given, with absolute paths; what is derived as comments.
+
+        Read again, alone it means the same settings; with others laid over it, what they leave open is derived anew.
+        """
+        given, located = self.to_dict(), self.located().to_dict()
+        for name in SECTIONS:
+            values = given[name].items()
+            given[name] = {key: value if value is None else located[name][key] for key, value in values}
+        if "form" not in self.model.model_fields_set:
+            given["model"]["form"] = None
+        return to_text(given, self.resolved().to_dict(), self._reasons())
+
+    def _reasons(self) -> dict[str, dict[str, str]]:
+        """Where derived values come from, by section and name."""
+        reasons = {
+            name: {key: reason_in(field.description) for key, field in type(getattr(self, name)).model_fields.items()}
+            for name in SECTIONS
+        }
+        model = self.model
+        reasons["model"] |= dict.fromkeys(("form", *VARIANTS[model.variant][model.form]), f"of {model.variant}")
+        return reasons
+
+
+SECTIONS = tuple(name for name in Settings.model_fields if name != "recipe")
+
+# What a command line says to turn a setting off, wherever it was turned on.
+OFF = {
+    "compile": "--no-compile",
+    "mixup_alpha": "--mixup-alpha 0",
+    "cutmix_alpha": "--cutmix-alpha 0",
+    "mix_prob": "--mix-prob None",
+}
 
 
 # What may differ between a run and its continuation: it cannot change the weights that come out. (skip_nonfinite only
 # decides whether a run with a bad step ends at all: with any value that lets it, it ends with the same weights.)
 FREE_ON_RESUME = frozenset(
-    {"recipe", "data.data_dir", "optim.max_steps", "optim.init_weights", "optim.skip_nonfinite"}
+    {"recipe", "data.data_dir", "data.skip_damaged", "optim.max_steps", "optim.init_weights", "optim.skip_nonfinite"}
     | {f"run.{name}" for name in RunSettings.model_fields if name != "seed"}
 )
 
@@ -164,47 +204,66 @@ def build_settings(*layers: dict[str, Any]) -> Settings:
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`, key by key, nested dictionaries likewise.
+    """`above` laid over `below`, section by section and in each key by key.
 
-    Where `above` sets another form of the model, what belongs to the form below it alone is left behind.
+    Where `above` sets another form of the model, what belongs to the form below it alone is left behind
+    (`left_behind` says what).
+
+    Raises:
+        InputError: another value where a section is wanted.
     """
     merged = dict(below)
-    for key, value in above.items():
-        under = merged.get(key)
-        nested = isinstance(value, dict) and isinstance(under, dict)
-        merged[key] = merge(for_form_of(value, under), value) if nested else value
+    for name, value in above.items():
+        over, under = _section(name, value), _section(name, merged.get(name, {}))
+        if not (isinstance(over, dict) and isinstance(under, dict)):
+            merged[name] = over
+        else:
+            merged[name] = (for_form_of(over, under) if name == "model" else under) | over
     return merged
 
 
-class _Reader(yaml.SafeLoader):
-    """Safe, and without numbers in base 60, as which YAML 1.1 would read the 1:4 of num_workers."""
-
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int | str:
-        return node.value if ":" in node.value else super().construct_yaml_int(node)
-
-
-_Reader.add_constructor("tag:yaml.org,2002:int", _Reader.construct_yaml_int)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A settings file as a dictionary. Raises InputError where it is missing or no mapping."""
-    try:
-        values = yaml.load(read_edited(Path(path)), _Reader)
-    except OSError as error:
-        raise InputError(f"--config must name a readable YAML file, got {str(path)!r} ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"--config must be valid YAML, got {str(path)!r}: {error}") from None
-    if not isinstance(values, dict):
+def _section(name: str, value: Any) -> Any:
+    """A section as a dictionary: an empty one for none, `model: small` for its variant. Other values are returned as
+    they are. Raises InputError for any other value of a section."""
+    if name not in SECTIONS or isinstance(value, dict):
+        return value
+    if value is None:
+        return {}
+    if name == "model" and isinstance(value, str) and value in VARIANTS:
+        return {"variant": value}
+    if name == "model":
         raise InputError(
-            f"--config must hold sections such as 'model:' or 'optim:', got {type(values).__name__} in {str(path)!r}"
+            f"model must be a section, or one of {', '.join(VARIANTS)}, got model={value!r}; write model: small, or "
+            "model: {variant: small, ...} with other settings of the model"
         )
-    return values
+    section = Settings.model_fields[name].annotation
+    example = next(iter(section.model_fields))
+    raise InputError(f"{name} must be a section, got {name}={value!r}; write {name}: {{{example}: ..., ...}}")
+
+
+def left_behind(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the model that a layer gives and another layer above it leaves behind, since it sets another form,
+    which cannot have them; but for defaults. Layers as of `build_settings`."""
+    model: dict[str, Any] = {}
+    lost: dict[str, Any] = {}
+    for layer in layers:
+        over = _section("model", layer.get("model"))
+        kept = for_form_of(over, model)
+        lost |= {name: value for name, value in model.items() if name not in kept}
+        model = kept | over
+    return {name: value for name, value in not_default(lost).items() if name not in model}
 
 
 def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
     """Dotted names of the settings that differ once both are resolved, with both values."""
-    one, two = flatten(before.resolved().to_dict()), flatten(after.resolved().to_dict())
+    one, two = _compared(before), _compared(after)
     return {key: (one.get(key), two.get(key)) for key in sorted({*one, *two}) if one.get(key) != two.get(key)}
+
+
+def _compared(settings: Settings) -> dict[str, Any]:
+    """Where nothing is said of val_fraction, the data decide, and the hash of their split tells."""
+    values = flatten(settings.resolved().to_dict())
+    return values | ({"data.val_fraction": VAL_FRACTION} if values["data.val_fraction"] is None else {})
 
 
 def listed(changes: Mapping[str, tuple[Any, Any]]) -> str:

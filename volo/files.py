@@ -62,6 +62,16 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def free_bytes(folder: Path) -> int:
+    """On the disk that the folder lies on, or will when it is made."""
+    return shutil.disk_usage(existing(folder)).free
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
 def remove(path: Path) -> None:
     """A file or a folder, if it is there and can be removed."""
     with contextlib.suppress(OSError):

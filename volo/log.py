@@ -3,8 +3,14 @@
 import logging
 import os
 import sys
+from functools import cache
 
 LOGGER = logging.getLogger("volo")
+
+
+@cache
+def say_once(message: str) -> None:
+    LOGGER.info(message)
 
 
 def show_log() -> None:

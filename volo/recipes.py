@@ -94,8 +94,8 @@ RECIPES = {
 }
 
 
-def recipe_settings(name: str) -> dict[str, Any]:
-    """Settings of a recipe. Raises InputError for an unknown name."""
-    if name not in RECIPES:
+def recipe_settings(name: Any) -> dict[str, Any]:
+    """Settings of a recipe. Raises InputError for anything but the name of one."""
+    if not (isinstance(name, str) and name in RECIPES):
         raise InputError(f"--recipe must be one of {', '.join(RECIPES)}, got {name!r}")
     return {"recipe": name, **RECIPES[name]().settings}

@@ -7,9 +7,20 @@ import contextlib
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from volo.durations import parse_duration
+from volo.paths import check_path
 
 
 class Section(BaseModel):
@@ -18,7 +29,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+def _path_of(text: str, info: ValidationInfo) -> str:
+    return check_path(text, info.field_name)
+
+
+PathText = Annotated[str, AfterValidator(_path_of)]
 WORKER_COUNTS = re.compile(r"(\d+)(?::(\d+))?")
+
+VAL_FRACTION = 0.1  # where nothing else is stated
 
 Dataset = Literal["cifar100", "cifar10", "imagefolder", "shapes"]
 
@@ -34,16 +52,17 @@ class DataSettings(Section):
     """Which images, how they are read and split."""
 
     dataset: Dataset = "cifar100"
-    """imagefolder reads train/<class>/* and test/<class>/*; shapes is drawn, not read."""
-    data_dir: str | None = None
+    """imagefolder reads class folders in train/, val/ and test/, or alone; shapes is drawn, not read."""
+    data_dir: PathText | None = None
     """Where the data lies; cifar archives are fetched into it ($VOLO_DATA_MIRROR: from elsewhere). Default:
     ./data/<dataset>."""
     image_size: Annotated[int, Field(ge=1)] = 32
     """Pixels a side that images are resized to."""
     resize: Literal["crop", "squash"] = "crop"
     """crop keeps the aspect ratio and cuts the centre square; squash keeps all of the image."""
-    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Part of the training images, class by class, held out for validation; 0: none, and no best checkpoint."""
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Part of the training images, class by class, held out for validation; 0: none, and no best checkpoint. Default:
+    0.1, unless an image folder has a val/, valid/ or validation/ of its own."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the split; --seed does not change it, so seeds are comparable."""
     mean: tuple[float, float, float] | None = None
@@ -52,16 +71,35 @@ class DataSettings(Section):
     """Divided by, likewise."""
     train_images: Annotated[int, Field(ge=1)] | None = None
     """Train on a stratified subset of so many images."""
+    skip_damaged: bool = False
+    """Leave out images of a folder that cannot be read, and list them in the run folder's damaged_images.txt."""
+
+    @property
+    def validates(self) -> bool:
+        """Whether images are held out for validation."""
+        return self.val_fraction != 0
+
+    @property
+    def resolved_fraction(self) -> float | None:
+        """None where an image folder decides: only reading it tells whether it brings validation images."""
+        return VAL_FRACTION if self.val_fraction is None and self.dataset != "imagefolder" else self.val_fraction
 
     @model_validator(mode="after")
     def _check(self):
         native = {"shapes": 32, "cifar10": 32, "cifar100": 32}.get(self.dataset)
         if native and self.resize != "crop":
             raise ValueError(f"resize has no effect on {self.dataset}, whose images are square; leave it out")
+        if self.skip_damaged and self.dataset != "imagefolder":
+            raise ValueError(
+                f"skip_damaged has no effect on {self.dataset}, which is whole or refused as one; leave it out"
+            )
         if self.dataset == "shapes" and self.image_size != native:
             raise ValueError(f"shapes are drawn at {native} pixels, got image_size={self.image_size}; leave it out")
         if self.dataset == "shapes" and self.data_dir is not None:
-            raise ValueError(f"data_dir has no effect on shapes, which are drawn, got {self.data_dir!r}; leave it out")
+            raise ValueError(
+                f"data_dir has no effect on shapes, which are drawn, got {self.data_dir!r}; leave it out, or choose "
+                "another --dataset"
+            )
         return self
 
 
@@ -90,7 +128,8 @@ class AugmentSettings(Section):
         if self.mix_prob is not None and not (self.mixup_alpha or self.cutmix_alpha):
             raise ValueError(
                 f"mix_prob has no effect without mixup or cutmix, got mix_prob={self.mix_prob}, mixup_alpha=0, "
-                "cutmix_alpha=0; set one of them or leave mix_prob out"
+                "cutmix_alpha=0; set --mixup-alpha or --cutmix-alpha, or leave mix_prob out (--mix-prob None, if a recipe "
+                "or a file sets it)"
             )
         return self
 
@@ -128,7 +167,7 @@ class OptimSettings(Section):
     """Leave out up to so many updates in a row whose loss or gradient is not finite; 0: the first one ends training."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Each layer's learning rate over that of the one above it, for fine-tuning; 1: all learn alike."""
-    init_weights: str | None = None
+    init_weights: PathText | None = None
     """Weights to begin with: a run (its best checkpoint), a checkpoint, or a file, .safetensors or .pth of tensors;
     published, timm's or this project's. Position embeddings are resized, heads of other classes start afresh."""
     compile: bool = False
@@ -137,20 +176,21 @@ class OptimSettings(Section):
     @model_validator(mode="after")
     def _check(self):
         if self.min_lr > self.lr:
-            raise ValueError(f"min_lr must not exceed lr, got min_lr={self.min_lr}, lr={self.lr}")
+            raise ValueError(f"min_lr must not exceed lr, got min_lr={self.min_lr}, lr={self.lr}; lower --min-lr")
         if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs must be less than epochs, got warmup_epochs={self.warmup_epochs}, "
-                f"epochs={self.epochs}; shorten the warm-up"
+                f"epochs={self.epochs}; lower --warmup-epochs"
             )
         if self.grad_accum_steps > self.batch_size:
             raise ValueError(
                 "grad_accum_steps must not exceed batch_size, "
-                f"got grad_accum_steps={self.grad_accum_steps}, batch_size={self.batch_size}"
+                f"got grad_accum_steps={self.grad_accum_steps}, batch_size={self.batch_size}; lower --grad-accum-steps"
             )
         if self.use_amp is False and self.autocast_dtype:
             raise ValueError(
-                f"autocast_dtype has no effect with --no-amp, got autocast_dtype={self.autocast_dtype}; drop one"
+                f"autocast_dtype has no effect with --no-amp, got autocast_dtype={self.autocast_dtype}; leave it out, "
+                "or give --use-amp in place of --no-amp"
             )
         return self
 
@@ -158,7 +198,7 @@ class OptimSettings(Section):
 class TeachingSettings(Section):
     """What a trained model teaches besides the labels. Without --teacher none of these has an effect."""
 
-    teacher: str | None = None
+    teacher: PathText | None = None
     """A model of this project with the same classes: a run folder, a checkpoint or a model file."""
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Weight of the teacher's class probabilities; the labels have the rest."""
@@ -173,7 +213,8 @@ class TeachingSettings(Section):
     def _check(self):
         if self.teacher and not (self.distillation or self.token_labels):
             raise ValueError(
-                f"teacher has no effect without distillation or token_labels, got teacher={self.teacher}; set one"
+                f"teacher has no effect without distillation or token_labels, got teacher={self.teacher}; set "
+                "--distillation 0.5, or --token-labels with a published model"
             )
         if not self.teacher and (self.distillation or self.token_labels):
             raise ValueError(
@@ -182,9 +223,10 @@ class TeachingSettings(Section):
             )
         default = type(self).model_fields["token_label_weight"].default
         if not self.token_labels and (self.mix_token or self.token_label_weight != default):
+            name = "mix_token" if self.mix_token else "token_label_weight"
             raise ValueError(
-                "mix_token and token_label_weight have no effect without token_labels, "
-                f"got mix_token={self.mix_token}, token_label_weight={self.token_label_weight}; leave them out"
+                f"{name} has no effect without token_labels, got {name}={getattr(self, name)}; leave it out, or set "
+                "--token-labels, with a --teacher and a published model"
             )
         return self
 
@@ -196,7 +238,7 @@ class RunSettings(Section):
     """Seed of everything random in training but the split."""
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] | None = None
     """Train once with each of these seeds, one after the other, into <run_name>/seed<seed>; sums up at the end."""
-    output_dir: str = "./outputs"
+    output_dir: PathText = "./outputs"
     """Folder of the run folders; on a cluster, one that every node sees."""
     run_name: Annotated[str, Field(min_length=1, pattern=r"^[\w.+-]+(/[\w.+-]+)*$")] | None = None
     """Name of the run's folder. Default: the recipe, or <dataset>-<model>; then the form, where it is not a flat model
@@ -210,7 +252,7 @@ class RunSettings(Section):
     hang_timeout: str = "10m"
     """End the run, naming the rank that hangs, when no step, batch of a validation or save has begun for so long (90s,
     10m, 2h); 0: never. Until the first step is done, at least an hour and a half, for data and compilers."""
-    resume_path: str | None = None
+    resume_path: PathText | None = None
     """Start from this checkpoint's state: a run folder, its best or last, or a checkpoint folder."""
     fresh: bool = False
     """Rename a run of this name and start anew."""
@@ -221,7 +263,7 @@ class RunSettings(Section):
     """Under Ray: how often lost workers are started again, from the newest checkpoint, before giving up."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where workers compute; auto: on GPUs where there is one for each, else on the CPU."""
-    address: str | None = None
+    address: Annotated[str, Field(min_length=1)] | None = None
     """Ray cluster to use. Default: $RAY_ADDRESS, else a cluster of its own on this machine."""
     dashboard_host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     """Where the dashboard and job API of a cluster of its own listen; any but loopback needs a token of yours, in
@@ -286,11 +328,16 @@ class RunSettings(Section):
     @model_validator(mode="after")
     def _check(self):
         if self.run_name and any(part in ("", ".", "..") for part in self.run_name.split("/")):
-            raise ValueError(f"run_name must name a folder below output_dir, got {self.run_name!r}")
+            raise ValueError(
+                f"run_name must name a folder below output_dir, got {self.run_name!r}; set --output-dir for another place"
+            )
         if self.seeds is not None:
             self._check_seeds(self.seeds)
         if self.fresh and self.resume_path:
-            raise ValueError("fresh starts anew and resume_path starts from a checkpoint; give one of them")
+            raise ValueError(
+                f"fresh starts anew and resume_path starts from a checkpoint, got fresh and resume_path="
+                f"{self.resume_path}; give one of them"
+            )
         if self.num_workers == 0 and self.address:
             raise ValueError(
                 f"address has no effect with num_workers=0, which starts no Ray, got address={self.address!r}; drop one"
@@ -305,10 +352,11 @@ class RunSettings(Section):
 
     def _check_seeds(self, seeds: tuple[int, ...]) -> None:
         if not seeds or len({*seeds}) < len(seeds):
-            raise ValueError(f"seeds must be one or more, all different, got seeds={list(seeds)}")
+            raise ValueError(f"seeds must be one or more, all different, got seeds={list(seeds)}; give each once")
         if self.seed:
             raise ValueError(f"seed has no effect with seeds, got seed={self.seed}, seeds={list(seeds)}; give one")
         if self.resume_path:
             raise ValueError(
-                f"resume_path starts one run from a checkpoint, got seeds={list(seeds)} with it; give --seed instead"
+                f"resume_path starts one run from a checkpoint, got seeds={list(seeds)} with it; give --seed in place of "
+                "--seeds"
             )

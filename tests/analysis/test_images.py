@@ -25,12 +25,14 @@ def subject(tmp_path_factory):
 
 def paint(path: Path, size=(40, 30), mode="RGB", **options) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.effect_mandelbrot(size, (-2, -1, 1, 1), 20).convert(mode).save(path, **options)
+    image = Image.effect_mandelbrot(size, (-2, -1, 1, 1), 20)
+    image = Image.fromarray(np.asarray(image) * np.uint16(257)) if mode == "I;16" else image.convert(mode)
+    image.save(path, **options)
     return path
 
 
-def names(found) -> list[str]:
-    return [file.name for file in found]
+def names(listing) -> list[str]:
+    return [file.name for file in listing.files]
 
 
 def test_folders_are_searched_at_any_depth_and_listed_in_order(tmp_path):
@@ -57,15 +59,17 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path):
     assert names(list_images([str(tmp_path / "in")])) == [str(tmp_path / "in" / "link" / "a.png")]
 
 
-def test_a_pipe_is_no_image_and_a_dead_link_an_unreadable_one(tmp_path, subject):
+def test_a_pipe_is_no_image_and_a_dead_link_that_is_named_an_unreadable_one(tmp_path, subject):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "dead.png").symlink_to(tmp_path / "nothing")
-    [found] = list_images([str(tmp_path)])
+    [found] = list_images([str(tmp_path / "dead.png")]).files
     assert (found.name, found.size) == (str(tmp_path / "dead.png"), -1)
     [result] = predict_files(subject, [found.path], CPU, 4)
     assert "No such file" in result
     with pytest.raises(InputError, match="must name files or folders"):
         list_images([str(tmp_path / "pipe.png")])
+    with pytest.raises(InputError, match=r"none in .* but 1 link .*, 1 pipe, .*; restore what the links lead to"):
+        list_images([str(tmp_path)])
 
 
 @pytest.mark.parametrize("inputs", [["none"], ["."], ["notes.txt", "none.png"]])
@@ -78,11 +82,11 @@ def test_inputs_without_an_image_are_refused(tmp_path, monkeypatch, inputs):
 
 def test_the_digest_changes_with_any_name_size_or_time(tmp_path):
     image = paint(tmp_path / "a.png")
-    digests = {digest_of(list_images([str(tmp_path)]))}
+    digests = {digest_of(list_images([str(tmp_path)]).files)}
     os.utime(image, ns=(1, 1))
-    digests.add(digest_of(list_images([str(tmp_path)])))
+    digests.add(digest_of(list_images([str(tmp_path)]).files))
     image.rename(tmp_path / "b.png")
-    digests.add(digest_of(list_images([str(tmp_path)])))
+    digests.add(digest_of(list_images([str(tmp_path)]).files))
     assert len(digests) == 3
 
 

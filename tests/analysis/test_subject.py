@@ -7,6 +7,7 @@ from tests.conftest import draw_folder
 from volo.analysis.subject import open_validation, open_view
 from volo.config import build_settings
 from volo.data import shapes
+from volo.data.datasets import open_train
 from volo.data.splits import split_train
 from volo.errors import InputError
 from volo.model_file import Description
@@ -50,13 +51,34 @@ def test_any_data_set_takes_an_image_folder_with_its_classes(tmp_path, dataset):
 
 
 @pytest.mark.parametrize("below", ["test", "."])
-@pytest.mark.parametrize(
-    ("others", "differing"), [({"cat": 1, "dog": 1}, "owl"), ({"cat": 1, "cow": 1}, "cow, dog, owl")]
-)
-def test_a_folder_with_other_classes_is_refused_with_their_names(tmp_path, below, others, differing):
-    draw_folder(tmp_path / "images", {below: others})
-    with pytest.raises(InputError, match=f"checkpoint's 3 classes, got 2 in .*; not in both: {differing}"):
+def test_a_folder_with_other_classes_is_refused_with_their_names(tmp_path, below):
+    draw_folder(tmp_path / "images", {below: {"cat": 1, "cow": 1}})
+    with pytest.raises(InputError, match=r"besides the checkpoint's 3, got 1 of 2 in .* that it lacks: 'cow';"):
         open_view(described(), "test", str(tmp_path / "images"))
+
+
+@pytest.mark.parametrize("below", ["test", "."])
+def test_a_folder_that_lacks_classes_is_shown_as_it_is_and_that_is_said(tmp_path, below):
+    draw_folder(tmp_path / "images", {below: {"owl": 2, "dog": 1}})
+    view = open_view(described(), "test", str(tmp_path / "images"))
+    assert np.bincount(view.labels).tolist() == [0, 1, 2]
+    assert view.missing_classes == ("cat",)
+    assert view.notes == ["The test images are of 2 of the 3 classes; there are none of cat."]
+
+
+def test_class_folders_alone_are_shown_as_they_were_split_also_where_they_were_moved_to(tmp_path):
+    folder = draw_folder(tmp_path, {"images": dict.fromkeys(CLASSES, 40)}) / "images"
+    data = described(data_dir=str(folder)).settings.data
+    train, split = open_train(data)
+    description = described(split_hash=split.digest(), data_dir=str(folder))
+    test = open_view(description, "test")
+    assert len(test.labels) + len(train) == 120
+    assert "are kept from training as a test split" in test.notes[0]
+    moved = folder.rename(tmp_path / "moved")
+    assert np.array_equal(open_view(description, "test", str(moved)).labels, test.labels)
+    assert len(open_view(description, "val", str(moved)).labels) == len(split.val)
+    other = draw_folder(tmp_path, {"other": dict.fromkeys(CLASSES, 30)}) / "other"
+    assert len(open_view(description, "test", str(other)).labels) == 90
 
 
 @pytest.mark.parametrize("split", ["test", "val"])

@@ -67,7 +67,7 @@ def test_a_worker_that_is_killed_is_replaced_and_no_image_is_lost(model, images,
         "from volo.cluster.predict import over_workers\n"
         "from volo.cluster.workers import Workers\n"
         "model, images, address, session = sys.argv[1:]\n"
-        "paths = [file.path for file in list_images([images])]\n"
+        "paths = [file.path for file in list_images([images]).files]\n"
         "chunks = [Chunk(start, paths[start : start + 2]) for start in range(0, len(paths), 2)]\n"
         "def is_actor(pid):\n"
         "    try:\n"

@@ -1,7 +1,7 @@
-import json
+"""Decoded images: each once, only those that are asked for, and none lost to what ends a decoding."""
+
 import multiprocessing
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from tests.conftest import draw_folder
-from volo.data.cache import cache_dir, cached
-from volo.data.imagefolder import ImageFolder
+from volo.data.cache import cache_dir, cached, room
+from volo.data.damage import SHOWN, DamagedImages
+from volo.data.imagefolder import ImageFolder, read_image
+from volo.data.store import KEY, Store
 from volo.errors import InputError
 
 
@@ -21,92 +23,209 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def source(tmp_path) -> ImageFolder:
-    return ImageFolder(draw_folder(tmp_path / "images", {"train": {"a": 30, "b": 30}}), "train", 16)
+def images(tmp_path) -> Path:
+    return draw_folder(tmp_path / "images", {"train": {"a": 30, "b": 30}})
 
 
 def entry(cache: Path) -> Path:
     return next(path for path in cache.iterdir() if path.is_dir())
 
 
+def num_stored(cache: Path) -> int:
+    return (entry(cache) / "keys.bin").stat().st_size // KEY.itemsize
+
+
 class Counting(ImageFolder):
-    """Notes each decoding in a file, across processes."""
+    """Notes the images decoded in a file, across processes; what it is told to ends it at the image `fatal`."""
 
-    def decode(self, start, stop):
+    log: Path
+    fatal: int | None = None
+
+    def decode(self, numbers):
+        if self.fatal in numbers:
+            self.end()
         with open(self.log, "a") as file:
-            file.write(f"{start}\n")
-        return super().decode(start, stop)
+            file.writelines(f"{number}\n" for number in numbers)
+        return super().decode(numbers)
+
+    def end(self):
+        raise KeyboardInterrupt
 
 
-def open_counted(folder: Path, log: Path) -> float:
-    source = Counting(folder, "train", 16)
-    source.log = log
-    return float(cached(source).images.mean())
+class Killed(Counting):
+    def end(self):
+        os._exit(9)
 
 
-def test_four_processes_at_once_decode_once(tmp_path, cache, source):
-    arguments = [(tmp_path / "images", tmp_path / "log")] * 4
+def counting(images: Path, kind: type[Counting] = Counting, fatal: int | None = None) -> Counting:
+    source = kind(images, "train", 16)
+    source.log, source.fatal = images.with_suffix(".log"), fatal
+    return source
+
+
+def decoded(images: Path) -> list[int]:
+    """The images decoded since it was asked last."""
+    log = images.with_suffix(".log")
+    numbers = list(map(int, log.read_text().split())) if log.exists() else []
+    log.unlink(missing_ok=True)
+    return numbers
+
+
+def open_counted(images: Path) -> float:
+    return float(cached(counting(images)).images.mean())
+
+
+def open_and_die(images: Path) -> None:
+    cached(counting(images, Killed, fatal=30))
+
+
+def expected(images: Path) -> np.ndarray:
+    return np.stack([read_image(file.name, 16) for file in ImageFolder(images, "train", 16).files])
+
+
+def test_four_processes_at_once_decode_once(images, cache):
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        means = pool.starmap(open_counted, arguments)
+        means = pool.map(open_counted, [images] * 4)
     assert len(set(means)) == 1
-    assert (tmp_path / "log").read_text() == "0\n"
+    assert decoded(images) == list(range(60))
 
 
-def test_a_failed_decoding_leaves_nothing_behind(tmp_path, cache, source):
-    (tmp_path / "images" / "train" / "b" / "0005.png").write_bytes(b"broken")
-    broken = ImageFolder(tmp_path / "images", "train", 16)
-    with pytest.raises(InputError, match=r"0005\.png"):
-        cached(broken)
-    assert [path.suffix for path in cache.iterdir()] == [".lock"]
+def test_only_the_images_asked_for_are_decoded_and_all_keep_their_numbers(images, cache):
+    some = np.array([3, 40, 41])
+    found = cached(counting(images), some)
+    assert decoded(images) == [3, 40, 41]
+    assert len(found) == 60
+    assert found.decoded.tolist() == [3, 40, 41]
+    assert np.array_equal(found.pixels(some), expected(images)[some])
+    assert num_stored(cache) == 3
+    whole = cached(counting(images))
+    assert sorted(decoded(images)) == sorted({*range(60)} - {3, 40, 41})
+    assert np.array_equal(whole.pixels(np.arange(60)), expected(images))
 
 
-@pytest.mark.parametrize("harm", ["truncate", "no meta"])
-def test_a_damaged_entry_is_built_again(cache, source, harm):
-    before = np.array(cached(source).images)
-    if harm == "truncate":
-        file = entry(cache) / "images.npy"
-        file.write_bytes(file.read_bytes()[:1000])
+def test_what_is_added_removed_or_changed_is_decoded_alone(images, cache):
+    cached(counting(images))
+    decoded(images)
+    (images / "train" / "a" / "0000.png").unlink()
+    os.utime(images / "train" / "b" / "0000.png", ns=(1, 1))
+    draw_folder(images, {"train/a": {"more": 1}})
+    found = cached(counting(images))
+    assert len(found) == 60
+    assert decoded(images) == [29, 30]
+    assert np.array_equal(found.pixels(np.arange(60)), expected(images))
+
+
+def test_damaged_images_are_named_all_at_once_and_the_others_stay_decoded(images, cache):
+    whole = (images / "train" / "b" / "0005.png").read_bytes()
+    for name, content in (("a/0007.png", b"<html>"), ("b/0005.png", whole[:-400]), ("b/0029.png", b"")):
+        (images / "train" / name).write_bytes(content)
+    with pytest.raises(DamagedImages, match="got 3 of 60 that are not") as refused:
+        cached(counting(images))
+    for name in ("a/0007.png", "b/0005.png", "b/0029.png"):
+        assert f"{images}/train/{name} (" in str(refused.value)
+    assert decoded(images) == list(range(60))
+    (images / "train" / "a" / "0007.png").write_bytes(whole)
+    (images / "train" / "b" / "0029.png").unlink()
+    with pytest.raises(DamagedImages, match=r"got 1 of 59 that is not:\n  .*0005\.png .*; mend or remove it$"):
+        cached(counting(images))
+    assert decoded(images) == [7, 35]
+    left = cached(counting(images), skip_damaged=True)
+    assert [damage.number for damage in left.damaged] == [35]
+    assert sorted({*range(59)} - {*left.decoded.tolist()}) == [35]
+
+
+def test_of_many_damaged_images_some_are_shown_and_all_are_in_the_list(images, cache):
+    broken = sorted(images.rglob("*.png"))[: SHOWN + 5]
+    for file in broken:
+        file.write_bytes(b"broken")
+    with pytest.raises(DamagedImages, match=r"and 5 more\nall are listed in ") as refused:
+        cached(ImageFolder(images, "train", 16))
+    assert str(refused.value).count(".png (") == SHOWN
+    listed = Path(str(refused.value).rpartition(" listed in ")[2].partition(";")[0]).read_text()
+    assert [line.split(" (")[0] for line in listed.splitlines()] == [str(file) for file in broken]
+
+
+def test_a_decoding_that_is_interrupted_or_killed_goes_on_where_it_was(images, cache, monkeypatch):
+    monkeypatch.setattr("volo.data.cache.CHUNK", 10)
+    with pytest.raises(KeyboardInterrupt):
+        cached(counting(images, fatal=20))
+    assert decoded(images) == list(range(20))
+    dying = multiprocessing.get_context("fork").Process(target=open_and_die, args=(images,))
+    dying.start()
+    dying.join()
+    assert (dying.exitcode, decoded(images)) == (9, list(range(20, 30)))
+    found = cached(counting(images))
+    assert decoded(images)[-1] == 59
+    assert np.array_equal(found.pixels(np.arange(60)), expected(images))
+
+
+@pytest.mark.parametrize("harm", ["truncated", "cut between keys", "without keys", "garbage after the last row"])
+def test_what_of_an_entry_is_damaged_is_decoded_again(images, cache, harm):
+    cached(counting(images))
+    decoded(images)
+    stored, keys = entry(cache) / "images.bin", entry(cache) / "keys.bin"
+    if harm == "truncated":
+        os.truncate(stored, 50 * 16 * 16 * 3 + 1)
+    elif harm == "cut between keys":
+        os.truncate(keys, 50 * KEY.itemsize + 3)
+    elif harm == "without keys":
+        keys.unlink()
     else:
-        (entry(cache) / "meta.json").unlink()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert np.array_equal(cached(source).images, before)
+        with open(stored, "ab") as file:
+            file.write(b"x" * 5000)
+    found = cached(counting(images))
+    assert len(decoded(images)) == {"without keys": 60, "garbage after the last row": 0}.get(harm, 10)
+    assert np.array_equal(found.pixels(np.arange(60)), expected(images))
 
 
-def test_the_map_cannot_be_written_into(cache, source):
+def test_the_map_cannot_be_written_into(images, cache):
     with pytest.raises(ValueError, match="read-only"):
-        cached(source).images[:] = 0
+        cached(ImageFolder(images, "train", 16)).images[:] = 0
 
 
-def test_what_a_killed_decoding_has_left_is_removed(cache, source):
-    cached(source)
-    (entry(cache) / "meta.json").unlink()
-    left = cache / f".{entry(cache).name}-killed"
-    left.mkdir()
-    cached(source)
-    assert not left.exists()
+def test_large_images_are_decoded_in_smaller_parts(images, cache, monkeypatch):
+    monkeypatch.setattr("volo.data.cache.CHUNK_BYTES", 25 * 16 * 16 * 3)
+    sizes, decode = [], ImageFolder.decode
+    monkeypatch.setattr(ImageFolder, "decode", lambda self, part: sizes.append(len(part)) or decode(self, part))
+    cached(ImageFolder(images, "train", 16))
+    assert sizes == [25, 25, 10]
 
 
-def test_large_images_are_decoded_in_smaller_parts(tmp_path, cache, monkeypatch):
-    draw_folder(tmp_path / "images", {"train": {"a": 3, "b": 3}})
-    monkeypatch.setattr("volo.data.cache.CHUNK_BYTES", 2 * 16 * 16 * 3)
-    open_counted(tmp_path / "images", tmp_path / "log")
-    assert (tmp_path / "log").read_text().split() == ["0", "2", "4"]
+def test_settings_that_change_the_images_make_an_entry_of_their_own(images, cache):
+    for size, resize in ((16, "crop"), (8, "crop"), (16, "squash")):
+        cached(ImageFolder(images, "train", size, resize))
+    sizes = [file.stat().st_size // (60 * 3) for file in cache.glob("*/images.bin")]
+    assert sorted(sizes) == [8 * 8, 16 * 16, 16 * 16]
 
 
-def test_settings_that_change_the_images_make_an_entry_of_their_own(cache, source, tmp_path):
-    cached(source)
-    cached(ImageFolder(tmp_path / "images", "train", 8))
-    cached(ImageFolder(tmp_path / "images", "train", 16, resize="squash"))
-    shapes = [json.loads(file.read_text())["shape"] for file in cache.glob("*/meta.json")]
-    assert sorted(shapes) == [[60, 8, 8, 3], [60, 16, 16, 3], [60, 16, 16, 3]]
+def test_rows_are_found_by_keys_of_any_bytes(tmp_path):
+    """Also those with zeros in them or at their end, by which NumPy ends text."""
+    rng = np.random.default_rng(0)
+    some_bytes = np.unique(rng.integers(0, 2, (600, 16), dtype=np.uint8), axis=0)[:500]
+    keys = rng.permutation(np.frombuffer(some_bytes.tobytes(), KEY))
+    rows = rng.integers(0, 256, (500, 2, 2, 3), dtype=np.uint8)
+    Store(tmp_path, (2, 2, 3)).add([(keys[:300], rows[:300]), (keys[300:], rows[300:])])
+    store = Store(tmp_path, (2, 2, 3))
+    order = rng.permutation(500)
+    assert np.array_equal(store.images()[store.rows(keys[order])], rows[order])
+    assert store.rows(np.frombuffer(b"another key, of 16 bytes"[:16], KEY)).tolist() == [-1]
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, source):
+def test_images_that_do_not_fit_are_refused_before_any_is_decoded(images, cache):
+    large = ImageFolder(images, "train", 10**6)
+    needed = room([(large, np.arange(60))])
+    assert (needed.num_images, needed.needed) == (60, 60 * 3 * 10**12)
+    with pytest.raises(InputError, match=r"cache must have room, got .* free at .*cache, .*TiB needed for 60 images"):
+        cached(large)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, images):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("VOLO_CACHE_DIR", str(tmp_path / "file"))
-    with pytest.raises(InputError, match="the image cache must be writable"):
-        cached(source)
+    source = ImageFolder(images, "train", 16)
+    for use in (lambda: cached(source), lambda: room([(source, np.arange(60))])):
+        with pytest.raises(InputError, match=r"the image cache must be writable, got .*file \(Not a directory\)"):
+            use()
 
 
 def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):

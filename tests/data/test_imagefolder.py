@@ -6,13 +6,15 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import draw_folder
 from volo.data.cache import cached
-from volo.data.imagefolder import ImageFolder, read_image
+from volo.data.imagefolder import ImageFolder, LabelledFolder, fit_image, read_image
 from volo.errors import InputError
 
 RED = np.full((20, 20, 3), (255, 0, 0), dtype=np.uint8)
@@ -42,8 +44,8 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
 
 
 def test_a_dark_sixteen_bit_image_stays_dark(tmp_path):
-    dark = Image.fromarray(np.full((8, 8), 200, dtype=np.uint16))
-    assert (read_image(saved(tmp_path, dark, "a.png"), 8) == 1).all()
+    dark = Image.fromarray(np.full((8, 8), 4200, dtype=np.uint16))
+    assert (read_image(saved(tmp_path, dark, "a.png"), 8) == 16).all()
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -127,6 +129,26 @@ def test_crop_keeps_the_middle_and_squash_keeps_all(tmp_path):
 
 
 @pytest.mark.parametrize("resize", ["crop", "squash"])
+@pytest.mark.parametrize("image_size", [12, 20, 80])
+def test_resizing_is_bicubic_and_antialiased_and_no_other_filter(resize, image_size):
+    """Against PyTorch's, whose antialiased bicubic is the one of Pillow."""
+    pixels = np.random.default_rng(0).integers(38, 218, (40, 60, 3), dtype=np.uint8)
+    width = image_size * 3 // 2 if resize == "crop" else image_size
+    left = (width - image_size) // 2
+
+    def seen(resized: np.ndarray) -> np.ndarray:
+        return resized[:, left : left + image_size]
+
+    planes = torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None]
+    resized = F.interpolate(planes, (image_size, width), mode="bicubic", antialias=True)
+    expected = seen(resized[0].permute(1, 2, 0).numpy())
+    assert np.abs(fit_image(Image.fromarray(pixels), image_size, resize) - expected).max() <= 1.5
+    for other in {*Image.Resampling} - {Image.Resampling.BICUBIC}:
+        found = seen(np.asarray(Image.fromarray(pixels).resize((width, image_size), other)))
+        assert np.abs(found - expected).max() > 2, other
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 10), (10, 20_000), (1, 3000)])
 def test_odd_shapes_are_read(tmp_path, size, resize):
     image = read_image(saved(tmp_path, Image.new("RGB", size, "red"), "a.png"), 16, resize)
@@ -194,14 +216,14 @@ def test_classes_are_the_sorted_folders_and_other_files_are_passed_over(folder):
 
 
 def test_missing_folders_and_empty_classes_are_refused(folder):
-    with pytest.raises(InputError, match="must hold val/<class>/<images>"):
-        ImageFolder(folder, "val", 32)
+    with pytest.raises(InputError, match="must hold holiday/<class>/<images>"):
+        LabelledFolder(folder / "holiday", 32)
     (folder / "train" / "empty").mkdir()
     with pytest.raises(InputError, match=r"a class must hold an image, got none in .*empty"):
         ImageFolder(folder, "train", 32)
     (folder / "test2").mkdir()
-    with pytest.raises(InputError, match=r"must have at least two classes, got 0 in .*test2"):
-        ImageFolder(folder, "test2", 32)
+    with pytest.raises(InputError, match=r"must have at least one class, got 0 in .*test2"):
+        LabelledFolder(folder / "test2", 32)
 
 
 def test_one_class_is_none_to_tell_from_another(tmp_path):
@@ -216,9 +238,9 @@ def test_a_split_without_images_is_refused(tmp_path):
         ImageFolder(tmp_path, "train", 32)
 
 
-def test_other_classes_in_test_than_in_train_are_named_before_training(folder):
+def test_classes_to_test_on_that_train_lacks_are_named_before_training(folder):
     (folder / "test" / "cat").rename(folder / "test" / "bird")
-    with pytest.raises(InputError, match=r"same classes, got 2 in train and 2 in .*test; not in both: bird, cat"):
+    with pytest.raises(InputError, match=r"test must have no classes that train lacks, got 1 of 2 in .*test: 'bird';"):
         ImageFolder(folder, "train", 32)
     assert ImageFolder(folder, "test", 32).class_names == ("bird", "dog")
 
@@ -240,7 +262,48 @@ def test_the_cache_holds_what_was_decoded_and_sees_a_changed_file(tmp_path):
     folder = draw_folder(tmp_path / "images", {"train": {"a": 3, "b": 2}})
     source = ImageFolder(folder, "train", 16)
     first = cached(source)
-    assert np.array_equal(first.images, source.decode(0, 5))
+    assert np.array_equal(first.images, source.decode(np.arange(5))[0])
     Image.fromarray(RED).save(folder / "train" / "a" / "0000.png")
     second = cached(ImageFolder(folder, "train", 16))
-    assert (second.images[0] == RED[:16, :16]).all()
+    assert (second.pixels(np.array([0])) == RED[:16, :16]).all()
+
+
+EMPTY_TIFF, ORIENTED = b"MM\0*\0\0\0\x08\0\0\0\0\0\0", b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03"
+
+
+def png_with(kind: bytes, content: bytes) -> bytes:
+    """RED, with a chunk before its pixels."""
+    with io.BytesIO() as file:
+        Image.fromarray(RED).save(file, "png")
+        whole = file.getvalue()
+    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return whole[:33] + chunk + whole[33:]  # signature and header are 33 bytes
+
+
+def jpeg_with(**options) -> bytes:
+    with io.BytesIO() as file:
+        Image.fromarray(RED).save(file, "jpeg", **options)
+        return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        png_with(b"eXIf", b"no TIFF header"),
+        png_with(b"eXIf", b""),
+        png_with(b"eXIf", EMPTY_TIFF[:9]),
+        png_with(b"iCCP", b"name\0\0no profile"),
+        png_with(b"tEXt", b"no separator"),
+        jpeg_with(exif=b"Exif\0\0no TIFF header"),
+        jpeg_with(exif=ORIENTED),
+        jpeg_with(exif=b"Exif\0\0" + EMPTY_TIFF[:6]),
+        jpeg_with(icc_profile=b"no profile"),
+        jpeg_with(xmp=b"<x:xmpmeta tiff:Orientation="),
+    ],
+)
+def test_nonsense_beside_whole_pixels_is_no_damage(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = read_image(tmp_path / "a.png", 8)
+    assert np.abs(image.astype(int) - [254, 0, 0]).max() <= 4

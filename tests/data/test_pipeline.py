@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from volo.data.cache import Images, cached
-from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batches
+from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batches, resident
+from volo.data.store import KEY
 from volo.sections import AugmentSettings
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ def noise(count: int, size: int = 32) -> Images:
 def batches(
     data: Images, augment: AugmentSettings, rank: int = 0, world_size: int = 1, batch_size: int = 40
 ) -> TrainingBatches:
-    pixels = Pixels(data.images, (0.5, 0.4, 0.3), (0.2, 0.3, 0.2), CPU)
+    pixels = Pixels(data, (0.5, 0.4, 0.3), (0.2, 0.3, 0.2), CPU)
     index = np.arange(len(data))
     return TrainingBatches(
         data, index, pixels, augment, batch_size=batch_size, seed=3, rank=rank, world_size=world_size
@@ -73,6 +74,23 @@ def test_images_of_a_batch_are_channels_last_in_memory():
         assert batches(noise(50), augment).batch(0, 0).images.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_of_images_in_part_and_in_any_order_on_the_disk_each_keeps_its_number():
+    """Gathered from the map, or from a copy on a device that holds no others."""
+    whole, rng = noise(1300, size=8), np.random.default_rng(1)
+    used = np.sort(rng.choice(1300, 1100, replace=False))
+    order, rows = rng.permutation(used), np.full(1300, -1)
+    rows[order] = np.arange(1100)
+    part = Images(whole.images[order], whole.labels, whole.class_names, rows=rows)
+    numbers = rng.permutation(used)[:100]
+    assert np.array_equal(part.pixels(numbers), whole.images[numbers])
+    shown, expected = (Pixels(data, (0.5,) * 3, (0.5,) * 3, CPU).plain(numbers) for data in (part, whole))
+    assert torch.equal(shown, expected)
+    copy, places = resident(part, CPU)
+    assert len(copy) == 1100
+    assert np.array_equal(copy[places[numbers]].numpy(), whole.images[numbers])
+    assert {*np.flatnonzero(places < 0)} == {*range(1300)} - {*used}
+
+
 class Noise:
     """48 MiB of noise at 64 pixels a side, drawn by position; a `Source`."""
 
@@ -82,9 +100,12 @@ class Noise:
     def fingerprint(self) -> str:
         return "noise"
 
-    def decode(self, start: int, stop: int) -> np.ndarray:
-        shape = (stop - start, self.image_size, self.image_size, 3)
-        return np.random.default_rng(start).integers(0, 256, shape, dtype=np.uint8)
+    def keys(self) -> np.ndarray:
+        return np.arange(4096).astype(KEY)
+
+    def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+        shape = (len(numbers), self.image_size, self.image_size, 3)
+        return np.random.default_rng(numbers[0]).integers(0, 256, shape, dtype=np.uint8), {}
 
 
 def epoch_sums(data: Images) -> list[float]:
@@ -141,7 +162,7 @@ def test_a_cache_larger_than_the_memory_allowed_gives_the_batches_of_one_that_fi
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system takes no advice")
 def test_what_is_read_ahead_are_the_images_of_the_batch(monkeypatch):
     data = cached(Noise())
-    pixels = Pixels(data.images, (0.5,) * 3, (0.5,) * 3, CPU)
+    pixels = Pixels(data, (0.5,) * 3, (0.5,) * 3, CPU)
     asked, advise = [], os.posix_fadvise
 
     def noted(file, place, size, advice):

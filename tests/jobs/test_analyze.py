@@ -272,8 +272,19 @@ def test_another_folder_must_have_the_same_classes(trained, tmp_path, capsys):
     other = draw_folder(tmp_path / "images", {"test": {"cat": 3, "owl": 3}})
     flags = ("--checkpoint", str(trained), "--data-dir", str(other), "--output-dir", str(tmp_path / "a"))
     assert analysed(*flags) == 2
-    assert "the data must have the checkpoint's 2 classes" in capsys.readouterr().err
+    assert "besides the checkpoint's 2, got 1 of 2 in" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
+
+
+def test_images_of_one_of_the_classes_are_analysed_and_report_and_terminal_say_so(trained, tmp_path, capsys):
+    other = draw_folder(tmp_path / "images", {"test": {"cat": 8}})
+    flags = ("--checkpoint", str(trained), "--data-dir", str(other), "--output-dir", str(tmp_path / "a"))
+    assert analysed(*flags) == 0
+    said = "The test images are of 1 of the 2 classes; there are none of "
+    assert f"{said}<b>dog." in capsys.readouterr().out
+    assert said in (tmp_path / "a" / "report.html").read_text()
+    assert list(metrics(tmp_path / "a")["per_class"]) == ["cat"]
+    assert np.load(tmp_path / "a" / "confusion_matrix.npy").sum() == 8
 
 
 def test_weights_that_are_not_finite_end_with_code_2(trained, tmp_path, capsys):

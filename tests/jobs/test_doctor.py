@@ -12,12 +12,15 @@ from tests.conftest import draw_folder
 from tests.data.archives import cifar100_files, packed
 from volo.config import build_settings
 from volo.data.cifar import CIFAR100
+from volo.data.datasets import open_train
+from volo.data.room import ARCHIVES
 from volo.doctor import gpu, versions
-from volo.doctor.data import ARCHIVES, check_data
+from volo.doctor.data import check_cache, check_data
 from volo.errors import InputError
 from volo.findings import examine, ok
+from volo.training.run import open_data
 
-WELL = {"versions": "ok", "GPU": "ok", "data": "ok", "output": "ok", "disk": "ok"}
+WELL = {"versions": "ok", "GPU": "ok", "data": "ok", "cache": "ok", "output": "ok", "disk": "ok"}
 
 
 @pytest.fixture(autouse=True)
@@ -167,9 +170,36 @@ def test_an_image_folder_is_looked_into(tmp_path):
     draw_folder(folder, {"test": counts})
     found = check_data(data_settings(folder, "imagefolder"))
     assert (found.status, found.found.startswith("41 images of 2 classes")) == ("ok", True)
+    assert "; 41 to test on; 37 to train on, 4 to validate on" in found.found
     (folder / "train" / "cat" / "0000.png").write_bytes(b"not an image")
-    with pytest.raises(InputError, match=r"got .*cat/0000\.png"):
+    with pytest.raises(InputError, match=r"got 1 of 16 that is not:\n.*cat/0000\.png"):
         check_data(data_settings(folder, "imagefolder"))
+
+
+def test_the_room_for_decoded_images_is_what_training_is_refused_by(capsys, tmp_path, monkeypatch):
+    folder = draw_folder(tmp_path / "images", {"train": {"cat": 20, "dog": 20}, "test": {"cat": 3, "dog": 3}})
+    monkeypatch.setenv("VOLO_CACHE_DIR", str(tmp_path / "cache"))
+    settings = [
+        build_settings({"data": dict(dataset="imagefolder", data_dir=str(folder), image_size=size)}).resolved()
+        for size in (32, 10**6)
+    ]
+    assert "138 KiB needed for 46 images still to be decoded" in check_cache(settings[0].data).found
+    some = settings[0].data.model_copy(update=dict(train_images=10))
+    open_train(some, is_new=True)  # 10 to train on, 4 held out and 6 to test on
+    assert "for 26 images" in check_cache(settings[0].data).found
+    too_large = check_cache(settings[1].data)
+    assert (too_large.status, "needed for 46 images" in too_large.found) == ("failure", True)
+    with pytest.raises(InputError) as refused:
+        open_data(settings[1], is_new=True)
+    needed = too_large.found.partition(" free at ")[2]
+    assert f"{needed}; {too_large.remedy}" in str(refused.value)
+
+
+def test_an_archive_that_is_not_there_yet_is_counted_too(tmp_path):
+    data = data_settings(tmp_path, "cifar100")
+    assert "146 MiB needed for 50,000 images" in check_cache(data).found
+    some = data.model_copy(update=dict(train_images=4000, image_size=64))
+    assert "105 MiB needed for 9,000 images" in check_cache(some).found
 
 
 def test_a_missing_image_folder_is_a_failure(capsys, tmp_path):

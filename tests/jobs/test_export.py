@@ -5,17 +5,14 @@ import io
 import json
 import re
 import resource
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 import volo
@@ -159,19 +156,6 @@ def test_an_earlier_file_is_replaced_nothing_else_is_written_and_no_folder_of_th
     assert list(exported.file.parent.iterdir()) == [exported.file]
     content = exported.file.read_bytes()
     assert [place for place in (ROOT, Path(torch.__file__).parent) if str(place).encode() in content] == []
-
-
-def test_the_lines_of_the_readme_name_the_class_that_volo_load_predicts(
-    export_once, checkpoints, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(export_once("flat.onnx")[0], "volo.onnx")
-    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save("photo.jpg")
-    section = (ROOT / "README.md").read_text().partition("\n## Export\n")[2]
-    [code, *_] = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    exec(code, {})
-    assert capsys.readouterr().out.strip() == volo.load(checkpoints["flat"]).predict("photo.jpg")[0][0]
 
 
 @pytest.fixture

@@ -6,8 +6,11 @@ import pytest
 
 from jobs import analyze, pipeline
 from jobs.cli import exit_code
+from tests.conftest import draw_folder
 from tests.test_imports import run_module
 from tests.training.runs import small_run, train
+from volo.config import build_settings
+from volo.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,21 @@ def test_what_cannot_be_searched_or_trained_is_refused_before_torch_or_ray_is_lo
     assert (code, heavy) == (2, set()), errors
     assert message in errors
     assert "Traceback" not in errors
+
+
+def test_what_will_be_analysed_is_known_before_anything_is_trained(tmp_path):
+    folder, counts = tmp_path / "images", {"cat": 10, "dog": 10}
+
+    def split(**data) -> str:
+        data = dict(dataset="imagefolder", data_dir=str(folder), **data)
+        return pipeline._split_to_analyse(build_settings({"data": data}))
+
+    draw_folder(folder, {"train": counts, "valid": counts})
+    assert split() == "val"
+    with pytest.raises(InputError, match=r"got no test split in .*images and val_fraction=0; add test/<class>/"):
+        split(val_fraction=0)
+    draw_folder(folder, {"test": counts})
+    assert split(val_fraction=0) == split() == "test"
 
 
 def test_flags_of_a_sweep_need_a_space(capsys):

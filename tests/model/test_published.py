@@ -49,6 +49,18 @@ def test_names_shapes_and_number_of_parameters_are_timms(size):
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in peer.state_dict().items()}
 
 
+def test_without_classes_both_give_the_same_features():
+    torch.manual_seed(0)
+    peer = timm_model("d1", num_classes=0, img_size=64)
+    ours = volo.create_model("volo_d1", num_classes=0, img_size=64).eval()
+    ours.load_state_dict(peer.state_dict(), strict=True)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected, found = peer(images), ours(images)
+    assert found.shape == (1, 384)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 def test_gradients_equal_timms():
     torch.manual_seed(0)
     peer = timm_model("d1", num_classes=10, img_size=64)
@@ -118,3 +130,8 @@ def test_sizes_that_a_patch_or_the_downsampling_does_not_divide_are_padded_below
     assert torch.equal(fine, model.patch_embed(padded)) and fine.shape[1:3] == (5, 6)
     odd = torch.nn.functional.pad(fine, (0, 0, 0, 0, 0, 1))
     assert torch.allclose(model.network[1](fine), model.network[1](odd), atol=1e-6)
+
+
+def test_an_input_size_of_0_is_not_taken_for_none():
+    with pytest.raises(ValueError, match="images must be at least one patch, got 0 pixels"):
+        PublishedVOLO(num_classes=3, img_size=32, input_size=0, **SMALL)

@@ -5,6 +5,7 @@ import torch
 
 import volo
 from tests.model.forms import FORMS
+from volo.errors import InputError
 from volo.variants import VARIANTS, forms_of
 
 LIMITS = {"nano": (0, 0.7e6), "tiny": (2e6, 3e6), "small": (8e6, 10e6), "quickstart": (0, 0.25e6)}
@@ -33,6 +34,28 @@ def test_every_variant_makes_finite_logits_and_gradients_everywhere(name, form):
     logits.square().sum().backward()
     gradients = [p.grad for p in model.parameters()]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+
+@every_form
+def test_without_classes_a_model_gives_the_features_that_its_head_would_read(form):
+    torch.manual_seed(0)
+    images, whole = torch.randn(2, 3, 32, 32), volo.create_model("nano", **form).eval()
+    features = volo.create_model("nano", num_classes=0, **form).eval()
+    state = {name: tensor for name, tensor in whole.state_dict().items() if not name.startswith("head.")}
+    features.load_state_dict(state, strict=True)
+    assert torch.equal(features(images), whole.forward_features(images))
+    assert torch.equal(whole.head(features(images)), whole(images))
+    assert features.dense(images).patch_logits.shape[-1] == features(images).shape[-1] == 96
+
+
+@pytest.mark.parametrize("name", ["nano", "volo_d1"])
+def test_no_number_given_to_create_model_is_taken_for_none_given(name):
+    with pytest.raises(InputError, match="num_classes must be at least 0, which gives features, got -1"):
+        volo.create_model(name, num_classes=-1)
+    with pytest.raises(InputError, match=r"data\.image_size must be greater than or equal to 1, got 0"):
+        volo.create_model(name, img_size=0)
+    with torch.device("meta"):
+        assert volo.create_model(name, num_classes=1)(torch.empty(1, 3, 32, 32, device="meta")).shape == (1, 1)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -77,7 +77,7 @@ def test_a_teacher_answers_in_the_students_classes_and_normalisation(tmp_path, f
     names = tuple(reversed(checkpoint.load_model(path)[1].class_names))
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     student = build_settings(taught.to_dict(), {"data": dict(mean=mean, std=std)}).resolved()
-    pixels = open_split(taught.resolved().data, "train").images[:3]
+    pixels = open_split(taught.resolved().data, "train").pixels(np.arange(3))
     images = (torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2) / 255 - torch.tensor(mean)[:, None, None])
     images = images / torch.tensor(std)[:, None, None]
     teacher = Teacher(path, student, names, torch.device("cpu"))
@@ -109,7 +109,7 @@ def test_a_run_learns_from_token_labels_resumes_exactly_and_needs_its_teacher(tm
 def test_a_teacher_of_other_classes_is_refused(tmp_path, folder):
     settings = small_run(tmp_path, folder, optim=dict(epochs=1), run=dict(run_name="teacher")).resolved()
     path = checkpoint.find(train(settings))
-    with pytest.raises(InputError, match=r"a teacher must know the same classes, .* not in both: bird, dog"):
+    with pytest.raises(InputError, match=r"a teacher must know the same classes, .* not in both: 'bird', 'dog'"):
         Teacher(path, settings, ("cat", "bird"), torch.device("cpu"))
 
 

@@ -72,7 +72,7 @@ class Question:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """This worker's share: (b, 3, H, W) normalised images and their (b,) classes."""
         data = subject.description.settings.data
-        pixels = Pixels(view.images.images, data.mean, data.std, device)
+        pixels = Pixels(view.images, data.mean, data.std, device)
         first, last = worker_share(0, len(self.places), rank, world_size)
         for start in range(first, last, batch_size):
             part = slice(start, min(start + batch_size, last))

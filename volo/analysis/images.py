@@ -2,9 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,49 +11,44 @@ import torch
 from volo.analysis.classifier import TOP_K, ranked
 from volo.analysis.subject import Subject
 from volo.data.augment import normalise
-from volo.data.imagefolder import read_image, readable_suffixes
+from volo.data.imagefolder import read_image
+from volo.data.listing import ImageFile, Listing, find_images
+from volo.data.passed_over import PassedOver
 from volo.errors import InputError
 
 # What became of an image: its likeliest classes with their probabilities, or why it could not be read.
 Result = list[tuple[int, float]] | str
 
 
-class ImageFile(NamedTuple):
-    """`name` is the path as --input leads to it; `size` is -1 where there is nothing, as behind a dead link."""
+def list_images(inputs: Sequence[str]) -> Listing:
+    """The images that files and folders hold, each once, sorted by name, and what of the folders was passed over.
 
-    name: str
-    size: int
-    mtime_ns: int
-
-    @property
-    def path(self) -> str:
-        return os.path.abspath(self.name)
-
-
-def list_images(inputs: Sequence[str]) -> list[ImageFile]:
-    """The images that files and folders hold, each once, sorted by name.
-
-    Of a folder, at any depth and through links, all that have the suffix of a format Pillow reads, but for hidden ones;
-    a file that is named itself is taken as it is.
+    Of folders as in training (volo/data/listing.py); a file that is named itself is taken as it is.
 
     Raises:
         InputError: an input that is not there or cannot be listed, or no image at all.
     """
     found: dict[str, ImageFile] = {}
+    passed_over, folders = PassedOver(), set()
     for given in map(os.path.expanduser, inputs):
-        is_folder = os.path.isdir(given)
-        if not is_folder and not _is_file_or_dead_link(given):
-            what = "which is neither" if os.path.exists(given) else "which does not exist"
-            raise InputError(f"--input must name files or folders, got {given!r}, {what}")
-        for name in _walk(given) if is_folder else [given]:
-            image = _described(name)
+        listing = find_images(given, folders) if os.path.isdir(given) else _named(given)
+        passed_over.add(listing.passed_over)
+        for image in listing.files:
             found.setdefault(image.path, image)
     if not found:
+        but = f" but {passed_over.in_words()}" if passed_over else ""
+        remedy = passed_over.remedy() or "name another folder, or the files themselves"
         raise InputError(
-            f"--input must hold an image of a format Pillow reads, got none in {', '.join(inputs)}; name another "
-            "folder, or the files themselves where their names have no such suffix"
+            f"--input must hold an image of a format Pillow reads, got none in {', '.join(inputs)}{but}; {remedy}"
         )
-    return sorted(found.values())
+    return Listing(sorted(found.values()), passed_over)
+
+
+def _named(given: str) -> Listing:
+    if _is_file_or_dead_link(given):
+        return Listing([_described(given)])
+    what = "which is neither" if os.path.exists(given) else "which does not exist"
+    raise InputError(f"--input must name files or folders, got {given!r}, {what}")
 
 
 def digest_of(files: Sequence[ImageFile]) -> str:
@@ -107,27 +101,6 @@ def predict_files(subject: Subject, paths: Sequence[str], device: torch.device, 
     if places:
         compute(places, pixels)
     return results
-
-
-def _walk(root: str) -> Iterator[str]:
-    readable = readable_suffixes()
-    seen: set[str] = set()
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"--input must be readable, got {error.filename} ({error.strerror})") from None
-
-    for folder, inner, names in os.walk(root, onerror=refuse, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link back up
-            inner.clear()
-            continue
-        seen.add(real)
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        for name in names:
-            path = os.path.join(folder, name)
-            is_image = os.path.splitext(name)[1].lower() in readable and not name.startswith(".")
-            if is_image and _is_file_or_dead_link(path):
-                yield path
 
 
 def _is_file_or_dead_link(path: str) -> bool:

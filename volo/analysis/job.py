@@ -42,6 +42,8 @@ def analyse(
     """
     subject = load_subject(path)
     view = open_view(subject.description, split, data_dir)
+    for note in view.notes:
+        print(note, flush=True)
     validation = _validation(subject, view) if "calibration" in analyses else None
     identity = _identity(path, analyses, view, validation)
     if not fresh and is_finished(output_dir, identity):
@@ -127,7 +129,7 @@ def _report(path: Path, findings: Findings) -> Report:
         localisation=findings.localisation,
         intervals=all_intervals(findings.localisation, findings.objects) if findings.localisation else {},
         num_scored=len(findings.objects.masks) if findings.localisation else 0,
-        notes=[*notes, *findings.notes],
+        notes=[*notes, *findings.view.notes, *findings.notes],
     )
 
 

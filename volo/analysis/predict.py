@@ -25,9 +25,11 @@ from filelock import FileLock, Timeout
 
 from volo import checkpoint
 from volo.analysis.classifier import TOP_K
-from volo.analysis.images import ImageFile, Result, digest_of, list_images, predict_files
+from volo.analysis.images import Result, digest_of, list_images, predict_files
 from volo.analysis.subject import Subject, load_subject
 from volo.console import Progress
+from volo.data.listing import ImageFile
+from volo.data.passed_over import say_passed_over
 from volo.errors import InferenceError, InputError
 from volo.files import replaced
 
@@ -100,7 +102,9 @@ def predict(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int,
         InferenceError: workers that were lost, or results that cannot be written; what is finished is kept.
     """
     subject = load_subject(path)
-    files = list_images(inputs)
+    listing = list_images(inputs)
+    files = listing.files
+    say_passed_over(inputs[0] if len(inputs) == 1 else f"{len(inputs)} inputs", len(files), listing.passed_over)
     job = Job.of(path, inputs, files)
     outputs = Outputs(output)
     with outputs.locked():

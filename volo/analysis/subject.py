@@ -1,8 +1,9 @@
 """What is analysed: a model rebuilt from a checkpoint alone, and the images of a split it is shown."""
 
 import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,18 @@ import torch
 from torch import nn
 
 from volo import checkpoint
-from volo.data.cache import Images, cached
-from volo.data.datasets import open_split
-from volo.data.imagefolder import ImageFolder
+from volo.data.cache import CHUNK, Images, cached
+from volo.data.class_names import extra, places, plain, quoted
+from volo.data.datasets import open_source, open_split, open_train, split_of
+from volo.data.imagefolder import LabelledFolder
+from volo.data.listing import find_folders
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
-from volo.data.splits import split_train
 from volo.errors import InputError
 from volo.model.build import build_model
 from volo.model_file import Description
 from volo.sections import DataSettings
 
-DIGESTED = 512  # images read at once
+SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,42 @@ class View:
 
     def pixels(self, places: np.ndarray) -> np.ndarray:
         """(n, H, W, 3) uint8, by place in the view."""
-        return np.asarray(self.images.images[self.index[places]])
+        return self.images.pixels(self.index[places])
+
+    @property
+    def missing_classes(self) -> tuple[str, ...]:
+        """Those of the model's classes that none of these images has: nothing is known of them."""
+        counts = np.bincount(self.labels, minlength=len(self.images.class_names))
+        return tuple(name for name, count in zip(self.images.class_names, counts, strict=True) if not count)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of these images, in sentences."""
+        notes = [f"{note[0].upper()}{note[1:]}." for note in self.images.notes]
+        if self.images.damaged:
+            notes.append(f"{len(self.images.damaged):,} damaged images were left out.")
+        if missing := self.missing_classes:
+            shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else "")
+            total = len(self.images.class_names)
+            notes.append(
+                f"The {self.split} images are of {total - len(missing):,} of the {total:,} classes; there are none of "
+                f"{shown}."
+            )
+        return notes
+
+    def identity(self) -> str:
+        """sha256 of which images they are, by their names and sizes, wherever they lie; `digest` reads them all."""
+        parts = self.images.source.identity() if self.images.source else {}
+        digest = hashlib.sha256(json.dumps(parts).encode())
+        for numbers in (self.index, self.labels):
+            digest.update(np.ascontiguousarray(numbers, "<i8"))
+        return digest.hexdigest()
 
     def digest(self) -> str:
         """sha256 of the images as the model gets them, in order, with their labels."""
         digest = hashlib.sha256(np.ascontiguousarray(self.labels, "<i8"))
-        for part in np.array_split(np.arange(len(self.index)), -(-len(self.index) // DIGESTED)):
-            digest.update(np.ascontiguousarray(self.pixels(part)))
+        for start in range(0, len(self.index), CHUNK):
+            digest.update(np.ascontiguousarray(self.pixels(np.arange(start, min(start + CHUNK, len(self.index))))))
         return digest.hexdigest()
 
 
@@ -90,31 +121,37 @@ def open_view(description: Description, split: str, data_dir: str | None = None)
     Args:
         description: Of the checkpoint; it says how images are read.
         split: test or val.
-        data_dir: Another place of the data than the checkpoint names. For test also any image folder with the same
+        data_dir: Another place of the data than the checkpoint names. For test also any image folder with some of the
             classes, `data_dir/test/<class>/` or `data_dir/<class>/`, whatever the data set trained on.
 
     Raises:
         InputError: data that are missing or have other classes, or no validation split.
     """
     data = description.settings.data
-    if data_dir is None:
-        images, place = open_split(data, "test" if split == "test" else "train"), data.data_dir
-    else:
-        place = Path(data_dir).expanduser().absolute()
-        images = _open_elsewhere(data, split, place, description.class_names)
+    place = data.data_dir if data_dir is None else str(Path(data_dir).expanduser().absolute())
+    if split == "val":
+        return _open_val(description, place, data_dir)
+    images = open_split(data, "test") if data_dir is None else _open_elsewhere(description, Path(place))
     images = _in_order(images, description.class_names, place)
-    is_drawn = data.dataset == "shapes" and data_dir is None
-    if split == "test":
-        return View(images, np.arange(len(images)), split, data_dir, is_drawn)
-    parts = split_train(images.labels, data.val_fraction, data.split_seed, data.train_images)
-    if not len(parts.val):
+    if not len(images.decoded):
+        raise InputError(f"there must be images to analyze, got only damaged ones in {place}; mend them")
+    return View(images, images.decoded, split, data_dir, is_drawn=data.dataset == "shapes" and data_dir is None)
+
+
+def _open_val(description: Description, place: str | None, data_dir: str | None) -> View:
+    data = description.settings.data
+    if not data.validates:
         raise InputError("split val needs a validation split, got a checkpoint trained with val_fraction=0; use test")
+    if data.dataset == "shapes" and data_dir is not None:
+        raise _shapes_do_not_move("val", place)
+    images, parts = open_train(_moved(data, place), only_val=True)
+    images = _in_order(images, description.class_names, place)
     if parts.digest() != description.split_hash:
         raise InputError(
             f"the data must be split as they were for training, got other images in {place}; "
             "restore them, or use --split test"
         )
-    return View(images, parts.val, split, data_dir, is_drawn)
+    return View(images, parts.val, "val", data_dir, is_drawn=data.dataset == "shapes")
 
 
 def open_validation(description: Description, data_dir: str | None) -> View | None:
@@ -122,7 +159,7 @@ def open_validation(description: Description, data_dir: str | None) -> View | No
 
     None where there are none, or where they cannot be had any more: their data moved away, or changed.
     """
-    if not description.settings.data.val_fraction:
+    if not description.settings.data.validates:
         return None
     for place in dict.fromkeys((data_dir, None)):
         try:
@@ -132,42 +169,70 @@ def open_validation(description: Description, data_dir: str | None) -> View | No
     return None
 
 
-def _open_elsewhere(data: DataSettings, split: str, place: Path, class_names: tuple[str, ...]) -> Images:
-    """The images of another place: a labelled folder, or the checkpoint's own data set moved there."""
-    if split == "test" and (folder := _labelled_folder(place, data.dataset, class_names)):
-        return cached(ImageFolder(folder.parent, folder.name, data.image_size, data.resize))
+def _open_elsewhere(description: Description, place: Path) -> Images:
+    """The test images of another place: a labeled folder, or the checkpoint's own data set moved there."""
+    data = description.settings.data
+    folder = _labelled_folder(place, data.dataset, description.class_names)
+    if folder and not (folder == place and _is_training_data(description, place)):
+        source = LabelledFolder(folder, data.image_size, data.resize)
+        source.say_passed_over()
+        return cached(source, skip_damaged=data.skip_damaged)
     if data.dataset == "shapes":
-        raise InputError(
-            "for shapes, which are drawn, data_dir must be an image folder with their classes, and split test, "
-            f"got {split} in {str(place)!r}; leave data_dir out"
-        )
-    moved = data.model_copy(update=dict(data_dir=str(place)))
-    return open_split(moved, "test" if split == "test" else "train")
+        raise _shapes_do_not_move("test", place)
+    return open_split(_moved(data, place), "test")
+
+
+def _is_training_data(description: Description, place: Path) -> bool:
+    """Whether a folder is the very one that was trained on, moved: of it only what was kept from training is shown."""
+    data = description.settings.data
+    if data.dataset != "imagefolder":
+        return False
+    moved = _moved(data, place)
+    try:
+        split = open_train(moved)[1] if data.skip_damaged else split_of(open_source(moved, "train"), moved)
+    except InputError:
+        return False
+    return split.digest() == description.split_hash
+
+
+def _moved(data: DataSettings, place: Path | str | None) -> DataSettings:
+    return data.model_copy(update=dict(data_dir=None if place is None else str(place)))
+
+
+def _shapes_do_not_move(split: str, place: Path | str | None) -> InputError:
+    return InputError(
+        "for shapes, which are drawn, data_dir must be an image folder with their classes, and split test, "
+        f"got {split} in {str(place)!r}; leave data_dir out"
+    )
 
 
 def _labelled_folder(place: Path, dataset: str, class_names: tuple[str, ...]) -> Path | None:
     """The folder below which class folders lie, None where the data set's own reader has to say what is there."""
     try:
-        folders = {path.name for path in place.iterdir() if path.is_dir()}
-    except OSError:
+        folders = {Path(folder).name for folder in find_folders(place)[0]}
+    except InputError:
         return None
-    if "test" in folders or "train" in folders:
+    if "test" in folders or ("train" in folders and dataset != "imagefolder"):
         return place / "test"
+    if "train" in folders:
+        return None
     is_image_folder = folders and dataset in ("imagefolder", "shapes")
-    return place if is_image_folder or folders & {*class_names} else None
+    return place if is_image_folder or {*map(plain, folders)} & {*map(plain, class_names)} else None
 
 
 def _in_order(images: Images, class_names: tuple[str, ...], place: Path | str | None) -> Images:
-    """The same images with the classes in the checkpoint's order. Raises InputError for other classes."""
+    """The same images with the classes in the checkpoint's order, some of which may have none. Raises InputError for
+    other classes."""
     if images.class_names == class_names:
         return images
-    if differing := sorted({*class_names} ^ {*images.class_names}):
+    if others := extra(images.class_names, class_names):
         raise InputError(
-            f"the data must have the checkpoint's {len(class_names)} classes, got "
-            f"{len(images.class_names)} in {place}; not in both: {', '.join(differing[:8])}"
+            f"the data must have no classes besides the checkpoint's {len(class_names)}, got {len(others)} of "
+            f"{len(images.class_names)} in {place} that it lacks: {quoted(others, class_names)}; leave their folders "
+            "out"
         )
-    order = np.array([class_names.index(name) for name in images.class_names])
-    return Images(images.images, order[images.labels], class_names)
+    order = np.array(places(images.class_names, class_names))
+    return replace(images, labels=order[images.labels], class_names=class_names, coarse=None)
 
 
 @torch.inference_mode()
@@ -177,7 +242,7 @@ def compute_logits(
     """(n, classes) float32, of this worker's share of the view."""
     data = subject.description.settings.data
     model = subject.model.to(device)
-    pixels = Pixels(view.images.images, data.mean, data.std, device)
+    pixels = Pixels(view.images, data.mean, data.std, device)
     size = evaluation_batch_size(device)
     batches = evaluation_batches(view.images, view.index, pixels, batch_size=size, rank=rank, world_size=world_size)
     logits = [model(images).float().cpu().numpy() for images, _ in batches]

@@ -11,14 +11,18 @@ import socket
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from volo.cluster.access import HOW_TO_MAKE, check_token_file, is_loopback, token_file, user_can_enter
 from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_address
+from volo.data.cache import Room
+from volo.data.room import cache_room, judged
+from volo.errors import InputError
 from volo.findings import Finding, failure, ok, warning
-from volo.sections import RunSettings
+from volo.sections import DataSettings, RunSettings
 
 HEAD = "node:__internal_head__"  # a resource that Ray gives the head alone
 ANSWER_S = 3.0
@@ -72,7 +76,7 @@ def check_doors(run: RunSettings) -> Finding:
     return ok("access", f"{token}; the dashboard of a job's own cluster is {where}")
 
 
-def check_cluster(run: RunSettings, output_dir: Path) -> Iterator[Finding]:
+def check_cluster(run: RunSettings, output_dir: Path, data: DataSettings) -> Iterator[Finding]:
     """Connects to the cluster that is there, and looks at it from each of its nodes.
 
     Raises:
@@ -90,6 +94,7 @@ def check_cluster(run: RunSettings, output_dir: Path) -> Iterator[Finding]:
                 yield _shared(visits, folder, word)
         except OSError as error:
             yield failure("shared storage", f"{error.filename} cannot be used ({error.strerror})", OTHER_FOLDER)
+        yield _caches(nodes, data)
 
 
 def _size(run: RunSettings, num_nodes: int, resources: dict[str, float]) -> Finding:
@@ -114,21 +119,59 @@ def _probe(output_dir: Path) -> Iterator[tuple[Path, str]]:
 
 def _visits(nodes: list[dict[str, Any]], folder: Path, word: str, dashboard: str | None) -> dict[str, dict[str, Any]]:
     """What a task on each node reports, by its identifier; its address alone where it does not answer in TASKS_S."""
+
+    def arguments(node: dict[str, Any]) -> tuple:
+        return str(folder), node["NodeID"], dashboard if HEAD in node["Resources"] else None
+
+    reports = _asked(nodes, visit, arguments)
+    return {
+        node["NodeID"]: {"address": node["NodeManagerAddress"], **reports.get(node["NodeID"], {})} for node in nodes
+    }
+
+
+def _asked(
+    nodes: list[dict[str, Any]], function: Callable, arguments: Callable[[dict[str, Any]], tuple]
+) -> dict[str, Any]:
+    """What a function returns on each node, by the node's identifier; none of those that do not answer in TASKS_S."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task = ray.remote(num_cpus=0, max_retries=0)(visit)
+    task = ray.remote(num_cpus=0, max_retries=0)(function)
     asked = {}
     for node in nodes:
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        url = dashboard if HEAD in node["Resources"] else None
-        asked[task.options(scheduling_strategy=strategy).remote(str(folder), node["NodeID"], url)] = node
+        asked[task.options(scheduling_strategy=strategy).remote(*arguments(node))] = node["NodeID"]
     done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=TASKS_S)
-    visits = {node["NodeID"]: {"address": node["NodeManagerAddress"]} for node in nodes}
+    answers = {}
     for ref in done:
         with contextlib.suppress(ray.exceptions.RayError):
-            visits[asked[ref]["NodeID"]] |= ray.get(ref)
-    return visits
+            answers[asked[ref]] = ray.get(ref)
+    return answers
+
+
+def _caches(nodes: list[dict[str, Any]], data: DataSettings) -> Finding:
+    """The room for decoded images on each node, which it says itself from its own disk and its own copy of the data."""
+    rooms, wrong = {}, []
+    answers = _asked(nodes, cache_of, lambda node: (data.model_dump(),))
+    for node in nodes:
+        answer = answers.get(node["NodeID"])
+        if isinstance(answer, Room):
+            rooms[node["NodeManagerAddress"]] = answer
+        else:
+            wrong.append(f"{node['NodeManagerAddress']} {answer or f'did not answer within {TASKS_S:g} s'}")
+    if wrong:
+        return failure("caches", "; ".join(wrong), "make data and cache the same on all nodes")
+    address, tightest = min(rooms.items(), key=lambda item: item[1].free - item[1].needed)
+    finding = judged(tightest)
+    return replace(finding, check="caches", found=f"the tightest of {len(rooms)}, on {address}: {finding.found}")
+
+
+def cache_of(data: dict[str, Any]) -> Room | str:
+    """On a node: what its cache has to take; or why training would be refused there."""
+    try:
+        return cache_room(DataSettings(**data))
+    except InputError as error:
+        return str(error)
 
 
 def visit(folder: str, node_id: str, dashboard: str | None) -> dict[str, Any]:

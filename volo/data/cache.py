@@ -1,15 +1,13 @@
-"""Decoded images, once per node: a memory-mapped uint8 array beside its labels, shared by every process.
+"""Decoded images, once per node: a memory map shared by every process, added to as more of a data set is used.
 
-An entry is committed as a checkpoint is: written into a folder of its own, synced, then renamed. What is not complete
-is built again.
+`$VOLO_CACHE_DIR/<data set>-<key>/` is a `Store` of every image that was decoded from one place at one size. A file that
+changes is another image there; what is no longer used stays until the folder is deleted.
 """
 
 import hashlib
-import json
 import os
 import tempfile
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,9 +15,11 @@ from typing import Protocol
 import numpy as np
 from filelock import FileLock
 
-from volo.console import Progress
-from volo.data.staging import commit, staging
+from volo.console import Progress, format_bytes
+from volo.data.damage import Damage, DamagedImages, noted
+from volo.data.store import Store
 from volo.errors import InputError
+from volo.files import free_bytes
 
 CHUNK = 512  # images decoded at once
 CHUNK_BYTES = 2**26  # and what they may take
@@ -33,40 +33,112 @@ class Coarse:
     of_class: np.ndarray
 
 
-@dataclass(frozen=True)
-class Images:
-    """One split, decoded.
+class Source(Protocol):
+    """One split of a data set, not yet decoded. Its images are numbered from 0.
 
     Attributes:
-        images: (N, H, W, 3) uint8, a memory map that is only read: what a process has looked at stays in the system's
-            file cache, shared with the others and given up where memory is short, so it may exceed the memory.
-        labels: (N,) int64.
-        coarse: Where the data set has superclasses (CIFAR-100).
+        held_out: The numbers of images that the data's maker keeps for validation, where there are any.
+        notes: What is to be said of the split, each a sentence without its full stop.
     """
-
-    images: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    coarse: Coarse | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-class Source(Protocol):
-    """One split of a data set, not yet decoded."""
 
     name: str
     image_size: int
     labels: np.ndarray
     class_names: tuple[str, ...]
     coarse: Coarse | None
+    held_out: np.ndarray | None
+    notes: tuple[str, ...]
 
     def fingerprint(self) -> str:
-        """Whatever changes the decoded images, as text."""
+        """Whatever changes all of the decoded images, as text."""
 
-    def decode(self, start: int, stop: int) -> np.ndarray:
-        """(stop - start, image_size, image_size, 3) uint8. Raises InputError for what cannot be read."""
+    def keys(self) -> np.ndarray:
+        """(N,) S16, each what changes that image alone."""
+
+    def identity(self) -> dict[str, str]:
+        """A digest of each part of the split, by the part's name: equal exactly where the images are the same, whatever
+        the machine and the folder they lie in."""
+
+    def names(self, part: str) -> list[str]:
+        """What a part consists of, as a person would look for it."""
+
+    def name_of(self, number: int) -> str:
+        """What a person knows an image by."""
+
+    def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+        """(n, image_size, image_size, 3) uint8 of those that are whole, in order; what is wrong with each other one."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """One split, as far as it has been decoded.
+
+    Attributes:
+        images: (rows, H, W, 3) uint8, a memory map that is only read: what a process has looked at stays in the
+            system's file cache, shared with the others and given up where memory is short, so it may exceed the memory.
+        labels: (N,) int64.
+        coarse: Where the data set has superclasses (CIFAR-100).
+        rows: (N,) int64, the row of each image; -1: it was not asked for, or is damaged. None: its number.
+        damaged: Images that were asked for and left out.
+        source: What they were decoded from.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    coarse: Coarse | None = None
+    rows: np.ndarray | None = None
+    damaged: tuple[Damage, ...] = ()
+    source: Source | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def decoded(self) -> np.ndarray:
+        """(n,) int64, the numbers of the images that can be looked at, ascending."""
+        return np.arange(len(self)) if self.rows is None else np.flatnonzero(self.rows >= 0)
+
+    @property
+    def held_out(self) -> np.ndarray | None:
+        return self.source.held_out if self.source else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.source.notes if self.source else ()
+
+    def row(self, numbers: np.ndarray) -> np.ndarray:
+        """(n,) image numbers -> (n,) rows of `images`."""
+        return numbers if self.rows is None else self.rows[numbers]
+
+    def pixels(self, numbers: np.ndarray) -> np.ndarray:
+        """(n,) image numbers -> (n, H, W, 3) uint8."""
+        return np.asarray(self.images[self.row(numbers)])
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the cache still has to take, `needed` bytes of `num_images`, and what is free for it, where."""
+
+    folder: Path
+    num_images: int
+    needed: int
+    free: int
+
+    def found(self) -> str:
+        return (
+            f"{format_bytes(self.free)} free at {self.folder}, {format_bytes(self.needed)} needed for "
+            f"{self.num_images:,} images still to be decoded"
+        )
+
+    def check(self) -> None:
+        """Raises InputError where it does not fit."""
+        if self.needed > self.free:
+            raise InputError(f"the image cache must have room, got {self.found()}; {MORE_ROOM}")
+
+
+MORE_ROOM = "make room, choose a smaller --image-size, or set VOLO_CACHE_DIR to a folder on another disk"
+Wanted = tuple[Source, np.ndarray]  # a split, and the numbers of those of its images that will be looked at
 
 
 def cache_dir() -> Path:
@@ -83,67 +155,99 @@ def cache_dir() -> Path:
     return Path(tempfile.gettempdir()) / f"volo-cache-{os.getuid()}"
 
 
-def cached(source: Source) -> Images:
-    """The decoded images of a source, from the cache or into it. One process decodes, others wait for it."""
-    key = hashlib.sha256(source.fingerprint().encode()).hexdigest()[:16]
-    entry = cache_dir() / f"{source.name}-{key}"
+def cached(source: Source, numbers: np.ndarray | None = None, skip_damaged: bool = False) -> Images:
+    """The decoded images of a source, from the cache or into it. One process decodes, others wait for it.
+
+    Args:
+        numbers: Which of them; all of them where it is None.
+        skip_damaged: Leave out those that cannot be read.
+
+    Raises:
+        DamagedImages: those that cannot be read, all of them; what could be is kept for the next try.
+        InputError: no room for them, or a cache that cannot be written.
+    """
+    return cached_all([(source, np.arange(len(source.labels)) if numbers is None else numbers)], skip_damaged)[0]
+
+
+def cached_all(wanted: Sequence[Wanted], skip_damaged: bool = False) -> list[Images]:
+    """As `cached`, of several sources; what is damaged in any of them is refused together."""
+    opened = [_cached(source, numbers) for source, numbers in wanted]
+    damaged = [damage for images in opened for damage in images.damaged]
+    if damaged and not skip_damaged:
+        num_images = sum(len(numbers) for _, numbers in wanted)
+        raise DamagedImages(damaged, num_images, noted(damaged, _entry(wanted[0][0]) / "damaged.txt"))
+    return opened
+
+
+def _cached(source: Source, wanted: np.ndarray) -> Images:
+    """With what is damaged left out."""
+    keys, entry = source.keys(), _entry(source)
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
+        entry.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{entry}.lock"):
-            if (images := _opened(entry, source)) is None:
-                _build(entry, source)
-                images = _opened(entry, source)
+            store = _store(source)
+            missing = wanted[store.rows(keys[wanted]) < 0]
+            _room(len(missing), store).check()
+            damaged = _decode(source, missing, keys, store) if len(missing) else []
+            rows = np.full(len(source.labels), -1)
+            rows[wanted] = store.rows(keys[wanted])
+            images = store.images()
     except OSError as error:
-        raise InputError(
-            f"the image cache must be writable, with {_num_bytes(source) / 2**20:,.0f} MiB free, got {entry.parent} "
-            f"({error.strerror or error}); set VOLO_CACHE_DIR to another folder"
-        ) from error
-    assert images is not None
-    return images
+        raise _not_writable(error) from error
+    return Images(images, source.labels, source.class_names, source.coarse, rows, tuple(damaged), source)
 
 
-def _opened(entry: Path, source: Source) -> Images | None:
-    try:
-        meta = json.loads((entry / "meta.json").read_text())
-        images = np.load(entry / "images.npy", mmap_mode="r")
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        warnings.warn(f"cache entry {entry} is damaged ({error}); it is built again", stacklevel=2)
-        return None
-    if list(images.shape) != meta["shape"]:
-        return None
-    return Images(images, source.labels, source.class_names, source.coarse)
+def room(wanted: Iterable[Wanted]) -> Room:
+    """For those of these images that this node has not decoded yet. Raises InputError for a cache that cannot be
+    read."""
+    num_images = needed = 0
+    for source, numbers in wanted:
+        try:
+            store = _store(source)
+        except OSError as error:
+            raise _not_writable(error) from error
+        missing = int((store.rows(source.keys()[numbers]) < 0).sum())
+        num_images, needed = num_images + missing, needed + missing * store.row_bytes
+    return Room(cache_dir(), num_images, needed, free_bytes(cache_dir()))
 
 
-def _build(entry: Path, source: Source) -> None:
-    shape = (len(source.labels), source.image_size, source.image_size, 3)
-    with staging(entry) as folder:
-        images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-        _reserve(folder / "images.npy", _num_bytes(source))
-        for start, stop in _chunks(source):
-            images[start:stop] = source.decode(start, stop)
-        images.flush()
-        (folder / "meta.json").write_text(json.dumps({"shape": shape, "source": source.name}))
-        commit(folder, entry)
+def _not_writable(error: OSError) -> InputError:
+    return InputError(
+        f"the image cache must be writable, got {cache_dir()} ({error.strerror or error}); see its rights and the room "
+        "on its disk, or set VOLO_CACHE_DIR to another folder"
+    )
 
 
-def _chunks(source: Source) -> Iterator[tuple[int, int]]:
-    total = len(source.labels)
+def _room(num_missing: int, store: Store) -> Room:
+    return Room(cache_dir(), num_missing, num_missing * store.row_bytes, free_bytes(cache_dir()))
+
+
+def _entry(source: Source) -> Path:
+    key = hashlib.sha256(source.fingerprint().encode(errors="surrogateescape")).hexdigest()[:16]
+    return cache_dir() / f"{source.name}-{key}"
+
+
+def _store(source: Source) -> Store:
+    return Store(_entry(source), (source.image_size, source.image_size, 3))
+
+
+def _decode(source: Source, numbers: np.ndarray, keys: np.ndarray, store: Store) -> list[Damage]:
+    """Adds these images to the store; returns those that cannot be read."""
+    damaged: list[Damage] = []
+
+    def decoded() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for part in _chunks(source, numbers):
+            images, reasons = source.decode(part)
+            damaged.extend(Damage(number, source.name_of(number), reason) for number, reason in reasons.items())
+            yield keys[[number for number in part.tolist() if number not in reasons]], images
+
+    store.add(decoded())
+    return damaged
+
+
+def _chunks(source: Source, numbers: np.ndarray) -> Iterator[np.ndarray]:
     chunk = max(1, min(CHUNK, CHUNK_BYTES // max(1, source.image_size**2 * 3)))
-    with Progress(f"decoding {source.name}", total, "images") as progress:
-        for start in range(0, total, chunk):
-            stop = min(start + chunk, total)
-            yield start, stop
-            progress.update(stop)
-
-
-def _reserve(file: Path, num_bytes: int) -> None:
-    """Takes the space now: a full disk is an error here, where a write into a sparse map would kill the process."""
-    with open(file, "r+b") as handle:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(handle.fileno(), 0, os.fstat(handle.fileno()).st_size or num_bytes)
-
-
-def _num_bytes(source: Source) -> int:
-    return len(source.labels) * source.image_size**2 * 3
+    with Progress(f"decoding {source.name}", len(numbers), "images") as progress:
+        for start in range(0, len(numbers), chunk):
+            yield numbers[start : start + chunk]
+            progress.update(min(start + chunk, len(numbers)))

@@ -14,6 +14,7 @@ from PIL import Image
 from volo.data.cache import Coarse
 from volo.data.fetch import Archive, Unpacked, fetch
 from volo.data.pickles import load_plain
+from volo.data.store import KEY
 from volo.errors import InputError
 
 NATIVE_SIZE = 32
@@ -78,6 +79,9 @@ class Cifar:
         InputError: as `fetch`, and an archive of another layout.
     """
 
+    held_out = None
+    notes = ()
+
     def __init__(self, name: str, archive: Archive, layout: Layout, data_dir: str | Path, split: str, image_size: int):
         self.name = f"{name}-{split}"
         self.image_size = image_size
@@ -101,14 +105,26 @@ class Cifar:
             ) from None
 
     def fingerprint(self) -> str:
-        return f"cifar 1 {self.image_size} {' '.join(self._md5s)}"
+        return f"cifar 2 {self.image_size} {' '.join(self._md5s)}"
 
-    def decode(self, start: int, stop: int) -> np.ndarray:
-        images = self._rows[start:stop].reshape(-1, 3, NATIVE_SIZE, NATIVE_SIZE).transpose(0, 2, 3, 1)  # (n, H, W, 3)
+    def keys(self) -> np.ndarray:
+        return np.arange(len(self.labels)).astype(KEY)
+
+    def identity(self) -> dict[str, str]:
+        return dict(zip(self._parts, self._md5s, strict=True))
+
+    def names(self, part: str) -> list[str]:
+        return [part]
+
+    def name_of(self, number: int) -> str:
+        return f"{self.name} {number}"
+
+    def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+        images = self._rows[numbers].reshape(-1, 3, NATIVE_SIZE, NATIVE_SIZE).transpose(0, 2, 3, 1)  # (n, H, W, 3)
         if self.image_size == NATIVE_SIZE:
-            return images
+            return images, {}
         size = (self.image_size, self.image_size)
-        return np.stack([Image.fromarray(image).resize(size, Image.Resampling.BICUBIC) for image in images])
+        return np.stack([Image.fromarray(image).resize(size, Image.Resampling.BICUBIC) for image in images]), {}
 
 
 def _read(files: Unpacked, name: str) -> dict[str, Any]:

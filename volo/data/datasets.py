@@ -5,12 +5,15 @@ from collections.abc import Callable
 import numpy as np
 
 from volo.data import shapes
-from volo.data.cache import Images, Source, cached
+from volo.data.cache import Images, Source, Wanted, cached, cached_all, room
 from volo.data.cifar import CIFAR10, CIFAR10_LAYOUT, CIFAR100, CIFAR100_LAYOUT, Cifar
 from volo.data.fetch import mirrored
 from volo.data.imagefolder import ImageFolder
+from volo.data.layout import NoTestSplit
+from volo.data.splits import Split, split_train
+from volo.data.store import KEY
 from volo.errors import InputError
-from volo.sections import DataSettings
+from volo.sections import VAL_FRACTION, DataSettings
 
 
 class Shapes:
@@ -19,6 +22,8 @@ class Shapes:
     image_size = shapes.IMAGE_SIZE
     class_names = shapes.CLASS_NAMES
     coarse = None
+    held_out = None
+    notes = ()
 
     def __init__(self, split: str):
         self.name = f"shapes-{split}"
@@ -28,8 +33,22 @@ class Shapes:
     def fingerprint(self) -> str:
         return f"shapes {shapes.VERSION} {self.split}"
 
-    def decode(self, start: int, stop: int) -> np.ndarray:
-        return shapes.draw(self.split, start, stop).images
+    def keys(self) -> np.ndarray:
+        return np.arange(len(self.labels)).astype(KEY)
+
+    def identity(self) -> dict[str, str]:
+        return {self.name: str(shapes.VERSION)}
+
+    def names(self, part: str) -> list[str]:
+        return [part]
+
+    def name_of(self, number: int) -> str:
+        return f"{self.name} {number}"
+
+    def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+        spans = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
+        drawn = [shapes.draw(self.split, int(span[0]), int(span[-1]) + 1).images for span in spans if len(span)]
+        return np.concatenate(drawn), {}
 
 
 def _shapes(data: DataSettings, split: str) -> Source:
@@ -37,7 +56,9 @@ def _shapes(data: DataSettings, split: str) -> Source:
 
 
 def _imagefolder(data: DataSettings, split: str) -> Source:
-    return ImageFolder(data.data_dir, split, data.image_size, data.resize)
+    source = ImageFolder(data.data_dir, split, data.image_size, data.resize)
+    source.say_passed_over()
+    return source
 
 
 def _cifar10(data: DataSettings, split: str) -> Source:
@@ -56,17 +77,101 @@ SOURCES: dict[str, Callable[[DataSettings, str], Source]] = {
 }
 
 
+def open_source(data: DataSettings, split: str) -> Source:
+    """The images of `train` or `test`, listed. Where the data bring validation images, they are the last of `train`.
+
+    Raises:
+        InputError: data that are missing or empty; the message says what to place where.
+    """
+    return SOURCES[data.dataset](data, split)
+
+
+def has_test(data: DataSettings) -> bool:
+    """Whether there are images to test on. Raises InputError as `open_source`, of a folder's test split."""
+    if data.dataset != "imagefolder":
+        return True
+    try:
+        open_source(data, "test")
+    except NoTestSplit:
+        return False
+    return True
+
+
 def open_split(data: DataSettings, split: str) -> Images:
-    """The images of `train` or `test`, decoded once per node.
+    """All images of `train` or `test`, decoded once per node. Raises InputError as `open_source`, and for damage."""
+    return cached(open_source(data, split), skip_damaged=data.skip_damaged)
+
+
+def open_train(data: DataSettings, *, only_val: bool = False, is_new: bool = False) -> tuple[Images, Split]:
+    """The images that are trained on or held out, decoded once per node, and which are which.
 
     Args:
         data: Resolved settings.
-        split: The data set's own: train or test. (A validation split is cut from train: volo/data/splits.py.)
+        only_val: Decode no more than the split of the validation images needs.
+        is_new: A training begins: look also for what it would meet late, in a folder's test split and in the room for
+            the cache. (An archive has a checksum.)
 
     Raises:
-        InputError: data that are missing, empty or damaged; the message says what to place where.
+        InputError: as `open_source`; damaged images, or a class that is left without one by leaving them out.
     """
-    return cached(SOURCES[data.dataset](data, split))
+    source, *others = open_sources(data) if is_new else [open_source(data, "train")]
+    split = split_of(source, data)
+    wanted = [(source, _selected(split, data, only_val))]
+    if is_new:
+        wanted += [(other, np.arange(len(other.labels))) for other in others]
+        room(wanted).check()
+    images = cached_all(wanted, data.skip_damaged)[0]
+    whole = split.without(np.array([damage.number for damage in images.damaged], dtype=np.int64))
+    emptied = np.setdiff1d(source.labels[split.train], source.labels[whole.train])
+    if len(emptied):
+        raise InputError(
+            f"a class must hold an image that is readable, got none in {source.class_names[emptied[0]]}, of "
+            f"{len(images.damaged)} damaged ones; mend some of them"
+        )
+    if len(split.val) and not len(whole.val):
+        raise InputError(f"an image to validate on must be readable, got {len(split.val)} damaged ones; mend some")
+    return images, whole
+
+
+def split_of(source: Source, data: DataSettings) -> Split:
+    """Which images of a training source are held out: what the data bring, unless a fraction is stated."""
+    if source.held_out is not None and data.val_fraction is None:
+        return split_train(source.labels, 0, data.split_seed, data.train_images, source.held_out)
+    fraction = VAL_FRACTION if data.val_fraction is None else data.val_fraction
+    num_train = len(source.labels) - (0 if source.held_out is None else len(source.held_out))
+    return split_train(source.labels[:num_train], fraction, data.split_seed, data.train_images)
+
+
+def open_sources(data: DataSettings) -> list[Source]:
+    """What a training that begins looks at: the images to train on and to validate on, and a folder's test split, if
+    there is one; an archive has a checksum. Raises InputError as `open_source`."""
+    source = open_source(data, "train")
+    _check_fraction(source, data)
+    try:
+        return [source, open_source(data, "test")] if data.dataset == "imagefolder" else [source]
+    except NoTestSplit:
+        return [source]
+
+
+def wanted_images(data: DataSettings) -> list[Wanted]:
+    """What a training that begins decodes. Raises InputError as `open_source` and `split_of`."""
+    source, *others = open_sources(data)
+    selected = _selected(split_of(source, data), data)
+    return [(source, selected), *((other, np.arange(len(other.labels))) for other in others)]
+
+
+def _check_fraction(source: Source, data: DataSettings) -> None:
+    if source.held_out is not None and data.val_fraction is not None:
+        raise InputError(
+            "val_fraction says how much of train is held out, but the data bring validation images of their own, got "
+            f"val_fraction={data.val_fraction} and {len(source.held_out):,} images of those in {data.data_dir}; leave "
+            "--val-fraction out, or rename their folder"
+        )
+
+
+def _selected(split: Split, data: DataSettings, only_val: bool = False) -> np.ndarray:
+    """Where damaged images are left out, which are is part of the split, and only reading them says it."""
+    return split.val if only_val and not data.skip_damaged else np.union1d(split.train, split.val)
 
 
 def files_of(data: DataSettings, images: np.ndarray) -> list[str] | None:
@@ -77,7 +182,7 @@ def files_of(data: DataSettings, images: np.ndarray) -> list[str] | None:
     if data.dataset != "imagefolder":
         return None
     try:
-        files = ImageFolder(data.data_dir, "train", data.image_size, data.resize).files
-        return [str(files[image]) for image in images]
+        source = open_source(data, "train")
+        return [source.name_of(image) for image in images]
     except (InputError, OSError, IndexError):
         return None

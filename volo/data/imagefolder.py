@@ -1,161 +1,285 @@
-"""Image folders: `<data_dir>/<split>/<class>/<any image file>`."""
+"""Image folders: `<data_dir>/<split>/<class>/<any image file>`, or `<data_dir>/<class>/<any image file>`."""
 
 import hashlib
+import os
 import unicodedata
-import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
+from volo.data.class_names import extra, plain, quoted
+from volo.data.formats import opened
+from volo.data.layout import TEST, TEST_SHARE, TRAIN, Layout, NoTestSplit, find_layout, in_test
+from volo.data.listing import ImageFile, find_folders, find_images
+from volo.data.modes import Samples, to_rgb
+from volo.data.passed_over import PassedOver, say_passed_over
+from volo.data.store import KEY
 from volo.errors import InputError
 
-# What Pillow knows and cannot show by itself: EPS runs another program, the others need a plug-in.
-NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"})
-_OPENING = Lock()
+NUMBERS = {1: "one class", 2: "two classes"}
 
 
-class ImageFolder:
-    """One split of an image folder; a `Source`. Classes are the folders' names, sorted.
+class LabelledFolder:
+    """A folder of class folders, all of it; a `Source`. Classes are the folders, sorted; names as
+    volo/data/class_names.py compares them.
+
+    Attributes:
+        files: (N,) the images below each class's folder (volo/data/listing.py), class by class.
+        passed_over: What else lies there, at `place`, among `num_listed` images, of which these may be a part.
 
     Raises:
-        InputError: a missing folder, fewer than two classes, a class without an image, a name that is no text, other
-            classes in train than in test (where there is a test split).
+        InputError: a missing folder, none of class folders in it, a class without an image, a name that is no text.
     """
 
+    name = "imagefolder"
     coarse = None
+    held_out: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
-    def __init__(self, data_dir: str | Path, split: str, image_size: int, resize: str = "crop"):
-        self.name = f"imagefolder-{split}"
-        self.image_size = image_size
-        self.resize = resize
-        self.files, self.labels, self.class_names = _listed(Path(data_dir, split))
-        if split == "train" and Path(data_dir, "test").is_dir():
-            _check_same_classes(self.class_names, Path(data_dir, "test"))
+    def __init__(self, folder: str | Path, image_size: int, resize: str = "crop"):
+        self.root, self.image_size, self.resize = Path(folder), image_size, resize
+        self._take(_listed(self.root, min_classes=1), str(self.root))
+
+    def _take(self, classes: "Classes", place: str) -> None:
+        self.files, self.labels, self.place, self.num_listed = classes.files, classes.labels, place, len(classes.files)
+        self.class_names, self.passed_over = classes.class_names, classes.passed_over
+
+    def say_passed_over(self) -> None:
+        """Once, on the terminal of a job: what of the folder is not used."""
+        say_passed_over(self.place, self.num_listed, self.passed_over)
 
     def fingerprint(self) -> str:
-        stats = (file.stat() for file in self.files)
-        listing = "\n".join(f"{f} {s.st_size} {s.st_mtime_ns}" for f, s in zip(self.files, stats, strict=True))
-        digest = hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()
-        return f"imagefolder 1 {self.image_size} {self.resize} {digest}"
+        return f"imagefolder 3 {self.image_size} {self.resize} {self.root.absolute()}"
 
-    def decode(self, start: int, stop: int) -> np.ndarray:
+    def keys(self) -> np.ndarray:
+        texts = (f"{self._below(file)}\0{file.size}\0{file.mtime_ns}" for file in self.files)
+        digests = (hashlib.blake2b(_encoded(text), digest_size=KEY.itemsize).digest() for text in texts)
+        return np.array(list(digests), dtype=KEY)
+
+    def identity(self) -> dict[str, str]:
+        digests = {name: hashlib.sha256() for name in self.class_names}
+        for file, label in zip(self.files, self.labels.tolist(), strict=True):
+            digests[self.class_names[label]].update(_encoded(f"{self._below(file)}\0{file.size}\0"))
+        return {name: digest.hexdigest() for name, digest in digests.items()}
+
+    def names(self, part: str) -> list[str]:
+        if part not in self.class_names:
+            return []
+        numbers = np.flatnonzero(self.labels == self.class_names.index(part))
+        return [f"{self._below(self.files[number])} of {self.files[number].size:,} bytes" for number in numbers]
+
+    def name_of(self, number: int) -> str:
+        return self.files[number].name
+
+    def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
         with ThreadPoolExecutor() as pool:
-            images = pool.map(lambda file: read_image(file, self.image_size, self.resize), self.files[start:stop])
-            return np.stack(list(images))
+            read = dict(zip(numbers.tolist(), pool.map(self._read, numbers.tolist()), strict=True))
+        whole = [image for image in read.values() if not isinstance(image, str)]
+        empty = np.zeros((0, self.image_size, self.image_size, 3), np.uint8)
+        reasons = {number: image for number, image in read.items() if isinstance(image, str)}
+        return np.stack(whole) if whole else empty, reasons
+
+    def _read(self, number: int) -> np.ndarray | str:
+        """An image, or why it cannot be read."""
+        try:
+            return read_image(self.files[number].name, self.image_size, self.resize)
+        except Unreadable as error:
+            return error.reason
+
+    def _below(self, file: ImageFile) -> str:
+        return _below(self.root, file)
+
+
+class ImageFolder(LabelledFolder):
+    """The split `train` or `test` of an image folder (volo/data/layout.py); a `Source`.
+
+    In `train` the folder's own validation images come last; `held_out` says which they are.
+
+    Raises:
+        InputError: as `LabelledFolder` and `find_layout`; fewer than two classes in train, or classes elsewhere that
+            train does not have.
+        NoTestSplit: there is none.
+    """
+
+    def __init__(self, data_dir: str | Path, split: str, image_size: int, resize: str = "crop"):
+        self.root, self.image_size, self.resize = Path(data_dir), image_size, resize
+        test = self.root / TEST
+        if split == TEST and test.is_dir():  # train need not be there any more
+            self._take(_listed(test, min_classes=1), str(test))
+            return
+        layout = find_layout(self.root)
+        if layout.is_split_here:
+            self._take_part(_listed(self.root, min_classes=2), split)
+        elif split == TEST:
+            raise NoTestSplit(
+                f"a test split must lie in {test}/<class>/<images>, got no such folder; use --split val, or name "
+                "labeled images with --data-dir"
+            )
+        else:
+            self._take_train(layout)
+
+    def _take_train(self, layout: Layout) -> None:
+        train = _listed(layout.train, min_classes=2)
+        self._take(train, str(layout.train))
+        notes = [f"not used: {', '.join(layout.unused)} in {self.root}"] if layout.unused else []
+        if layout.val:
+            val = _listed(layout.val, min_classes=1)
+            notes += _compared(train.class_names, layout, val.class_names, layout.val)
+            self._take(train.followed_by(val), f"{layout.train} and {layout.val}")
+            self.held_out = np.arange(len(train.files), len(self.files))
+            notes.append(f"validation on the images of {layout.val}")
+        if layout.test:
+            notes += _compared(train.class_names, layout, _names(_class_folders(layout.test)[0]), layout.test)
+        self.notes = tuple(notes)
+
+    def _take_part(self, classes: "Classes", split: str) -> None:
+        is_test = in_test([_below(self.root, file) for file in classes.files], classes.labels)
+        self._take(classes.where(is_test if split == TEST else ~is_test), str(self.root))
+        self.num_listed = len(classes.files)
+        self.notes = (
+            f"{self.root} has no {TRAIN}: of its class folders {TEST_SHARE:.0%}, chosen by the files' names, "
+            f"{is_test.sum():,} of {len(is_test):,} images, are kept from training as a test split",
+        )
+        if not self.files:
+            raise NoTestSplit(
+                f"a test split must hold images, got none of the {len(is_test):,} in {self.root}, which are too few to "
+                "be split; use --split val, or name labeled images with --data-dir"
+            )
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Images class by class: (N,) files and int64 labels, which are places among the class names."""
+
+    files: list[ImageFile]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    passed_over: PassedOver
+
+    def where(self, mask: np.ndarray) -> "Classes":
+        """Those images alone, of all classes."""
+        files = [file for file, is_wanted in zip(self.files, mask.tolist(), strict=True) if is_wanted]
+        return replace(self, files=files, labels=self.labels[mask])
+
+    def followed_by(self, other: "Classes") -> "Classes":
+        """With the images of another folder, whose classes are among these."""
+        order = np.array([self.class_names.index(name) for name in other.class_names], dtype=np.int64)
+        self.passed_over.add(other.passed_over)
+        return replace(self, files=self.files + other.files, labels=np.append(self.labels, order[other.labels]))
+
+
+class Unreadable(InputError):
+    """A file that is no image, a damaged one, or one too large; `reason` is what the reader said."""
+
+    def __init__(self, file: str | Path, reason: str):
+        super().__init__(f"every image must be readable, got {file} ({reason}); mend or remove it")
+        self.reason = reason
 
 
 def read_image(file: str | Path, image_size: int, resize: str = "crop") -> np.ndarray:
     """Any image Pillow reads as (image_size, image_size, 3) uint8 RGB.
 
-    Turned upright by its EXIF tag, transparency laid on white, 16 bits scaled to 8; the first frame of several.
-    `crop` scales the shorter side (bicubic) and cuts the centre square, `squash` ignores the aspect ratio.
+    Turned upright by its EXIF tag, transparency laid on white, more than 8 bits scaled to 8 (volo/data/modes.py); the
+    first frame of several.
+    `crop` scales the shorter side (bicubic) and cuts the center square, `squash` ignores the aspect ratio.
 
     Raises:
-        InputError: a file that is no image, a damaged one, or one of more than twice PIL.Image.MAX_IMAGE_PIXELS; the
+        Unreadable: a file that is no image, a damaged one, or one of more than twice PIL.Image.MAX_IMAGE_PIXELS; the
             message names it.
     """
     try:
-        with _opened(file) as opened:
-            return fit_image(opened, image_size, resize)
+        with opened(file) as image:
+            return fit_image(image, image_size, resize)
     except Exception as error:  # a damaged file shows as nearly any exception
-        reason = str(error) or type(error).__name__
-        raise InputError(f"every image must be readable, got {file} ({reason}); mend or remove it") from error
+        raise Unreadable(file, str(error) or type(error).__name__) from error
 
 
 def fit_image(image: Image.Image, image_size: int, resize: str = "crop") -> np.ndarray:
     """An opened image of any size and mode as `read_image` returns it."""
-    upright = _rgb(ImageOps.exif_transpose(image))
+    samples = Samples.of(image)
+    upright = to_rgb(_upright(image), samples)
     size = (image_size, image_size)
     if resize == "squash":
         return np.asarray(upright.resize(size, Image.Resampling.BICUBIC))
     return np.asarray(ImageOps.fit(upright, size, Image.Resampling.BICUBIC))
 
 
-def _opened(file: str | Path) -> Image.Image:
-    """Large images, up to where Pillow refuses them, without its warning; filters are the whole process's: one at a
-    time."""
-    with _OPENING, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(file, formats=_formats())
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF tag says, where that can be read: nonsense beside whole pixels does not spoil them."""
+    image.load()  # damaged pixels show here
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # what is no EXIF shows as nearly any exception
+        return image
 
 
-@cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in Image.ID if name not in NOT_READ)
-
-
-@cache
-def readable_suffixes() -> frozenset[str]:
-    """Of the files an image folder is searched for, in lower case with their dots."""
-    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name not in NOT_READ)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bits(image).convert("RGB")
-    if image.mode == "LAB":
-        lab, srgb = (ImageCms.createProfile(name) for name in ("LAB", "sRGB"))
-        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(ground, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of more bits. Integers of 32 bits and floats do not say their range: 255 where nothing exceeds it."""
-    values = np.asarray(image, dtype=np.float64)
-    is_sixteen = image.mode.startswith("I;16") or (image.mode == "I" and values.max(initial=0) > 255)
-    top = 65535 if is_sixteen else 255
-    return Image.fromarray((values.clip(0, top) * (255 / top)).round().astype(np.uint8))
-
-
-def _listed(root: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
-    files, labels, class_names = [], [], []
-    for label, folder in enumerate(_class_folders(root)):
-        found = sorted(
-            path for path in folder.rglob("*")
-            if path.suffix.lower() in readable_suffixes() and not path.name.startswith(".") and path.is_file()
-        )
-        if not found:
-            raise InputError(f"a class must hold an image, got none in {folder}; add images or remove the folder")
-        files += found
-        labels += [label] * len(found)
-        class_names.append(folder.name)
-    if len(class_names) < 2:
+def _listed(root: Path, min_classes: int) -> Classes:
+    folders, passed_over = _class_folders(root)
+    files, labels, empty = [], [], []
+    for label, folder in enumerate(folders):
+        found = find_images(folder)
+        if not found.files:
+            empty.append(_empty_class(folder, found.passed_over))
+        files += found.files
+        labels += [label] * len(found.files)
+        passed_over.add(found.passed_over)
+    if empty:
+        raise InputError("\n".join(map(str, empty)))
+    if len(folders) < min_classes:
         raise InputError(
-            f"a data set must have at least two classes, got {len(class_names)} in {root}; give every class a folder "
-            "there, or name the folder above train and test with --data-dir"
+            f"a data set must have at least {NUMBERS[min_classes]}, got {len(folders)} in {root}; give every class a "
+            "folder there, or name the folder above train and test with --data-dir"
         )
-    return files, np.array(labels, dtype=np.int64), tuple(class_names)
+    return Classes(files, np.array(labels, dtype=np.int64), _names(folders), passed_over)
 
 
-def _class_folders(root: Path) -> list[Path]:
+def _empty_class(folder: str, passed_over: PassedOver) -> InputError:
+    found = f" but {passed_over.in_words()}" if passed_over else ""
+    remedy = passed_over.remedy() or "add images"
+    return InputError(f"a class must hold an image, got none in {folder}{found}; {remedy} or remove the folder")
+
+
+def _class_folders(root: Path) -> tuple[list[str], PassedOver]:
     if not root.is_dir():
         raise InputError(
             f"an image folder must hold {root.name}/<class>/<images>, got no folder {root}; "
             "place it there or name another with --data-dir"
         )
-    try:
-        folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"an image folder must be readable, got {root} ({error.strerror}); see its rights") from None
-    for folder in folders:
-        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in folder.name):  # control, or not UTF-8
-            raise InputError(f"a class must have a name of plain text, got {str(folder)!a}; rename the folder")
-    return folders
+    folders, passed_over = find_folders(root)
+    before: dict[str, str] = {}
+    for folder, name in zip(folders, _names(folders), strict=True):
+        if not name or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+            raise InputError(f"a class must have a name of plain text, got {folder!a}; rename the folder")
+        if before.setdefault(name, folder) != folder:
+            raise InputError(
+                "classes must differ in more than Unicode form or blanks at the ends of their names, got "
+                f"{before[name]!a} and {folder!a}; rename one, or put their images into one folder"
+            )
+    return folders, passed_over
 
 
-def _check_same_classes(class_names: tuple[str, ...], test: Path) -> None:
-    others = {folder.name for folder in _class_folders(test)}
-    if differing := sorted(others ^ {*class_names}):
+def _names(folders: Sequence[str]) -> tuple[str, ...]:
+    return tuple(plain(os.path.basename(folder)) for folder in folders)
+
+
+def _compared(class_names: tuple[str, ...], layout: Layout, others: tuple[str, ...], folder: Path) -> list[str]:
+    """What is to be said of a split that lacks classes. Raises InputError for one with classes that train lacks."""
+    if unknown := extra(others, class_names):
         raise InputError(
-            f"train and test must have the same classes, got {len(class_names)} in train and {len(others)} in {test}; "
-            f"not in both: {', '.join(differing[:8])}"
+            f"{folder.name} must have no classes that train lacks, got {len(unknown)} of {len(others)} in {folder}: "
+            f"{quoted(unknown, class_names)}; add them to {layout.train}, or remove them"
         )
+    lacking = extra(class_names, others)
+    return [f"{folder} has no images of {quoted(lacking, others)}"] if lacking else []
+
+
+def _below(root: Path, file: ImageFile) -> str:
+    return file.name.removeprefix(os.path.join(root, ""))
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")

@@ -19,6 +19,7 @@ from volo.errors import InputError
 from volo.sections import AugmentSettings
 
 DEVICE_SHARE = 0.25
+COPIED = 512  # images at a time
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class Batch:
 
 class Pixels:
     """Images where they are gathered from: on the device where they take at most a quarter of its free memory, else
-    in the memory map, gathered by the CPU."""
+    in the memory map, gathered by the CPU. Either way an image keeps its number."""
 
-    def __init__(self, images: np.ndarray, mean: tuple, std: tuple, device: torch.device):
-        stored = _read_only(images)
-        fits = device.type == "cuda" and images.nbytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
-        self.stored = stored.to(device) if fits else stored
-        self.read_ahead = ReadAhead(images) if not fits else None
+    def __init__(self, data: Images, mean: tuple, std: tuple, device: torch.device):
+        num_bytes, everything = len(data.decoded) * data.images[:1].nbytes, np.arange(len(data))
+        fits = device.type == "cuda" and num_bytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+        self.stored, self.row = resident(data, device) if fits else (_read_only(data.images), data.row(everything))
+        self.read_ahead = ReadAhead(data.images) if not fits else None
         self.device = device
         self.mean = torch.tensor(mean, device=device)
         self.std = torch.tensor(std, device=device)
@@ -58,10 +59,23 @@ class Pixels:
         return normalise(gathered.to(self.device, non_blocking=True), self.mean, self.std)
 
     def _found(self, index: np.ndarray) -> Tensor:
-        """Image numbers, about to be gathered, on the device where the images are."""
+        """Rows of image numbers, about to be gathered, on the device where the images are."""
+        rows = self.row[index]
         if self.read_ahead:
-            self.read_ahead(index)
-        return to_device(index, self.stored.device)
+            self.read_ahead(rows)
+        return to_device(rows, self.stored.device)
+
+
+def resident(data: Images, device: torch.device) -> tuple[Tensor, np.ndarray]:
+    """The decoded images alone, (n, H, W, 3) uint8 on the device, and (N,) the row there of each image; -1: none."""
+    used = data.decoded
+    copy = torch.empty((len(used), *data.images.shape[1:]), dtype=torch.uint8, device=device)
+    for start in range(0, len(used), COPIED):
+        part = used[start : start + COPIED]
+        copy[start : start + len(part)] = torch.from_numpy(data.pixels(part))
+    rows = np.full(len(data), -1)
+    rows[used] = np.arange(len(used))
+    return copy, rows
 
 
 def _read_only(images: np.ndarray) -> Tensor:

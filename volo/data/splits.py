@@ -23,15 +23,25 @@ class Split:
             digest.update(part.astype("<i8").tobytes())
         return digest.hexdigest()
 
+    def without(self, numbers: np.ndarray) -> "Split":
+        return Split(*(part[~np.isin(part, numbers)] for part in (self.train, self.val)))
 
-def split_train(labels: np.ndarray, val_fraction: float, seed: int, train_images: int | None = None) -> Split:
+
+def split_train(
+    labels: np.ndarray,
+    val_fraction: float,
+    seed: int,
+    train_images: int | None = None,
+    held_out: np.ndarray | None = None,
+) -> Split:
     """Holds out `val_fraction` of each class, rounded down: a class too small to split stays in train.
 
     Args:
         labels: (N,) classes of the training images.
-        val_fraction: In [0, 1).
+        val_fraction: In [0, 1); of no effect with held_out.
         seed: Of the split alone.
         train_images: Keeps only so many of what is left to train on, in the classes' proportions.
+        held_out: The images to validate on, where that is decided already.
 
     Raises:
         InputError: no class is large enough to hold out an image, or fewer images than train_images.
@@ -39,10 +49,12 @@ def split_train(labels: np.ndarray, val_fraction: float, seed: int, train_images
     train, val = [], []
     for name in np.unique(labels):
         members = _shuffled(np.flatnonzero(labels == name), seed, int(name))
-        held_out = int(len(members) * val_fraction + 1e-9)
-        val.append(members[:held_out])
-        train.append(members[held_out:])
-    if val_fraction > 0 and not sum(map(len, val)):
+        is_val = np.arange(len(members)) < int(len(members) * val_fraction + 1e-9)
+        if held_out is not None:
+            is_val = np.isin(members, held_out)
+        val.append(members[is_val])
+        train.append(members[~is_val])
+    if held_out is None and val_fraction > 0 and not sum(map(len, val)):
         raise InputError(
             f"val_fraction must leave an image to validate on, got {val_fraction} of at most "
             f"{max(map(len, train))} images a class; raise it, or train without validation by --val-fraction 0"

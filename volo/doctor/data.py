@@ -1,19 +1,22 @@
-"""The data set that was chosen: there, and as it should be. Nothing is fetched for that."""
+"""The data set that was chosen: there, and as it should be; and the room for its decoded images. Nothing is fetched."""
 
-from pathlib import Path
+import numpy as np
 
-from volo.data.cifar import CIFAR10, CIFAR100
+from volo.data.damage import Damage, DamagedImages
+from volo.data.datasets import open_sources, split_of
 from volo.data.fetch import look, mirrored
-from volo.data.imagefolder import ImageFolder, read_image
-from volo.findings import Finding, ok, warning
+from volo.data.imagefolder import ImageFolder
+from volo.data.passed_over import PassedOver
+from volo.data.room import ARCHIVES, cache_room, judged
+from volo.errors import InputError
+from volo.findings import Finding, failure, ok, refused, warning
 from volo.sections import DataSettings
 
-ARCHIVES = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 NUM_DECODED = 16
 
 
 def check_data(data: DataSettings) -> Finding:
-    """Checksums of archives; of an image folder its classes, and some of its images decoded.
+    """Checksums of archives; of an image folder its classes and splits, and some of its images decoded.
 
     Args:
         data: Resolved.
@@ -24,6 +27,11 @@ def check_data(data: DataSettings) -> Finding:
     if data.dataset == "shapes":
         return ok("data", "shapes are drawn, nothing is read")
     return _check_folder(data) if data.dataset == "imagefolder" else _check_archive(data)
+
+
+def check_cache(data: DataSettings) -> Finding:
+    """Room on this machine for the decoded images that a training looks at, by the numbers it refuses by."""
+    return judged(cache_room(data))
 
 
 def _check_archive(data: DataSettings) -> Finding:
@@ -37,13 +45,34 @@ def _check_archive(data: DataSettings) -> Finding:
 
 
 def _check_folder(data: DataSettings) -> Finding:
-    train = ImageFolder(data.data_dir, "train", data.image_size, data.resize)
-    apart = max(1, len(train.files) // NUM_DECODED)
-    sample = train.files[::apart][:NUM_DECODED]
-    for file in sample:
-        read_image(file, data.image_size, data.resize)
-    found = f"{len(train.files):,} images of {len(train.class_names)} classes in {data.data_dir}"
-    if not Path(data.data_dir, "test").is_dir():
-        return warning("data", f"{found}, and no test split", "add test/<class>/ to analyse with, or use --split val")
-    ImageFolder(data.data_dir, "test", data.image_size, data.resize)
-    return ok("data", f"{found}; {len(sample)} of them decoded")
+    train, *tests = sources = open_sources(data)
+    found = f"{len(train.labels):,} images of {len(train.class_names)} classes in {data.data_dir}"
+    found += f"; {len(tests[0].labels):,} to test on" if tests else ", and no test split"
+    found += "".join(f"; {note}" for note in train.notes)
+    passed_over = PassedOver()
+    for one in {source.place: source.passed_over for source in sources}.values():
+        passed_over.add(one)
+    remedies = [] if tests else ["add test/<class>/ to analyze with, or use --split val"]
+    for source in sources:
+        remedies += _damaged(source, data)
+    if passed_over:
+        found += f"; passed over: {passed_over.in_words()}"
+        remedies += filter(None, [passed_over.remedy()])
+    try:
+        split = split_of(train, data)
+    except InputError as error:
+        reason, remedy = refused(error)
+        return failure("data", f"{found}; {reason}", remedy)
+    found += f"; {len(split.train):,} to train on, {len(split.val):,} to validate on"
+    return warning("data", found, ", and ".join(remedies)) if remedies else ok("data", found)
+
+
+def _damaged(source: ImageFolder, data: DataSettings) -> list[str]:
+    """Decodes some of the images. Returns a remedy where damaged ones would be left out; raises InputError where they
+    would be refused."""
+    apart = max(1, len(source.labels) // NUM_DECODED)
+    sample = np.arange(len(source.labels))[::apart][:NUM_DECODED]
+    damaged = [Damage(number, source.name_of(number), reason) for number, reason in source.decode(sample)[1].items()]
+    if damaged and not data.skip_damaged:
+        raise DamagedImages(damaged, len(sample), None)
+    return [f"see to {damaged[0]}, which would be left out"] if damaged else []

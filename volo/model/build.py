@@ -19,7 +19,8 @@ def create_model(
 
     Args:
         name: One of `volo.variants.VARIANTS`.
-        num_classes: Width of the logits. Default: 100, or 1000 of a published model.
+        num_classes: Width of the logits; 0: the model gives features, as in timm. Default: 100, or 1000 of a published
+            model.
         img_size: Pixels a side that the position embedding is made for; other sizes work too. Default: 32, or 224 of a
             published model.
         hierarchical: A pyramid of stages in place of a flat model.
@@ -27,14 +28,18 @@ def create_model(
             model, downsample_kind="token" or stage_depths=(1, 1, 3) of a pyramid.
 
     Returns:
-        A module, images (B, 3, H, W) -> logits (B, num_classes).
+        A module, images (B, 3, H, W) -> logits (B, num_classes), or features (B, C) without classes.
 
     Raises:
         InputError: (a ValueError) an unknown name or setting, or values that do not fit each other.
     """
     is_published = name in VARIANTS and "published" in forms_of(name)
-    num_classes = num_classes or (1000 if is_published else 100)
-    img_size = img_size or (224 if is_published else 32)
+    if num_classes is None:
+        num_classes = 1000 if is_published else 100
+    if num_classes < 0:
+        raise InputError(f"num_classes must be at least 0, which gives features, got {num_classes}")
+    if img_size is None:
+        img_size = 224 if is_published else 32
     values = {"variant": name, **overrides}
     if hierarchical and values.setdefault("form", "pyramid") != "pyramid":
         raise InputError(f"hierarchical makes a pyramid, got form={values['form']!r}; drop one of them")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from volo.model.attention import ClassBlock, TransformerBlock
 from volo.model.embedding import PatchEmbeddingConv, PositionEmbedding, grid_size
-from volo.model.layers import drop_path_rates, init_weights, keep_channel_last
+from volo.model.layers import class_head, drop_path_rates, init_weights, keep_channel_last
 from volo.model.outlook import OutlookerBlock
 from volo.model.token_labels import DenseLogits
 
@@ -47,8 +47,9 @@ class VOLOStage(nn.Sequential):
 class VOLO(nn.Module):
     """Patch embedding, Outlookers, position embedding, transformer blocks, pooling, LayerNorm, linear head.
 
-    (B, in_chans, H, W) -> (B, num_classes), for any image of at least one patch; the position embedding is made for
-    `img_size` pixels a side and resized for others. Source: arXiv 2106.13112, sections 3.1 to 3.3. Differs from the
+    (B, in_chans, H, W) -> (B, num_classes), or without classes (num_classes=0) the normalised features, (B, embed_dim);
+    for any image of at least one patch; the position embedding is made for `img_size` pixels a side and resized for
+    others. Source: arXiv 2106.13112, sections 3.1 to 3.3. Differs from the
     paper: one resolution, stochastic depth in the outlookers too, and the choice of pooling.
 
     Args:
@@ -109,7 +110,7 @@ class VOLO(nn.Module):
                 ClassBlock(embed_dim, num_heads, mlp_ratio, drop_rate) for _ in range(class_depth)
             )
         self.norm = nn.LayerNorm(embed_dim)
-        self.head = nn.Linear(embed_dim, num_classes)
+        self.head = class_head(embed_dim, num_classes)
         self.apply(init_weights)
         self.apply(keep_channel_last)
 

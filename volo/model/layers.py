@@ -69,6 +69,13 @@ def drops(dropout: nn.Dropout) -> bool:
     return dropout.training and dropout.p > 0
 
 
+def class_head(dim: int, num_classes: int) -> nn.Module:
+    """Features to logits; 0 classes: the features themselves, as in timm. Raises ValueError for fewer."""
+    if num_classes < 0:
+        raise ValueError(f"num_classes must be at least 0, which gives features in place of logits, got {num_classes=}")
+    return nn.Linear(dim, num_classes) if num_classes else nn.Identity()
+
+
 def drop_path(rate: float) -> nn.Module:
     """Stochastic depth per sample (arXiv 1603.09382), scaled so that the expectation stays."""
     return StochasticDepth(rate, mode="row") if rate > 0 else nn.Identity()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from volo.model.attention import ClassBlock, TransformerBlock
 from volo.model.embedding import grid_size, resize_position_embedding
 from volo.model.flat import VOLOStage
-from volo.model.layers import drop_path_rates, init_weights, keep_channel_last
+from volo.model.layers import class_head, drop_path_rates, init_weights, keep_channel_last
 from volo.model.token_labels import Box, DenseLogits, mix_tokens
 
 STEM_STRIDE = 2
@@ -74,7 +74,8 @@ class PublishedVOLO(nn.Module):
     """Stem, outlookers, downsampling, transformer blocks, class attention, LayerNorm, two heads.
 
     (B, in_chans, H, W) -> (B, num_classes): the class token's logits plus half the largest of the patches', as
-    published. `dense` gives both, for token labels. Differs from the published code: stochastic depth (linear over all
+    published; without classes (num_classes=0) the class token's normalised features, (B, embed_dims[-1]), as in timm.
+    `dense` gives both, for token labels. Differs from the published code: stochastic depth (linear over all
     blocks) reaches the outlookers too, unless `outlooker_drop_path` is off; any image of at least one patch works, the
     position embedding is resized.
 
@@ -114,10 +115,10 @@ class PublishedVOLO(nn.Module):
         outlook_op: str = "auto",
     ):
         super().__init__()
-        size = input_size or img_size
+        size = img_size if input_size is None else input_size
         if size < patch_size:
             raise ValueError(f"images must be at least one patch, got {size} pixels a side, {patch_size=}")
-        self.input_size = input_size
+        self.num_classes, self.input_size = num_classes, input_size
         (fine, dim), (fine_heads, heads) = embed_dims, stage_heads
         rates = drop_path_rates(drop_path_rate, sum(layers))
         local_rates = rates[: layers[0]] if outlooker_drop_path else layers[0] * [0.0]
@@ -139,14 +140,16 @@ class PublishedVOLO(nn.Module):
             ClassBlock(dim, heads, mlp_ratio, drop_rate) for _ in range(NUM_CLASS_BLOCKS)
         )
         self.norm = nn.LayerNorm(dim)
-        self.aux_head = nn.Linear(dim, num_classes)
-        self.head = nn.Linear(dim, num_classes)
+        self.aux_head = class_head(dim, num_classes)
+        self.head = class_head(dim, num_classes)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         self.apply(init_weights)
         self.apply(keep_channel_last)
 
     def forward(self, images: Tensor) -> Tensor:
+        if not self.num_classes:
+            return self.forward_features(images).pooled
         dense = self.dense(images)
         return dense.logits + AUX_WEIGHT * dense.patch_logits.flatten(1, 2).amax(dim=1)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from volo.model.attention import TransformerBlock
 from volo.model.embedding import PatchEmbeddingConv, PositionEmbedding, grid_size
 from volo.model.flat import VOLOStage
-from volo.model.layers import Linear, drop_path_rates, init_weights, keep_channel_last
+from volo.model.layers import Linear, class_head, drop_path_rates, init_weights, keep_channel_last
 from volo.model.token_labels import DenseLogits
 
 
@@ -78,7 +78,8 @@ class GlobalStage(nn.Module):
 class VOLOPyramid(nn.Module):
     """Patch embedding, stages with a downsampling between each two, mean pooling, LayerNorm, linear head.
 
-    (B, in_chans, H, W) -> (B, num_classes), for any image of at least one patch: maps get no smaller than 1x1. The
+    (B, in_chans, H, W) -> (B, num_classes), or without classes (num_classes=0) the normalised features of the last
+    stage's width; for any image of at least one patch: maps get no smaller than 1x1. The
     position embeddings are made for `img_size` pixels a side and resized for others. Source: arXiv 2106.13112, table 2,
     for outlookers on a fine map and transformers on a coarse one. Differs from the paper: any number and order of
     stages, mean pooling, stochastic depth (linear over all blocks) in the outlookers too.
@@ -138,7 +139,7 @@ class VOLOPyramid(nn.Module):
                 stage = GlobalStage(dim, heads, stage_rates, grid, mlp_ratio, drop_rate)
             self.stages.append(stage)
         self.norm = nn.LayerNorm(stage_embed_dims[-1])
-        self.head = nn.Linear(stage_embed_dims[-1], num_classes)
+        self.head = class_head(stage_embed_dims[-1], num_classes)
         self.apply(init_weights)
         self.apply(keep_channel_last)
 

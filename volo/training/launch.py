@@ -18,7 +18,7 @@ from volo.runs import read_scores
 from volo.training.compilation import check_compiler
 from volo.training.initial import check_init_weights
 from volo.training.loop import train
-from volo.training.run import Start, note_failure, open_data, open_run
+from volo.training.run import Start, further, note_failure, open_data, open_run
 from volo.training.seeds import train_each
 from volo.training.teacher import check_teacher
 from volo.training.watchdog import watched
@@ -61,7 +61,7 @@ def opened_run(settings: Settings, world: World) -> Iterator[Start]:
         print(f"run folder: {settings.run_dir}", flush=True)
         try:
             start, lock = open_run(settings)
-            data, _ = open_data(settings.resolved())
+            data, _ = open_data(settings.resolved(), is_new=start.checkpoint is None)
             if start.checkpoint is None:
                 check_init_weights(settings.resolved(), data.class_names)
             check_teacher(settings.resolved(), data.class_names)
@@ -124,8 +124,8 @@ def stop_signals() -> Iterator[Callable[[], int]]:
 
 def say_finished(settings: Settings, start: Start, world: World) -> None:
     if world.is_main:
-        more = "raise --max-steps, " if settings.optim.max_steps else ""
-        print(f"this run is finished, at step {start.step:,}; to train more: {more}--fresh or another --run-name")
+        more = further(settings) if start.is_complete else "raise --max-steps"
+        print(f"this run is finished, at step {start.step:,}; to train it again, --fresh; to train further, {more}")
         say_result(settings)
 
 

@@ -14,6 +14,8 @@ from torch import nn
 
 from volo import checkpoint
 from volo.config import Settings
+from volo.data.class_names import differences, same_names
+from volo.data.damage import noted
 from volo.data.pipeline import Batch, Pixels, TrainingBatches, evaluation_batch_size, evaluation_batches
 from volo.errors import InputError, Stopped, TrainingError
 from volo.model.build import build_model
@@ -26,12 +28,14 @@ from volo.training.metrics import evaluate
 from volo.training.nonfinite import REMEDY, NonFinite, nonfinite_path, write_batch
 from volo.training.objective import Labels, Objective, TokenLabels
 from volo.training.optim import learning_rate
-from volo.training.run import find_start, open_data
+from volo.training.run import find_start
+from volo.training.same_data import open_same_data
 from volo.training.saver import Saver
 from volo.training.teacher import Teacher
 from volo.training.tracking import Tracker
 from volo.training.world import World
 
+DAMAGED = "damaged_images.txt"
 Record = dict[str, Any]
 
 
@@ -109,8 +113,8 @@ class Session:
     ):
         self.settings, self.world, self._beat = settings, world, beat
         optim, run = settings.optim, settings.run
-        self.data, self.split = open_data(settings)
-        self.pixels = Pixels(self.data.images, settings.data.mean, settings.data.std, world.device)
+        self.data, self.split = open_same_data(settings, world)
+        self.pixels = Pixels(self.data, settings.data.mean, settings.data.std, world.device)
         self.batches = TrainingBatches(
             self.data,
             self.split.train,
@@ -142,7 +146,8 @@ class Session:
         self.tracker = Tracker(settings.run_dir, self.learner.step, show) if world.is_main else None
         if self.tracker:
             self.tracker.hyperparameters(settings, ["val/loss", "val/acc1"])
-        self.record("note", text="; ".join([self._opening(), *notes]), stop_at=self.stop_at)
+        notes = [self._opening(), *self.data.notes, *self._left_out(), *notes]
+        self.record("note", text="; ".join(notes), stop_at=self.stop_at)
 
     def __enter__(self) -> "Session":
         return self
@@ -286,17 +291,36 @@ class Session:
         if folder.is_dir() and checkpoint.pointed(run_dir, "best") != folder:
             checkpoint.point(run_dir, "best", folder)
 
+    def _left_out(self) -> list[str]:
+        """Lists the damaged images in the run folder, where there are any. Returns what is to be said of them."""
+        if not self.data.damaged:
+            return []
+        path = self.settings.run_dir / DAMAGED
+        if self.world.is_main and noted(self.data.damaged, path) is None:
+            raise TrainingError(f"{path} could not be written; see its rights and the room on its disk")
+        return [f"{len(self.data.damaged):,} damaged images are left out, listed in {path}"]
+
     def _check_same_data(self, folder: Path, before: Description) -> None:
-        if before.class_names != self.data.class_names:
+        names = self.data.class_names
+        if not same_names(before.class_names, names):
             raise InputError(
-                f"the data must have the checkpoint's classes, got {_shortly(self.data.class_names)} where {folder} "
-                f"has {_shortly(before.class_names)}; name the data it was trained on with --data-dir"
+                f"the data must have the checkpoint's classes, got {_shortly(names)} where {folder} has "
+                f"{_shortly(before.class_names)}; {differences(names, before.class_names) or 'their order differs'}; "
+                "name the data it was trained on with --data-dir"
             )
         if before.split_hash != self.split.digest():
             raise InputError(
                 f"the data must be split as the checkpoint's were, got {len(self.split.train)} images to train on with "
-                f"another hash than in {folder}; images were added or removed: restore them, or use --fresh"
+                f"another hash than in {folder}; images were added or removed{self._held_out_before(before)}: restore "
+                "them, or use --fresh"
             )
+
+    def _held_out_before(self, before: Description) -> str:
+        """A run may be older than the use of a folder's own validation images."""
+        fraction = before.settings.data.val_fraction
+        if fraction is None or self.settings.data.val_fraction is not None or self.data.held_out is None:
+            return ""
+        return f", or --val-fraction {fraction} was what it held out, beside a folder of validation images"
 
     def _description(self) -> Description:
         epoch = self.learner.step // self.steps_per_epoch

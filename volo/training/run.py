@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import platform
+import shlex
+import shutil
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,9 +17,10 @@ from filelock import FileLock, Timeout
 from volo import checkpoint
 from volo.config import FREE_ON_RESUME, Settings, differences, listed
 from volo.data.cache import Images
-from volo.data.datasets import open_split
+from volo.data.damage import DamagedImages
+from volo.data.datasets import open_train
 from volo.data.pipeline import check_batch_size
-from volo.data.splits import Split, split_train
+from volo.data.splits import Split
 from volo.errors import InputError
 from volo.files import replaced
 from volo.runs import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_locked
@@ -36,6 +39,11 @@ class Start:
     step: int
     total_steps: int
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the whole schedule has been trained."""
+        return 0 < self.total_steps <= self.step
+
     def is_finished(self, settings: Settings) -> bool:
         limit = settings.optim.max_steps or self.total_steps
         return self.total_steps > 0 and self.step >= min(self.total_steps, limit)
@@ -44,8 +52,8 @@ class Start:
 def open_run(settings: Settings) -> tuple[Start, FileLock]:
     """Makes the run folder ready and takes its lock, which is held until the process ends or releases it.
 
-    With `fresh` a run of this name is renamed first, unless it is this one, restarted by torchrun; else it is gone on
-    with, which settings that could change its result must not differ for.
+    With `fresh` a run of this name is renamed first, unless it is this one, restarted by torchrun; otherwise it
+    resumes, and settings that could change its result must be the same. What is refused leaves no new folder.
 
     Raises:
         InputError: such differences (all are listed), a folder that is no run, that cannot be written or has no room
@@ -57,6 +65,9 @@ def open_run(settings: Settings) -> tuple[Start, FileLock]:
         set_aside(run_dir)
     elif not (run_dir / CONFIG).exists() and any(path.name != LOCK for path in run_dir.glob("*")):
         raise InputError(f"{run_dir} must be a run folder or not exist, got other files; choose another --run-name")
+    is_new = not run_dir.exists()
+    if is_new:
+        check_run(settings)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(run_dir / LOCK, timeout=LOOK_S)
@@ -67,12 +78,14 @@ def open_run(settings: Settings) -> tuple[Start, FileLock]:
         raise _not_writable(run_dir, error) from None
     try:
         start = find_start(settings)
-        _check_same(settings, run_dir, start)
+        _check_same(settings, start)
         if not start.is_finished(settings):
             check_space(settings)
         _note_beginning(settings, start)
     except InputError:
         lock.release()
+        if is_new:
+            shutil.rmtree(run_dir, ignore_errors=True)
         raise
     return start, lock
 
@@ -81,7 +94,7 @@ def _note_beginning(settings: Settings, start: Start) -> None:
     run_dir = settings.run_dir
     try:
         if start.step == 0 or not (run_dir / CONFIG).exists():
-            write_file(run_dir / CONFIG, settings.resolved().to_yaml())
+            write_file(run_dir / CONFIG, settings.to_yaml())
             write_file(run_dir / ENVIRONMENT, json.dumps(_environment(), indent=1) + "\n")
         (run_dir / FAILURE).unlink(missing_ok=True)
     except OSError as error:
@@ -112,8 +125,8 @@ def note_failure(run_dir: Path, error: Exception) -> str | None:
 
 
 def check_run(settings: Settings) -> None:
-    """Raises InputError where the run that is there, if any, cannot be gone on with by these settings."""
-    _check_same(settings, settings.run_dir, find_start(settings))
+    """Raises InputError if these settings cannot resume the run, or the one of `resume_path`."""
+    _check_same(settings, find_start(settings))
 
 
 def find_start(settings: Settings) -> Start:
@@ -149,28 +162,63 @@ def _check_not_older(asked: Path, found: Path) -> None:
         )
 
 
-def open_data(settings: Settings) -> tuple[Images, Split]:
-    """The training images, decoded, and which of them are held out. Raises InputError for what is wrong with them."""
-    data = open_split(settings.data, "train")
-    split = split_train(
-        data.labels, settings.data.val_fraction, settings.data.split_seed, settings.data.train_images
-    )
+def open_data(settings: Settings, is_new: bool = False) -> tuple[Images, Split]:
+    """The training images, decoded, and which of them are held out.
+
+    Args:
+        settings: Resolved.
+        is_new: A training begins, for which the data are looked through (`open_train`).
+
+    Raises:
+        InputError: what is wrong with them.
+    """
+    try:
+        data, split = open_train(settings.data, is_new=is_new)
+    except DamagedImages as error:
+        raise InputError(f"{error}, or leave out what is damaged with --skip-damaged") from error
     check_batch_size(settings.optim.batch_size, len(split.train), world_size=max(1, settings.run.max_workers or 1))
     return data, split
 
 
-def _check_same(settings: Settings, run_dir: Path, start: Start) -> None:
+def _check_same(settings: Settings, start: Start) -> None:
     """A run that has no checkpoint yet has nothing to lose, and may begin otherwise."""
     if start.checkpoint is None:
         return
     _, before = checkpoint.load_model(start.checkpoint)
     changes = differences(before.settings, settings)
     changed = {name: pair for name, pair in changes.items() if name not in FREE_ON_RESUME}
+    is_branch = not start.checkpoint.is_relative_to(settings.run_dir)
+    if changed and is_branch:
+        raise InputError(
+            f"resume_path resumes training with the settings it began with, got other ones for "
+            f"{settings.run.resume_path}:\n{listed(changed)}\ngive the old ones, or start a new run from its weights: "
+            f"{_init_weights(settings.run.resume_path)} in place of --resume-path"
+        )
     if changed:
         raise InputError(
-            f"a run must go on with the settings it began with, got other ones for {run_dir}:\n{listed(changed)}\n"
-            "give the old ones, or --fresh to rename the run and start anew, or another --run-name"
+            f"a run must go on with the settings it began with, got other ones for {settings.run_dir}:\n"
+            f"{listed(changed)}\ngive the old ones, or --fresh to rename the run and start again, or another --run-name"
+            + (f"; to train this finished run further, {further(settings)}" if start.is_complete else "")
         )
+    if is_branch and start.is_finished(settings):
+        raise _nothing_left(settings, start)
+
+
+def _nothing_left(settings: Settings, start: Start) -> InputError:
+    asked = settings.run.resume_path
+    remedy = f"raise --max-steps above {start.step}"
+    if start.is_complete:
+        remedy = f"to train further, start a new run from its weights: {_init_weights(asked)} in place of --resume-path"
+    return InputError(f"resume_path must name a run with steps left to train, got {asked} at step {start.step}; {remedy}")
+
+
+def further(settings: Settings) -> str:
+    """How a run that is finished is trained further, in words."""
+    return f"start a new run from its weights: another --run-name with {_init_weights(str(settings.run_dir))}"
+
+
+def _init_weights(path: str) -> str:
+    return shlex.join(["--init-weights", path])
 
 
 def set_aside(run_dir: Path) -> None:
@@ -203,7 +251,7 @@ def write_file(path: Path, text: str) -> None:
 
 def _environment() -> dict:
     return {
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": platform.node(),

@@ -1,15 +1,16 @@
 """Room on the disk for the checkpoints of a run that is to begin or to go on."""
 
-import os
-import shutil
 from pathlib import Path
 
 import torch
 
 from volo.config import Settings
 from volo.console import format_bytes
+from volo.data.layout import find_layout
+from volo.data.listing import find_folders
 from volo.data.shapes import CLASS_NAMES
 from volo.errors import InputError
+from volo.files import free_bytes
 from volo.model.build import build_model
 from volo.sections import DataSettings
 
@@ -30,30 +31,20 @@ def _num_classes(data: DataSettings) -> int:
     if known := NUM_CLASSES.get(data.dataset):
         return known
     try:
-        return sum(entry.is_dir() for entry in os.scandir(Path(data.data_dir, "train"))) or UNKNOWN_CLASSES
-    except OSError:
+        return len(find_folders(find_layout(Path(data.data_dir)).train)[0]) or UNKNOWN_CLASSES
+    except InputError:
         return UNKNOWN_CLASSES
 
 
 def num_checkpoints(settings: Settings) -> int:
     """That lie on the disk at once: those kept, the best one where there is a best, and the one being written."""
-    return settings.run.keep_checkpoints + (1 if settings.data.val_fraction else 0) + 1
+    return settings.run.keep_checkpoints + settings.data.validates + 1
 
 
 def needed_bytes(settings: Settings) -> int:
     """Of the checkpoints still to come: those of the run that are there give way to them."""
     there = sum(file.stat().st_size for file in settings.run_dir.glob("checkpoints/*/*") if file.is_file())
     return max(0, num_checkpoints(settings) * checkpoint_bytes(settings) - there)
-
-
-def free_bytes(folder: Path) -> int:
-    """On the disk that the folder lies on, or will when it is made."""
-    return shutil.disk_usage(existing(folder)).free
-
-
-def existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
-    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def check_space(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from volo import checkpoint
 from volo.config import Settings
+from volo.data.class_names import differences, places
 from volo.errors import InputError
 from volo.model.build import build_model
 from volo.model_file import Description
@@ -37,7 +38,7 @@ class Teacher:
         self.model = build_model(own.model, num_classes=len(class_names), image_size=own.data.image_size)
         self.model.load_state_dict(weights)
         self.model.to(device).eval().requires_grad_(False)
-        self.order = torch.tensor([description.class_names.index(name) for name in class_names], device=device)
+        self.order = torch.tensor(places(class_names, description.class_names), device=device)
         self.image_size = own.data.image_size
         # (x * std + mean - own mean) / own std: from the student's normalisation to the teacher's.
         mean, std = (torch.tensor(value, device=device) for value in (settings.data.mean, settings.data.std))
@@ -75,8 +76,8 @@ def check_teacher(settings: Settings, class_names: tuple[str, ...]) -> None:
 
 
 def check_classes(path: Path, description: Description, class_names: tuple[str, ...]) -> None:
-    if differing := sorted({*description.class_names} ^ {*class_names}):
+    if differing := differences(description.class_names, class_names):
         raise InputError(
             f"a teacher must know the same classes, got {path} with {len(description.class_names)} for "
-            f"{len(class_names)}; not in both: {', '.join(differing[:8])}"
+            f"{len(class_names)}; {differing}"
         )

@@ -119,8 +119,8 @@ def effective(settings: Settings) -> dict[str, Any]:
     }
     values["model"] = {"form": settings.model.form, "variant": settings.model.variant} | values["model"]
     values["data"] = {"dataset": settings.data.dataset} | values["data"]
-    if data_dir := settings.resolved().data.data_dir:
-        values["data"]["data_dir"] = data_dir
+    if settings.data.data_dir is not None:
+        values["data"]["data_dir"] = settings.located().data.data_dir
     if settings.run.seed:
         values["run"] = {"seed": settings.run.seed}
     return {name: section for name, section in values.items() if section}

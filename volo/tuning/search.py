@@ -48,7 +48,7 @@ class StudySearch(Searcher):
         self.on_start(work)
         return {
             "number": work.number,
-            "settings": work.settings.resolved().to_dict(),
+            "settings": work.settings.located().to_dict(),
             "folder": str(self.folder),
             "num_workers": self.plan.num_workers,
             "num_local": self.plan.num_local,

@@ -49,7 +49,7 @@ def take_over(study: SweepStudy, winner: Settings) -> None:
     remove_abandoned(study.sweep_dir)
     partial = partial_of(winner.run_dir)
     shutil.copytree(trial.run_dir, partial, ignore=shutil.ignore_patterns(LOCK))
-    write_file(partial / CONFIG, winner.resolved().to_yaml())
+    write_file(partial / CONFIG, winner.to_yaml())
     partial.rename(winner.run_dir)
     print(
         f"trial {best.number} was trained with just these settings: its run is the winner's; --winner-epochs trains "

@@ -1,0 +1,151 @@
+"""The README's Python is run as it stands, and sees odd images as `volo.load` does."""
+
+import contextlib
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import volo
+from jobs import export
+from jobs.cli import exit_code
+from tests.data.test_imagefolder import sixteen_bit_png
+from tests.models import FLAT, save_model
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def snippet_with(code: str) -> str:
+    [snippet] = [snippet for snippet in SNIPPETS if code in snippet]
+    return snippet
+
+
+PREPARATION = snippet_with("def prepared(")
+MODELS = {
+    "crop": dict(seed=7, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7)),
+    "squash": dict(seed=8, image_size=30, resize="squash"),
+}
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 4), dtype=np.uint8))
+COLORS = NOISE.convert("RGB")
+
+
+def upside_down() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+def saved(image: Image.Image, form: str, **options) -> bytes:
+    with io.BytesIO() as file:
+        image.save(file, form, **options)
+        return file.getvalue()
+
+
+def sixteen_bits() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(1).integers(0, 65536, (50, 70), dtype=np.uint16))
+
+
+ODD: dict[str, Callable[[], bytes]] = {
+    "a photograph": lambda: saved(COLORS, "JPEG"),
+    "on its side": lambda: saved(COLORS, "JPEG", exif=upside_down()),
+    "transparent": lambda: saved(NOISE, "PNG"),
+    "transparent gray": lambda: saved(NOISE.convert("LA"), "WEBP"),
+    "a transparent entry of a palette": lambda: saved(COLORS.convert("P"), "PNG", transparency=7),
+    "a transparent color": lambda: saved(Image.new("RGB", (9, 9), "red"), "PNG", transparency=(255, 0, 0)),
+    "frames": lambda: saved(COLORS, "GIF", save_all=True, append_images=[COLORS.rotate(90)]),
+    "gray": lambda: saved(COLORS.convert("L"), "JPEG"),
+    "black and white": lambda: saved(COLORS.convert("1"), "PNG"),
+    "gray of 16 bits": lambda: saved(sixteen_bits(), "PNG"),
+    "gray of 16 bits on its side": lambda: saved(sixteen_bits(), "TIFF", exif=upside_down()),
+    "color of 16 bits": lambda: sixteen_bit_png(3),
+    "CMYK": lambda: saved(COLORS.convert("CMYK"), "JPEG"),
+    "one pixel": lambda: saved(COLORS.crop((0, 0, 1, 1)), "PNG"),
+    "very wide": lambda: saved(COLORS.resize((3000, 7)), "PNG"),
+    "very tall": lambda: saved(COLORS.resize((7, 3000)), "PNG"),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def place(request, tmp_path_factory) -> Path:
+    """A folder as the README's snippets find theirs: a run, and what was exported of it."""
+    for name in export.NEEDED_FOR_ONNX:
+        pytest.importorskip(name)
+    folder = tmp_path_factory.mktemp(request.param)
+    save_model(folder / "outputs" / "quickstart", ("cat", "dog", "owl"), model_settings=FLAT, **MODELS[request.param])
+    for name in ("volo.onnx", "volo.pt2"):
+        flags = ["--checkpoint", str(folder / "outputs" / "quickstart"), "--output", str(folder / name)]
+        assert exit_code(export.main, flags) == 0
+    return folder
+
+
+def run(snippet: str, names: dict) -> str:
+    """Runs it as one goes on typing: `names` are what is known from the snippets before."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(snippet, names)
+    return printed.getvalue().strip()
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_every_python_snippet_runs_and_agrees_with_volo_load(place, monkeypatch, name):
+    monkeypatch.chdir(place)
+    Path("photo.jpg").write_bytes(ODD[name]())
+    expected = dict(volo.load("outputs/quickstart").predict("photo.jpg"))
+    names, num_models = {}, 0
+    for snippet in SNIPPETS:
+        printed = run(snippet, names)
+        if (logits := names.pop("logits", None)) is None:
+            continue
+        num_models += 1
+        probabilities = torch.as_tensor(np.asarray(logits)).softmax(1)[0].tolist()
+        found = dict(zip(names["meta"]["class_names"], probabilities, strict=True))
+        assert found == pytest.approx(expected, abs=1e-4)
+        assert printed == max(expected, key=expected.get)
+    assert num_models == 2
+
+
+def test_a_snippet_needs_only_those_before_it_in_its_section(place, monkeypatch):
+    """The `.pt2` one without onnxruntime, and the one of `volo.load` alone."""
+    monkeypatch.chdir(place)
+    Path("photo.jpg").write_bytes(ODD["a photograph"]())
+    run(snippet_with("volo.load"), {})
+    names = {}
+    run(PREPARATION, names)
+    assert run(snippet_with("torch.export.load"), names) in ("cat", "dog", "owl")
+
+
+FAULTS = {
+    "ImageOps.exif_transpose": "",
+    "Image.alpha_composite": "(lambda ground, image: image)",
+    "/ 257": "/ 300",
+    "Image.Resampling.BICUBIC": "Image.Resampling.BILINEAR",
+}
+
+
+@pytest.mark.parametrize("right_line", FAULTS)
+def test_a_fault_in_the_preparation_shows_in_one_of_the_odd_images(place, monkeypatch, right_line):
+    """Otherwise the comparison above would prove nothing."""
+    assert right_line in PREPARATION
+    monkeypatch.chdir(place)
+    names, others = {}, {}
+    run(PREPARATION, names)
+    run(PREPARATION.replace(right_line, FAULTS[right_line]), others)
+    classifier = volo.load("outputs/quickstart")
+    differing = []
+    for name, make in ODD.items():
+        Path("photo.jpg").write_bytes(make())
+        meta = classifier.data.model_dump(include={"image_size", "resize", "mean", "std"})
+        right, wrong = (prepared("photo.jpg", meta) for prepared in (names["prepared"], others["prepared"]))
+        assert np.allclose(right[0], classifier.preprocess("photo.jpg").numpy(), atol=1e-5), name
+        differing += [name] if np.abs(right - wrong).max() > 1e-3 else []
+    assert differing
+
+
+@pytest.mark.parametrize("code", re.findall(r"`(volo\.\w+\([^`]*\))`", README))
+def test_calls_in_the_text_run(code):
+    assert isinstance(eval(code, {"volo": volo}), torch.nn.Module)

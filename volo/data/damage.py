@@ -1,0 +1,45 @@
+"""Images that cannot be read: all that a pass over the data has met, in one refusal and one list."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from volo.errors import InputError
+
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Damage:
+    """An image by its number in its split, and as a person knows it; what a reader stumbled on."""
+
+    number: int
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.reason})"
+
+
+class DamagedImages(InputError):
+    """Names the first few of them, and the file that lists all."""
+
+    def __init__(self, damaged: Sequence[Damage], num_images: int, listed_in: Path | None):
+        are, them = ("is", "it") if len(damaged) == 1 else ("are", "them")
+        shown = "".join(f"\n  {damage}" for damage in damaged[:SHOWN])
+        more = f"\n  and {len(damaged) - SHOWN:,} more" if len(damaged) > SHOWN else ""
+        where = f"\nall are listed in {listed_in}" if listed_in and len(damaged) > 1 else ""
+        super().__init__(
+            f"every image must be readable, got {len(damaged):,} of {num_images:,} that {are} not:{shown}{more}{where}"
+            f"; mend or remove {them}"
+        )
+
+
+def noted(damaged: Sequence[Damage], path: Path) -> Path | None:
+    """Writes down all of them, a line each; None where that cannot be written."""
+    lines = "".join(f"{damage}\n" for damage in damaged)
+    with contextlib.suppress(OSError):
+        path.write_bytes(lines.encode(errors="surrogateescape"))
+        return path
+    return None

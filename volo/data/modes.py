@@ -1,0 +1,152 @@
+"""An image of any mode of Pillow as RGB of 8 bits: nothing wraps, is cut off or turns black without a word.
+
+Gray of more than 8 bits is scaled from the range that the file states: the largest value of a PGM, the bits of a TIFF
+with 9 to 15 of them. Others hold any range in a large type, and are taken only if their values tell which:
+
+    floats from 0 to 1                     x 255
+    whole numbers from 0 to 255            as they are, in floats and 32 bits
+    integers up to 4096 ... 65535          / 257
+
+The rest is refused: negative values, NaN, and 0 to 4095 in 16 bits, which is a bright image of 12 bits to one program
+and a black one of 16 to another.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from volo.errors import InputError
+
+TWELVE_BITS, SIXTEEN_BITS = 4095, 65535
+BITS, PHOTOMETRIC, MAX_SAMPLE = 258, 262, 281  # tags of TIFF
+RESCALED = {"L;2": 85, "L;4": 17}  # how Pillow scales a PNG's samples, but not its transparent one
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a file says of its samples, which Pillow does not keep once the pixels are read.
+
+    Attributes:
+        white: The largest gray value there can be, if the file states it.
+        is_inverted: 0 is white, and Pillow leaves it so.
+        is_deep: 16 bits a channel, of which Pillow keeps the upper 8.
+        transparency: The gray or color that is transparent, in the values that Pillow gives pixels.
+    """
+
+    white: int | None = None
+    is_inverted: bool = False
+    is_deep: bool = False
+    transparency: Any = None
+
+    @classmethod
+    def of(cls, image: Image.Image) -> "Samples":
+        """Of an image that was opened and whose pixels have not been read."""
+        raw_mode = _raw_mode(image)
+        tags = getattr(image, "tag_v2", {})
+        is_large = image.mode[0] in "IF"
+        white = SIXTEEN_BITS if (image.format, image.mode) == ("PPM", "I") else _white_of_tiff(tags)
+        return cls(
+            white=white if image.mode.startswith("I") else None,
+            is_inverted=is_large and tags.get(PHOTOMETRIC) == 0,
+            is_deep=not is_large and ";16" in raw_mode,
+            transparency=_transparency(image, raw_mode),
+        )
+
+
+def to_rgb(image: Image.Image, samples: Samples) -> Image.Image:
+    """The same image in mode RGB, transparency laid on white.
+
+    Raises:
+        InputError: gray values whose range is unclear.
+    """
+    if image.mode[0] in "IF":
+        return Image.fromarray(_gray(image, samples)).convert("RGB")
+    if samples.is_deep:
+        _check_not_nearly_black(image)
+    if image.mode == "LAB":
+        lab, srgb = (ImageCms.createProfile(name) for name in ("LAB", "sRGB"))
+        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    if samples.transparency is not None:
+        image.info["transparency"] = samples.transparency
+    if image.has_transparency_data:
+        image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+        ground = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(ground, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _raw_mode(image: Image.Image) -> str:
+    tiles = getattr(image, "tile", None)
+    args = tiles[0].args if tiles else ""
+    first = args[0] if isinstance(args, tuple) and args else args
+    return first if isinstance(first, str) else ""
+
+
+def _white_of_tiff(tags: Any) -> int | None:
+    """By its bits, or by a MaxSampleValue that is that of so many bits: other values are an image's own largest."""
+    bits, largest = (np.ravel(tags.get(tag, 0))[0] for tag in (BITS, MAX_SAMPLE))
+    if 8 < bits < 16:
+        return 2 ** int(bits) - 1
+    return int(largest) if largest in {2**bits - 1 for bits in range(9, 17)} else None
+
+
+def _transparency(image: Image.Image, raw_mode: str) -> Any:
+    found = image.info.get("transparency")
+    if raw_mode in RESCALED and isinstance(found, int):
+        return found * RESCALED[raw_mode]
+    if raw_mode == "RGB;16B" and isinstance(found, tuple):
+        return tuple(value >> 8 for value in found)
+    return found
+
+
+def _gray(image: Image.Image, samples: Samples) -> np.ndarray:
+    """(H, W) uint8."""
+    values = np.asarray(image, dtype=np.float64)
+    white = _white(image.mode, values, samples.white)
+    if white is None:
+        raise _unclear(values, image.mode)
+    gray = (values * (255 / white)).round().astype(np.uint8)
+    if samples.is_inverted:
+        gray = 255 - gray
+    if samples.transparency is not None:
+        gray[values == samples.transparency] = 255
+    return gray
+
+
+def _white(mode: str, values: np.ndarray, stated: int | None) -> int | None:
+    """The value that white has; None if that is unclear."""
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high < np.inf):  # NaN is neither
+        return None
+    if stated:
+        return stated if high <= stated else None
+    if mode == "F":
+        if high <= 1:
+            return 1
+        return 255 if high <= 255 and (values == values.round()).all() else None
+    if high == 0 or (mode == "I" and high <= 255):
+        return 255
+    return SIXTEEN_BITS if TWELVE_BITS < high <= SIXTEEN_BITS else None
+
+
+def _unclear(values: np.ndarray, mode: str) -> InputError:
+    finite = values[np.isfinite(values)]
+    found = f"{finite.min():g} to {finite.max():g}" if finite.size else "none"
+    if rest := values.size - finite.size:
+        found += f" and {rest:,} that are not finite"
+    return InputError(
+        "gray values must lie in 0 to 1 (floats), in 0 to 255, or in 0 to 65535 and use more than 12 of these 16 bits, "
+        f"got {found} in mode {mode}; convert the image to 8 bits from the range that is meant"
+    )
+
+
+def _check_not_nearly_black(image: Image.Image) -> None:
+    bands = image.getextrema()[: 1 if image.mode.startswith("L") else 3]
+    high = max(high for _, high in bands)
+    if 0 < high < 16:
+        raise InputError(
+            f"colors of 16 bits must use more than 12 of them, got at most {high * 256 + 255} of {SIXTEEN_BITS}; "
+            "convert the image to 8 bits from the range that is meant"
+        )
