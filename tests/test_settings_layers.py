@@ -179,6 +179,8 @@ def test_a_merge_key_of_yaml_is_no_key_that_stands_twice(tmp_path):
     assert read_yaml(tmp_path / "a.yaml")["optim"] == {"lr": 0.5}
     (tmp_path / "a.yaml").write_text("optim:\n  <<: {lr: 0.5, epochs: 7}\n  lr: 0.25\n")
     assert read_yaml(tmp_path / "a.yaml")["optim"] == {"lr": 0.25, "epochs": 7}
+    (tmp_path / "a.yaml").write_text("a: &a {lr: 1}\nb: &b {<<: *a, lr: 2}\nc: {<<: *b, lr: 3}\n")
+    assert read_yaml(tmp_path / "a.yaml")["c"] == {"lr": 3}
 
 
 @pytest.mark.parametrize(
