@@ -9,12 +9,15 @@ from jobs import train
 from jobs.cli import exit_code, parse_settings
 from tests.training.runs import small_run
 from tests.training.runs import train as train_run
+from tests.tuning.sweeps import base, opened, play
 from volo import checkpoint
 from volo.config import build_settings, flatten
 from volo.errors import InputError
 from volo.recipes import RECIPES, recipe_settings
 from volo.runs import CONFIG, read_run
 from volo.settings_files import read_yaml
+from volo.tuning.results import BEST_CONFIG, write_results
+from volo.tuning.winner import take_over, winner_settings
 
 # What is not given, by its dotted name in a settings file.
 DERIVED = {
@@ -116,6 +119,21 @@ def test_a_run_whose_file_is_of_an_earlier_version_resumes_with_it(tmp_path, fol
     assert read_run(run_dir).of_epochs == 3
     assert train_run(small_run(tmp_path, folder, optim=dict(max_steps=4))) == run_dir
     assert checkpoint.newest(run_dir).name == "step_00000004"
+
+
+def test_the_files_of_a_sweep_and_of_its_winner_keep_nothing_derived(tmp_path):
+    settings = base(epochs=20, data={"dataset": "cifar10"})
+    study = play(opened(tmp_path, settings=settings, num_samples=2, pruner="none"))
+    write_results(study)
+    take_over(study, winner := winner_settings(study))
+    trial = build_settings(study.settings_of(1, {"optim": {"lr": 0.5}}).located().to_dict())  # as sent to its process
+    (tmp_path / "trial.yaml").write_text(trial.to_yaml())
+    for path in (tmp_path / BEST_CONFIG, winner.run_dir / CONFIG, tmp_path / "trial.yaml"):
+        found = parsed("--config", str(path), "--epochs", "200", "--model", "nano", "--image-size", "64").resolved()
+        assert found.optim.warmup_epochs == 10
+        assert (found.model.embed_dim, found.augment.crop_padding) == (96, 8)
+    for path in (tmp_path / BEST_CONFIG, winner.run_dir / CONFIG):
+        assert parsed("--config", str(path), "--dataset", "cifar100").resolved().data.data_dir.endswith("/cifar100")
 
 
 def test_print_config_ends_with_code_0_and_prints_yaml_alone(capsys):
