@@ -9,7 +9,6 @@ import pytest
 from tests.training.runs import small_run, train
 from volo import checkpoint
 from volo.errors import InputError
-from volo.runs import is_locked
 from volo.training.run import open_run
 from volo.training.space import checkpoint_bytes, needed_bytes, num_checkpoints
 
