@@ -19,6 +19,7 @@ import tyro
 from jobs.cli import refuse_torchrun, run_job
 from jobs.workers import WorkerFlags
 from volo.errors import InputError
+from volo.paths import check_path
 from volo.sections import RunSettings
 
 Analysis = Literal["eval", "confusion", "calibration", "gradcam", "occlusion", "predictions"]
@@ -50,6 +51,10 @@ class Flags:
         """Raises InputError for values that no analysis can have."""
         if not self.analysis:
             raise InputError(f"--analysis needs at least one of {', '.join(Analysis.__args__)}, got none")
+        check_path(self.checkpoint, "--checkpoint")
+        check_path(self.output_dir, "--output-dir")
+        if self.data_dir is not None:
+            check_path(self.data_dir, "--data-dir")
         return self.workers.run_settings()
 
 

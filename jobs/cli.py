@@ -12,12 +12,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from volo.config import Settings, build_settings, left_behind, merge, read_yaml
+from volo.config import Settings, build_settings, left_behind, merge
 from volo.errors import InferenceError, InputError, OutOfRetries, Stopped, TrainingError
 from volo.log import LOGGER, show_log
 from volo.model_settings import FORMS, AnyModel, own_fields
 from volo.recipes import RECIPES, recipe_settings
 from volo.sections import OptimSettings, RunSettings, Section
+from volo.settings_files import read_yaml
 
 DONE, UNFORESEEN, WRONG_INPUT, WORK_FAILED, OUT_OF_RETRIES = 0, 1, 2, 3, 4
 RANK_0_FIRST_S = 5.0
@@ -122,11 +123,15 @@ def known_first(argv: Sequence[str], *flags: str) -> argparse.Namespace:
     """The values of flags that decide what others there are, and their defaults; None for those not given."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for flag in flags:
-        first.add_argument(flag)
+        first.add_argument(flag, action="append", default=[])
     try:
-        return first.parse_known_args(list(argv))[0]
+        known = vars(first.parse_known_args(list(argv))[0])
     except argparse.ArgumentError as error:
         raise InputError(str(error)) from None
+    for name, values in known.items():
+        if len(values) > 1:
+            raise InputError(f"--{name} can be given once, got {' and '.join(values)}; leave one out")
+    return argparse.Namespace(**{name: values[0] if values else None for name, values in known.items()})
 
 
 def _layers(argv: Sequence[str]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import tyro
 
 from jobs.cli import DONE, run_job
 from volo.console import print_table
+from volo.paths import local_path
 
 if TYPE_CHECKING:
     from volo.analysis.compare import Comparison, WeightsDifference
@@ -36,12 +37,13 @@ def main(argv: Sequence[str]) -> None:
         Flags, args=list(argv), prog="python -m jobs.compare", description=__doc__,
         config=(tyro.conf.OmitArgPrefixes,),
     )  # fmt: skip
+    one, other = (local_path(run, "a run to compare") for run in flags.runs)
+    output_dir = local_path(flags.output_dir, "--output-dir")
     from volo.analysis.compare import compare_runs, save_comparison
 
-    one, other = (Path(run).expanduser().absolute() for run in flags.runs)
     found = compare_runs(one, other)
     _show(found, one, other)
-    if picture := save_comparison(one, other, Path(flags.output_dir).expanduser().absolute()):
+    if picture := save_comparison(one, other, output_dir):
         print(f"picture: {picture}")
     print(_verdict(found.weights))
     sys.exit(DONE if found.weights.is_identical else DIFFERENT)

@@ -16,6 +16,7 @@ import tyro
 
 from jobs.cli import run_job
 from volo.errors import InputError
+from volo.paths import check_path, local_path
 
 Format = Literal["onnx", "torch-export"]
 ENDINGS = {"onnx": ".onnx", "torch-export": ".pt2"}
@@ -34,6 +35,7 @@ class Flags:
 
     def check(self) -> Format:
         """What to write. Raises InputError for values that no export can have."""
+        check_path(self.checkpoint, "--checkpoint")
         said = next((name for name, ending in ENDINGS.items() if self.output_file.suffix == ending), None)
         if said is None:
             endings = " or ".join(f"{ending} ({name})" for name, ending in ENDINGS.items())
@@ -54,7 +56,7 @@ class Flags:
 
     @property
     def output_file(self) -> Path:
-        return Path(self.output).expanduser().absolute()
+        return local_path(self.output, "--output")
 
 
 def main(argv: Sequence[str]) -> None:

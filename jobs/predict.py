@@ -15,6 +15,7 @@ import tyro
 from jobs.cli import refuse_torchrun, run_job
 from jobs.workers import WorkerFlags
 from volo.errors import InputError
+from volo.paths import check_path, local_path
 from volo.sections import RunSettings
 
 
@@ -35,6 +36,9 @@ class Flags:
         """Raises InputError for values that no prediction can have."""
         if not self.input:
             raise InputError("--input needs at least one folder or file, got none")
+        check_path(self.checkpoint, "--checkpoint")
+        for path in self.input:
+            check_path(path, "--input")
         if self.batch_size < 1:
             raise InputError(f"--batch-size must be at least 1, got {self.batch_size}")
         if self.output_file.suffix != ".csv":
@@ -45,7 +49,7 @@ class Flags:
 
     @property
     def output_file(self) -> Path:
-        return Path(self.output).expanduser().absolute()
+        return local_path(self.output, "--output")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ import tyro
 from jobs.cli import run_job
 from volo.console import format_bytes, print_table
 from volo.errors import InputError
+from volo.paths import local_path
 from volo.runs import Run, find_runs, read_run
 
 COLUMNS = ("run", "state", "best", "at epoch", "epochs", "images/s", "size")
@@ -28,7 +29,7 @@ class Flags:
 
 def main(argv: Sequence[str]) -> None:
     flags = tyro.cli(Flags, args=list(argv), prog="python -m jobs.runs", description=__doc__)
-    root = Path(flags.output_dir).expanduser().absolute()
+    root = local_path(flags.output_dir, "--output-dir")
     if not root.is_dir():
         raise InputError(f"--output-dir must be a folder, got {root}; name the one that jobs.train wrote into")
     runs = [read_run(folder) for folder in find_runs(root)]

@@ -24,6 +24,7 @@ from jobs.cli import given_flags, known_first, parse_settings_and, refuse_torchr
 from volo.cluster.connect import check_access
 from volo.config import Settings
 from volo.errors import InputError
+from volo.paths import check_path
 from volo.tuning.options import Objective, SweepOptions, check_base
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def parse_sweep(
         own, _with_recipe(argv), prog=f"python -m {prog}", description=description, without=without
     )
     if settings is not None:
+        if options.sweep_name is not None:
+            check_path(options.sweep_name, "--sweep-name")
         options.check()
         refuse_torchrun(prog)
     return settings, options
@@ -72,7 +75,7 @@ def tune(settings: Settings, options: SweepOptions, cluster: contextlib.ExitStac
     check_access(settings.run.address, settings.run.dashboard_host)
     from volo.tuning.spaces import check_space, load_space
 
-    space = load_space(options.space, tune_spaces)
+    space = load_space(check_path(options.space, "--space"), tune_spaces)
     check_base(settings, options.objectives_of(Objective(space.metric, space.mode)), options)
     check_space(space, settings.to_dict())
     sweep_dir = Path(settings.run.output_dir).expanduser().absolute() / options.folder_name(space.name)
@@ -98,7 +101,7 @@ def _with_recipe(argv: Sequence[str]) -> list[str]:
         return list(argv)
     from volo.tuning.spaces import load_space
 
-    space = load_space(name, tune_spaces)
+    space = load_space(check_path(name, "--space"), tune_spaces)
     return [*argv, "--recipe", space.recipe] if space.recipe else list(argv)
 
 

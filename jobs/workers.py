@@ -4,7 +4,9 @@ import dataclasses
 from typing import Annotated, Literal
 
 import tyro
+from pydantic import ValidationError
 
+from volo.config import describe
 from volo.errors import InputError
 from volo.sections import RunSettings
 
@@ -26,4 +28,7 @@ class WorkerFlags:
             raise InputError(f"--num-workers must be at least 0, got {self.num_workers}")
         if self.num_workers == 0 and self.address:
             raise InputError(f"--address has no effect with --num-workers 0, got {self.address!r}; drop one")
-        return RunSettings(num_workers=self.num_workers, device=self.device, address=self.address)
+        try:
+            return RunSettings(**dataclasses.asdict(self))
+        except ValidationError as error:
+            raise InputError(describe(error)) from None

@@ -1,11 +1,12 @@
 import pytest
 import yaml
 
-from volo.config import build_settings, differences, flatten, merge, read_yaml
+from volo.config import build_settings, differences, flatten, merge
 from volo.errors import InputError
 from volo.model.build import build_model
 from volo.model_settings import FORMS
 from volo.recipes import RECIPES, recipe_settings
+from volo.settings_files import read_yaml
 
 
 @pytest.mark.parametrize("name", RECIPES)

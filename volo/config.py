@@ -73,10 +73,10 @@ class Settings(Section):
                 "choose --model volo_d1 to volo_d5, or --distillation in place of --token-labels"
             )
         if self.teaching.mix_token and (others := self._others_than_mix_token()):
+            found = ", ".join(f"{name}={value}" for name, value in others.items())
             raise ValueError(
-                "mix_token mixes patches itself, each step by another box, got "
-                f"{', '.join(f'{name}={value}' for name, value in others.items())} with it; leave mix_token out, or set "
-                + " ".join(OFF[name] for name in others)
+                f"mix_token mixes patches itself, each step by another box, got {found} with it; leave mix_token out, "
+                f"or set {' '.join(OFF[name] for name in others)}"
             )
         if self.optim.init_weights and self.run.resume_path:
             raise ValueError(
@@ -305,4 +305,3 @@ def _fields_at(location: tuple) -> list[str]:
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
-

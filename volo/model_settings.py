@@ -75,8 +75,8 @@ class AnyModel(Section):
         if full.patch_size % 2 ** len(full.stem_channels or ()):
             raise ValueError(
                 "patch_size must be divisible by 2 for every level of the stem, got "
-                f"patch_size={full.patch_size}, {len(full.stem_channels)} stem_channels; set --patch-size to a multiple "
-                f"of {2 ** len(full.stem_channels)}, or give fewer --stem-channels"
+                f"patch_size={full.patch_size}, {len(full.stem_channels)} stem_channels; set --patch-size to a "
+                f"multiple of {2 ** len(full.stem_channels)}, or give fewer --stem-channels"
             )
         if self.stem_depth is not None and not full.stem_channels:
             raise ValueError(

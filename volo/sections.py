@@ -128,8 +128,8 @@ class AugmentSettings(Section):
         if self.mix_prob is not None and not (self.mixup_alpha or self.cutmix_alpha):
             raise ValueError(
                 f"mix_prob has no effect without mixup or cutmix, got mix_prob={self.mix_prob}, mixup_alpha=0, "
-                "cutmix_alpha=0; set --mixup-alpha or --cutmix-alpha, or leave mix_prob out (--mix-prob None, if a recipe "
-                "or a file sets it)"
+                "cutmix_alpha=0; set --mixup-alpha or --cutmix-alpha, or leave mix_prob out (--mix-prob None, if a "
+                "recipe or a file sets it)"
             )
         return self
 
@@ -329,7 +329,8 @@ class RunSettings(Section):
     def _check(self):
         if self.run_name and any(part in ("", ".", "..") for part in self.run_name.split("/")):
             raise ValueError(
-                f"run_name must name a folder below output_dir, got {self.run_name!r}; set --output-dir for another place"
+                f"run_name must name a folder below output_dir, got {self.run_name!r}; set --output-dir for another "
+                "place"
             )
         if self.seeds is not None:
             self._check_seeds(self.seeds)
@@ -357,6 +358,6 @@ class RunSettings(Section):
             raise ValueError(f"seed has no effect with seeds, got seed={self.seed}, seeds={list(seeds)}; give one")
         if self.resume_path:
             raise ValueError(
-                f"resume_path starts one run from a checkpoint, got seeds={list(seeds)} with it; give --seed in place of "
-                "--seeds"
+                f"resume_path starts one run from a checkpoint, got seeds={list(seeds)} with it; give --seed in place "
+                "of --seeds"
             )

@@ -24,12 +24,13 @@ class _Reader(yaml.SafeLoader):
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int | str:
         return node.value if ":" in node.value else super().construct_yaml_int(node)
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        for key, _ in node.value:
-            if counts.get(key.value if isinstance(key, yaml.ScalarNode) else None, 0) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
-        return super().construct_mapping(node, deep)
+        for name, count in counts.items():
+            if count > 1:
+                raise yaml.composer.ComposerError(None, None, f"the key {name!r} stands twice", node.start_mark)
+        return node
 
 
 _Reader.add_constructor("tag:yaml.org,2002:int", _Reader.construct_yaml_int)

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from volo.analysis.subject import load_subject
 from volo.data.augment import normalise
 from volo.data.imagefolder import fit_image, read_image
 from volo.errors import InputError
+from volo.paths import local_path
 from volo.sections import DataSettings
 
 TOP_K = 5
@@ -81,7 +81,7 @@ def load(path: str | os.PathLike) -> Classifier:
     Raises:
         InputError: (a ValueError) nothing there, or a file that is damaged or foreign.
     """
-    subject = load_subject(checkpoint.find(Path(path)))
+    subject = load_subject(checkpoint.find(local_path(path, "a checkpoint")))
     return Classifier(subject.model, subject.description.class_names, subject.description.settings.data)
 
 

@@ -208,8 +208,9 @@ def _nothing_left(settings: Settings, start: Start) -> InputError:
     asked = settings.run.resume_path
     remedy = f"raise --max-steps above {start.step}"
     if start.is_complete:
-        remedy = f"to train further, start a new run from its weights: {_init_weights(asked)} in place of --resume-path"
-    return InputError(f"resume_path must name a run with steps left to train, got {asked} at step {start.step}; {remedy}")
+        remedy = f"start a new run from its weights: {_init_weights(asked)} in place of --resume-path"
+    found = f"{asked} at step {start.step}"
+    return InputError(f"resume_path must name a run with steps left to train, got {found}; to train further, {remedy}")
 
 
 def further(settings: Settings) -> str:
