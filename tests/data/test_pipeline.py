@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from volo.data.cache import Images, cached
-from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batches
+from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batches, resident
 from volo.data.store import KEY
 from volo.sections import AugmentSettings
 
@@ -72,6 +72,23 @@ def test_augmentations_reach_the_batch_and_leave_the_stored_images(name):
 def test_images_of_a_batch_are_channels_last_in_memory():
     for augment in (EVERYTHING, PLAIN):
         assert batches(noise(50), augment).batch(0, 0).images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_of_images_in_part_and_in_any_order_on_the_disk_each_keeps_its_number():
+    """Gathered from the map, or from a copy on a device that holds no others."""
+    whole, rng = noise(1300, size=8), np.random.default_rng(1)
+    used = np.sort(rng.choice(1300, 1100, replace=False))
+    order, rows = rng.permutation(used), np.full(1300, -1)
+    rows[order] = np.arange(1100)
+    part = Images(whole.images[order], whole.labels, whole.class_names, rows=rows)
+    numbers = rng.permutation(used)[:100]
+    assert np.array_equal(part.pixels(numbers), whole.images[numbers])
+    shown, expected = (Pixels(data, (0.5,) * 3, (0.5,) * 3, CPU).plain(numbers) for data in (part, whole))
+    assert torch.equal(shown, expected)
+    copy, places = resident(part, CPU)
+    assert len(copy) == 1100
+    assert np.array_equal(copy[places[numbers]].numpy(), whole.images[numbers])
+    assert {*np.flatnonzero(places < 0)} == {*range(1300)} - {*used}
 
 
 class Noise:

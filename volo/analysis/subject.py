@@ -1,6 +1,7 @@
 """What is analysed: a model rebuilt from a checkpoint alone, and the images of a split it is shown."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import nn
 
 from volo import checkpoint
 from volo.data.cache import CHUNK, Images, cached
-from volo.data.class_names import extra, places, plain, quoted
+from volo.data.class_names import places, plain, unknown
 from volo.data.datasets import open_source, open_test, open_train, split_of
 from volo.data.imagefolder import LabelledFolder
 from volo.data.listing import find_folders
@@ -72,9 +73,20 @@ class View:
             notes.append(f"{len(self.images.damaged):,} damaged images were left out.")
         if missing := self.missing_classes:
             shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else "")
-            notes.append(f"The {self.split} images are of {len(self.images.class_names) - len(missing):,} of the "
-                         f"{len(self.images.class_names):,} classes; there are none of {shown}.")
+            total = len(self.images.class_names)
+            notes.append(
+                f"The {self.split} images are of {total - len(missing):,} of the {total:,} classes; there are none of "
+                f"{shown}."
+            )
         return notes
+
+    def identity(self) -> str:
+        """sha256 of which images they are, by their names and sizes, wherever they lie; `digest` reads them all."""
+        parts = self.images.source.identity() if self.images.source else {}
+        digest = hashlib.sha256(json.dumps(parts).encode())
+        for numbers in (self.index, self.labels):
+            digest.update(np.ascontiguousarray(numbers, "<i8"))
+        return digest.hexdigest()
 
     def digest(self) -> str:
         """sha256 of the images as the model gets them, in order, with their labels."""
@@ -213,11 +225,10 @@ def _in_order(images: Images, class_names: tuple[str, ...], place: Path | str | 
     other classes."""
     if images.class_names == class_names:
         return images
-    if others := extra(images.class_names, class_names):
+    if extra := unknown(images.class_names, class_names):
         raise InputError(
-            f"the data must have no classes besides the checkpoint's {len(class_names)}, got {len(others)} of "
-            f"{len(images.class_names)} in {place} that it lacks: {quoted(others, class_names)}; leave their folders "
-            "out"
+            f"the data must have no classes besides the checkpoint's {len(class_names)}, got others among the "
+            f"{len(images.class_names)} in {place}: {extra}; leave their folders out"
         )
     order = np.array(places(images.class_names, class_names))
     return replace(images, labels=order[images.labels], class_names=class_names, coarse=None)

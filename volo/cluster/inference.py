@@ -1,5 +1,7 @@
 """Inference over the workers of a cluster: each takes its share of the images and returns what came of it."""
 
+import platform
+
 import numpy as np
 import ray
 import torch
@@ -16,12 +18,12 @@ def work_on_ray(subject: Subject, view: View, work: Work, workers: Workers) -> n
     The view's images are opened by each worker, from its own node's cache.
 
     Raises:
-        InputError: as `open_view`, from a worker.
+        InputError: as `open_view`, from a worker; a node whose images are others than here.
         TrainingError: a worker that was lost and could not be replaced.
     """
     num_local = workers.num_local()
     task = ray.remote(num_cpus=1, num_gpus=int(workers.use_gpu), max_retries=2)(_share)
-    shared = ray.put((subject, work))
+    shared = ray.put((subject, work, view.identity()))
     shares = [
         task.remote(shared, view.split, view.data_dir, rank, workers.num_workers, num_local, workers.use_gpu)
         for rank in range(workers.num_workers)
@@ -38,10 +40,15 @@ def work_on_ray(subject: Subject, view: View, work: Work, workers: Workers) -> n
 
 
 def _share(
-    shared: tuple[Subject, Work], split: str, data_dir: str | None, rank: int, world_size: int, num_local: int,
+    shared: tuple[Subject, Work, str], split: str, data_dir: str | None, rank: int, world_size: int, num_local: int,
     use_gpu: bool,
 ) -> np.ndarray:
     set_threads(num_local)
-    subject, work = shared
+    subject, work, identity = shared
     view = open_view(subject.description, split, data_dir)
+    if view.identity() != identity:
+        raise InputError(
+            f"every node must have the same data, got other {split} images on {platform.node()} than where the analysis "
+            "was started; make the folders the same on all nodes"
+        )
     return work(subject, view, torch.device("cuda" if use_gpu else "cpu"), rank, world_size)

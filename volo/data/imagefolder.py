@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from volo.data.class_names import extra, plain, quoted
+from volo.data.class_names import NUM_NAMED, plain, unknown
 from volo.data.formats import opened
 from volo.data.layout import TEST, TEST_SHARE, TRAIN, Layout, NoTestSplit, find_layout, in_test
 from volo.data.listing import ImageFile, find_folders, find_images
@@ -107,11 +107,18 @@ class ImageFolder(LabelledFolder):
 
     def __init__(self, data_dir: str | Path, split: str, image_size: int, resize: str = "crop"):
         self.root, self.image_size, self.resize = Path(data_dir), image_size, resize
+        test = self.root / TEST
+        if split == TEST and test.is_dir():  # train need not be there any more
+            self._take(_listed(test, min_classes=1), str(test))
+            return
         layout = find_layout(self.root)
         if layout.is_split_here:
             self._take_part(_listed(self.root, min_classes=2), split)
         elif split == TEST:
-            self._take(_listed(_test_of(layout), min_classes=1), str(_test_of(layout)))
+            raise NoTestSplit(
+                f"a test split must lie in {test}/<class>/<images>, got no such folder; use --split val, or name "
+                "labeled images with --data-dir"
+            )
         else:
             self._take_train(layout)
 
@@ -261,22 +268,17 @@ def _names(folders: Sequence[str]) -> tuple[str, ...]:
 
 def _compared(class_names: tuple[str, ...], layout: Layout, others: tuple[str, ...], folder: Path) -> list[str]:
     """What is to be said of a split that lacks classes. Raises InputError for one with classes that train lacks."""
-    if unknown := extra(others, class_names):
+    if extra := unknown(others, class_names):
         raise InputError(
-            f"{folder.name} must have no classes that train lacks, got {len(unknown)} of {len(others)} in {folder}: "
-            f"{quoted(unknown, class_names)}; add them to {layout.train}, or remove them"
+            f"{folder.name} must have no classes that train lacks, got others among the {len(others)} in {folder}: "
+            f"{extra}; add them to {layout.train}, or remove them"
         )
-    lacking = extra(class_names, others)
-    return [f"{folder} has no images of {quoted(lacking, others)}"] if lacking else []
+    lacking = [name for name in class_names if name not in {*others}]
+    return [f"{folder} has no images of {_shortly(lacking)}"] if lacking else []
 
 
-def _test_of(layout: Layout) -> Path:
-    if layout.test is None:
-        raise NoTestSplit(
-            f"a test split must lie in {layout.root / TEST}/<class>/<images>, got no such folder; use --split val, or "
-            "name labeled images with --data-dir"
-        )
-    return layout.test
+def _shortly(names: Sequence[str]) -> str:
+    return ", ".join(names[:NUM_NAMED]) + (f" and {len(names) - NUM_NAMED:,} more" if len(names) > NUM_NAMED else "")
 
 
 def _below(root: Path, file: ImageFile) -> str:

@@ -35,11 +35,9 @@ class Pixels:
     in the memory map, gathered by the CPU. Either way an image keeps its number."""
 
     def __init__(self, data: Images, mean: tuple, std: tuple, device: torch.device):
-        used = data.decoded
-        num_bytes = len(used) * data.images[:1].nbytes
+        num_bytes, everything = len(data.decoded) * data.images[:1].nbytes, np.arange(len(data))
         fits = device.type == "cuda" and num_bytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
-        self.stored = _copied(data, used, device) if fits else _read_only(data.images)
-        self.row = _places(used, len(data)) if fits else data.row(np.arange(len(data)))
+        self.stored, self.row = resident(data, device) if fits else (_read_only(data.images), data.row(everything))
         self.read_ahead = ReadAhead(data.images) if not fits else None
         self.device = device
         self.mean = torch.tensor(mean, device=device)
@@ -68,20 +66,16 @@ class Pixels:
         return to_device(rows, self.stored.device)
 
 
-def _copied(data: Images, numbers: np.ndarray, device: torch.device) -> Tensor:
-    """(n, H, W, 3) uint8 on the device, of these images alone."""
-    copy = torch.empty((len(numbers), *data.images.shape[1:]), dtype=torch.uint8, device=device)
-    for start in range(0, len(numbers), COPIED):
-        part = numbers[start : start + COPIED]
+def resident(data: Images, device: torch.device) -> tuple[Tensor, np.ndarray]:
+    """The decoded images alone, (n, H, W, 3) uint8 on the device, and (N,) the row there of each image; -1: none."""
+    used = data.decoded
+    copy = torch.empty((len(used), *data.images.shape[1:]), dtype=torch.uint8, device=device)
+    for start in range(0, len(used), COPIED):
+        part = used[start : start + COPIED]
         copy[start : start + len(part)] = torch.from_numpy(data.pixels(part))
-    return copy
-
-
-def _places(numbers: np.ndarray, total: int) -> np.ndarray:
-    """(total,) int64, where each number stands among `numbers`; -1: nowhere."""
-    places = np.full(total, -1)
-    places[numbers] = np.arange(len(numbers))
-    return places
+    rows = np.full(len(data), -1)
+    rows[used] = np.arange(len(used))
+    return copy, rows
 
 
 def _read_only(images: np.ndarray) -> Tensor:
