@@ -10,8 +10,7 @@ import torch
 
 from benchmarks.timing import alternate, machine, ratios
 from volo.config import build_settings
-from volo.data.cache import cached
-from volo.data.datasets import open_source
+from volo.data.datasets import open_split
 from volo.data.pipeline import Pixels, TrainingBatches
 from volo.model.build import build_model
 from volo.training.learner import Learner
@@ -34,7 +33,7 @@ def main() -> None:
         }
     ).resolved()
     world = single_process(flags.device)
-    data = cached(open_source(settings.data, "train"))
+    data = open_split(settings.data, "train")
     pixels = Pixels(data, settings.data.mean, settings.data.std, world.device)
     batches = TrainingBatches(
         data, torch.arange(len(data)).numpy(), pixels, settings.augment,

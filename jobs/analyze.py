@@ -37,7 +37,7 @@ class Flags:
     split: Literal["test", "val"] = "test"
     """Images to analyse it on."""
     data_dir: str | None = None
-    """Another place of the data than the checkpoint names, or another labelled folder with the same classes:
+    """Another place of the data than the checkpoint names, or another labeled folder with all or some of its classes:
     <data_dir>/test/<class>/* or <data_dir>/<class>/*."""
     fresh: bool = False
     """Make the analysis again, even if the folder holds a finished one of the same weights, images and options."""

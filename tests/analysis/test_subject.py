@@ -53,7 +53,7 @@ def test_any_data_set_takes_an_image_folder_with_its_classes(tmp_path, dataset):
 @pytest.mark.parametrize("below", ["test", "."])
 def test_a_folder_with_other_classes_is_refused_with_their_names(tmp_path, below):
     draw_folder(tmp_path / "images", {below: {"cat": 1, "cow": 1}})
-    with pytest.raises(InputError, match=r"besides the checkpoint's 3, got others among the 2 in .*: 'cow';"):
+    with pytest.raises(InputError, match=r"besides the checkpoint's 3, got 1 of 2 in .* that it lacks: 'cow';"):
         open_view(described(), "test", str(tmp_path / "images"))
 
 

@@ -221,8 +221,10 @@ def test_images_that_do_not_fit_are_refused_before_any_is_decoded(images, cache)
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, images):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("VOLO_CACHE_DIR", str(tmp_path / "file"))
-    with pytest.raises(InputError, match="the image cache must be writable"):
-        cached(ImageFolder(images, "train", 16))
+    source = ImageFolder(images, "train", 16)
+    for use in (lambda: cached(source), lambda: room([(source, np.arange(60))])):
+        with pytest.raises(InputError, match=r"the image cache must be writable, got .*file \(Not a directory\)"):
+            use()
 
 
 def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):

@@ -87,8 +87,8 @@ def test_names_that_differ_are_quoted_with_what_differs(tmp_path, name, other):
     with pytest.raises(InputError, match="test must have no classes that train lacks") as refused:
         ImageFolder(folder, "train", 8)
     said = str(refused.value)
-    assert repr(other) in said
-    looks_alike = f"{name!a} and {other!a} differ in case, width, blanks or invisible letters"
+    assert f": {other!r}" in said
+    looks_alike = f"({other!a} and {name!a} differ in case, width, blanks or invisible letters)"
     assert (looks_alike in said) == (other != "dog")
 
 

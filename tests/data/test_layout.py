@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import draw_folder
 from volo.config import build_settings
-from volo.data.datasets import has_test, open_source, open_test, open_train, split_of
+from volo.data.datasets import has_test, open_source, open_split, open_train, split_of
 from volo.data.imagefolder import ImageFolder
 from volo.data.layout import VALIDATION, NoTestSplit
 from volo.errors import InputError
@@ -70,9 +70,9 @@ def test_without_a_validation_folder_a_tenth_of_each_class_is_held_out(tmp_path)
 def test_other_splits_may_lack_classes_of_train_but_have_none_beside_them(tmp_path, split):
     folder = draw_folder(tmp_path / "images", {"train": CLASSES, split: {"dog": 2}})
     images, _ = open_train(data_of(folder), is_new=True)
-    assert f"{folder / split} has no images of cat, owl" in images.notes
+    assert f"{folder / split} has no images of 'cat', 'owl'" in images.notes
     draw_folder(folder, {split: {"bird": 1, "cow": 1}})
-    with pytest.raises(InputError, match=rf"{split} must have no classes that train lacks, .*: 'bird', 'cow'; add"):
+    with pytest.raises(InputError, match=rf"{split} must have no classes that train lacks, got 2 .*: 'bird', 'cow';"):
         open_train(data_of(folder))
 
 
@@ -81,19 +81,19 @@ def test_without_a_test_folder_training_is_told_nothing_and_an_analysis_what_els
     open_train(data, is_new=True)
     assert not has_test(data)
     with pytest.raises(NoTestSplit, match=r"must lie in .*images/test/<class>/.*use --split val"):
-        open_test(data)
+        open_split(data, "test")
 
 
 def test_a_test_split_is_read_without_the_images_that_were_trained_on(tmp_path):
     folder = draw_folder(tmp_path / "images", {"test": CLASSES, "val": CLASSES})
-    assert len(open_test(data_of(folder))) == 33
+    assert len(open_split(data_of(folder), "test")) == 33
 
 
 def test_class_folders_alone_are_split_so_that_nothing_is_lost_and_it_is_said(tmp_path):
     folder = draw_folder(tmp_path, {"images": dict.fromkeys("abc", 100)}, size=4) / "images"
     data = data_of(folder, image_size=4)
     images, split = open_train(data, is_new=True)
-    test = open_test(data)
+    test = open_split(data, "test")
     trained = {*names(folder, "train")}
     assert not trained & {*names(folder, "test")}
     assert len(trained) + len(test) == 300 and len(split.train) + len(split.val) == len(trained)
@@ -117,7 +117,7 @@ def test_no_class_loses_all_its_images_to_the_test_split(tmp_path):
     folder = draw_folder(tmp_path, {"images": dict.fromkeys(map(str, range(60)), 1)}, size=4) / "images"
     assert len(names(folder, "train")) == 60
     with pytest.raises(NoTestSplit, match=r"got none of the 60 in .* use --split val"):
-        open_test(data_of(folder, image_size=4))
+        open_split(data_of(folder, image_size=4), "test")
     assert not has_test(data_of(folder, image_size=4))
 
 

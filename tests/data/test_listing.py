@@ -12,7 +12,7 @@ from PIL import Image
 
 from volo.analysis.images import list_images
 from volo.config import build_settings
-from volo.data.datasets import open_test, open_train
+from volo.data.datasets import open_split, open_train
 from volo.data.imagefolder import ImageFolder
 from volo.data.listing import find_folders, find_images
 from volo.doctor.data import check_data
@@ -223,7 +223,7 @@ def test_what_is_passed_over_is_counted_once_however_the_images_are_split(tmp_pa
     assert caplog.messages == []  # the table of doctor has it
     open_train(data, is_new=True)
     open_train(data)
-    open_test(data)
+    open_split(data, "test")
     assert len(caplog.messages) == {3: 2, 2: 2, 1: 1}[len(splits)]  # each place once
     said = [re.match(r"(.*): (\d+) images; passed over: (\d+) ", message) for message in caplog.messages]
     for place, num_images, num_passed in (match.groups() for match in said):

@@ -241,7 +241,7 @@ def test_another_folder_must_have_the_same_classes(trained, tmp_path, capsys):
     other = draw_folder(tmp_path / "images", {"test": {"cat": 3, "owl": 3}})
     flags = ("--checkpoint", str(trained), "--data-dir", str(other), "--output-dir", str(tmp_path / "a"))
     assert analysed(*flags) == 2
-    assert "besides the checkpoint's 2, got others among the 2 in" in capsys.readouterr().err
+    assert "besides the checkpoint's 2, got 1 of 2 in" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
 
 

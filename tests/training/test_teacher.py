@@ -10,7 +10,7 @@ from tests.models import save_model
 from tests.training.runs import losses, same, small_run, train, weights
 from volo import checkpoint
 from volo.config import build_settings
-from volo.data.datasets import open_train
+from volo.data.datasets import open_split
 from volo.errors import InputError
 from volo.model.token_labels import Box, DenseLogits, draw_box, mix_tokens
 from volo.sections import TeachingSettings
@@ -77,7 +77,7 @@ def test_a_teacher_answers_in_the_students_classes_and_normalisation(tmp_path, f
     names = tuple(reversed(checkpoint.load_model(path)[1].class_names))
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     student = build_settings(taught.to_dict(), {"data": dict(mean=mean, std=std)}).resolved()
-    pixels = open_train(taught.resolved().data)[0].pixels(np.arange(3))
+    pixels = open_split(taught.resolved().data, "train").pixels(np.arange(3))
     images = (torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2) / 255 - torch.tensor(mean)[:, None, None])
     images = images / torch.tensor(std)[:, None, None]
     teacher = Teacher(path, student, names, torch.device("cpu"))

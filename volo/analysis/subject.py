@@ -12,8 +12,8 @@ from torch import nn
 
 from volo import checkpoint
 from volo.data.cache import CHUNK, Images, cached
-from volo.data.class_names import places, plain, unknown
-from volo.data.datasets import open_source, open_test, open_train, split_of
+from volo.data.class_names import extra, places, plain, quoted
+from volo.data.datasets import open_source, open_split, open_train, split_of
 from volo.data.imagefolder import LabelledFolder
 from volo.data.listing import find_folders
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
@@ -131,7 +131,7 @@ def open_view(description: Description, split: str, data_dir: str | None = None)
     place = data.data_dir if data_dir is None else str(Path(data_dir).expanduser().absolute())
     if split == "val":
         return _open_val(description, place, data_dir)
-    images = open_test(data) if data_dir is None else _open_elsewhere(description, Path(place))
+    images = open_split(data, "test") if data_dir is None else _open_elsewhere(description, Path(place))
     images = _in_order(images, description.class_names, place)
     if not len(images.decoded):
         raise InputError(f"there must be images to analyze, got only damaged ones in {place}; mend them")
@@ -179,7 +179,7 @@ def _open_elsewhere(description: Description, place: Path) -> Images:
         return cached(source, skip_damaged=data.skip_damaged)
     if data.dataset == "shapes":
         raise _shapes_do_not_move("test", place)
-    return open_test(_moved(data, place))
+    return open_split(_moved(data, place), "test")
 
 
 def _is_training_data(description: Description, place: Path) -> bool:
@@ -225,10 +225,11 @@ def _in_order(images: Images, class_names: tuple[str, ...], place: Path | str | 
     other classes."""
     if images.class_names == class_names:
         return images
-    if extra := unknown(images.class_names, class_names):
+    if others := extra(images.class_names, class_names):
         raise InputError(
-            f"the data must have no classes besides the checkpoint's {len(class_names)}, got others among the "
-            f"{len(images.class_names)} in {place}: {extra}; leave their folders out"
+            f"the data must have no classes besides the checkpoint's {len(class_names)}, got {len(others)} of "
+            f"{len(images.class_names)} in {place} that it lacks: {quoted(others, class_names)}; leave their folders "
+            "out"
         )
     order = np.array(places(images.class_names, class_names))
     return replace(images, labels=order[images.labels], class_names=class_names, coarse=None)

@@ -48,7 +48,7 @@ def _share(
     view = open_view(subject.description, split, data_dir)
     if view.identity() != identity:
         raise InputError(
-            f"every node must have the same data, got other {split} images on {platform.node()} than where the analysis "
-            "was started; make the folders the same on all nodes"
+            f"every node must have the same data, got other {split} images on {platform.node()} than where the "
+            "analysis was started; make the folders the same on all nodes"
         )
     return work(subject, view, torch.device("cuda" if use_gpu else "cpu"), rank, world_size)

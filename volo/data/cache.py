@@ -193,21 +193,29 @@ def _cached(source: Source, wanted: np.ndarray) -> Images:
             rows[wanted] = store.rows(keys[wanted])
             images = store.images()
     except OSError as error:
-        raise InputError(
-            f"the image cache must be writable, got {entry.parent} ({error.strerror or error}); see its rights and the "
-            "room on its disk, or set VOLO_CACHE_DIR to another folder"
-        ) from error
+        raise _not_writable(error) from error
     return Images(images, source.labels, source.class_names, source.coarse, rows, tuple(damaged), source)
 
 
 def room(wanted: Iterable[Wanted]) -> Room:
-    """For those of these images that this node has not decoded yet."""
+    """For those of these images that this node has not decoded yet. Raises InputError for a cache that cannot be
+    read."""
     num_images = needed = 0
     for source, numbers in wanted:
-        store = _store(source)
+        try:
+            store = _store(source)
+        except OSError as error:
+            raise _not_writable(error) from error
         missing = int((store.rows(source.keys()[numbers]) < 0).sum())
         num_images, needed = num_images + missing, needed + missing * store.row_bytes
     return Room(cache_dir(), num_images, needed, free_bytes(cache_dir()))
+
+
+def _not_writable(error: OSError) -> InputError:
+    return InputError(
+        f"the image cache must be writable, got {cache_dir()} ({error.strerror or error}); see its rights and the room "
+        "on its disk, or set VOLO_CACHE_DIR to another folder"
+    )
 
 
 def _room(num_missing: int, store: Store) -> Room:

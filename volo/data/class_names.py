@@ -22,28 +22,28 @@ def places(names: Iterable[str], among: Iterable[str]) -> list[int]:
     return [place[plain(name)] for name in names]
 
 
-def differences(names: Iterable[str], others: Iterable[str]) -> str:
-    """The names that only one of the two has, quoted, and those that look alike; empty if there are none."""
-    own, foreign = set(map(plain, names)), set(map(plain, others))
-    return f"not in both: {_quoted(own ^ foreign)}{_alike(own - foreign, foreign - own)}" if own != foreign else ""
+def extra(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Those of the names that the others do not have."""
+    known = set(map(plain, others))
+    return [name for name in names if plain(name) not in known]
 
 
-def unknown(names: Iterable[str], among: Iterable[str]) -> str:
-    """The names that are not among the others, quoted, and those of both that look alike; empty if there are none."""
-    own, known = set(map(plain, names)), set(map(plain, among))
-    return f"{_quoted(own - known)}{_alike(known - own, own - known)}" if own - known else ""
+def differences(names: Sequence[str], others: Sequence[str]) -> str:
+    """The names that only one of the two has, in words; empty if there are none."""
+    own, foreign = extra(names, others), extra(others, names)
+    return f"not in both: {quoted(sorted(own + foreign), foreign)}" if own or foreign else ""
 
 
-def _quoted(names: set[str]) -> str:
+def quoted(names: Sequence[str], others: Iterable[str]) -> str:
+    """The first of some names in quotes, and two of them and the others that a person may take for the same."""
     more = f" and {len(names) - NUM_NAMED:,} more" if len(names) > NUM_NAMED else ""
-    return ", ".join(map(repr, sorted(names)[:NUM_NAMED])) + more
+    return ", ".join(map(repr, names[:NUM_NAMED])) + more + _alike(names, others)
 
 
-def _alike(names: set[str], others: set[str]) -> str:
-    """The first two that a person may take for the same."""
+def _alike(names: Iterable[str], others: Iterable[str]) -> str:
     looks = {_look(name): name for name in others}
-    for name in sorted(names):
-        if other := looks.get(_look(name)):
+    for name in names:
+        if (other := looks.get(_look(name), name)) != name:
             return f" ({name!a} and {other!a} differ in case, width, blanks or invisible letters)"
     return ""
 

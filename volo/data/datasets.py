@@ -95,9 +95,9 @@ def has_test(data: DataSettings) -> bool:
     return True
 
 
-def open_test(data: DataSettings) -> Images:
-    """The test images, decoded once per node. Raises InputError as `open_source`, and for damaged images."""
-    source = open_source(data, "test")
+def open_split(data: DataSettings, split: str) -> Images:
+    """All images of `train` or `test`, decoded once per node. Raises InputError as `open_source`, and for damage."""
+    source = open_source(data, split)
     _say_passed_over([source])
     return cached(source, skip_damaged=data.skip_damaged)
 

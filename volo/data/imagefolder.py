@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from volo.data.class_names import NUM_NAMED, plain, unknown
+from volo.data.class_names import extra, plain, quoted
 from volo.data.formats import opened
 from volo.data.layout import TEST, TEST_SHARE, TRAIN, Layout, NoTestSplit, find_layout, in_test
 from volo.data.listing import ImageFile, find_folders, find_images
@@ -268,17 +268,13 @@ def _names(folders: Sequence[str]) -> tuple[str, ...]:
 
 def _compared(class_names: tuple[str, ...], layout: Layout, others: tuple[str, ...], folder: Path) -> list[str]:
     """What is to be said of a split that lacks classes. Raises InputError for one with classes that train lacks."""
-    if extra := unknown(others, class_names):
+    if unknown := extra(others, class_names):
         raise InputError(
-            f"{folder.name} must have no classes that train lacks, got others among the {len(others)} in {folder}: "
-            f"{extra}; add them to {layout.train}, or remove them"
+            f"{folder.name} must have no classes that train lacks, got {len(unknown)} of {len(others)} in {folder}: "
+            f"{quoted(unknown, class_names)}; add them to {layout.train}, or remove them"
         )
-    lacking = [name for name in class_names if name not in {*others}]
-    return [f"{folder} has no images of {_shortly(lacking)}"] if lacking else []
-
-
-def _shortly(names: Sequence[str]) -> str:
-    return ", ".join(names[:NUM_NAMED]) + (f" and {len(names) - NUM_NAMED:,} more" if len(names) > NUM_NAMED else "")
+    lacking = extra(class_names, others)
+    return [f"{folder} has no images of {quoted(lacking, others)}"] if lacking else []
 
 
 def _below(root: Path, file: ImageFile) -> str:
