@@ -1,6 +1,6 @@
 """Every data set by name, decoded: one table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -56,9 +56,7 @@ def _shapes(data: DataSettings, split: str) -> Source:
 
 
 def _imagefolder(data: DataSettings, split: str) -> Source:
-    source = ImageFolder(data.data_dir, split, data.image_size, data.resize)
-    source.say_passed_over()
-    return source
+    return ImageFolder(data.data_dir, split, data.image_size, data.resize)
 
 
 def _cifar10(data: DataSettings, split: str) -> Source:
@@ -99,7 +97,9 @@ def has_test(data: DataSettings) -> bool:
 
 def open_split(data: DataSettings, split: str) -> Images:
     """All images of `train` or `test`, decoded once per node. Raises InputError as `open_source`, and for damage."""
-    return cached(open_source(data, split), skip_damaged=data.skip_damaged)
+    source = open_source(data, split)
+    _say_passed_over([source])
+    return cached(source, skip_damaged=data.skip_damaged)
 
 
 def open_train(data: DataSettings, *, only_val: bool = False, is_new: bool = False) -> tuple[Images, Split]:
@@ -114,7 +114,8 @@ def open_train(data: DataSettings, *, only_val: bool = False, is_new: bool = Fal
     Raises:
         InputError: as `open_source`; damaged images, or a class that is left without one by leaving them out.
     """
-    source, *others = open_sources(data) if is_new else [open_source(data, "train")]
+    source, *others = sources = open_sources(data) if is_new else [open_source(data, "train")]
+    _say_passed_over(sources)
     split = split_of(source, data)
     wanted = [(source, _selected(split, data, only_val))]
     if is_new:
@@ -151,6 +152,12 @@ def open_sources(data: DataSettings) -> list[Source]:
         return [source, open_source(data, "test")] if data.dataset == "imagefolder" else [source]
     except NoTestSplit:
         return [source]
+
+
+def _say_passed_over(sources: Sequence[Source]) -> None:
+    for source in sources:
+        if isinstance(source, ImageFolder):
+            source.say_passed_over()
 
 
 def wanted_images(data: DataSettings) -> list[Wanted]:
