@@ -239,10 +239,10 @@ def test_an_image_that_is_replaced_by_another_of_the_same_size_is_decoded_again(
     folder = draw_folder(tmp_path / "images", {"train": {"a": 1, "b": 1}})
     file = folder / "train" / "a" / "0000.png"
     Image.new("RGB", (16, 16), "red").save(file, "BMP")
-    before = cached(ImageFolder(folder, "train", 16)).images[0].copy()
+    before = cached(ImageFolder(folder, "train", 16)).pixels(np.array([0]))[0].copy()
     size, changed = file.stat().st_size, file.stat().st_mtime_ns + 1_000_000_000
     Image.new("RGB", (16, 16), "blue").save(file, "BMP")
     os.utime(file, ns=(changed, changed))
     assert file.stat().st_size == size
-    after = cached(ImageFolder(folder, "train", 16)).images[0]
+    after = cached(ImageFolder(folder, "train", 16)).pixels(np.array([0]))[0]
     assert (before[0, 0].tolist(), after[0, 0].tolist()) == ([255, 0, 0], [0, 0, 255])

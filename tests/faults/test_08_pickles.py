@@ -174,12 +174,14 @@ def test_a_settings_file_that_calls(tmp_path, mark, tag, capsys):
 
 
 def test_the_cache_of_decoded_images(tmp_path, mark, images, monkeypatch):
-    """An array of objects holds a pickle; the entry is taken for damaged and built again."""
+    """It is read as plain bytes: a pickle in its place is no more than an unknown key, and images are decoded again."""
     monkeypatch.setenv("VOLO_CACHE_DIR", str(tmp_path / "cache"))
     trained(small_run(tmp_path / "a", images, optim=dict(max_steps=1)))
-    [cached] = cache_dir().glob("*/images.npy")
-    np.save(cached, np.array([Code(mark)], dtype=object), allow_pickle=True)
-    with pytest.warns(UserWarning, match="is damaged .* it is built again"):
-        trained(small_run(tmp_path / "b", images, optim=dict(max_steps=1)))
+    files = sorted(cache_dir().glob("*/*.bin"))
+    assert {file.name for file in files} == {"images.bin", "keys.bin"}
+    for file in files:
+        with open(file, "wb") as opened:
+            np.save(opened, np.array([Code(mark)], dtype=object), allow_pickle=True)
+    trained(small_run(tmp_path / "b", images, optim=dict(max_steps=1)))
     assert not mark.exists()
 

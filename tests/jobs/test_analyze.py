@@ -283,7 +283,8 @@ def test_images_of_one_of_the_classes_are_analysed_and_report_and_terminal_say_s
     said = "The test images are of 1 of the 2 classes; there are none of "
     assert f"{said}<b>dog." in capsys.readouterr().out
     assert said in (tmp_path / "a" / "report.html").read_text()
-    assert list(metrics(tmp_path / "a")["per_class"]) == ["cat"]
+    found = metrics(tmp_path / "a")
+    assert found["per_class_images"] == {"<b>dog": 0, "cat": 8} and found["per_class"]["<b>dog"] is None
     assert np.load(tmp_path / "a" / "confusion_matrix.npy").sum() == 8
 
 

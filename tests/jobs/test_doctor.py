@@ -203,7 +203,7 @@ def test_an_archive_that_is_not_there_yet_is_counted_too(tmp_path):
 
 
 def test_a_missing_image_folder_is_a_failure(capsys, tmp_path):
-    code, found = diagnosed(capsys, "--recipe", "nano", "--dataset", "imagefolder", "--data-dir", str(tmp_path / "no"))
+    code, found = diagnosed(capsys, "--dataset", "imagefolder", "--data-dir", str(tmp_path / "no"))
     assert (code, found["data"][0]) == (1, "failure")
 
 

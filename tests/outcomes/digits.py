@@ -32,17 +32,16 @@ def write_digits(root: Path, classes: Collection[int] = range(10)) -> Path:
     return root
 
 
-def settings_of(images: Path, outputs: Path, name: str, **overrides) -> Settings:
+def settings_of(images: Path, outputs: Path, name: str, model: dict | None = None, **overrides) -> Settings:
     """Eight epochs of 40 steps with the average, mixing and stochastic depth on, as by default or in the recipes;
     digits are not mirrored."""
     values = {
-        "model": FLAT,
         "data": dict(dataset="imagefolder", data_dir=str(images), image_size=16),
         "augment": dict(hflip=0.0, mixup_alpha=0.2, cutmix_alpha=1.0, mix_prob=0.5),
         "optim": dict(epochs=8, batch_size=32),
         "run": dict(output_dir=str(outputs), run_name=name, num_workers=0),
     }
-    return build_settings(merge(values, overrides))
+    return build_settings(merge(values, {"model": FLAT if model is None else model, **overrides}))
 
 
 def train(settings: Settings) -> Path:

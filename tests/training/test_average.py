@@ -19,7 +19,6 @@ from volo.sections import OptimSettings
 from volo.training.ema import MovingAverage
 from volo.training.learner import Learner
 from volo.training.metrics import evaluate
-from volo.training.precision import Precision
 from volo.training.run import open_data
 from volo.training.world import single_process
 
@@ -69,9 +68,9 @@ def validated_again(run_dir: Path) -> dict[str, float]:
     model.load_state_dict(weights)
     data, split = open_data(settings)
     batches = evaluation_batches(
-        data, split.val, Pixels(data.images, settings.data.mean, settings.data.std, CPU), batch_size=5
+        data, split.val, Pixels(data, settings.data.mean, settings.data.std, CPU), batch_size=5
     )
-    return evaluate(model, batches, Precision(settings.optim, CPU), single_process("cpu"))
+    return evaluate(model, batches, single_process("cpu"))
 
 
 def last_validation(run_dir: Path) -> dict[str, float]:

@@ -13,7 +13,6 @@ from volo.data.pipeline import Batch, Pixels, evaluation_batches
 from volo.sections import OptimSettings
 from volo.training.learner import Learner
 from volo.training.metrics import evaluate
-from volo.training.precision import Precision
 from volo.training.world import World, single_process
 
 BATCH, PARTS = 7, (1, 2)  # 7 images are uneven shares of two ranks and of three
@@ -61,11 +60,11 @@ def test_every_rank_has_the_gradient_of_the_mean_over_the_global_batch(tmp_path,
 def validated(world: World) -> dict[str, float]:
     rng = np.random.default_rng(0)
     data = Images(rng.integers(0, 256, (12, 2, 2, 3), dtype=np.uint8), rng.integers(0, 3, 12), ("a", "b", "c"))
-    pixels = Pixels(data.images, (0.5,) * 3, (0.2,) * 3, world.device)
+    pixels = Pixels(data, (0.5,) * 3, (0.2,) * 3, world.device)
     batches = evaluation_batches(
         data, np.array([1, 2, 3, 5, 7, 8, 11]), pixels, batch_size=2, rank=world.rank, world_size=world.size
     )
-    return evaluate(network(12), batches, Precision(OptimSettings(), world.device), world)
+    return evaluate(network(12), batches, world)
 
 
 def test_every_rank_hears_the_validation_of_all_images_each_counted_once(tmp_path):

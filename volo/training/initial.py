@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from volo import checkpoint
 from volo.config import Settings
+from volo.data.class_names import extra, places
 from volo.model.build import build_model
 from volo.model.weights import HEADS, check_weights, load_weights, read_state_dict
 from volo.model_file import is_model_file
@@ -54,11 +55,9 @@ def _found(path: str, class_names: tuple[str, ...]) -> Found:
 
 def _for_classes(weights: dict[str, Tensor], before: tuple[str, ...], now: tuple[str, ...]) -> Found:
     """The weights with the heads' rows in the order of the classes now, or without heads where the classes differ."""
-    if before == now:
-        return weights, []
     heads = {name for name in weights if name.split(".")[0] in HEADS}
-    if {*before} != {*now}:
+    if extra(before, now) or extra(now, before):
         others = {name: tensor for name, tensor in weights.items() if name not in heads}
         return others, [f"trained on other classes: {len(before)} there, {len(now)} here"]
-    order = torch.tensor([before.index(name) for name in now])
+    order = torch.tensor(places(now, before))
     return {name: tensor[order] if name in heads else tensor for name, tensor in weights.items()}, []
