@@ -63,7 +63,11 @@ def missing(home: Path) -> None:
     ("harm", "expected"),
     [
         (lacking, ["39 images of 2 classes", "in images and split, first in dog: 1 only on rank 0 (train/dog/"]),
-        (renamed, ["They differ in classes and images, first in dog: 20 only on rank 0 (train/dog/0000"]),
+        pytest.param(
+            renamed,
+            ["They differ in classes and images, first in dog: 20 only on rank 0 (train/dog/0000"],
+            marks=pytest.mark.slow,
+        ),
         (other_bytes, ["They differ in images, first in cat: 1 only on rank 0 (train/cat/0007.png of "]),
         (missing, ["rank 1 on ", "got no folder", "place it there"]),
     ],
