@@ -119,6 +119,15 @@ def test_a_snippet_needs_only_those_before_it_in_its_section(place, monkeypatch)
     assert run(snippet_with("torch.export.load"), names) in ("cat", "dog", "owl")
 
 
+@pytest.mark.parametrize("mode", ["I", "F", "LAB"])
+def test_what_the_preparation_does_not_convert_it_refuses(tmp_path, mode):
+    names = {}
+    run(PREPARATION, names)
+    Image.new(mode, (8, 8)).save(tmp_path / "photo.tif")
+    with pytest.raises(ValueError, match=f"to 8 bits first, got mode {mode}"):
+        names["prepared"](tmp_path / "photo.tif", {})
+
+
 FAULTS = {
     "ImageOps.exif_transpose": "",
     "Image.alpha_composite": "(lambda ground, image: image)",

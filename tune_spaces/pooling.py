@@ -5,7 +5,7 @@
 | pooling     | mean, cls, cli |             |
 | class_depth | 1, 2, 3        | pooling=cli |
 
-Five points in all: a sweep ends with the fifth.
+Five points in all: --sampler grid tries each once.
 """
 
 RECIPE = "nano"

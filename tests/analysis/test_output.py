@@ -62,6 +62,28 @@ def test_an_error_leaves_the_old_results_and_no_trace(tmp_path, error):
     assert [path.name for path in tmp_path.rglob("*") if path.is_dir()] == ["a"]
 
 
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+@pytest.mark.parametrize("which", [1, 2])
+def test_what_an_error_leaves_while_results_are_put_in_place_the_next_look_completes(
+    tmp_path, monkeypatch, error, which
+):
+    filled(tmp_path, OLD, MINE)
+    rename, names = Path.rename, []
+
+    def failing(path: Path, target: Path) -> Path:
+        names.append(path.name)
+        if len(names) == which:
+            raise error
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", failing)
+        with pytest.raises(error), made_aside(tmp_path, OF) as aside:
+            filled(aside, NEW)
+    assert is_finished(tmp_path, OF)
+    assert {name for name in read(tmp_path)} == {*NEW, *MINE, MANIFEST}
+
+
 @pytest.mark.parametrize("harm", ["another", "a result changed", "a result gone", "no manifest", "half a manifest"])
 def test_only_a_whole_analysis_of_the_same_is_finished(tmp_path, harm):
     analyzed(tmp_path)

@@ -1,5 +1,7 @@
 """Which images an analysis sees: the checkpoint's own, moved ones, and other folders with the same classes."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -63,7 +65,7 @@ def test_a_folder_that_lacks_classes_is_shown_as_it_is_and_that_is_said(tmp_path
     view = open_view(described(), "test", str(tmp_path / "images"))
     assert np.bincount(view.labels).tolist() == [0, 1, 2]
     assert view.missing_classes == ("cat",)
-    assert view.notes == ["The test images are of 2 of the 3 classes; there are none of cat."]
+    assert view.notes[-1] == "The test images are of 2 of the 3 classes; there are none of cat."
 
 
 def test_class_folders_alone_are_shown_as_they_were_split_also_where_they_were_moved_to(tmp_path):
@@ -74,11 +76,17 @@ def test_class_folders_alone_are_shown_as_they_were_split_also_where_they_were_m
     test = open_view(description, "test")
     assert len(test.labels) + len(train) == 120
     assert "are kept from training as a test split" in test.notes[0]
+    shutil.copy(folder / "cat" / "0000.png", folder / "cat" / "new.png")
+    for place in (None, str(folder)):  # an image was added since: the others still are what they were
+        assert len(open_view(description, "test", place).labels) <= len(test.labels) + 1
+    (folder / "cat" / "new.png").unlink()
     moved = folder.rename(tmp_path / "moved")
     assert np.array_equal(open_view(description, "test", str(moved)).labels, test.labels)
     assert len(open_view(description, "val", str(moved)).labels) == len(split.val)
     other = draw_folder(tmp_path, {"other": dict.fromkeys(CLASSES, 30)}) / "other"
-    assert len(open_view(description, "test", str(other)).labels) == 90
+    view = open_view(description, "test", str(other))
+    assert len(view.labels) == 90
+    assert view.notes == [f"All 90 images of {other} are taken for the test split."]
 
 
 @pytest.mark.parametrize("split", ["test", "val"])

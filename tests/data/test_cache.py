@@ -126,7 +126,7 @@ def test_damaged_images_are_named_all_at_once_and_the_others_stay_decoded(images
     assert decoded(images) == list(range(60))
     (images / "train" / "a" / "0007.png").write_bytes(whole)
     (images / "train" / "b" / "0029.png").unlink()
-    with pytest.raises(DamagedImages, match=r"got 1 of 59 that is not:\n  .*0005\.png .*; mend or remove it$"):
+    with pytest.raises(DamagedImages, match=r"got 1 of 59 that is not:\n  .*0005\.png .*; fix or remove it$"):
         cached(counting(images))
     assert decoded(images) == [7, 35]
     left = cached(counting(images), skip_damaged=True)

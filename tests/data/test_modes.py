@@ -148,7 +148,7 @@ def test_gray_is_scaled_from_the_range_that_the_file_states(name):
 TAKEN = [
     (np.float32, 0.5, 128), (np.float32, 1.0, 255), (np.float32, 0.0, 0), (np.float32, 0.004, 1),
     (np.float32, 128.0, 128),
-    (np.int32, 128, 128), (np.int32, 1, 1), (np.int32, 0, 0), (np.int32, 32896, 128),
+    (np.int32, 128, 128), (np.int32, 1, 255), (np.int32, 16, 16), (np.int32, 0, 0), (np.int32, 32896, 128),
     (np.uint16, 0, 0), (np.uint16, 4370, 17), (np.uint16, 65535, 255),
 ]  # fmt: skip
 
@@ -163,6 +163,7 @@ REFUSED = [
     (np.float32, [0, 1.5], "0 to 1.5"), (np.float32, [0, 4095], "0 to 4095"), (np.float32, [-0.5, 1], "-0.5 to 1"),
     (np.float32, [0, np.nan], "0 to 0 and 1 that are not finite"), (np.float32, [0.5, np.inf], "0.5 to 0.5 and 1 that"),
     (np.float32, [np.nan, np.nan], "none and 2 that"), (np.float32, [0.25, 200], "0.25 to 200"),
+    (np.float32, [0, 2], "0 to 2"), (np.int32, [0, 15], "0 to 15"),
     (np.int32, [0, 4095], "0 to 4095"), (np.int32, [-1, 200], "-1 to 200"), (np.int32, [0, 70000], "0 to 70000"),
     (np.uint16, [0, 4095], "0 to 4095"), (np.uint16, [0, 255], "0 to 255"),
 ]  # fmt: skip

@@ -6,6 +6,7 @@ import pytest
 
 import volo
 from jobs.cli import exit_code
+from volo.data.cache import cache_dir
 from volo.errors import InputError
 from volo.paths import check_path, local_path
 
@@ -59,3 +60,11 @@ def test_an_empty_address_is_not_taken_for_none(job, capsys):
     flags = ["--input", "x"] if job == "predict" else []
     assert exit_code(main, ["--checkpoint", "x", *flags, "--address", ""]) == 2
     assert "address string must have at least 1 character, got ''" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["VOLO_CACHE_DIR", "XDG_CACHE_HOME"])
+def test_a_cache_at_a_url_is_refused(monkeypatch, name):
+    monkeypatch.delenv("VOLO_CACHE_DIR")
+    monkeypatch.setenv(name, "s3://bucket/cache")
+    with pytest.raises(InputError, match=f"{name} must be a path, got 's3://bucket/cache': URLs are not supported yet"):
+        cache_dir()

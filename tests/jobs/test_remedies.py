@@ -16,7 +16,6 @@ from jobs.cli import parse_settings
 from jobs.tune import WITHOUT, parse_sweep
 from tests.training.runs import small_run, train
 from volo import config, model_settings, sections
-from volo.config import build_settings
 from volo.errors import InputError
 from volo.training.run import CONFIG
 from volo.tuning.options import SweepOptions
@@ -145,4 +144,3 @@ def test_a_refused_start_leaves_no_folder(tmp_path, folder, run):
     with pytest.raises(InputError):
         train(settings)
     assert not settings.run_dir.exists()
-    assert build_settings().run.resume_path is None

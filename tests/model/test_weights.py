@@ -84,7 +84,7 @@ def test_a_backbone_without_heads_loads_and_they_start_afresh(tmp_path, heads):
     fresh = {name: tensor.clone() for name, tensor in target.state_dict().items()}
     state = {name: tensor for name, tensor in source.state_dict().items() if name.split(".")[0] not in heads}
     torch.save(state, tmp_path / "w.pth")
-    notes = [f"{head} starts afresh: the file has none" for head in sorted(heads)]
+    notes = [f"{head} starts afresh: there are no weights for it" for head in sorted(heads)]
     assert load_weights(target, tmp_path / "w.pth") == notes
     for name, tensor in target.state_dict().items():
         assert torch.equal(tensor, fresh[name] if name.split(".")[0] in heads else state[name])

@@ -11,7 +11,7 @@ import volo
 from volo.config import Settings, build_settings, merge
 from volo.training.launch import train_here
 
-NUM_TEST, GREYS = 360, 16
+NUM_TEST, GRAYS = 360, 16
 FLAT = dict(variant="quickstart", patch_size=2, stem_channels=(24,), global_depth=2, drop_path_rate=0.1)
 PYRAMID = dict(variant="quickstart", form="pyramid", patch_size=2, stem_channels=(24,), drop_path_rate=0.1)
 PUBLISHED = dict(
@@ -27,8 +27,8 @@ def write_digits(root: Path, classes: Collection[int] = range(10)) -> Path:
         if (digit := int(digits.target[index])) in classes:
             folder = root / ("test" if place < NUM_TEST else "train") / str(digit)
             folder.mkdir(parents=True, exist_ok=True)
-            grey = (digits.images[index] * (255 / GREYS)).round().astype(np.uint8)
-            Image.fromarray(grey).save(folder / f"{index:04d}.png")
+            gray = (digits.images[index] * (255 / GRAYS)).round().astype(np.uint8)
+            Image.fromarray(gray).save(folder / f"{index:04d}.png")
     return root
 
 

@@ -42,7 +42,8 @@ def is_finished(output_dir: Path, of: dict[str, Any]) -> bool:
 def made_aside(output_dir: Path, of: dict[str, Any]) -> Iterator[Path]:
     """Yields an empty folder; at the end, what is in it takes the place of an earlier analysis.
 
-    After an error it does not, and is gone; a killed process leaves it to the next analysis to remove.
+    After an error it does not, and is gone; a killed process leaves it to the next analysis to remove. Once it is whole
+    it stays until all of it is in place, if need be by the next analysis.
 
     Raises:
         InputError: a folder that cannot be written.
@@ -61,12 +62,14 @@ def made_aside(output_dir: Path, of: dict[str, Any]) -> Iterator[Path]:
         (folder / MANIFEST).write_text(json.dumps({"of": of, "files": files}, indent=1) + "\n")
         for path in (*folder.iterdir(), folder):
             sync(path)
-        _place(folder, output_dir)
-    finally:
+    except BaseException:
         remove(folder)
         if is_new:
             with contextlib.suppress(OSError):  # it holds something
                 output_dir.rmdir()
+        raise
+    _place(folder, output_dir)
+    remove(folder)
 
 
 def sha256(path: Path) -> str:

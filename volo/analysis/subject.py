@@ -134,7 +134,7 @@ def open_view(description: Description, split: str, data_dir: str | None = None)
     images = open_split(data, "test") if data_dir is None else _open_elsewhere(description, Path(place))
     images = _in_order(images, description.class_names, place)
     if not len(images.decoded):
-        raise InputError(f"there must be images to analyze, got only damaged ones in {place}; mend them")
+        raise InputError(f"there must be images to analyze, got only damaged ones in {place}; fix them")
     return View(images, images.decoded, split, data_dir, is_drawn=data.dataset == "shapes" and data_dir is None)
 
 
@@ -175,6 +175,8 @@ def _open_elsewhere(description: Description, place: Path) -> Images:
     folder = _labelled_folder(place, data.dataset, description.class_names)
     if folder and not (folder == place and _is_training_data(description, place)):
         source = LabelledFolder(folder, data.image_size, data.resize)
+        if folder == place:
+            source.notes = (f"all {len(source.labels):,} images of {place} are taken for the test split",)
         source.say_passed_over()
         return cached(source, skip_damaged=data.skip_damaged)
     if data.dataset == "shapes":
@@ -183,10 +185,13 @@ def _open_elsewhere(description: Description, place: Path) -> Images:
 
 
 def _is_training_data(description: Description, place: Path) -> bool:
-    """Whether a folder is the very one that was trained on, moved: of it only what was kept from training is shown."""
+    """Whether a folder is the very one that was trained on, also where images were added since, or a whole copy of it:
+    of it only what was kept from training is shown."""
     data = description.settings.data
     if data.dataset != "imagefolder":
         return False
+    if str(place) == data.data_dir:
+        return True
     moved = _moved(data, place)
     try:
         split = open_train(moved)[1] if data.skip_damaged else split_of(open_source(moved, "train"), moved)

@@ -20,6 +20,7 @@ from volo.data.damage import Damage, DamagedImages, noted
 from volo.data.store import Store
 from volo.errors import InputError
 from volo.files import free_bytes
+from volo.paths import local_path
 
 CHUNK = 512  # images decoded at once
 CHUNK_BYTES = 2**26  # and what they may take
@@ -142,10 +143,11 @@ Wanted = tuple[Source, np.ndarray]  # a split, and the numbers of those of its i
 
 
 def cache_dir() -> Path:
-    """$VOLO_CACHE_DIR, else the user's cache folder, else (a home that cannot be written) the temporary folder."""
+    """$VOLO_CACHE_DIR, else the user's cache folder, else (a home that cannot be written) the temporary folder. Raises
+    InputError for a URL."""
     if chosen := os.environ.get("VOLO_CACHE_DIR"):
-        return Path(chosen).expanduser().absolute()
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return local_path(chosen, "VOLO_CACHE_DIR")
+    base = local_path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "XDG_CACHE_HOME")
     try:
         (base / "volo").mkdir(parents=True, exist_ok=True)
         if os.access(base / "volo", os.W_OK):

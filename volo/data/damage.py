@@ -32,7 +32,7 @@ class DamagedImages(InputError):
         where = f"\nall are listed in {listed_in}" if listed_in and len(damaged) > 1 else ""
         super().__init__(
             f"every image must be readable, got {len(damaged):,} of {num_images:,} that {are} not:{shown}{more}{where}"
-            f"; mend or remove {them}"
+            f"; fix or remove {them}"
         )
 
 

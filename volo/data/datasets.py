@@ -127,10 +127,10 @@ def open_train(data: DataSettings, *, only_val: bool = False, is_new: bool = Fal
     if len(emptied):
         raise InputError(
             f"a class must hold an image that is readable, got none in {source.class_names[emptied[0]]}, of "
-            f"{len(images.damaged)} damaged ones; mend some of them"
+            f"{len(images.damaged)} damaged ones; fix some of them"
         )
     if len(split.val) and not len(whole.val):
-        raise InputError(f"an image to validate on must be readable, got {len(split.val)} damaged ones; mend some")
+        raise InputError(f"an image to validate on must be readable, got {len(split.val)} damaged ones; fix some")
     return images, whole
 
 
@@ -171,8 +171,8 @@ def _check_fraction(source: Source, data: DataSettings) -> None:
     if source.held_out is not None and data.val_fraction is not None:
         raise InputError(
             "val_fraction says how much of train is held out, but the data bring validation images of their own, got "
-            f"val_fraction={data.val_fraction} and {len(source.held_out):,} images of those in {data.data_dir}; leave "
-            "--val-fraction out, or rename their folder"
+            f"val_fraction={data.val_fraction} and {len(source.held_out):,} images in {data.data_dir}; leave "
+            "--val-fraction out (--val-fraction None, if a file sets it), or rename their folder"
         )
 
 

@@ -4,11 +4,12 @@ Gray of more than 8 bits is scaled from the range that the file states: the larg
 with 9 to 15 of them. Others hold any range in a large type, and are taken only if their values tell which:
 
     floats from 0 to 1                     x 255
-    whole numbers from 0 to 255            as they are, in floats and 32 bits
+    0 and 1                                x 255
+    whole numbers up to 16 ... 255         as they are, in floats and 32 bits
     integers up to 4096 ... 65535          / 257
 
-The rest is refused: negative values, NaN, and 0 to 4095 in 16 bits, which is a bright image of 12 bits to one program
-and a black one of 16 to another.
+The rest is refused: negative values, NaN, 0 to 15, and 0 to 4095 in 16 bits, which is a bright image of 12 bits to one
+program and a black one of 16 to another.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from PIL import Image, ImageCms
 
 from volo.errors import InputError
 
-TWELVE_BITS, SIXTEEN_BITS = 4095, 65535
+FOUR_BITS, TWELVE_BITS, SIXTEEN_BITS = 15, 4095, 65535
 BITS, PHOTOMETRIC, MAX_SAMPLE = 258, 262, 281  # tags of TIFF
 RESCALED = {"L;2": 85, "L;4": 17}  # how Pillow scales a PNG's samples, but not its transparent one
 
@@ -122,12 +123,14 @@ def _white(mode: str, values: np.ndarray, stated: int | None) -> int | None:
         return None
     if stated:
         return stated if high <= stated else None
-    if mode == "F":
-        if high <= 1:
-            return 1
-        return 255 if high <= 255 and (values == values.round()).all() else None
-    if high == 0 or (mode == "I" and high <= 255):
+    if high == 0 or (high <= 1 and mode in ("I", "F")):
+        return 1
+    if mode == "F" and not (values == values.round()).all():
+        return None
+    if mode in ("I", "F") and FOUR_BITS < high <= 255:
         return 255
+    if mode == "F":
+        return None
     return SIXTEEN_BITS if TWELVE_BITS < high <= SIXTEEN_BITS else None
 
 
@@ -137,8 +140,8 @@ def _unclear(values: np.ndarray, mode: str) -> InputError:
     if rest := values.size - finite.size:
         found += f" and {rest:,} that are not finite"
     return InputError(
-        "gray values must lie in 0 to 1 (floats), in 0 to 255, or in 0 to 65535 and use more than 12 of these 16 bits, "
-        f"got {found} in mode {mode}; convert the image to 8 bits from the range that is meant"
+        "gray values must lie in 0 to 1, in 0 to 255 and use more than 4 of these 8 bits, or in 0 to 65535 and use "
+        f"more than 12 of these 16, got {found} in mode {mode}; convert the image to 8 bits from the range that is meant"
     )
 
 

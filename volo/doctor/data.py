@@ -74,5 +74,6 @@ def _damaged(source: ImageFolder, data: DataSettings) -> list[str]:
     sample = np.arange(len(source.labels))[::apart][:NUM_DECODED]
     damaged = [Damage(number, source.name_of(number), reason) for number, reason in source.decode(sample)[1].items()]
     if damaged and not data.skip_damaged:
-        raise DamagedImages(damaged, len(sample), None)
+        refusal = DamagedImages(damaged, len(sample), None)
+        raise InputError(f"{refusal}, or leave out what is damaged with --skip-damaged")
     return [f"see to {damaged[0]}, which would be left out"] if damaged else []

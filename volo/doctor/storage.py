@@ -6,12 +6,11 @@ from pathlib import Path
 
 from volo.config import Settings
 from volo.console import format_bytes
+from volo.data.room import TIGHT
 from volo.files import existing, free_bytes
 from volo.findings import Finding, failure, ok, warning
 from volo.training.seeds import of_seed
 from volo.training.space import checkpoint_bytes, needed_bytes, num_checkpoints
-
-TIGHT = 2  # room for so many times what is needed is plenty
 
 
 def check_output(output_dir: Path) -> Finding:

@@ -47,7 +47,7 @@ class VOLOStage(nn.Sequential):
 class VOLO(nn.Module):
     """Patch embedding, Outlookers, position embedding, transformer blocks, pooling, LayerNorm, linear head.
 
-    (B, in_chans, H, W) -> (B, num_classes), or without classes (num_classes=0) the normalised features, (B, embed_dim);
+    (B, in_chans, H, W) -> (B, num_classes), or without classes (num_classes=0) the normalized features, (B, embed_dim);
     for any image of at least one patch; the position embedding is made for `img_size` pixels a side and resized for
     others. Source: arXiv 2106.13112, sections 3.1 to 3.3. Differs from the
     paper: one resolution, stochastic depth in the outlookers too, and the choice of pooling.

@@ -74,7 +74,7 @@ class PublishedVOLO(nn.Module):
     """Stem, outlookers, downsampling, transformer blocks, class attention, LayerNorm, two heads.
 
     (B, in_chans, H, W) -> (B, num_classes): the class token's logits plus half the largest of the patches', as
-    published; without classes (num_classes=0) the class token's normalised features, (B, embed_dims[-1]), as in timm.
+    published; without classes (num_classes=0) the class token's normalized features, (B, embed_dims[-1]), as in timm.
     `dense` gives both, for token labels. Differs from the published code: stochastic depth (linear over all
     blocks) reaches the outlookers too, unless `outlooker_drop_path` is off; any image of at least one patch works, the
     position embedding is resized.

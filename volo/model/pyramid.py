@@ -78,7 +78,7 @@ class GlobalStage(nn.Module):
 class VOLOPyramid(nn.Module):
     """Patch embedding, stages with a downsampling between each two, mean pooling, LayerNorm, linear head.
 
-    (B, in_chans, H, W) -> (B, num_classes), or without classes (num_classes=0) the normalised features of the last
+    (B, in_chans, H, W) -> (B, num_classes), or without classes (num_classes=0) the normalized features of the last
     stage's width; for any image of at least one patch: maps get no smaller than 1x1. The
     position embeddings are made for `img_size` pixels a side and resized for others. Source: arXiv 2106.13112, table 2,
     for outlookers on a fine map and transformers on a coarse one. Differs from the paper: any number and order of

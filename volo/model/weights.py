@@ -88,7 +88,7 @@ def _unwrapped(values: object) -> tuple[object, list[str]]:
     """What lies below the preferred wrapper, however often it is wrapped."""
     notes = []
     while isinstance(values, Mapping):
-        names = [name for name in WRAPPERS if isinstance(values.get(name), Mapping)]
+        names = [name for name in WRAPPERS if isinstance(values.get(name), Mapping) and values[name]]
         if not names:
             break
         if len(names) > 1:
@@ -126,7 +126,7 @@ def _heads(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[s
     for head in HEADS:
         in_file, in_model = (any(_head_of(name) == head for name in names) for names in (found, wanted))
         if in_model and not in_file:
-            notes.append(f"{head} starts afresh: the file has none")
+            notes.append(f"{head} starts afresh: there are no weights for it")
         elif in_file and not in_model:
             notes.append(f"{head} is left out: this model has none")
         if in_file != in_model:

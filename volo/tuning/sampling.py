@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-Point = dict[str, Any]
+Params = dict[str, Any]
 
 
 def tpe(seed: int) -> BaseSampler:
@@ -36,7 +36,7 @@ class NumberedSampler(BaseSampler):
     that is made for each draw alone, seeded with the trial's number, the attempt and the parameter's name."""
 
     def __init__(
-        self, make: Callable[[int], BaseSampler], seed: int, plan: Mapping[int, Point | None], attempt: int = 0
+        self, make: Callable[[int], BaseSampler], seed: int, plan: Mapping[int, Params | None], attempt: int = 0
     ):
         self.make, self.seed, self.plan, self.attempt = make, seed, plan, attempt
 

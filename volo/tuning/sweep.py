@@ -48,7 +48,7 @@ def run_sweep(study: SweepStudy, cluster: contextlib.ExitStack | None = None) ->
     """
     began = time.monotonic()
     print(f"sweep folder: {study.sweep_dir}", flush=True)
-    data, _ = open_data(study.base.resolved(), is_new=True)  # decoded once, for all trials
+    data, _ = open_data(study.base.resolved(), is_new=not study.trials)  # decoded once, for all trials
     study.counts = lambda settings: counts(settings, len(data.class_names))
     for number in recover(study):
         print(f"trial {number} {outcome(study, number)}; it had ended when the sweep was stopped")
