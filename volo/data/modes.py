@@ -141,7 +141,7 @@ def _unclear(values: np.ndarray, mode: str) -> InputError:
         found += f" and {rest:,} that are not finite"
     return InputError(
         "gray values must lie in 0 to 1, in 0 to 255 and use more than 4 of these 8 bits, or in 0 to 65535 and use "
-        f"more than 12 of these 16, got {found} in mode {mode}; convert the image to 8 bits from the range that is meant"
+        f"more than 12 of these 16, got {found} in mode {mode}; convert the image to 8 bits from the range it means"
     )
 
 
