@@ -29,8 +29,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", required=True, help="image folder to make weights on")
     parser.add_argument("--target", required=True, help="image folder to fine-tune on")
-    parser.add_argument("--source-epochs", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--source-epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--output-dir", default="outputs/finetuning")
     given = parser.parse_args()
 
@@ -41,8 +41,7 @@ def main() -> None:
         return settings_of(given, name, given.target, 224, dict(epochs=given.epochs, **optim), image_size=128)
 
     runs = {f"from scratch, lr {lr:g}": target(f"scratch-{lr:g}", lr=lr) for lr in SCRATCH_LRS}
-    tuned = dict(init_weights=str(source.run_dir), layer_decay=0.75, lr=1e-3)
-    runs["fine-tuned, lr 0.001, layer decay 0.75"] = target("finetuned", **tuned)
+    runs["fine-tuned, lr 0.001"] = target("finetuned", init_weights=str(source.run_dir), lr=1e-3)
     for name, settings in runs.items():
         start = time.perf_counter()
         train_here(settings)
