@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 from benchmarks.timing import machine
-from volo import checkpoint
-from volo.config import build_settings
-from volo.recipes import recipe_settings
+from volo.runs import checkpoint
+from volo.settings.config import build_settings
+from volo.settings.recipes import recipe_settings
 from volo.training.launch import opened_run
 from volo.training.loop import Session
 from volo.training.world import single_process

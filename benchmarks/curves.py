@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 
 from volo.errors import InputError
-from volo.records import read_records
+from volo.runs.records import read_records
 from volo.tuning.journal import held, open_journal
 from volo.tuning.options import Objective
 from volo.tuning.report.confirmation import read_confirmation

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from volo import checkpoint
 from volo.analysis.subject import compute_logits, load_subject, open_view
-from volo.config import Settings, build_settings
+from volo.runs import checkpoint
+from volo.settings.config import Settings, build_settings
 from volo.training.launch import train_here
 
 MODEL = dict(

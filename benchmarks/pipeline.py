@@ -9,10 +9,10 @@ import itertools
 import torch
 
 from benchmarks.timing import alternate, machine, ratios
-from volo.config import build_settings
 from volo.data.datasets import open_split
 from volo.data.pipeline import Pixels, TrainingBatches
 from volo.model.build import build_model
+from volo.settings.config import build_settings
 from volo.training.learner import Learner
 from volo.training.world import single_process
 

@@ -30,9 +30,9 @@ from statistics import median
 from benchmarks.curves import Curve, Recording, recorded
 from benchmarks.samplers import compare
 from benchmarks.timing import machine
-from volo.config import build_settings
+from volo.settings.config import build_settings
 from volo.tuning.options import Objective, SweepOptions
-from volo.tuning.spaces import Space
+from volo.tuning.search.spaces import Space
 from volo.tuning.study import SweepStudy
 
 SHARE_GOAL, NOISE = 0.45, 0.01

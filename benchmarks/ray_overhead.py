@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.timing import machine, median_interval
-from volo.records import read_records
+from volo.runs.records import read_records
 
 GOAL = 0.05
 LEAST_STEP_S = 0.2

@@ -17,9 +17,9 @@ import optuna
 
 import tune_spaces
 from benchmarks.curves import Recording
-from volo.config import build_settings
+from volo.settings.config import build_settings
 from volo.tuning.options import SweepOptions
-from volo.tuning.spaces import load_space
+from volo.tuning.search.spaces import load_space
 from volo.tuning.study import SweepStudy
 
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)

@@ -17,13 +17,13 @@ from pathlib import Path
 import tune_spaces
 from benchmarks.timing import machine
 from volo.cluster.connect import connected
-from volo.config import Settings, build_settings
-from volo.recipes import recipe_settings
-from volo.records import read_records
-from volo.training.run import open_data
+from volo.runs.folder import open_data
+from volo.runs.records import read_records
+from volo.settings.config import Settings, build_settings
+from volo.settings.recipes import recipe_settings
 from volo.tuning.options import SweepOptions
 from volo.tuning.resources import plan_trials
-from volo.tuning.spaces import load_space
+from volo.tuning.search.spaces import load_space
 from volo.tuning.study import SweepStudy
 from volo.tuning.sweep import run_trials
 

@@ -1,46 +1,7 @@
-"""Train a VOLO: on a Ray cluster, in this process, or as one rank of torchrun.
+"""`volo train`, for a checkout and for `ray job submit --working-dir . -- python -m jobs.train`."""
 
-    python -m jobs.train --recipe quickstart                      Ray, a cluster of its own on this machine
-    python -m jobs.train --recipe quickstart --num-workers 0      this process, without Ray
-    torchrun --nproc_per_node=2 -m jobs.train --recipe quickstart
-    ray job submit --working-dir . -- python -m jobs.train --recipe quickstart --output-dir /shared/outputs
-
-The same command again resumes. Several seeds, one after the other and summed up: --seeds 0 1 2.
-"""
-
-import os
-from collections.abc import Sequence
-
-from jobs.cli import given_flags, parse_settings, run_job
-from volo.errors import InputError
-
-
-def main(argv: Sequence[str]) -> None:
-    settings = parse_settings(argv, prog="python -m jobs.train", description=__doc__)
-    if settings is None:
-        return
-    if settings.run.seeds is not None and "--seed" in given_flags(argv):
-        raise InputError("--seed has no effect with --seeds; give one of them")
-    is_rank = "TORCHELASTIC_RUN_ID" in os.environ
-    if is_rank and (given := given_flags(argv) & {"--num-workers", "--address", "--max-failures"}):
-        raise InputError(
-            f"{' and '.join(sorted(given))} cannot be given under torchrun, which starts the workers itself and no "
-            "Ray; set torchrun's --nproc_per_node and --max-restarts, or start python -m jobs.train without torchrun"
-        )
-    if is_rank and settings.run.is_elastic:
-        raise InputError(
-            f"num_workers must be one number under torchrun, got {settings.run.num_workers}; torchrun has --nnodes "
-            "MIN:MAX of its own"
-        )
-    if is_rank or settings.run.num_workers == 0:
-        from volo.training.launch import train_here
-
-        train_here(settings)
-    else:
-        from volo.cluster.trainer import train_on_ray
-
-        train_on_ray(settings)
-
+from volo.cli.parse import run_job
+from volo.cli.train import main
 
 if __name__ == "__main__":
     run_job(main)

@@ -35,8 +35,8 @@ def draw_folder(root: Path, counts: dict[str, dict[str, int]], size: int = 32, s
 @pytest.fixture(scope="session")
 def quickstart_run(tmp_path_factory) -> Path:
     """The run folder of the recipe `quickstart`, trained once in this process: about a minute on two cores."""
-    from volo.config import build_settings
-    from volo.recipes import recipe_settings
+    from volo.settings.config import build_settings
+    from volo.settings.recipes import recipe_settings
     from volo.training.launch import train_here
 
     run = dict(num_workers=0, output_dir=str(tmp_path_factory.mktemp("outputs")))

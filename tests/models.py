@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from volo import checkpoint
-from volo.config import build_settings
 from volo.model.build import build_model
-from volo.model_file import Description
+from volo.runs import checkpoint
+from volo.runs.model_file import Description
+from volo.settings.config import build_settings
 
 FLAT = dict(variant="quickstart", embed_dim=32, stem_channels=(8, 16))
 PYRAMID = dict(form="pyramid", variant="quickstart", stage_embed_dims=(32, 32), stem_channels=(8, 16))

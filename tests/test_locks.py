@@ -7,7 +7,7 @@ import warnings
 import pytest
 from filelock import FileLock
 
-from volo.runs import LOCK, is_locked
+from volo.runs.listing import LOCK, is_locked
 
 
 @pytest.mark.parametrize("has_flock", [True, False])

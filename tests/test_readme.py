@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 import volo
-from jobs import export
-from jobs.cli import exit_code
-from tests.data.test_imagefolder import sixteen_bit_png
+from tests.data.folders.test_imagefolder import sixteen_bit_png
 from tests.models import FLAT, save_model
+from volo.cli import export
+from volo.cli.parse import exit_code
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)

@@ -19,7 +19,7 @@ _LAZY = {
     "Classifier": "volo.analysis.classifier",
     "InputError": "volo.errors",
     "TrainingError": "volo.errors",
-    "Settings": "volo.config",
+    "Settings": "volo.settings.config",
 }
 
 __all__ = ["__version__", *_LAZY]

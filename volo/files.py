@@ -89,6 +89,32 @@ def abandoned(folder: Path, prefix: str = "") -> list[Path]:
     return [partial for partial in folder.glob(f".{prefix}*{SUFFIX}") if _is_abandoned(partial)]
 
 
+@contextlib.contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """A new folder beside `target`; what has not been committed from it is removed at the end.
+
+    The caller holds a lock on the target: what a killed process left behind is removed first.
+    """
+    for left in target.parent.glob(f".{target.name}.*{SUFFIX}"):
+        remove(left)
+    folder = partial_of(target)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+def commit(folder: Path, target: Path) -> None:
+    """Gives a filled folder its final name, in place of what had it."""
+    for path in folder.iterdir():
+        sync(path)
+    sync(folder)
+    remove(target)
+    folder.rename(target)
+    sync(target.parent)
+
+
 def _owner() -> str:
     return f".{platform.node()}-{os.getpid()}"
 

@@ -11,10 +11,10 @@ from PIL import Image
 
 import volo
 from tests.models import save_model
-from volo import checkpoint
 from volo.analysis.classifier import ranked
 from volo.analysis.subject import load_subject
-from volo.data.imagefolder import read_image
+from volo.data.folders.imagefolder import read_image
+from volo.runs import checkpoint
 
 NAMES = ("cat", "dog", "owl")
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from volo.analysis.confusion import ConfusedPair
-from volo.analysis.curves import save_learning_curves
 from volo.analysis.evaluate import ClassScore
-from volo.analysis.figures import new_figure, save, style
-from volo.analysis.page import Figure
 from volo.analysis.report import Explained, Report, write_report
+from volo.plots.curves import save_learning_curves
+from volo.plots.figures import new_figure, save, style
+from volo.plots.page import Figure
 
 METRICS = {"split": "test", "num_samples": 10000, "loss": 0.73691, "acc1": 0.8524, "acc5": 0.972, "ece": 0.2137}
 VOID = {"meta", "img", "input", "link", "br"}

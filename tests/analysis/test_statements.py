@@ -5,8 +5,8 @@ import pytest
 
 from volo.analysis.calibration import calibration_metrics, save_calibration
 from volo.analysis.evaluate import Predictions
+from volo.analysis.explaining.localization import Objects, all_intervals, score_heatmaps, score_random
 from volo.analysis.intervals import compared, mean_interval, share_interval
-from volo.analysis.localisation import Objects, all_intervals, score_heatmaps, score_random
 from volo.analysis.report import Report, write_report
 
 NUM_DRAWS = 400

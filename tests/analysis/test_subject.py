@@ -7,12 +7,12 @@ import pytest
 
 from tests.conftest import draw_folder
 from volo.analysis.subject import open_validation, open_view
-from volo.config import build_settings
 from volo.data import shapes
 from volo.data.datasets import open_train
 from volo.data.splits import split_train
 from volo.errors import InputError
-from volo.model_file import Description
+from volo.runs.model_file import Description
+from volo.settings.config import build_settings
 
 CLASSES = ("cat", "dog", "owl")
 COUNTS = {"train": dict.fromkeys(CLASSES, 10), "test": {"cat": 2, "dog": 3, "owl": 4}}

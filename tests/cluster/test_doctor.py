@@ -8,11 +8,11 @@ import pytest
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 
+from tests.cli.test_doctor import table
 from tests.cluster.conftest import ROOT
-from tests.jobs.test_doctor import table
 from volo.cluster.doctor import _reachable, _shared, _size, clusters_here
 from volo.cluster.upload import upload_size
-from volo.sections import RunSettings
+from volo.settings.sections import RunSettings
 
 LIMIT_S = 120
 

@@ -14,7 +14,7 @@ from tests.cluster.conftest import ROOT
 from tests.cluster.processes import started
 from tests.conftest import draw_folder
 from tests.training.runs import losses, small_run
-from volo import checkpoint
+from volo.runs import checkpoint
 
 pytestmark = pytest.mark.ray
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs import analyze, train
-from jobs.cli import exit_code
 from tests.cluster.test_launchers import run, torchrun_command, train_command
 from tests.conftest import draw_folder
 from tests.training.runs import losses
+from volo.cli import analyze, train
+from volo.cli.parse import exit_code
 
 FORMS = {
     "mean": [],

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.processes import ended, start, until, workers_of, written
 from tests.training.runs import losses, small_run
-from volo.runs import read_run
+from volo.runs.listing import read_run
 
 
 @pytest.mark.slow

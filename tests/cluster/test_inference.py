@@ -6,9 +6,9 @@ import pytest
 from tests.conftest import draw_folder
 from volo.analysis.subject import Subject, View, open_view
 from volo.cluster.inference import _share
-from volo.config import build_settings
 from volo.errors import InputError
-from volo.model_file import Description
+from volo.runs.model_file import Description
+from volo.settings.config import build_settings
 
 COUNTS = {"test": {"cat": 3, "dog": 4}}
 

@@ -60,7 +60,7 @@ def test_a_worker_that_is_killed_is_replaced_and_no_image_is_lost(model, images,
     """The actor is killed from outside, when the first piece has come and most have not."""
     script = (
         "import os, pathlib, signal, sys\n"
-        "from volo.analysis.images import list_images\n"
+        "from volo.analysis.explaining.images import list_images\n"
         "from volo.analysis.predict import Chunk\n"
         "from volo.analysis.subject import load_subject\n"
         "from volo.cluster.connect import connected\n"

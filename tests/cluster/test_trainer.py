@@ -18,14 +18,14 @@ from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
 from torch.distributed import DistNetworkError
 
 from tests.training.runs import small_run
-from volo.checkpoint import DamagedCheckpoint
 from volo.cluster import trainer, workers
 from volo.cluster.attempt import Attempt, Worker
 from volo.cluster.lean import FixedWorkers, LeanTrainer
 from volo.cluster.watch import FailureWatch, TrainingEnded
 from volo.cluster.workers import Workers
 from volo.errors import InputError, OutOfRetries, Stopped, TrainingError
-from volo.sections import RunSettings
+from volo.runs.checkpoint import DamagedCheckpoint
+from volo.settings.sections import RunSettings
 from volo.training.world import World
 
 DRIVER = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))

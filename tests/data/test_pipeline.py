@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from volo.data.cache import Images, cached
+from volo.data.decoded.cache import Images, cached
+from volo.data.decoded.store import KEY
 from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batches, resident
-from volo.data.store import KEY
-from volo.sections import AugmentSettings
+from volo.settings.sections import AugmentSettings
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

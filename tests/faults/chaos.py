@@ -24,7 +24,7 @@ from tests.cluster.processes import Training, started
 from tests.faults.forked import Command
 from tests.faults.runs import draw_images, starts
 from tests.training.runs import losses, same, small_run, weights
-from volo import checkpoint
+from volo.runs import checkpoint
 
 EPOCHS_A_MINUTE = 10  # of sixteen steps: about twice what the faults let through
 EVERY, KEPT = 5, 4  # steps between checkpoints, and how many stay

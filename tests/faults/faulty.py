@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from jobs import train
-from jobs.cli import run_job
+from volo.cli import train
+from volo.cli.parse import run_job
 from volo.data.pipeline import Pixels, TrainingBatches
 from volo.training.learner import Learner
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from jobs import train
-from jobs.cli import exit_code
 from tests.cluster.conftest import free_ports
 from tests.faults.kills import Fault
-from volo.config import Settings
+from volo.cli import train
+from volo.cli.parse import exit_code
+from volo.settings.config import Settings
 
 LIMIT_S = 120.0  # of one process; it takes a second or two
 THREADS_LEFT = ".threads"  # of a file with the names of those that a job leaves at its end

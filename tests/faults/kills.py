@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from volo import checkpoint
-from volo.records import FILE
+from volo.runs import checkpoint
+from volo.runs.records import FILE
+from volo.runs.tracking import Tracker
 from volo.training import loop
 from volo.training.learner import Learner
-from volo.training.tracking import Tracker
 
 CUT_AFTER = 10  # bytes of a file that is never finished
 FILE_CALLS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")

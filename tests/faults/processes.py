@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from volo.config import Settings
+from volo.settings.config import Settings
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 120.0

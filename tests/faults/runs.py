@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.conftest import draw_folder
 from tests.faults.forked import Command
 from tests.training.runs import losses, same, small_run, weights
-from volo import checkpoint
+from volo.runs import checkpoint
 
 EVERY = 2  # steps between checkpoints; there are four in an epoch
 

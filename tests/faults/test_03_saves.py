@@ -10,9 +10,9 @@ import pytest
 from tests.faults.forked import FORKS, ended
 from tests.faults.kills import CUT_AFTER, IN_A_FILE, Fault, Kill, Refusal
 from tests.faults.runs import assert_same, command, draw_images, newest_step
-from tests.test_checkpoint import damage, save
-from volo import checkpoint
+from tests.runs.test_checkpoint import damage, save
 from volo.errors import TrainingError
+from volo.runs import checkpoint
 
 # How often a save comes there at least. Its files are three and `last`; each has a rename, alone or with its folder.
 PLACES = {"before a file call of a save": 12, IN_A_FILE: 4, "between a rename and its sync": 2}

@@ -8,9 +8,9 @@ import pytest
 
 from tests.faults.kills import Kill
 from tests.faults.runs import assert_same, begun_at, command, draw_images
-from tests.test_checkpoint import damage, save
-from volo import checkpoint
+from tests.runs.test_checkpoint import damage, save
 from volo.cluster.attempt import Attempt
+from volo.runs import checkpoint
 
 
 def ray_state(run_dir: Path, number: str) -> list[Path]:

@@ -19,10 +19,10 @@ from tests.cluster.conftest import ray_env as ray_env
 from tests.cluster.processes import Training, started
 from tests.conftest import draw_folder
 from tests.training.runs import losses, small_run
-from volo import checkpoint
-from volo.data.cache import Images
+from volo.data.decoded.cache import Images
 from volo.data.pipeline import Pixels, TrainingBatches
-from volo.sections import AugmentSettings
+from volo.runs import checkpoint
+from volo.settings.sections import AugmentSettings
 
 NUM_IMAGES, BATCH_SIZE = 131, 17
 

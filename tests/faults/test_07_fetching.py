@@ -1,11 +1,11 @@
-"""Row 7, between whole jobs; what fetching refuses, and four processes at once, stand in tests/data/test_fetch.py."""
+"""Row 7, between whole jobs; what fetching refuses, and four processes at once, are in tests/data/archives."""
 
 import pytest
 
-from tests.data.archives import cifar100_files, md5, packed, served
+from tests.data.archives.served import cifar100_files, md5, packed, served
 from tests.faults.forked import Command
 from tests.training.runs import same, small_run, weights
-from volo.data.fetch import MIRROR
+from volo.data.archives.fetch import MIRROR
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from jobs import analyze, compare, export, predict, runs, train
-from jobs.cli import exit_code
 from tests.conftest import draw_folder
 from tests.training.runs import small_run
 from tests.training.runs import train as trained
-from volo import checkpoint
-from volo.data.cache import cache_dir
-from volo.model_file import SCHEMA_VERSION
+from volo.cli import analyze, compare, export, predict, runs, train
+from volo.cli.parse import exit_code
+from volo.data.decoded.cache import cache_dir
+from volo.runs import checkpoint
+from volo.runs.model_file import SCHEMA_VERSION
 
 REFUSED = 2
 FORMS = ("pickle", "zip", "legacy")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs import pipeline, train
-from jobs.cli import exit_code
 from tests.cluster.conftest import ROOT, end_session
+from volo.cli import pipeline, train
+from volo.cli.parse import exit_code
 
 LIMIT_S = 90.0
 LISTENS = "0A"  # the state of a socket in /proc/net/tcp

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs import train as train_job
-from jobs.cli import exit_code
 from tests.faults import faulty
 from tests.faults.processes import ended, in_one_process, pid_of_rank, under_torchrun, until, written
 from tests.training.runs import losses, same, small_run, train, weights
-from volo import checkpoint
+from volo.cli import train as train_job
+from volo.cli.parse import exit_code
 from volo.data.pipeline import Pixels
-from volo.records import read_records
-from volo.runs import read_run
+from volo.runs import checkpoint
+from volo.runs.listing import read_run
+from volo.runs.records import read_records
 from volo.training.precision import MAX_SKIPPED
 
 UNMIXED = dict(augment=dict(mixup_alpha=0.0, cutmix_alpha=0.0))

@@ -1,6 +1,6 @@
 """Row 11, through the whole job: refused with exit code 2 and one message before anything is trained, or handled.
 
-What each reader refuses stands in tests/data, names in reports in tests/jobs/test_analyze.py.
+What each reader refuses stands in tests/data, names in reports in tests/cli/test_analyze.py.
 """
 
 import shutil

@@ -1,4 +1,4 @@
-"""Row 12, through the whole job; settings that contradict each other stand in tests/jobs/test_cli.py."""
+"""Row 12, through the whole job; settings that contradict each other stand in tests/cli/test_parse.py."""
 
 from pathlib import Path
 

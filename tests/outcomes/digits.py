@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import volo
-from volo.config import Settings, build_settings, merge
+from volo.settings.config import Settings, build_settings, merge
 from volo.training.launch import train_here
 
 NUM_TEST, GRAYS = 360, 16

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from volo import checkpoint
-from volo.config import Settings, build_settings, merge
-from volo.records import read_records
+from volo.runs import checkpoint
+from volo.runs.records import read_records
+from volo.settings.config import Settings, build_settings, merge
 from volo.training.launch import train_here
 
 

@@ -10,16 +10,16 @@ from torch.optim.swa_utils import AveragedModel
 
 from tests.faults.forked import Command
 from tests.training.runs import small_run, train
-from volo import checkpoint
-from volo.config import Settings, build_settings
 from volo.data.pipeline import Batch, Pixels, evaluation_batches
 from volo.model.build import build_model
-from volo.records import read_records
-from volo.sections import OptimSettings
+from volo.runs import checkpoint
+from volo.runs.folder import open_data
+from volo.runs.records import read_records
+from volo.settings.config import Settings, build_settings
+from volo.settings.sections import OptimSettings
 from volo.training.ema import MovingAverage
 from volo.training.learner import Learner
 from volo.training.metrics import evaluate
-from volo.training.run import open_data
 from volo.training.world import single_process
 
 CPU = torch.device("cpu")

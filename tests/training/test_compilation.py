@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from jobs import train as train_job
-from jobs.cli import exit_code
 from tests.training.runs import losses, small_run, train, weights
-from volo import checkpoint
+from volo.cli import train as train_job
+from volo.cli.parse import exit_code
 from volo.errors import InputError
+from volo.runs import checkpoint
 from volo.training.compilation import check_compiler, compiled
 from volo.training.learner import Learner
 from volo.training.world import single_process

@@ -5,12 +5,12 @@ import pytest
 
 from tests.conftest import draw_folder
 from tests.training.runs import small_run, train
-from volo import checkpoint
 from volo.analysis.subject import open_validation, open_view
-from volo.data.store import KEY
+from volo.data.decoded.store import KEY
 from volo.errors import InputError
-from volo.records import read_records
-from volo.runs import CONFIG
+from volo.runs import checkpoint
+from volo.runs.listing import CONFIG
+from volo.runs.records import read_records
 
 SKIP = {"data": dict(skip_damaged=True), "optim": dict(epochs=1)}
 

@@ -6,13 +6,13 @@ import torch
 
 import volo
 from tests.training.runs import small_run, train, weights
-from volo import checkpoint
-from volo.checkpoint import export_pt
-from volo.config import build_settings
 from volo.errors import InputError
 from volo.model.build import build_model
 from volo.model.weights import read_state_dict
-from volo.records import read_records
+from volo.runs import checkpoint
+from volo.runs.checkpoint import export_pt
+from volo.runs.records import read_records
+from volo.settings.config import build_settings
 from volo.training.initial import load_init_weights
 from volo.training.optim import build_optimizer, layer_depths, set_learning_rate
 

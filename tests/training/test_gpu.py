@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests.training.runs import small_run
+from volo.runs.folder import open_data
 from volo.training.loop import Session
 from volo.training.meter import Meter
-from volo.training.run import open_data
 from volo.training.world import single_process
 
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 import volo
 from tests.model.forms import FORMS
-from volo.config import build_settings
 from volo.data.pipeline import Batch
 from volo.errors import TrainingError
-from volo.records import read_records, rewind_records
+from volo.runs.records import read_records, rewind_records
+from volo.settings.config import build_settings
 from volo.training import meter as meter_module
 from volo.training.ema import MovingAverage, ema_decay_at
 from volo.training.learner import Learner

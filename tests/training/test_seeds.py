@@ -10,13 +10,13 @@ import statistics
 import numpy as np
 import pytest
 
-from jobs import pipeline
-from jobs import train as train_job
-from jobs.cli import exit_code, parse_settings
 from tests.conftest import draw_folder
 from tests.training.runs import losses, same, small_run, train, weights
+from volo.cli import pipeline
+from volo.cli import train as train_job
+from volo.cli.parse import exit_code, parse_settings
 from volo.errors import InputError, Stopped, TrainingError
-from volo.runs import Scores, read_scores
+from volo.runs.listing import Scores, read_scores
 from volo.training import launch, loop
 from volo.training.seeds import summarise
 

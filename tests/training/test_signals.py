@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from jobs import train as train_job
-from jobs.cli import exit_code
 from tests.training.runs import losses, same, small_run, train, weights
-from volo import checkpoint
+from volo.cli import train as train_job
+from volo.cli.parse import exit_code
+from volo.runs import checkpoint
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 120.0

@@ -8,12 +8,12 @@ import volo
 from tests.model.forms import FORMS
 from tests.models import save_model
 from tests.training.runs import losses, same, small_run, train, weights
-from volo import checkpoint
-from volo.config import build_settings
 from volo.data.datasets import open_split
 from volo.errors import InputError
 from volo.model.token_labels import Box, DenseLogits, draw_box, mix_tokens
-from volo.sections import TeachingSettings
+from volo.runs import checkpoint
+from volo.settings.config import build_settings
+from volo.settings.sections import TeachingSettings
 from volo.training.objective import Labels, step_generator, token_label_loss
 from volo.training.teacher import Teacher
 

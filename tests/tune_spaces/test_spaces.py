@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import tune_spaces
 from volo.model.build import build_model
-from volo.recipes import recipe_settings
-from volo.tuning.spaces import check_space, is_base, load_space, space_names
+from volo.settings.recipes import recipe_settings
+from volo.tuning.search.spaces import check_space, is_base, load_space, space_names
 
 NAMES = space_names(tune_spaces)
 SHAPES = {"data": {"dataset": "shapes"}}

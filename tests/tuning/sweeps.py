@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
-from volo import checkpoint
-from volo.config import Settings, build_settings, merge
-from volo.model_file import Description
-from volo.records import FILE, read_records
+from volo.runs import checkpoint
+from volo.runs.model_file import Description
+from volo.runs.records import FILE, read_records
+from volo.settings.config import Settings, build_settings, merge
 from volo.tuning.options import SweepOptions
 from volo.tuning.recovery import recover
-from volo.tuning.spaces import Space
+from volo.tuning.search.spaces import Space
 from volo.tuning.study import SweepStudy, Work
 
 STEPS = 10  # of an epoch

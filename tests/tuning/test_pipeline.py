@@ -13,7 +13,7 @@ from tests.cluster.processes import LIMIT_S, started, submitted
 from tests.conftest import draw_folder
 from tests.training.runs import small_run
 from tests.tuning.test_sweeps import all_epochs, num_created
-from volo.records import read_records
+from volo.runs.records import read_records
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SPACE = """

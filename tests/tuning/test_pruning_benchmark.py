@@ -13,7 +13,7 @@ from benchmarks.samplers import Fitted, searched
 from tests.tuning.sweeps import STEPS, base, opened, play
 from volo.errors import InputError
 from volo.tuning.options import SweepOptions
-from volo.tuning.spaces import load_space
+from volo.tuning.search.spaces import load_space
 
 NUM_CURVES, NUM_EPOCHS = 12, 16
 

@@ -9,13 +9,13 @@ import sys
 import pytest
 import yaml
 
-from jobs.cli import parse_settings
 from tests.analysis.test_report import Page
 from tests.tuning.sweeps import SPACE, base, opened, play, play_epoch, states
-from volo.config import build_settings, differences
+from volo.cli.parse import parse_settings
 from volo.errors import TrainingError
-from volo.recipes import recipe_settings
-from volo.runs import find_runs, read_run
+from volo.runs.listing import find_runs, read_run
+from volo.settings.config import build_settings, differences
+from volo.settings.recipes import recipe_settings
 from volo.tuning.counts import counts
 from volo.tuning.report import SweepFacts, write_sweep_report
 from volo.tuning.results import (

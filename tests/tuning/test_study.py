@@ -10,7 +10,7 @@ from tests.tuning.sweeps import POINT, SPACE, accuracy, base, draw, drawn, epoch
 from volo.errors import InputError
 from volo.tuning.journal import held
 from volo.tuning.options import SweepOptions
-from volo.tuning.points import all_points
+from volo.tuning.search.points import all_points
 from volo.tuning.study import DRAWN, REASON
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import parse_settings
 from tests.analysis.test_report import Page
 from tests.cluster.conftest import ROOT, Head
 from tests.cluster.processes import LIMIT_S, Training, started
 from tests.conftest import draw_folder
 from tests.training.runs import small_run
-from volo.records import read_records
+from volo.cli.parse import parse_settings
+from volo.runs.records import read_records
 from volo.tuning.journal import JOURNAL
 
 pytestmark = pytest.mark.ray

@@ -4,13 +4,13 @@ import shutil
 
 import pytest
 
-from jobs.cli import parse_settings
 from tests.tuning.sweeps import base, opened, play
-from volo.config import FREE_ON_RESUME, differences
+from volo.cli.parse import parse_settings
 from volo.errors import TrainingError
-from volo.records import read_records
-from volo.runs import CONFIG
-from volo.training.run import find_start
+from volo.runs.folder import find_start
+from volo.runs.listing import CONFIG
+from volo.runs.records import read_records
+from volo.settings.config import FREE_ON_RESUME, differences
 from volo.tuning.results import BEST_CONFIG, best_trial, write_results
 from volo.tuning.winner import take_over, winner_settings
 

@@ -8,9 +8,9 @@ What the analyses leave in their folder:
                                        brier_after, ece_after, mce_after, ece_by_chance_after. Fractions and nats.
     confusion     confusion_matrix.npy (classes, classes) int64, row: true, column: predicted; confusion_matrix.png
     calibration   calibration_stats.npz, reliability_before.png, reliability_after.png    volo/analysis/calibration.py
-    gradcam       gradcam.pt, gradcam_overlay.png                                         volo/analysis/explain.py
-    occlusion     occlusion_heatmap.pt, occlusion_heatmap.png                             volo/analysis/explain.py
-                  localisation.json, where it is known where the objects are              volo/analysis/localisation.py
+    gradcam       gradcam.pt, gradcam_overlay.png                                         volo/analysis/explaining/
+    occlusion     occlusion_heatmap.pt, occlusion_heatmap.png                             volo/analysis/explaining/
+                  localisation.json, where it is known where the objects are              volo/analysis/explaining/
     predictions   predictions_grid.png
     always        analysis.json                                                         volo/analysis/output.py
                   report.html, and learning_curves.png where the run's records are at hand

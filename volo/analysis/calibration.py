@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from volo.analysis.evaluate import Predictions
-from volo.analysis.figures import BLUE, INK, ORANGE, new_figure, percent, percent_axis, save, shorten, style
 from volo.analysis.intervals import LEVEL, mean_interval
+from volo.plots.figures import BLUE, INK, ORANGE, new_figure, percent, percent_axis, save, shorten, style
 
 NUM_BINS = 15
 CHANCE_DRAWS, CHANCE_SEED, DRAWN_AT_ONCE = 500, 0, 2**22

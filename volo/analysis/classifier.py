@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from volo import checkpoint
 from volo.analysis.subject import load_subject
 from volo.data.augment import normalise
-from volo.data.imagefolder import fit_image, read_image
+from volo.data.folders.imagefolder import fit_image, read_image
 from volo.errors import InputError
-from volo.paths import local_path
-from volo.sections import DataSettings
+from volo.runs import checkpoint
+from volo.settings.paths import local_path
+from volo.settings.sections import DataSettings
 
 TOP_K = 5
 AnyImage = str | os.PathLike | Image.Image | np.ndarray
@@ -76,7 +76,7 @@ def load(path: str | os.PathLike) -> Classifier:
 
     Args:
         path: A run folder (its best checkpoint is taken, else its newest), its best or last, a checkpoint folder, or a
-            model.safetensors or `.pt` (volo/checkpoint.py) alone. Reading it never runs code.
+            model.safetensors or `.pt` (volo/runs/checkpoint.py) alone. Reading it never runs code.
 
     Raises:
         InputError: (a ValueError) nothing there, or a file that is damaged or foreign.

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from volo import checkpoint
-from volo.analysis.curves import pairs_of_curves
-from volo.analysis.figures import BLUE, ORANGE, new_figure, save, style
-from volo.config import differences
 from volo.errors import InputError
-from volo.records import read_records
-from volo.runs import Scores, read_scores
+from volo.plots.curves import pairs_of_curves
+from volo.plots.figures import BLUE, ORANGE, new_figure, save, style
+from volo.runs import checkpoint
+from volo.runs.listing import Scores, read_scores
+from volo.runs.records import read_records
+from volo.settings.config import differences
 
 PICTURE = "comparison.png"
 

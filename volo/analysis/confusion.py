@@ -10,7 +10,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from volo.analysis.evaluate import Predictions
-from volo.analysis.figures import BLUE, INK, MUTED, SEQUENTIAL, axes_at, new_figure, percent, save, shorten, style
+from volo.plots.figures import BLUE, INK, MUTED, SEQUENTIAL, axes_at, new_figure, percent, save, shorten, style
 
 # Inches: the matrix is as large as its classes ask for, within these bounds.
 SMALLEST, LARGEST, CELL = 3.6, 14.0, 0.66

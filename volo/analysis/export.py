@@ -7,7 +7,7 @@ Both take `images` (batch, 3, image_size, image_size) float32, resized and norma
 (batch, classes) float32. Outlook attention is in its dense form: matrix products and scatter-add, no fold and no
 operator of this project. What an application needs to know is in the file's metadata:
 
-    image_size, resize, mean, std    as in volo/sections.py: mean and std are of pixels in [0, 1], red, green, blue
+    image_size, resize, mean, std    as in volo/settings: mean and std are of pixels in [0, 1], red, green, blue
     class_names                      in the order of the logits
     input_name, output_name          images, logits
     step, volo_version               of the checkpoint, of the project that exported it

@@ -8,13 +8,13 @@ from typing import Any
 
 from volo import __version__
 from volo.analysis.classifier import TOP_K, ranked
-from volo.analysis.localisation import RANDOM, all_intervals, save_localisation, score_centre, score_random
+from volo.analysis.explaining.localization import RANDOM, all_intervals, save_localisation, score_centre, score_random
 from volo.analysis.output import METRICS, is_finished, made_aside, sha256
 from volo.analysis.report import PAGE, Explained, Report, write_report
 from volo.analysis.steps import STEPS, Compute, Findings, predict
 from volo.analysis.subject import Subject, View, load_subject, open_validation, open_view
-from volo.checkpoint import MODEL
-from volo.records import read_records
+from volo.runs.checkpoint import MODEL
+from volo.runs.records import read_records
 
 
 def analyse(

@@ -23,15 +23,15 @@ from typing import NamedTuple, TextIO
 import torch
 from filelock import FileLock, Timeout
 
-from volo import checkpoint
 from volo.analysis.classifier import TOP_K
-from volo.analysis.images import Result, digest_of, list_images, predict_files
+from volo.analysis.explaining.images import Result, digest_of, list_images, predict_files
 from volo.analysis.subject import Subject, load_subject
 from volo.console import Progress
-from volo.data.listing import ImageFile
-from volo.data.passed_over import say_passed_over
+from volo.data.folders.listing import ImageFile
+from volo.data.folders.passed_over import say_passed_over
 from volo.errors import InferenceError, InputError
 from volo.files import replaced
+from volo.runs import checkpoint
 
 BATCHES_PER_PIECE = 4
 NUM_NAMED = 3  # unreadable files named on the terminal

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from volo.analysis.evaluate import Predictions
-from volo.analysis.figures import (
+from volo.plots.figures import (
     BLUE,
     CRISP_BELOW,
     INK,

@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image
 
 from volo.analysis.confusion import ConfusedPair
-from volo.analysis.curves import CURVES, is_number, save_learning_curves
 from volo.analysis.evaluate import ClassScore
-from volo.analysis.figures import CRISP_BELOW, percent
 from volo.analysis.intervals import Interval, compared, share_interval
-from volo.analysis.page import Figure, pictures, uri, write_page
-from volo.config import flatten
+from volo.plots.curves import CURVES, is_number, save_learning_curves
+from volo.plots.figures import CRISP_BELOW, percent
+from volo.plots.page import Figure, pictures, uri, write_page
+from volo.settings.config import flatten
 
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.j2")

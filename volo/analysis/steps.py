@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from volo.analysis import gradcam, occlusion
 from volo.analysis.calibration import calibration_metrics, save_calibration
 from volo.analysis.confusion import ConfusedPair, save_confusion
 from volo.analysis.evaluate import ClassScore, Predictions, class_scores, classification_metrics, coarse_accuracy
-from volo.analysis.explain import NUM_SCORED, Question, Selection, save_explanation, select
-from volo.analysis.heatmaps import overlay, save_overlays
-from volo.analysis.localisation import Objects, Shares, drawn_objects, score_heatmaps
-from volo.analysis.page import Figure
+from volo.analysis.explaining import gradcam, occlusion
+from volo.analysis.explaining.explain import NUM_SCORED, Question, Selection, save_explanation, select
+from volo.analysis.explaining.heatmaps import overlay, save_overlays
+from volo.analysis.explaining.localization import Objects, Shares, drawn_objects, score_heatmaps
 from volo.analysis.predictions import save_prediction_grid
 from volo.analysis.subject import Subject, View, Work, compute_logits
 from volo.errors import InputError
+from volo.plots.page import Figure
 
 # Does a piece of work for a subject on a view by whatever workers there are: (N, ...) results in the view's order.
 Compute = Callable[[Subject, View, Work], np.ndarray]

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from volo import checkpoint
-from volo.data.cache import CHUNK, Images, cached
-from volo.data.class_names import extra, places, plain, quoted
 from volo.data.datasets import open_source, open_split, open_train, split_of
-from volo.data.imagefolder import LabelledFolder
-from volo.data.listing import find_folders
+from volo.data.decoded.cache import CHUNK, Images, cached
+from volo.data.folders.class_names import extra, places, plain, quoted
+from volo.data.folders.imagefolder import LabelledFolder
+from volo.data.folders.listing import find_folders
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
 from volo.errors import InputError
 from volo.model.build import build_model
-from volo.model_file import Description
-from volo.sections import DataSettings
+from volo.runs import checkpoint
+from volo.runs.model_file import Description
+from volo.settings.sections import DataSettings
 
 SHOWN = 8
 

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from volo import checkpoint
 from volo.cluster.failures import Failure, failure_of
 from volo.files import replaced
+from volo.runs import checkpoint
 
 KEPT = 3
 STOP_POLL_S = 0.2

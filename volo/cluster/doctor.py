@@ -18,11 +18,11 @@ from typing import Any
 
 from volo.cluster.access import HOW_TO_MAKE, check_token_file, is_loopback, token_file, user_can_enter
 from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_address
-from volo.data.cache import Room
-from volo.data.room import cache_room, judged
+from volo.data.decoded.cache import Room
+from volo.doctor.cache import cache_room, judged
+from volo.doctor.findings import Finding, failure, ok, warning
 from volo.errors import InputError
-from volo.findings import Finding, failure, ok, warning
-from volo.sections import DataSettings, RunSettings
+from volo.settings.sections import DataSettings, RunSettings
 
 HEAD = "node:__internal_head__"  # a resource that Ray gives the head alone
 ANSWER_S = 3.0

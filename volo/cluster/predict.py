@@ -16,13 +16,13 @@ from pathlib import Path
 import ray
 import torch
 
-from volo.analysis.images import Result, predict_files
+from volo.analysis.explaining.images import Result, predict_files
 from volo.analysis.predict import Chunk, Piece, predict
 from volo.analysis.subject import Subject
 from volo.cluster.connect import connected
 from volo.cluster.workers import Workers, plan_workers
 from volo.errors import InferenceError, InputError
-from volo.sections import RunSettings
+from volo.settings.sections import RunSettings
 from volo.training.world import set_threads
 
 QUEUED = 2  # chunks at each worker: one at work, one waiting

@@ -19,15 +19,15 @@ from volo.cluster.failures import FINAL_ERRORS, Failure
 from volo.cluster.lean import LeanTrainer
 from volo.cluster.watch import FailureWatch
 from volo.cluster.workers import Workers, plan_workers
-from volo.config import Settings, build_settings
 from volo.errors import OutOfRetries, Stopped, TrainingError
 from volo.log import show_log
 from volo.model.outlook_ops.cpu import compile_ahead
+from volo.settings.config import Settings, build_settings
 from volo.training.compilation import check_compiler
+from volo.training.guards.watchdog import watched
 from volo.training.launch import display, opened_run, say_finished, say_result, stop_signals
 from volo.training.loop import train
 from volo.training.seeds import train_each
-from volo.training.watchdog import watched
 from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
 
 POLL_S = 0.2

@@ -8,7 +8,7 @@ from ray._private.ray_constants import RAY_RUNTIME_ENV_IGNORE_GITIGNORE, get_run
 from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE, _dir_travel, _get_excludes
 
 from volo.console import format_bytes
-from volo.findings import Finding, failure, ok, warning
+from volo.doctor.findings import Finding, failure, ok, warning
 
 LARGE = 2**26  # bytes; every job sends them
 MAX_FILES = 100_000

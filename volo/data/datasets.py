@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from volo.data import shapes
-from volo.data.cache import Images, Source, Wanted, cached, cached_all, room
-from volo.data.cifar import CIFAR10, CIFAR10_LAYOUT, CIFAR100, CIFAR100_LAYOUT, Cifar
-from volo.data.fetch import mirrored
-from volo.data.imagefolder import ImageFolder
-from volo.data.layout import NoTestSplit
+from volo.data.archives.cifar import CIFAR10, CIFAR10_LAYOUT, CIFAR100, CIFAR100_LAYOUT, Cifar
+from volo.data.archives.fetch import mirrored
+from volo.data.decoded.cache import Images, Source, Wanted, cached, cached_all, room
+from volo.data.decoded.store import KEY
+from volo.data.folders.imagefolder import ImageFolder
+from volo.data.folders.layout import NoTestSplit
 from volo.data.splits import Split, split_train
-from volo.data.store import KEY
 from volo.errors import InputError
-from volo.sections import VAL_FRACTION, DataSettings
+from volo.settings.sections import VAL_FRACTION, DataSettings
 
 
 class Shapes:

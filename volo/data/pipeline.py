@@ -10,13 +10,13 @@ from torch import Tensor
 
 from volo.data.augment import crop_and_flip, erase, normalise
 from volo.data.autoaugment import trivial_augment
-from volo.data.cache import Images
+from volo.data.decoded.cache import Images
+from volo.data.decoded.readahead import ReadAhead
 from volo.data.epoch import EpochTable, worker_share
 from volo.data.mixing import mix, one_hot, plan_mix
-from volo.data.readahead import ReadAhead
 from volo.data.transfer import to_device
 from volo.errors import InputError
-from volo.sections import AugmentSettings
+from volo.settings.sections import AugmentSettings
 
 DEVICE_SHARE = 0.25
 COPIED = 512  # images at a time

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from volo.data.damage import Damage, DamagedImages
+from volo.data.archives.fetch import look, mirrored
 from volo.data.datasets import open_sources, split_of
-from volo.data.fetch import look, mirrored
-from volo.data.imagefolder import ImageFolder
-from volo.data.passed_over import PassedOver
-from volo.data.room import ARCHIVES, cache_room, judged
+from volo.data.folders.damage import Damage, DamagedImages
+from volo.data.folders.imagefolder import ImageFolder
+from volo.data.folders.passed_over import PassedOver
+from volo.doctor.cache import ARCHIVES, cache_room, judged
+from volo.doctor.findings import Finding, failure, ok, refused, warning
 from volo.errors import InputError
-from volo.findings import Finding, failure, ok, refused, warning
-from volo.sections import DataSettings
+from volo.settings.sections import DataSettings
 
 NUM_DECODED = 16
 

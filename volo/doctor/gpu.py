@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from volo.findings import Finding, failure, ok, warning
+from volo.doctor.findings import Finding, failure, ok, warning
 
 KERNEL_MODULE = Path("/proc/driver/nvidia/version")
 ASK_S = 5.0

@@ -4,13 +4,13 @@ import os
 import tempfile
 from pathlib import Path
 
-from volo.config import Settings
 from volo.console import format_bytes
-from volo.data.room import TIGHT
+from volo.doctor.cache import TIGHT
+from volo.doctor.findings import Finding, failure, ok, warning
 from volo.files import existing, free_bytes
-from volo.findings import Finding, failure, ok, warning
+from volo.runs.disk_room import checkpoint_bytes, needed_bytes, num_checkpoints
+from volo.settings.config import Settings
 from volo.training.seeds import of_seed
-from volo.training.space import checkpoint_bytes, needed_bytes, num_checkpoints
 
 
 def check_output(output_dir: Path) -> Finding:

@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from volo.findings import Finding, failure, ok, warning
+from volo.doctor.findings import Finding, failure, ok, warning
 
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 SHOWN = ("torch", "ray", "optuna", "numpy")

@@ -1,12 +1,12 @@
 """From settings or a name to a model."""
 
-from volo.config import build_settings
 from volo.errors import InputError
 from volo.model.flat import VOLO
 from volo.model.published import PublishedVOLO
 from volo.model.pyramid import VOLOPyramid
-from volo.model_settings import ModelSettings
-from volo.variants import VARIANTS, forms_of
+from volo.settings.config import build_settings
+from volo.settings.model import ModelSettings
+from volo.settings.sizes import VARIANTS, forms_of
 
 FORMS = {"flat": VOLO, "pyramid": VOLOPyramid, "published": PublishedVOLO}
 AnyVOLO = VOLO | VOLOPyramid | PublishedVOLO
@@ -18,13 +18,13 @@ def create_model(
     """A freshly initialised model of a named size.
 
     Args:
-        name: One of `volo.variants.VARIANTS`.
+        name: One of `volo.settings.sizes.VARIANTS`.
         num_classes: Width of the logits; 0: the model gives features, as in timm. Default: 100, or 1000 of a published
             model.
         img_size: Pixels a side that the position embedding is made for; other sizes work too. Default: 32, or 224 of a
             published model.
         hierarchical: A pyramid of stages in place of a flat model.
-        **overrides: Any setting of the form (volo/model_settings.py), such as pooling="cli" or embed_dim=128 of a flat
+        **overrides: Any setting of the form (volo/settings/model.py), such as pooling="cli" or embed_dim=128 of a flat
             model, downsample_kind="token" or stage_depths=(1, 1, 3) of a pyramid.
 
     Returns:

@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from volo import checkpoint
-from volo.config import Settings
-from volo.data.class_names import extra, places
+from volo.data.folders.class_names import extra, places
 from volo.model.build import build_model
 from volo.model.weights import HEADS, check_weights, load_weights, read_state_dict
-from volo.model_file import is_model_file
+from volo.runs import checkpoint
+from volo.runs.model_file import is_model_file
+from volo.settings.config import Settings
 
 Found = tuple[dict[str, Tensor], list[str]]
 

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator
 
 import torch.distributed as dist
 
-from volo.config import Settings
 from volo.errors import InputError, Stopped, TrainingError
 from volo.frames import own_frame
-from volo.records import Display
-from volo.runs import read_scores
+from volo.runs.folder import Start, further, note_failure, open_data, open_run
+from volo.runs.listing import read_scores
+from volo.runs.records import Display
+from volo.settings.config import Settings
 from volo.training.compilation import check_compiler
+from volo.training.guards.watchdog import watched
 from volo.training.initial import check_init_weights
 from volo.training.loop import train
-from volo.training.run import Start, further, note_failure, open_data, open_run
 from volo.training.seeds import train_each
 from volo.training.teacher import check_teacher
-from volo.training.watchdog import watched
 from volo.training.world import World, single_process, torchrun_world, under_torchrun
 
 

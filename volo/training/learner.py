@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from volo import checkpoint
 from volo.data.pipeline import Batch
-from volo.sections import OptimSettings, TeachingSettings
+from volo.runs import checkpoint
+from volo.settings.sections import OptimSettings, TeachingSettings
 from volo.training.compilation import compiled
 from volo.training.ema import MovingAverage
 from volo.training.objective import Labels, Objective

@@ -12,27 +12,27 @@ import numpy as np
 import torch
 from torch import nn
 
-from volo import checkpoint
-from volo.config import Settings
-from volo.data.class_names import differences, same_names
-from volo.data.damage import noted
+from volo.data.folders.class_names import differences, same_names
+from volo.data.folders.damage import noted
 from volo.data.pipeline import Batch, Pixels, TrainingBatches, evaluation_batch_size, evaluation_batches
 from volo.errors import InputError, Stopped, TrainingError
 from volo.model.build import build_model
-from volo.model_file import Description
+from volo.runs import checkpoint
+from volo.runs.folder import find_start
+from volo.runs.model_file import Description
+from volo.runs.saver import Saver
+from volo.runs.tracking import Tracker
+from volo.settings.config import Settings
+from volo.training.guards.memory import memory_explained
+from volo.training.guards.nonfinite import REMEDY, NonFinite, nonfinite_path, write_batch
+from volo.training.guards.same_data import open_same_data
 from volo.training.initial import load_init_weights
 from volo.training.learner import Learner
-from volo.training.memory import memory_explained
 from volo.training.meter import Meter
 from volo.training.metrics import evaluate
-from volo.training.nonfinite import REMEDY, NonFinite, nonfinite_path, write_batch
 from volo.training.objective import Labels, Objective, TokenLabels
 from volo.training.optim import learning_rate
-from volo.training.run import find_start
-from volo.training.same_data import open_same_data
-from volo.training.saver import Saver
 from volo.training.teacher import Teacher
-from volo.training.tracking import Tracker
 from volo.training.world import World
 
 DAMAGED = "damaged_images.txt"
@@ -50,7 +50,7 @@ def train(
 ) -> None:
     """Trains to the end of the schedule, or to `max_steps`, from the run's newest checkpoint.
 
-    The run folder must have been opened (volo/training/run.py); every worker calls this with equal settings.
+    The run folder must have been opened (volo/runs/folder.py); every worker calls this with equal settings.
 
     Args:
         settings: Checked; resolved here.
@@ -58,7 +58,7 @@ def train(
         show: Gets each record as it is written, on rank 0 only.
         on_epoch: Gets the metrics of each epoch, on every worker.
         wants_stop: A signal's number once training shall end, else 0; asked after every step.
-        beat: Told what begins, and after which step (volo/training/watchdog.py).
+        beat: Told what begins, and after which step (volo/training/guards/watchdog.py).
 
     Raises:
         InputError: data or a checkpoint that do not fit the settings.

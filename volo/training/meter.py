@@ -12,7 +12,7 @@ from torch import Tensor
 
 from volo.data.transfer import numbers_later
 from volo.errors import TrainingError
-from volo.training.nonfinite import NonFinite
+from volo.training.guards.nonfinite import NonFinite
 from volo.training.world import World
 
 

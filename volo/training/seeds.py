@@ -9,12 +9,12 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from volo.config import Settings
 from volo.console import print_table
 from volo.errors import InputError
-from volo.runs import CONFIG, METRIC, Scores, read_scores
-from volo.training.run import check_run, set_aside, write_file
-from volo.training.world import World, is_restart
+from volo.runs.folder import check_run, is_restart, set_aside, write_file
+from volo.runs.listing import CONFIG, METRIC, Scores, read_scores
+from volo.settings.config import Settings
+from volo.training.world import World
 
 SUMMARY = "seeds.json"
 KINDS = {"best": "best val top-1", "last": "last val top-1", "train_loss": "train loss"}

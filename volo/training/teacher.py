@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from volo import checkpoint
-from volo.config import Settings
-from volo.data.class_names import differences, places
+from volo.data.folders.class_names import differences, places
 from volo.errors import InputError
 from volo.model.build import build_model
-from volo.model_file import Description
+from volo.runs import checkpoint
+from volo.runs.model_file import Description
+from volo.settings.config import Settings
 
 
 class Teacher:

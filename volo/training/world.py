@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from volo.data.download import LIMIT_S
+from volo.data.archives.download import LIMIT_S
 from volo.errors import InputError
 
 # A worker that hangs is given up after this. While rank 0 fetches data (LIMIT_S) and decodes it, the others wait.
@@ -76,11 +76,6 @@ def single_process(device: str = "auto") -> World:
 
 def under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
-
-
-def is_restart() -> bool:
-    """Whether torchrun started this process in place of one that failed, by the same command."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def torchrun_world(device: str = "auto") -> World:

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from volo.config import flatten
+from volo.settings.config import flatten
 from volo.tuning.results import best_trial, num_epochs, ranked, shown, values_of
 from volo.tuning.study import DRAWN, REASON, SweepStudy, Work
 

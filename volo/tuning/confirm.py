@@ -13,9 +13,9 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from volo.analysis.curves import is_number
-from volo.config import Settings
-from volo.training.run import write_file
+from volo.plots.curves import is_number
+from volo.runs.folder import write_file
+from volo.settings.config import Settings
 from volo.tuning.options import NUM_CONFIRM_SEEDS
 from volo.tuning.recovery import saved_epochs
 from volo.tuning.report.confirmation import FILE, read_confirmation, verdicts

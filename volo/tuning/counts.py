@@ -3,8 +3,8 @@
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from volo.config import Settings
 from volo.model.build import build_model
+from volo.settings.config import Settings
 
 
 def counts(settings: Settings, num_classes: int) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.tune import Stopper
 
-from volo.training.run import write_file
+from volo.runs.folder import write_file
 
 UNHEARD_S = 60.0  # trials that do not hear the wish to stop, since they never began, are ended after this
 

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from volo.config import Settings
 from volo.errors import InputError
+from volo.settings.config import Settings
 
 MEASURED = ("val/acc1", "val/acc5", "val/loss", "train/loss", "images_per_s")
 COUNTED = ("params", "flops")

@@ -5,8 +5,8 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from volo import checkpoint
-from volo.records import read_records
+from volo.runs import checkpoint
+from volo.runs.records import read_records
 from volo.tuning.study import DRAWN, SweepStudy
 
 

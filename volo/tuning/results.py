@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from volo.config import Settings
-from volo.runs import TABLE
-from volo.training.run import write_file
+from volo.runs.folder import write_file
+from volo.runs.listing import TABLE
+from volo.settings.config import Settings
 from volo.tuning.report import SweepFacts, write_sweep_report
 from volo.tuning.study import BASE, DRAWN, METRICS, REASON, SweepStudy
 

@@ -7,7 +7,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from volo.runs import FAILURE as FAILURE_NOTE
+from volo.runs.listing import FAILURE as FAILURE_NOTE
 from volo.tuning.study import Trials
 from volo.tuning.trial import FAILURE, STOPPED
 

@@ -16,17 +16,17 @@ from typing import Any, Protocol
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from volo.config import FREE_ON_RESUME, Settings, build_settings, differences, listed
 from volo.errors import InputError
-from volo.runs import TRIALS
-from volo.tuning.asking import LISTS
-from volo.tuning.distinct import DRAWN, copies, identity
-from volo.tuning.drawing import REASON, Drawing, reason_of
+from volo.runs.listing import TRIALS
+from volo.settings.config import FREE_ON_RESUME, Settings, build_settings, differences, listed
 from volo.tuning.journal import open_journal
 from volo.tuning.options import COUNTED, MEASURED, REDUCTION_FACTOR, Objective, SweepOptions
-from volo.tuning.pruners import pruner_of
-from volo.tuning.sampling import MAKERS, NumberedSampler
-from volo.tuning.spaces import Space
+from volo.tuning.search.asking import LISTS
+from volo.tuning.search.distinct import DRAWN, copies, identity
+from volo.tuning.search.drawing import REASON, Drawing, reason_of
+from volo.tuning.search.pruners import pruner_of
+from volo.tuning.search.sampling import MAKERS, NumberedSampler
+from volo.tuning.search.spaces import Space
 
 STUDY = "sweep"
 BASE = 0  # the trial that is always tried first

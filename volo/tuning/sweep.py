@@ -14,8 +14,8 @@ from volo.cluster.connect import connected
 from volo.cluster.workers import plan_workers
 from volo.errors import Stopped, TrainingError
 from volo.model.outlook_ops.cpu import compile_ahead
-from volo.sections import RunSettings
-from volo.training.run import open_data
+from volo.runs.folder import open_data
+from volo.settings.sections import RunSettings
 from volo.tuning.board import Board, outcome
 from volo.tuning.confirm import Confirmation
 from volo.tuning.counts import counts

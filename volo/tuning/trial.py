@@ -17,13 +17,13 @@ from filelock import FileLock
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from volo.config import Settings, build_settings
 from volo.errors import Stopped, TrainingError
 from volo.log import show_log
-from volo.runs import LOCK
+from volo.runs.listing import LOCK
+from volo.settings.config import Settings, build_settings
+from volo.training.guards.watchdog import watched
 from volo.training.launch import opened_run
 from volo.training.loop import train
-from volo.training.watchdog import watched
 from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
 from volo.tuning.ending import StopWish
 from volo.tuning.recovery import saved_epochs

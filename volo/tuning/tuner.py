@@ -12,7 +12,7 @@ from volo.training.launch import stop_signals
 from volo.tuning.ending import Ending, StopWish, new_folder
 from volo.tuning.resources import TrialPlan
 from volo.tuning.scheduler import StudyScheduler
-from volo.tuning.search import StudySearch
+from volo.tuning.search.searcher import StudySearch
 from volo.tuning.study import Metrics, Trials, Work
 from volo.tuning.trial import run_trial
 

@@ -8,12 +8,12 @@ A sweep that is extended may find another winner, which then has its own folder;
 
 import shutil
 
-from volo.config import FREE_ON_RESUME, Settings, build_settings, differences
 from volo.errors import TrainingError
 from volo.files import partial_of, remove_abandoned
-from volo.runs import CONFIG, LOCK
-from volo.settings_files import read_yaml
-from volo.training.run import find_start, write_file
+from volo.runs.folder import find_start, write_file
+from volo.runs.listing import CONFIG, LOCK
+from volo.settings.config import FREE_ON_RESUME, Settings, build_settings, differences
+from volo.settings.yaml_files import read_yaml
 from volo.tuning.results import BEST_CONFIG, best_trial
 from volo.tuning.study import DRAWN, SweepStudy
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from volo.analysis.curves import is_number
 from volo.errors import InputError
+from volo.plots.curves import is_number
 
 FILE = "confirm.json"
 SELDOM = 1 / 20

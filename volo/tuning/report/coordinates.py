@@ -12,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from volo.analysis.figures import INK, MUTED, SEQUENTIAL, axes_at, new_figure, save, shorten, style
+from volo.plots.figures import INK, MUTED, SEQUENTIAL, axes_at, new_figure, save, shorten, style
 from volo.tuning.report.pictures import BASE, BEST, COMPLETE, STOPPED, WHOLE, compact, value_axis
 from volo.tuning.report.scales import Scale, scales
 from volo.tuning.report.trials import Scores, Sweep, Tried, num

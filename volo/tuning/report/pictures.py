@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 from optuna.trial import TrialState
 
-from volo.analysis.figures import BLUE, GREEN, INK, MUTED, ORANGE, new_figure, save, shorten, style
+from volo.plots.figures import BLUE, GREEN, INK, MUTED, ORANGE, new_figure, save, shorten, style
 from volo.tuning.report.confirmation import Confirmed
 from volo.tuning.report.importance import Importances
 from volo.tuning.report.trials import STATES, Sweep, Tried, is_share, num, shown

@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from volo.analysis.figures import shorten
+from volo.plots.figures import shorten
 from volo.tuning.report.trials import Sweep, plain
 
 MOST_CHOICES = 8  # a parameter of more values is drawn as a continuous one

@@ -11,10 +11,10 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from volo.analysis.curves import is_number
-from volo.analysis.figures import percent
-from volo.records import read_records
-from volo.tuning.distinct import copies
+from volo.plots.curves import is_number
+from volo.plots.figures import percent
+from volo.runs.records import read_records
+from volo.tuning.search.distinct import copies
 from volo.tuning.study import METRICS, REASON
 
 STATES = {

@@ -1,0 +1,248 @@
+"""Decoded images: each once, only those that are asked for, and none lost to what ends a decoding."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import draw_folder
+from volo.data.decoded.cache import cache_dir, cached, room
+from volo.data.decoded.store import KEY, Store
+from volo.data.folders.damage import SHOWN, DamagedImages
+from volo.data.folders.imagefolder import ImageFolder, read_image
+from volo.errors import InputError
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("VOLO_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    return draw_folder(tmp_path / "images", {"train": {"a": 30, "b": 30}})
+
+
+def entry(cache: Path) -> Path:
+    return next(path for path in cache.iterdir() if path.is_dir())
+
+
+def num_stored(cache: Path) -> int:
+    return (entry(cache) / "keys.bin").stat().st_size // KEY.itemsize
+
+
+class Counting(ImageFolder):
+    """Notes the images decoded in a file, across processes; what it is told to ends it at the image `fatal`."""
+
+    log: Path
+    fatal: int | None = None
+
+    def decode(self, numbers):
+        if self.fatal in numbers:
+            self.end()
+        with open(self.log, "a") as file:
+            file.writelines(f"{number}\n" for number in numbers)
+        return super().decode(numbers)
+
+    def end(self):
+        raise KeyboardInterrupt
+
+
+class Killed(Counting):
+    def end(self):
+        os._exit(9)
+
+
+def counting(images: Path, kind: type[Counting] = Counting, fatal: int | None = None) -> Counting:
+    source = kind(images, "train", 16)
+    source.log, source.fatal = images.with_suffix(".log"), fatal
+    return source
+
+
+def decoded(images: Path) -> list[int]:
+    """The images decoded since it was asked last."""
+    log = images.with_suffix(".log")
+    numbers = list(map(int, log.read_text().split())) if log.exists() else []
+    log.unlink(missing_ok=True)
+    return numbers
+
+
+def open_counted(images: Path) -> float:
+    return float(cached(counting(images)).images.mean())
+
+
+def open_and_die(images: Path) -> None:
+    cached(counting(images, Killed, fatal=30))
+
+
+def expected(images: Path) -> np.ndarray:
+    return np.stack([read_image(file.name, 16) for file in ImageFolder(images, "train", 16).files])
+
+
+def test_four_processes_at_once_decode_once(images, cache):
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        means = pool.map(open_counted, [images] * 4)
+    assert len(set(means)) == 1
+    assert decoded(images) == list(range(60))
+
+
+def test_only_the_images_asked_for_are_decoded_and_all_keep_their_numbers(images, cache):
+    some = np.array([3, 40, 41])
+    found = cached(counting(images), some)
+    assert decoded(images) == [3, 40, 41]
+    assert len(found) == 60
+    assert found.decoded.tolist() == [3, 40, 41]
+    assert np.array_equal(found.pixels(some), expected(images)[some])
+    assert num_stored(cache) == 3
+    whole = cached(counting(images))
+    assert sorted(decoded(images)) == sorted({*range(60)} - {3, 40, 41})
+    assert np.array_equal(whole.pixels(np.arange(60)), expected(images))
+
+
+def test_what_is_added_removed_or_changed_is_decoded_alone(images, cache):
+    cached(counting(images))
+    decoded(images)
+    (images / "train" / "a" / "0000.png").unlink()
+    os.utime(images / "train" / "b" / "0000.png", ns=(1, 1))
+    draw_folder(images, {"train/a": {"more": 1}})
+    found = cached(counting(images))
+    assert len(found) == 60
+    assert decoded(images) == [29, 30]
+    assert np.array_equal(found.pixels(np.arange(60)), expected(images))
+
+
+def test_damaged_images_are_named_all_at_once_and_the_others_stay_decoded(images, cache):
+    whole = (images / "train" / "b" / "0005.png").read_bytes()
+    for name, content in (("a/0007.png", b"<html>"), ("b/0005.png", whole[:-400]), ("b/0029.png", b"")):
+        (images / "train" / name).write_bytes(content)
+    with pytest.raises(DamagedImages, match="got 3 of 60 that are not") as refused:
+        cached(counting(images))
+    for name in ("a/0007.png", "b/0005.png", "b/0029.png"):
+        assert f"{images}/train/{name} (" in str(refused.value)
+    assert decoded(images) == list(range(60))
+    (images / "train" / "a" / "0007.png").write_bytes(whole)
+    (images / "train" / "b" / "0029.png").unlink()
+    with pytest.raises(DamagedImages, match=r"got 1 of 59 that is not:\n  .*0005\.png .*; fix or remove it$"):
+        cached(counting(images))
+    assert decoded(images) == [7, 35]
+    left = cached(counting(images), skip_damaged=True)
+    assert [damage.number for damage in left.damaged] == [35]
+    assert sorted({*range(59)} - {*left.decoded.tolist()}) == [35]
+
+
+def test_of_many_damaged_images_some_are_shown_and_all_are_in_the_list(images, cache):
+    broken = sorted(images.rglob("*.png"))[: SHOWN + 5]
+    for file in broken:
+        file.write_bytes(b"broken")
+    with pytest.raises(DamagedImages, match=r"and 5 more\nall are listed in ") as refused:
+        cached(ImageFolder(images, "train", 16))
+    assert str(refused.value).count(".png (") == SHOWN
+    listed = Path(str(refused.value).rpartition(" listed in ")[2].partition(";")[0]).read_text()
+    assert [line.split(" (")[0] for line in listed.splitlines()] == [str(file) for file in broken]
+
+
+def test_a_decoding_that_is_interrupted_or_killed_goes_on_where_it_was(images, cache, monkeypatch):
+    monkeypatch.setattr("volo.data.decoded.cache.CHUNK", 10)
+    with pytest.raises(KeyboardInterrupt):
+        cached(counting(images, fatal=20))
+    assert decoded(images) == list(range(20))
+    dying = multiprocessing.get_context("fork").Process(target=open_and_die, args=(images,))
+    dying.start()
+    dying.join()
+    assert (dying.exitcode, decoded(images)) == (9, list(range(20, 30)))
+    found = cached(counting(images))
+    assert decoded(images)[-1] == 59
+    assert np.array_equal(found.pixels(np.arange(60)), expected(images))
+
+
+@pytest.mark.parametrize("harm", ["truncated", "cut between keys", "without keys", "garbage after the last row"])
+def test_what_of_an_entry_is_damaged_is_decoded_again(images, cache, harm):
+    cached(counting(images))
+    decoded(images)
+    stored, keys = entry(cache) / "images.bin", entry(cache) / "keys.bin"
+    if harm == "truncated":
+        os.truncate(stored, 50 * 16 * 16 * 3 + 1)
+    elif harm == "cut between keys":
+        os.truncate(keys, 50 * KEY.itemsize + 3)
+    elif harm == "without keys":
+        keys.unlink()
+    else:
+        with open(stored, "ab") as file:
+            file.write(b"x" * 5000)
+    found = cached(counting(images))
+    assert len(decoded(images)) == {"without keys": 60, "garbage after the last row": 0}.get(harm, 10)
+    assert np.array_equal(found.pixels(np.arange(60)), expected(images))
+
+
+def test_the_map_cannot_be_written_into(images, cache):
+    with pytest.raises(ValueError, match="read-only"):
+        cached(ImageFolder(images, "train", 16)).images[:] = 0
+
+
+def test_large_images_are_decoded_in_smaller_parts(images, cache, monkeypatch):
+    monkeypatch.setattr("volo.data.decoded.cache.CHUNK_BYTES", 25 * 16 * 16 * 3)
+    sizes, decode = [], ImageFolder.decode
+    monkeypatch.setattr(ImageFolder, "decode", lambda self, part: sizes.append(len(part)) or decode(self, part))
+    cached(ImageFolder(images, "train", 16))
+    assert sizes == [25, 25, 10]
+
+
+def test_settings_that_change_the_images_make_an_entry_of_their_own(images, cache):
+    for size, resize in ((16, "crop"), (8, "crop"), (16, "squash")):
+        cached(ImageFolder(images, "train", size, resize))
+    sizes = [file.stat().st_size // (60 * 3) for file in cache.glob("*/images.bin")]
+    assert sorted(sizes) == [8 * 8, 16 * 16, 16 * 16]
+
+
+def test_rows_are_found_by_keys_of_any_bytes(tmp_path):
+    """Also those with zeros in them or at their end, by which NumPy ends text."""
+    rng = np.random.default_rng(0)
+    some_bytes = np.unique(rng.integers(0, 2, (600, 16), dtype=np.uint8), axis=0)[:500]
+    keys = rng.permutation(np.frombuffer(some_bytes.tobytes(), KEY))
+    rows = rng.integers(0, 256, (500, 2, 2, 3), dtype=np.uint8)
+    Store(tmp_path, (2, 2, 3)).add([(keys[:300], rows[:300]), (keys[300:], rows[300:])])
+    store = Store(tmp_path, (2, 2, 3))
+    order = rng.permutation(500)
+    assert np.array_equal(store.images()[store.rows(keys[order])], rows[order])
+    assert store.rows(np.frombuffer(b"another key, of 16 bytes"[:16], KEY)).tolist() == [-1]
+
+
+def test_images_that_do_not_fit_are_refused_before_any_is_decoded(images, cache):
+    large = ImageFolder(images, "train", 10**6)
+    needed = room([(large, np.arange(60))])
+    assert (needed.num_images, needed.needed) == (60, 60 * 3 * 10**12)
+    with pytest.raises(InputError, match=r"cache must have room, got .* free at .*cache, .*TiB needed for 60 images"):
+        cached(large)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, images):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("VOLO_CACHE_DIR", str(tmp_path / "file"))
+    source = ImageFolder(images, "train", 16)
+    for use in (lambda: cached(source), lambda: room([(source, np.arange(60))])):
+        with pytest.raises(InputError, match=r"the image cache must be writable, got .*file \(Not a directory\)"):
+            use()
+
+
+def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.delenv("VOLO_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "volo"
+
+
+def test_an_image_that_is_replaced_by_another_of_the_same_size_is_decoded_again(cache, tmp_path):
+    """As many bytes, so that the time of the change alone tells them apart."""
+    folder = draw_folder(tmp_path / "images", {"train": {"a": 1, "b": 1}})
+    file = folder / "train" / "a" / "0000.png"
+    Image.new("RGB", (16, 16), "red").save(file, "BMP")
+    before = cached(ImageFolder(folder, "train", 16)).pixels(np.array([0]))[0].copy()
+    size, changed = file.stat().st_size, file.stat().st_mtime_ns + 1_000_000_000
+    Image.new("RGB", (16, 16), "blue").save(file, "BMP")
+    os.utime(file, ns=(changed, changed))
+    assert file.stat().st_size == size
+    after = cached(ImageFolder(folder, "train", 16)).pixels(np.array([0]))[0]
+    assert (before[0, 0].tolist(), after[0, 0].tolist()) == ([255, 0, 0], [0, 0, 255])

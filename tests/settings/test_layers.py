@@ -1,0 +1,261 @@
+"""Layers of settings: a value that any of them gives arrives in the settings, or is refused."""
+
+import contextlib
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from volo.cli.parse import parse_settings
+from volo.errors import InputError
+from volo.log import LOGGER
+from volo.settings.config import SECTIONS, Settings, build_settings, left_behind
+from volo.settings.model import FORMS
+from volo.settings.sizes import VARIANTS
+from volo.settings.yaml_files import read_yaml
+
+PLAIN = [None, True, False, 0, 1, 3, 12, 300, 0.25, "x", "5m", "1:2"]
+PLAIN += [[1], [1, 2], [48, 96], [1, 1, 1, 1], [0.1, 0.2, 0.3]]
+TAUGHT = {"model": {"variant": "volo_d1"}, "teaching": {"teacher": "x"}}
+NEEDS: dict[str, dict[str, Any]] = {  # what must be set beside it for a setting to have an effect
+    "mix_prob": {"augment": {"mixup_alpha": 0.5}},
+    "class_depth": {"model": {"pooling": "cli"}},
+    "autocast_dtype": {"optim": {"use_amp": True}},
+    "resize": {"data": {"dataset": "imagefolder"}},
+    "teacher": {"teaching": {"distillation": 0.5}},
+    "distillation": {"teaching": {"teacher": "x"}},
+    "token_labels": TAUGHT,
+    "token_label_weight": TAUGHT | {"teaching": {"teacher": "x", "token_labels": True}},
+    "mix_token": TAUGHT | {"teaching": {"teacher": "x", "token_labels": True}},
+    **{name: {"model": {"variant": "volo_d1"}} for name in ("stem_dim", "layers", "embed_dims", "stage_heads")},
+}
+
+
+def fields_of(section: str) -> dict[str, Any]:
+    sections = FORMS.values() if section == "model" else [Settings.model_fields[section].annotation]
+    return {name: field for part in sections for name, field in part.model_fields.items()}
+
+
+FIELDS = {(section, name): field for section in SECTIONS for name, field in fields_of(section).items()}
+
+
+def literals(annotation: Any) -> list[Any]:
+    """The values that an annotation names, at any depth; and pairs of them."""
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        return [*parts, list(parts[:2])]
+    return [value for part in parts for value in literals(part)]
+
+
+def values_for(section: str, name: str) -> list[Any]:
+    return [*PLAIN, *literals(FIELDS[section, name].annotation)]
+
+
+def arrived(found: Settings, section: str, name: str, value: Any) -> bool:
+    here = getattr(getattr(found, section), name, None)
+    if (section, name, value) == ("model", "form", None):
+        return here is not None
+    plain = list(here) if isinstance(here, tuple) else here
+    return plain == value or str(plain) == str(value)
+
+
+@pytest.mark.parametrize(("section", "name"), FIELDS, ids=str)
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_value_in_any_layer_arrives_or_is_refused(section, name, layer):
+    """With none, an empty section and another setting of the section in the layers around it."""
+    around = [{section: None}, {section: {}}, NEEDS.get(name, {})]
+    num_accepted = 0
+    for form in FORMS if section == "model" else (None,):
+        for value in values_for(section, name):
+            layers = [{"model": {"form": form}}, *around]
+            layers.insert(layer + 1, {section: {name: value}})
+            try:
+                found = build_settings(*layers)
+            except InputError:
+                continue
+            num_accepted += value is not None
+            assert arrived(found, section, name, value), (form, value)
+    assert num_accepted, "no value that was tried is one that this setting takes"
+
+
+@st.composite
+def some_layers(draw) -> list[dict[str, Any]]:
+    layers = []
+    for _ in range(draw(st.integers(1, 3))):
+        layer: dict[str, Any] = {}
+        for section, name in draw(st.lists(st.sampled_from(list(FIELDS)), max_size=3)):
+            if draw(st.integers(0, 9)) == 0:
+                layer[section] = draw(st.sampled_from([*PLAIN, *VARIANTS]))
+            elif not isinstance(layer.setdefault(section, {}), dict):
+                layer[section] = {}
+            if isinstance(layer[section], dict):
+                layer[section][name] = draw(st.sampled_from(values_for(section, name)))
+        layers.append(layer)
+    return layers
+
+
+@settings(max_examples=400)
+@given(some_layers())
+def test_of_several_layers_the_topmost_value_arrives_or_all_are_refused_or_it_is_said(layers):
+    try:
+        found = build_settings(*layers)
+    except InputError:
+        return
+    topmost: dict[tuple[str, str], Any] = {}
+    for layer in layers:
+        for section, value in layer.items():
+            assert value is None or isinstance(value, dict) or (section == "model" and value in VARIANTS)
+            inner = {"variant": value} if isinstance(value, str) else value or {}
+            topmost |= {(section, name): one for name, one in inner.items()}
+    lost = left_behind(*layers)
+    for (section, name), value in topmost.items():
+        is_default = value in (None, FIELDS[section, name].default)
+        assert arrived(found, section, name, value) or is_default or (section == "model" and name in lost)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("value", ["hello", 5, 0, "", False, ["variant"], 2.5])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_what_is_no_section_is_refused_with_the_form_to_write(section, value, layer):
+    layers = [{}, {section: {}}]
+    layers[layer] = {section: value}
+    with pytest.raises(InputError) as refused:
+        build_settings(*layers)
+    said = str(refused.value)
+    assert f"got {section}={value!r}; write {section}: " in said
+    written = said.split("write ")[1].split(", or ")[-1].split(" with ")[0]
+    assert isinstance(yaml.safe_load(written.replace(", ...", "").replace("...", "1"))[section], dict)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_name_of_a_variant_is_a_model_in_every_layer(variant, tmp_path):
+    (tmp_path / "a.yaml").write_text(f"model: {variant}\noptim:\n")
+    for found in (
+        build_settings({"model": variant}),
+        build_settings({"model": variant}, {"model": None}),
+        build_settings({"model": {"variant": "nano", "drop_rate": 0.5}}, {"model": variant}),
+        build_settings({"model": variant}, {"model": {"drop_rate": 0.1}}),
+        parsed("--config", str(tmp_path / "a.yaml"), "--recipe", "tiny"),
+    ):
+        assert found.model.variant == variant
+    assert build_settings({"model": {"drop_rate": 0.5}}, {"model": variant}).model.drop_rate == 0.5
+
+
+def parsed(*argv: str) -> Settings:
+    return parse_settings(argv, prog="train", description="")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("recipe: ''", "--recipe must be one of"),
+        ("recipe: 0", "--recipe must be one of"),
+        ("recipe: [nano]", "--recipe must be one of"),
+        ("model: {variant: [nano]}", "model.variant must be"),
+        ("model: {form: ''}", "model.form must be one of flat, pyramid, published"),
+        ("model: {form: 0}", "model.form must be one of flat, pyramid, published"),
+        ("optim: {lr: 1}\noptim: {epochs: 3}", "'optim' stands twice"),
+        ("optim: {lr: 1, epochs: 3, lr: 2}", "'lr' stands twice"),
+        ("1: 2", "1"),
+        ("optim: {1: 2}", "1"),
+        ("lr: 0.5", "lr is no setting"),
+        ("optim: {lr: }", "optim.lr must be a valid number, got None"),
+        ("augment: hello\nmodel: small", "augment must be a section, got augment='hello'"),
+    ],
+)
+def test_a_value_of_a_file_that_cannot_arrive_is_refused(tmp_path, text, message):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError) as refused:
+        parsed("--config", str(tmp_path / "a.yaml"), "--epochs", "3")
+    assert message in str(refused.value)
+
+
+def test_a_merge_key_of_yaml_is_no_key_that_stands_twice(tmp_path):
+    (tmp_path / "a.yaml").write_text("optim: &a {lr: 0.5}\ndata: {image_size: 64}\n")
+    assert read_yaml(tmp_path / "a.yaml")["optim"] == {"lr": 0.5}
+    (tmp_path / "a.yaml").write_text("optim:\n  <<: {lr: 0.5, epochs: 7}\n  lr: 0.25\n")
+    assert read_yaml(tmp_path / "a.yaml")["optim"] == {"lr": 0.25, "epochs": 7}
+    (tmp_path / "a.yaml").write_text("a: &a {lr: 1}\nb: &b {<<: *a, lr: 2}\nc: {<<: *b, lr: 3}\n")
+    assert read_yaml(tmp_path / "a.yaml")["c"] == {"lr": 3}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--config ", "--config must name a path, got ''"),
+        ("--recipe ", "--recipe must be one of .*, got ''"),
+        ("--config a.yaml --config b.yaml", "--config can be given once, got a.yaml and b.yaml"),
+        ("--recipe nano --recipe=tiny", "--recipe can be given once, got nano and tiny"),
+    ],
+)
+def test_a_layer_that_a_command_names_is_read_or_refused(tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text("optim: {lr: 0.5}")
+    with pytest.raises(InputError, match=message):
+        parsed(*flags.split(" "))
+
+
+def test_what_the_flags_take_from_a_file_by_choosing_another_form_is_said(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    caplog.set_level("INFO", "volo")
+    (tmp_path / "a.yaml").write_text("model: {embed_dim: 64, num_heads: 2, pooling: mean, drop_rate: 0.1}")
+    file = ("--config", str(tmp_path / "a.yaml"))
+    assert parsed(*file).model.embed_dim == 64
+    assert parsed("--recipe", "finetune-d1", "--model", "nano").model.form == "flat"
+    assert not caplog.messages
+    found = parsed(*file, "--hierarchical")
+    assert (found.model.form, found.model.drop_rate) == ("pyramid", 0.1)
+    assert caplog.messages == [
+        "model.embed_dim=64 of --config has no effect on a pyramid",
+        "model.num_heads=2 of --config has no effect on a pyramid",
+    ]
+
+
+def test_every_flag_reaches_its_setting():
+    """All of them but for those that exclude others, in as few commands as the forms of the model allow."""
+    left_out = {"use_amp", "mix_token", "seeds", "address", "dashboard_host", "fresh", "resume_path"}
+    in_common = ["--teacher", "x", "--distillation", "0.5", "--dataset", "imagefolder", "--mixup-alpha", "1"]
+    seen = {"variant", "form", "dataset", "teacher", "pooling", "token_labels"}
+    for form, flags in {
+        "flat": ["--pooling", "cli"],
+        "pyramid": ["--hierarchical"],
+        "published": ["--model", "volo_d1", "--token-labels"],
+    }.items():
+        base = parsed(*flags, *in_common)
+        argv: list[str] = []
+        wanted: dict[tuple[str, str], Any] = {}
+        for section in SECTIONS:
+            for name in type(getattr(base, section)).model_fields:
+                for value in () if name in left_out | seen else other_values(base, section, name, wanted):
+                    wanted[section, name] = value
+                    argv += as_flag(name, value)
+                    break
+        found = parsed(*flags, *in_common, *argv)
+        assert found.model.form == form
+        assert [key for key, value in wanted.items() if not arrived(found, *key, value)] == []
+        seen |= {name for _, name in wanted}
+    assert {name for _, name in FIELDS} - seen - left_out == set()
+
+
+def other_values(base: Settings, section: str, name: str, wanted: dict[tuple[str, str], Any]) -> Iterator[Any]:
+    """Values that a flag can give and the settings take beside those of `wanted`, other than the one they have."""
+    layers = [{part: {key: value}} for (part, key), value in wanted.items()]
+    kinds = bool if FIELDS[section, name].annotation is bool else (int, float, str, list)
+    for value in reversed(values_for(section, name)):
+        if value == getattr(getattr(base, section), name) or not isinstance(value, kinds):
+            continue
+        with contextlib.suppress(InputError):
+            build_settings(base.to_dict(), *layers, {section: {name: value}})
+            yield value
+
+
+def as_flag(name: str, value: Any) -> list[str]:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]

@@ -1,0 +1,116 @@
+"""Unlabelled images: found in folders, read, and given to a model."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from volo.analysis.classifier import TOP_K, ranked
+from volo.analysis.subject import Subject
+from volo.data.augment import normalise
+from volo.data.folders.imagefolder import read_image
+from volo.data.folders.listing import ImageFile, Listing, find_images
+from volo.data.folders.passed_over import PassedOver
+from volo.errors import InputError
+
+# What became of an image: its likeliest classes with their probabilities, or why it could not be read.
+Result = list[tuple[int, float]] | str
+
+
+def list_images(inputs: Sequence[str]) -> Listing:
+    """The images that files and folders hold, each once, sorted by name, and what of the folders was passed over.
+
+    Of folders as in training (volo/data/folders/listing.py); a file that is named itself is taken as it is.
+
+    Raises:
+        InputError: an input that is not there or cannot be listed, or no image at all.
+    """
+    found: dict[str, ImageFile] = {}
+    passed_over, folders = PassedOver(), set()
+    for given in map(os.path.expanduser, inputs):
+        listing = find_images(given, folders) if os.path.isdir(given) else _named(given)
+        passed_over.add(listing.passed_over)
+        for image in listing.files:
+            found.setdefault(image.path, image)
+    if not found:
+        but = f" but {passed_over.in_words()}" if passed_over else ""
+        remedy = passed_over.remedy() or "name another folder, or the files themselves"
+        raise InputError(
+            f"--input must hold an image of a format Pillow reads, got none in {', '.join(inputs)}{but}; {remedy}"
+        )
+    return Listing(sorted(found.values()), passed_over)
+
+
+def _named(given: str) -> Listing:
+    if _is_file_or_dead_link(given):
+        return Listing([_described(given)])
+    what = "which is neither" if os.path.exists(given) else "which does not exist"
+    raise InputError(f"--input must name files or folders, got {given!r}, {what}")
+
+
+def digest_of(files: Sequence[ImageFile]) -> str:
+    """sha256 of their names, sizes and times of change."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\0{file.size}\0{file.mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+@torch.inference_mode()
+def predict_files(subject: Subject, paths: Sequence[str], device: torch.device, batch_size: int) -> list[Result]:
+    """The TOP_K likeliest classes of each image, or why it could not be read, in their order.
+
+    Reading goes on in threads while the model computes.
+
+    Raises:
+        InputError: logits that are not finite, which the weights must be to blame for.
+    """
+    data = subject.description.settings.data
+    model = subject.model.to(device)
+    mean, std = torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
+    results: list[Result] = [""] * len(paths)
+
+    def read(path: str) -> np.ndarray | str:
+        try:
+            return read_image(path, data.image_size, data.resize)
+        except InputError as error:
+            return str(error.__cause__) or type(error.__cause__).__name__
+
+    def compute(places: list[int], pixels: list[np.ndarray]) -> None:
+        images = torch.from_numpy(np.stack(pixels)).to(device)  # (b, H, W, 3)
+        logits = model(normalise(images, mean, std)).float().cpu().numpy()
+        if not np.isfinite(logits).all():
+            raise InputError(f"logits must be finite, got others for {paths[places[0]]}; use an earlier checkpoint")
+        for place, classes, probabilities in zip(places, *ranked(logits, TOP_K), strict=True):
+            results[place] = list(zip(classes.tolist(), probabilities.tolist(), strict=True))
+
+    places, pixels = [], []
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for place, image in enumerate(pool.map(read, paths)):
+            if isinstance(image, str):
+                results[place] = image
+                continue
+            places.append(place)
+            pixels.append(image)
+            if len(places) == batch_size:
+                compute(places, pixels)
+                places, pixels = [], []
+    if places:
+        compute(places, pixels)
+    return results
+
+
+def _is_file_or_dead_link(path: str) -> bool:
+    """No pipe or socket, which reading would wait for. A dead link counts, so as to be listed as unreadable."""
+    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
+
+
+def _described(name: str) -> ImageFile:
+    try:
+        stat = os.stat(name)
+        return ImageFile(name, stat.st_size, stat.st_mtime_ns)
+    except OSError:
+        return ImageFile(name, -1, 0)

@@ -1,0 +1,1 @@
+"""The commands: volo train, tune, analyze, predict, pipeline, export, compare, runs, doctor."""

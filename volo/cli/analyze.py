@@ -1,0 +1,115 @@
+"""Evaluate and explain a checkpoint: metrics, confusion, calibration, Grad-CAM, occlusion, predictions, one report.
+
+    python -m jobs.analyze --checkpoint outputs/quickstart --analysis eval confusion
+
+Model and data are rebuilt from the checkpoint alone, also where the run folder has been moved. The same command again
+makes nothing twice: a finished analysis says so.
+"""
+
+import dataclasses
+import os
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from volo.cli.parse import refuse_torchrun
+from volo.cli.workers import WorkerFlags
+from volo.errors import InputError
+from volo.settings.paths import check_path
+from volo.settings.sections import RunSettings
+
+Analysis = Literal["eval", "confusion", "calibration", "gradcam", "occlusion", "predictions"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    checkpoint: str
+    """A run folder (its best checkpoint is taken, else its newest), its best or last, a checkpoint folder, or a
+    model.safetensors or .pt alone."""
+    analysis: tuple[Analysis, ...] = Analysis.__args__
+    """What to do; by default all of it."""
+    output_dir: str = "./outputs/volo_inference"
+    """Folder for the results. Those of another analysis in it are replaced when the new ones are whole; what does not
+    belong to an analysis stays."""
+    split: Literal["test", "val"] = "test"
+    """Images to analyse it on."""
+    data_dir: str | None = None
+    """Another place of the data than the checkpoint names, or another labeled folder with all or some of its classes:
+    <data_dir>/test/<class>/* or <data_dir>/<class>/*."""
+    fresh: bool = False
+    """Make the analysis again, even if the folder holds a finished one of the same weights, images and options."""
+    no_show: bool = False
+    """Do not open the report in a browser where there is a display."""
+
+    workers: WorkerFlags = dataclasses.field(default_factory=WorkerFlags)
+
+    def check(self) -> RunSettings:
+        """Raises InputError for values that no analysis can have."""
+        if not self.analysis:
+            raise InputError(f"--analysis needs at least one of {', '.join(Analysis.__args__)}, got none")
+        check_path(self.checkpoint, "--checkpoint")
+        check_path(self.output_dir, "--output-dir")
+        if self.data_dir is not None:
+            check_path(self.data_dir, "--data-dir")
+        return self.workers.run_settings()
+
+
+def main(argv: Sequence[str]) -> None:
+    flags = tyro.cli(
+        Flags, args=list(argv), prog="python -m jobs.analyze", description=__doc__,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )  # fmt: skip
+    run = flags.check()
+    refuse_torchrun("jobs.analyze")
+    analyse_checkpoint(flags, run)
+
+
+def analyse_checkpoint(flags: Flags, run: RunSettings) -> Path:
+    """Runs the analyses over the workers of `run`; prints and returns the report's absolute path."""
+    from volo.runs import checkpoint
+
+    path = checkpoint.find(flags.checkpoint)
+    output_dir = Path(flags.output_dir).expanduser().absolute()
+    print(f"analysing {path}", flush=True)
+    report = _here(flags, path, output_dir, run) if run.num_workers == 0 else _on_ray(flags, path, output_dir, run)
+    print(_summary(output_dir) if "eval" in flags.analysis else f"results: {output_dir}")
+    print(f"report: {report}", flush=True)
+    if not flags.no_show and has_display():
+        webbrowser.open(report.as_uri())
+    return report
+
+
+def has_display() -> bool:
+    """Whether a window could be opened here."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _here(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
+    from volo.analysis.local import analyse_here
+
+    return analyse_here(
+        path, flags.analysis, output_dir, split=flags.split, data_dir=flags.data_dir, device=run.device,
+        fresh=flags.fresh,
+    )  # fmt: skip
+
+
+def _on_ray(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
+    from volo.cluster.analyze import analyse_on_ray
+
+    return analyse_on_ray(
+        path, flags.analysis, output_dir, split=flags.split, data_dir=flags.data_dir, run=run, fresh=flags.fresh
+    )
+
+
+def _summary(output_dir: Path) -> str:
+    import json
+
+    metrics = json.loads((output_dir / "eval_metrics.json").read_text())
+    return (
+        f"{metrics['split']}: top-1 {metrics['acc1']:.2%}, top-5 {metrics['acc5']:.2%}, loss {metrics['loss']:.4f} "
+        f"on {metrics['num_samples']:,} images"
+    )

@@ -1,0 +1,79 @@
+"""Compare two runs: settings that differ, metrics side by side with a picture, and whether their weights are the same.
+
+    python -m jobs.compare outputs/one outputs/other
+
+Ends with exit code 0 where the weights of the newest checkpoints are the same bit for bit, 1 where they differ.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from volo.cli.parse import DONE
+from volo.console import print_table
+from volo.settings.paths import local_path
+
+if TYPE_CHECKING:
+    from volo.analysis.compare import Comparison, WeightsDifference
+
+DIFFERENT = 1
+SHOWN = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    runs: Annotated[tuple[str, str], tyro.conf.Positional]
+    """Two run folders."""
+    output_dir: str = "./outputs/volo_compare"
+    """Folder for the picture, comparison.png."""
+
+
+def main(argv: Sequence[str]) -> None:
+    flags = tyro.cli(
+        Flags, args=list(argv), prog="python -m jobs.compare", description=__doc__,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )  # fmt: skip
+    one, other = (local_path(run, "a run to compare") for run in flags.runs)
+    output_dir = local_path(flags.output_dir, "--output-dir")
+    from volo.analysis.compare import compare_runs, save_comparison
+
+    found = compare_runs(one, other)
+    _show(found, one, other)
+    if picture := save_comparison(one, other, output_dir):
+        print(f"picture: {picture}")
+    print(_verdict(found.weights))
+    sys.exit(DONE if found.weights.is_identical else DIFFERENT)
+
+
+def _show(found: "Comparison", one: Path, other: Path) -> None:
+    names = (one.name, other.name) if one.name != other.name else (str(one), str(other))
+    rows = [(name, *(str(value) for value in pair)) for name, pair in found.settings.items()]
+    print_table(("setting", *names), rows or [("none differs", "", "")], num_left=3)
+    scores = [dataclasses.asdict(score) for score in found.scores]
+    measured = [("step", *(f"{step:,}" for step in found.steps))]
+    for key, title in {"num_epochs": "epochs", "best": "best val top-1", "last": "last val top-1"}.items():
+        measured.append((title, *(_number(score[key]) for score in scores)))
+    measured.append(("training loss", *(_number(score["train_loss"], ".4f") for score in scores)))
+    print_table(("metric", *names), measured, num_left=1)
+
+
+def _number(value: float | int | None, form: str = ".2%") -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:{form}}"
+
+
+def _verdict(weights: "WeightsDifference") -> str:
+    if weights.unshared:
+        more = len(weights.unshared) - SHOWN
+        listed = ", ".join(weights.unshared[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+        return f"weights differ: other models, only in one of them {listed}"
+    if weights.is_identical:
+        return "weights are the same, bit for bit"
+    if not weights.largest:
+        return f"weights differ in bits, not in value (as 0 and -0, or two NaN), in {weights.where}"
+    return f"weights differ, by {weights.largest:.3g} at most, in {weights.where}"

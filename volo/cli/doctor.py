@@ -1,0 +1,74 @@
+"""Check this machine, and the cluster that is to be used, before a training: one line a check, with its remedy.
+
+    python -m jobs.doctor --recipe small --dataset cifar100
+    python -m jobs.doctor --recipe small --address HOST:6379 --output-dir /shared/outputs
+
+Takes the flags of jobs.train and starts nothing. Ends with exit code 1 where a check fails, else with 0.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from volo.cli.parse import parse_settings
+from volo.console import print_table
+from volo.doctor.findings import Check, Finding, examine
+from volo.settings.config import Settings
+
+UNHEALTHY = 1
+
+
+def main(argv: Sequence[str]) -> None:
+    settings = parse_settings(argv, prog="python -m jobs.doctor", description=__doc__)
+    if settings is None:
+        return
+    findings = examine(checks(settings.resolved()))
+    print_table(("status", "check", "found"), [_row(finding) for finding in findings], num_left=3)
+    counts = {status: sum(one.status == status for one in findings) for status in ("failure", "warning")}
+    print(", ".join(f"{count} {status}{'s' * (count != 1)}" for status, count in counts.items()))
+    if counts["failure"]:
+        sys.exit(UNHEALTHY)
+
+
+def checks(settings: Settings) -> dict[str, Check]:
+    """By name, those that concern what the resolved settings would start."""
+    from volo.cluster.connect import OWN_CLUSTER, resolved_address
+    from volo.doctor.data import check_cache, check_data
+    from volo.doctor.gpu import check_gpu
+    from volo.doctor.storage import check_disk, check_output
+    from volo.doctor.versions import check_tested_versions, check_versions
+
+    run, output_dir = settings.run, Path(settings.run.output_dir)
+    joins = run.num_workers != 0 and resolved_address(run.address) != OWN_CLUSTER
+    local: dict[str, Check] = {
+        "versions": check_versions,
+        "tested versions": check_tested_versions,
+        "GPU": lambda: check_gpu(is_required=run.device == "cuda" and not joins),
+        "data": lambda: check_data(settings.data),
+        "cache": lambda: check_cache(settings.data),
+        "output": lambda: check_output(output_dir),
+        "disk": lambda: check_disk(settings),
+    }
+    return local if run.num_workers == 0 else local | _of_ray(settings, joins)
+
+
+def _of_ray(settings: Settings, joins: bool) -> dict[str, Check]:
+    from volo.cluster.doctor import check_address, check_cluster, check_doors
+
+    run = settings.run
+
+    def upload() -> Finding:
+        from volo.cluster.upload import check_upload
+
+        return check_upload(Path.cwd(), is_needed=joins)
+
+    of_ray: dict[str, Check] = {
+        "address": lambda: check_address(run.address),
+        "access": lambda: check_doors(run),
+        "upload": upload,
+    }
+    return of_ray | ({"cluster": lambda: check_cluster(run, Path(run.output_dir), settings.data)} if joins else {})
+
+
+def _row(finding: Finding) -> tuple[str, str, str]:
+    return finding.status, finding.check, "; ".join(filter(None, (finding.found, finding.remedy)))

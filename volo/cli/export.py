@@ -1,0 +1,76 @@
+"""Write a checkpoint's model as one file that runs without this project: ONNX, or a program of torch.export.
+
+    python -m jobs.export --checkpoint outputs/quickstart --output volo.onnx
+
+The file takes batches of any number of images, of the checkpoint's size. Before it gets its name it is run and compared
+with the model. Its metadata say how images are prepared and what the classes are called.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from volo.errors import InputError
+from volo.settings.paths import check_path, local_path
+
+Format = Literal["onnx", "torch-export"]
+ENDINGS = {"onnx": ".onnx", "torch-export": ".pt2"}
+NEEDED_FOR_ONNX = ("onnx", "onnxscript", "onnxruntime")
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    checkpoint: str
+    """A run folder (its best checkpoint is taken, else its newest), its best or last, a checkpoint folder, or a
+    model.safetensors or .pt alone."""
+    output: str
+    """The file, ending in .onnx or .pt2 (torch-export); one that is there is replaced."""
+    format: Annotated[Format | None, tyro.conf.arg(metavar="{onnx,torch-export}")] = None
+    """Default: what the ending of --output says."""
+
+    def check(self) -> Format:
+        """What to write. Raises InputError for values that no export can have."""
+        check_path(self.checkpoint, "--checkpoint")
+        said = next((name for name, ending in ENDINGS.items() if self.output_file.suffix == ending), None)
+        if said is None:
+            endings = " or ".join(f"{ending} ({name})" for name, ending in ENDINGS.items())
+            raise InputError(f"--output must name a file ending in {endings}, got {self.output!r}")
+        if self.format not in (None, said):
+            raise InputError(
+                f"--output must end in {ENDINGS[self.format]} with --format {self.format}, got {self.output!r}; drop "
+                "--format, or rename the output"
+            )
+        if self.output_file.is_dir() or not self.output_file.parent.is_dir():
+            raise InputError(f"--output must name a file in a folder that is there, got {self.output_file}; make it")
+        if said == "onnx" and (missing := [name for name in NEEDED_FOR_ONNX if find_spec(name) is None]):
+            raise InputError(
+                f"--format onnx needs {', '.join(NEEDED_FOR_ONNX)}, got no {', '.join(missing)}; install them with "
+                "pip install 'volo[export]'"
+            )
+        return said
+
+    @property
+    def output_file(self) -> Path:
+        return local_path(self.output, "--output")
+
+
+def main(argv: Sequence[str]) -> None:
+    flags = tyro.cli(Flags, args=list(argv), prog="python -m jobs.export", description=__doc__)
+    form = flags.check()
+    from volo.analysis.export import TOLERANCE, export_model
+    from volo.runs import checkpoint
+
+    path = checkpoint.find(flags.checkpoint)
+    print(f"exporting {path}", flush=True)
+    exported = export_model(path, flags.output_file, form)
+    print(
+        f"{exported.description}, {exported.size:,} bytes\n"
+        f"largest difference of logits: {exported.difference:.1e}, which is {exported.relative_difference:.1e} of the "
+        f"largest logit (at most {TOLERANCE:.0e})\n"
+        f"exported model: {flags.output_file}",
+        flush=True,
+    )

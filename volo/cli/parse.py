@@ -1,0 +1,256 @@
+"""What every job shares: settings from the command line, and the exit code of the process."""
+
+import argparse
+import dataclasses
+import os
+import sys
+import time
+import traceback
+import typing
+from collections.abc import Callable, Collection, Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from volo.errors import InferenceError, InputError, OutOfRetries, Stopped, TrainingError
+from volo.log import LOGGER, show_log
+from volo.settings.config import Settings, build_settings, left_behind, merge
+from volo.settings.model import FORMS, AnyModel, own_fields
+from volo.settings.recipes import RECIPES, recipe_settings
+from volo.settings.sections import OptimSettings, RunSettings, Section
+from volo.settings.yaml_files import read_yaml
+
+DONE, UNFORESEEN, WRONG_INPUT, WORK_FAILED, OUT_OF_RETRIES = 0, 1, 2, 3, 4
+RANK_0_FIRST_S = 5.0
+SECTIONS = ("data", "augment", "optim", "teaching", "run")
+FLAG_NAMES = {"variant": "model"}
+
+
+def run_job(main: Callable[[Sequence[str]], None]) -> None:
+    """Runs a job's main on the command line and ends the process with the documented exit code."""
+    show_log()
+    sys.exit(exit_code(main, sys.argv[1:]))
+
+
+def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
+    """0 done, 1 unforeseen, 2 wrong input, 3 training or inference failed, 4 workers lost too often; 128 + the signal
+    that stopped it."""
+    try:
+        main(argv)
+    except InputError as error:
+        _let_rank_0_speak_first()
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except TrainingError as error:
+        print(f"training failed: {error}", file=sys.stderr)
+        return OUT_OF_RETRIES if isinstance(error, OutOfRetries) else WORK_FAILED
+    except InferenceError as error:
+        print(f"inference failed: {error}", file=sys.stderr)
+        return WORK_FAILED
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 128 + stopped.signal_number
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+        return 130
+    except Exception:
+        traceback.print_exc()
+        return UNFORESEEN
+    return DONE
+
+
+def _let_rank_0_speak_first() -> None:
+    """Under torchrun every rank refuses the same input, and the first one to end ends the others. Rank 0 shall be it,
+    so that one message is printed; another speaks where rank 0 has nothing to refuse."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(RANK_0_FIRST_S)
+
+
+def parse_settings(argv: Sequence[str], *, prog: str, description: str) -> Settings | None:
+    """One validated settings object from the command line; None after `--print-config`, which prints it.
+
+    Raises:
+        InputError: an unknown key, a value out of range, or settings that contradict each other.
+        SystemExit: with code 2 for an unknown flag, 0 after `--help`.
+    """
+    settings, _ = parse_settings_and(None, argv, prog=prog, description=description)
+    return settings
+
+
+def parse_settings_and(
+    own: type | None, argv: Sequence[str], *, prog: str, description: str, without: Collection[str] = ()
+) -> tuple[Settings | None, Any]:
+    """As `parse_settings`, beside a job's own flags.
+
+    Args:
+        own: A dataclass of them, or None.
+        without: Settings that have no flag here.
+
+    Returns:
+        The settings, and an instance of `own`.
+    """
+    layers = _layers(argv)
+    flags = tyro.cli(
+        _flags_over(_shown(layers), own, without),
+        args=list(argv),
+        prog=prog,
+        description=description,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    if flags.use_amp and flags.no_amp:
+        raise InputError("--use-amp and --no-amp contradict each other; give one of them")
+    layers.append(_given(flags, given_flags(argv)))
+    settings = build_settings(*layers)
+    _say_what_has_no_effect(settings, layers, without)
+    if flags.print_config:
+        print(settings.to_yaml(), end="")
+        return None, getattr(flags, "job", None)
+    return settings, getattr(flags, "job", None)
+
+
+def refuse_torchrun(prog: str) -> None:
+    """Raises InputError for a job that starts its own workers, where torchrun would start it once for each rank."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise InputError(f"{prog} starts its own workers, got torchrun around it; start it as python -m {prog}")
+
+
+def given_flags(argv: Sequence[str]) -> set[str]:
+    """The flags that stand on the command line, spelled with dashes."""
+    return {arg.split("=")[0].replace("_", "-") for arg in argv if arg.startswith("--")}
+
+
+def known_first(argv: Sequence[str], *flags: str) -> argparse.Namespace:
+    """The values of flags that decide what others there are, and their defaults; None for those not given."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for flag in flags:
+        first.add_argument(flag, action="append", default=[])
+    try:
+        known = vars(first.parse_known_args(list(argv))[0])
+    except argparse.ArgumentError as error:
+        raise InputError(str(error)) from None
+    for name, values in known.items():
+        if len(values) > 1:
+            raise InputError(f"--{name} can be given once, got {' and '.join(values)}; leave one out")
+    return argparse.Namespace(**{name: values[0] if values else None for name, values in known.items()})
+
+
+def _layers(argv: Sequence[str]) -> list[dict[str, Any]]:
+    """Recipe and YAML file, as they are: what the flags are laid over. The file may name the recipe that it lies over;
+    a flag has the last word."""
+    known = known_first(argv, "--recipe", "--config")
+    file = {} if known.config is None else read_yaml(known.config)
+    of_file = file.pop("recipe", None)
+    name = of_file if known.recipe is None else known.recipe
+    return [{} if name is None else recipe_settings(name), file]
+
+
+def _say_what_has_no_effect(settings: Settings, layers: Sequence[dict[str, Any]], without: Collection[str]) -> None:
+    """Of what the file sets, what the flags leave behind by choosing another form of the model, and what this job
+    decides itself. (A flag for either is refused; a recipe's own values may be left behind.)"""
+    file = merge({}, layers[1])
+    lost = left_behind(*layers)
+    for name in file.get("model", {}):
+        if name in lost:
+            LOGGER.info(f"model.{name}={lost[name]!r} of --config has no effect on {settings.model.called}")
+    for name, value in file.get("run", {}).items():
+        if name in without and value not in (None, RunSettings.model_fields[name].default):
+            LOGGER.info(f"run.{name}={value!r} of --config has no effect here")
+
+
+def _shown(layers: list[dict[str, Any]]) -> Settings:
+    """The defaults that `--help` shows: of the layers, or where only flags make them whole, of the recipe."""
+    try:
+        return build_settings(*layers)
+    except InputError:
+        return build_settings(layers[0])
+
+
+def _given(flags: Any, given: set[str]) -> dict[str, Any]:
+    """What the command line says, as one more layer: its own flags alone."""
+    values: dict[str, Any] = {name: _spoken(getattr(flags, name), given) for name in SECTIONS}
+    values["model"] = {}
+    for group in ("model", *FORMS):
+        values["model"] |= _spoken(getattr(flags, group), given)
+    if given & {"--hierarchical", "--no-hierarchical"}:
+        values["model"]["form"] = "pyramid" if flags.hierarchical else "flat"
+    if flags.use_amp or flags.no_amp:
+        values["optim"]["use_amp"] = flags.use_amp
+    return values
+
+
+def _spoken(group: Any, given: set[str]) -> dict[str, Any]:
+    """The values of a group of flags that stand on the command line, switched on or off."""
+    names = {name: FLAG_NAMES.get(name, name).replace("_", "-") for name in dataclasses.asdict(group)}
+    return {name: getattr(group, name) for name, flag in names.items() if given & {f"--{flag}", f"--no-{flag}"}}
+
+
+def _flags_over(base: Settings, own: type | None, without: Collection[str]) -> type:
+    """A dataclass for tyro: one flag a setting, its default taken from `base`, its help from the setting's docstring.
+
+    tyro only parses; what the values may be is decided in volo/settings/config.py alone.
+    """
+    fields: list[tuple] = [
+        ("recipe", _flag(str | None, f"Named experiment to start from: {', '.join(RECIPES)}."), base.recipe),
+        ("config", _flag(str | None, "YAML file of settings, laid over the recipe."), None),
+        ("use_amp", _switch(OptimSettings.model_fields["use_amp"].description), False),
+        ("no_amp", _switch("Compute in float32."), False),
+        ("print_config", _switch("Check every value, print the settings as a file for --config, and stop."), False),
+        ("hierarchical", _flag(bool, "A pyramid in place of a flat model; see below."), base.model.form == "pyramid"),
+    ]
+    groups = [*_model_groups(base.model), *((name, _group(getattr(base, name), without=without)) for name in SECTIONS)]
+    job = [("job", own)] if own else []
+    return dataclasses.make_dataclass(
+        "Flags", job + fields + [(name, group, group()) for name, group in groups], frozen=True
+    )
+
+
+def _model_groups(model: Section) -> list[tuple[str, type]]:
+    """Of every form, so that each flag is known; what a form cannot have is refused where settings are built."""
+    forms = {name: model if model.form == name else form() for name, form in FORMS.items()}
+    common = [name for name in AnyModel.model_fields if name != "form"]
+    groups = [(name, _group(form, own_fields(name))) for name, form in forms.items()]
+    return [("model", _group(model, common, AnyModel)), *groups]
+
+
+def _group(
+    section: Section, names: Sequence[str] | None = None, title: type | None = None, without: Collection[str] = ()
+) -> type:
+    fields = [
+        (name, _flag(field.annotation, field.description, FLAG_NAMES.get(name)), getattr(section, name))
+        for name, field in type(section).model_fields.items()
+        if name != "use_amp" and (names is None or name in names) and name not in without
+    ]
+    title = title or type(section)
+    group = dataclasses.make_dataclass(title.__name__, fields, frozen=True)
+    group.__doc__ = title.__doc__
+    return group
+
+
+def _switch(description: str | None) -> Any:
+    """A flag that turns on what nothing else turns off."""
+    return Annotated[_flag(bool, description), tyro.conf.FlagCreatePairsOff]
+
+
+def _flag(annotation: Any, description: str | None, name: str | None = None) -> Any:
+    """The annotation with its help text. A default of None is explained there, not shown, nor is a switch's."""
+    kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+    is_optional = type(None) in typing.get_args(annotation)
+    metavar = "|".join(map(_metavar, kinds)) if is_optional else None
+    hint = "" if is_optional or annotation is bool else None
+    text = description and " ".join(description.split())
+    return Annotated[annotation, tyro.conf.arg(name=name, help=text, metavar=metavar, help_behavior_hint=hint)]
+
+
+def _metavar(kind: Any) -> str:
+    """INT, {map,token}, INT [INT ...] or FLOAT FLOAT FLOAT."""
+    kind = _plain(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return "{" + ",".join(map(str, typing.get_args(kind))) + "}"
+    if typing.get_origin(kind) is tuple:
+        parts = [_metavar(part) for part in typing.get_args(kind) if part is not ...]
+        return f"{parts[0]} [{parts[0]} ...]" if ... in typing.get_args(kind) else " ".join(parts)
+    return kind.__name__.upper()
+
+
+def _plain(kind: Any) -> Any:
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind

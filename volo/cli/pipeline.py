@@ -1,0 +1,117 @@
+"""Train, then analyse what came out, on one Ray cluster: `make quickstart`. With --space search first.
+
+    python -m jobs.pipeline --recipe quickstart
+    python -m jobs.pipeline --space mix --dataset cifar100 --num-samples 50 --epochs 20 --sweep-name first
+
+The first takes the flags of jobs.train; the report lies in the run folder, under analysis/.
+
+The second takes those of jobs.tune (`--space mix --help` lists them). The best trial's settings are trained in
+<output-dir>/<sweep-name>/winner-0007, if that is trial 7, by as many workers as --num-workers says, for --winner-epochs
+epochs. By default that is as long as the trials, as jobs.train does it with best_config.yaml; their trial has done just
+that, so its run is taken over, and no epoch is trained twice.
+
+The same command again resumes where it ended: a finished sweep, a finished training and a finished analysis are passed
+over. Where --budget-minutes end the sweep, the best trial so far is the winner.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from volo.cli.analyze import Flags, analyse_checkpoint
+from volo.cli.parse import given_flags, parse_settings, refuse_torchrun
+from volo.cli.tune import WITHOUT, parse_sweep, tune
+from volo.errors import InputError
+from volo.settings.config import Settings, build_settings
+from volo.tuning.options import SweepOptions
+
+NO_SHOW = "--no-show"
+OF_WINNER = {"num_workers", "max_failures"}
+
+
+@dataclass(frozen=True)
+class PipelineOptions(SweepOptions):
+    """How to search, and with what; how long to train the winner."""
+
+    winner_epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Epochs to train the best trial's settings for. Default: --epochs, as the trials."""
+
+
+def main(argv: Sequence[str]) -> None:
+    settings, options = _parsed([arg for arg in argv if arg != NO_SHOW])
+    if settings is None:
+        return
+    if settings.run.num_workers == 0:
+        raise InputError("jobs.pipeline runs on Ray, got --num-workers 0; use jobs.train, then jobs.analyze")
+    if settings.run.seeds is not None:
+        raise InputError(
+            f"jobs.pipeline trains one run, got seeds={list(settings.run.seeds)}; use jobs.train for several"
+        )
+    refuse_torchrun("jobs.pipeline")
+    split = _split_to_analyse(settings)
+    with contextlib.ExitStack() as cluster:
+        if options is not None:
+            settings = _searched(settings, options, cluster)
+        from volo.cluster.trainer import train_on_ray
+
+        train_on_ray(settings, cluster)
+        analyse_checkpoint(
+            Flags(
+                checkpoint=str(settings.run_dir),
+                output_dir=str(settings.run_dir / "analysis"),
+                split=split,
+                no_show=NO_SHOW in argv,
+            ),
+            settings.run,
+        )
+
+
+def _split_to_analyse(settings: Settings) -> Literal["test", "val"]:
+    """Known before anything is trained: the validation images, where there are none to test on.
+
+    Raises:
+        InputError: neither are there.
+    """
+    from volo.data.datasets import has_test
+
+    data = settings.resolved().data
+    if has_test(data):
+        return "test"
+    if not data.validates:
+        raise InputError(
+            f"jobs.pipeline analyzes test or validation images, got no test split in {data.data_dir} and "
+            "val_fraction=0; add test/<class>/, or leave --val-fraction out"
+        )
+    return "val"
+
+
+def _parsed(argv: Sequence[str]) -> tuple[Settings | None, PipelineOptions | None]:
+    """The settings, and where there is a sweep its options."""
+    description = f"{__doc__}\n{NO_SHOW}: do not open the report in a browser where there is a display."
+    if "--space" not in given_flags(argv):
+        return parse_settings(argv, prog="python -m jobs.pipeline", description=description), None
+    without = [name for name in WITHOUT if name not in OF_WINNER]
+    return parse_sweep(PipelineOptions, argv, prog="jobs.pipeline", description=description, without=without)
+
+
+def _searched(settings: Settings, options: PipelineOptions, cluster: contextlib.ExitStack) -> Settings:
+    """Runs what is left of the sweep. Returns the settings of its winner's run."""
+    if options.winner_epochs is not None:
+        _check_epochs(settings, options.winner_epochs)
+    study = tune(settings, options, cluster)
+    from volo.tuning.winner import take_over, winner_settings
+
+    winner = winner_settings(study, options.winner_epochs)
+    take_over(study, winner)
+    return winner
+
+
+def _check_epochs(settings: Settings, num_epochs: int) -> None:
+    """Raises InputError for a length that the winner cannot have, before there is one."""
+    try:
+        build_settings(settings.to_dict(), {"optim": {"epochs": num_epochs}})
+    except InputError as error:
+        raise InputError(f"--winner-epochs {num_epochs}: {error}") from None

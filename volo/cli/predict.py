@@ -1,0 +1,73 @@
+"""Predict the classes of unlabelled images: a table with the five likeliest classes of each.
+
+    python -m jobs.predict --checkpoint outputs/quickstart --input photos more/one.jpg --output predictions.csv
+
+Killed and started again, it goes on with what is missing. Files that cannot be read are listed beside the table, in
+predictions.errors.csv.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from volo.cli.parse import refuse_torchrun
+from volo.cli.workers import WorkerFlags
+from volo.errors import InputError
+from volo.settings.paths import check_path, local_path
+from volo.settings.sections import RunSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    checkpoint: str
+    """A run folder (its best checkpoint is taken, else its newest), its best or last, a checkpoint folder, or a
+    model.safetensors or .pt alone."""
+    input: tuple[str, ...]
+    """Folders, searched at any depth for the formats Pillow reads, and files; every node of a cluster must see them."""
+    output: str = "./predictions.csv"
+    """The table: path, class_1, prob_1, class_2, ... in the order of the paths."""
+    batch_size: int = 128
+    """Images computed at once on a worker."""
+    workers: WorkerFlags = dataclasses.field(default_factory=WorkerFlags)
+
+    def check(self) -> RunSettings:
+        """Raises InputError for values that no prediction can have."""
+        if not self.input:
+            raise InputError("--input needs at least one folder or file, got none")
+        check_path(self.checkpoint, "--checkpoint")
+        for path in self.input:
+            check_path(path, "--input")
+        if self.batch_size < 1:
+            raise InputError(f"--batch-size must be at least 1, got {self.batch_size}")
+        if self.output_file.suffix != ".csv":
+            raise InputError(f"--output must name a file ending in .csv, got {self.output!r}")
+        if self.output_file.is_dir() or not self.output_file.parent.is_dir():
+            raise InputError(f"--output must name a file in a folder that is there, got {self.output_file}; make it")
+        return self.workers.run_settings()
+
+    @property
+    def output_file(self) -> Path:
+        return local_path(self.output, "--output")
+
+
+def main(argv: Sequence[str]) -> None:
+    flags = tyro.cli(
+        Flags, args=list(argv), prog="python -m jobs.predict", description=__doc__,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )  # fmt: skip
+    run = flags.check()
+    refuse_torchrun("jobs.predict")
+    from volo.runs import checkpoint
+
+    path = checkpoint.find(flags.checkpoint)
+    print(f"predicting with {path}", flush=True)
+    if run.num_workers == 0:
+        from volo.analysis.predict import predict_here
+
+        predict_here(path, flags.input, flags.output_file, batch_size=flags.batch_size, device=run.device)
+    else:
+        from volo.cluster.predict import predict_on_ray
+
+        predict_on_ray(path, flags.input, flags.output_file, batch_size=flags.batch_size, run=run)

@@ -1,0 +1,51 @@
+"""List the runs under a folder: state, best validation top-1, epochs, rate, size on disk.
+
+    python -m jobs.runs --output-dir outputs
+
+State: running, finished, stopped early (by its sweep), failed (the run's failure.txt or the sweep's trials.csv says
+why), interrupted (the same command resumes), never saved.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from volo.console import format_bytes, print_table
+from volo.errors import InputError
+from volo.runs.listing import Run, find_runs, read_run
+from volo.settings.paths import local_path
+
+COLUMNS = ("run", "state", "best", "at epoch", "epochs", "images/s", "size")
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    output_dir: str = "./outputs"
+    """Folder of the run folders, searched at any depth."""
+
+
+def main(argv: Sequence[str]) -> None:
+    flags = tyro.cli(Flags, args=list(argv), prog="python -m jobs.runs", description=__doc__)
+    root = local_path(flags.output_dir, "--output-dir")
+    if not root.is_dir():
+        raise InputError(f"--output-dir must be a folder, got {root}; name the one that jobs.train wrote into")
+    runs = [read_run(folder) for folder in find_runs(root)]
+    if not runs:
+        print(f"no runs in {root}")
+        return
+    print_table(COLUMNS, [_row(run, root) for run in runs], num_left=2)
+
+
+def _row(run: Run, root: Path) -> tuple[str, ...]:
+    scores = run.scores
+    return (
+        str(run.folder.relative_to(root)),
+        run.state,
+        "-" if scores.best is None else f"{scores.best:.2%}",
+        "-" if scores.best_epoch is None else str(scores.best_epoch),
+        f"{scores.num_epochs}/{run.of_epochs or '?'}",
+        "-" if run.images_per_s is None else f"{run.images_per_s:,.0f}",
+        format_bytes(run.size),
+    )

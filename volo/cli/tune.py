@@ -1,0 +1,105 @@
+"""Search for better settings: trials over a space; a study decides which come next and which are stopped early.
+
+    python -m jobs.tune --space architecture --dataset cifar100 --num-samples 50 --epochs 20 --sweep-name first
+    python -m jobs.train --config outputs/first/best_config.yaml --run-name best
+
+Takes the flags of jobs.train for what all trials have in common, over the recipe that the space names. The same
+command again goes on where it ended, however it ended; more --num-samples extend it.
+
+    <output-dir>/<sweep-name>/trials.csv          the trials, ranked; renewed after each
+                              best_config.yaml    for jobs.train
+                              sweep_report.html   what was tried, what came out, which settings matter; at the end
+                              study.journal       Optuna's study: optuna-dashboard opens it, also while it grows
+                              trials/0007/        a run folder each, for TensorBoard
+                              confirm.json        what --confirm-top found; its runs are in confirm/
+"""
+
+import contextlib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tune_spaces
+from volo.cli.parse import given_flags, known_first, parse_settings_and, refuse_torchrun
+from volo.cluster.connect import check_access
+from volo.errors import InputError
+from volo.settings.config import Settings
+from volo.settings.paths import check_path
+from volo.tuning.options import Objective, SweepOptions, check_base
+
+if TYPE_CHECKING:
+    from volo.tuning.study import SweepStudy
+
+# Settings that have no flag in a sweep, and what it has in their place.
+INSTEAD = {
+    "num_workers": "--workers-per-trial",
+    "run_name": "--sweep-name",
+    "max_steps": "--epochs",
+    "seeds": "--seed",
+    "resume_path": "--init-weights",
+}
+WITHOUT = (*INSTEAD, "keep_checkpoints", "max_failures")
+
+
+def main(argv: Sequence[str]) -> None:
+    settings, options = parse_sweep(SweepOptions, argv, prog="jobs.tune", description=__doc__, without=WITHOUT)
+    if settings is not None:
+        tune(settings, options)
+
+
+def parse_sweep(
+    own: type[SweepOptions], argv: Sequence[str], *, prog: str, description: str, without: Collection[str]
+) -> tuple[Settings | None, SweepOptions]:
+    """As `parse_settings_and`, over the recipe that the space names.
+
+    Args:
+        without: Settings that have no flag here.
+    """
+    given = {flag.removeprefix("--").replace("-", "_") for flag in given_flags(argv)}
+    if wrong := sorted(given & {*INSTEAD} & {*without}):
+        raise InputError(f"a sweep has no --{wrong[0].replace('_', '-')}; use {INSTEAD[wrong[0]]}")
+    settings, options = parse_settings_and(
+        own, _with_recipe(argv), prog=f"python -m {prog}", description=description, without=without
+    )
+    if settings is not None:
+        if options.sweep_name is not None:
+            check_path(options.sweep_name, "--sweep-name")
+        options.check()
+        refuse_torchrun(prog)
+    return settings, options
+
+
+def tune(settings: Settings, options: SweepOptions, cluster: contextlib.ExitStack | None = None) -> "SweepStudy":
+    """Runs the sweep, or what is left of it. Refuses what can be refused before torch and Ray are loaded. `cluster`
+    keeps the connection open for a training that follows, where it is given."""
+    check_access(settings.run.address, settings.run.dashboard_host)
+    from volo.tuning.search.spaces import check_space, load_space
+
+    space = load_space(check_path(options.space, "--space"), tune_spaces)
+    check_base(settings, options.objectives_of(Objective(space.metric, space.mode)), options)
+    check_space(space, settings.to_dict())
+    sweep_dir = Path(settings.run.output_dir).expanduser().absolute() / options.folder_name(space.name)
+    if settings.run.fresh:
+        from volo.runs.folder import set_aside
+
+        set_aside(sweep_dir)
+    from volo.tuning.journal import held
+
+    with held(sweep_dir):
+        from volo.tuning.study import SweepStudy
+
+        study = SweepStudy(sweep_dir, space, settings, options)
+        from volo.tuning.sweep import run_sweep
+
+        run_sweep(study, cluster)
+    return study
+
+
+def _with_recipe(argv: Sequence[str]) -> list[str]:
+    """The command line, with the space's own recipe where it names neither a recipe nor a file of settings."""
+    if given_flags(argv) & {"--recipe", "--config", "--help"} or not (name := known_first(argv, "--space").space):
+        return list(argv)
+    from volo.tuning.search.spaces import load_space
+
+    space = load_space(check_path(name, "--space"), tune_spaces)
+    return [*argv, "--recipe", space.recipe] if space.recipe else list(argv)

@@ -1,0 +1,241 @@
+"""Archives of published data sets: fetched once per node, and used only where their checksums hold.
+
+What has its final name is whole: downloads and unpacked folders are staged beside it, checked, then renamed. A lock in
+the data directory lets one process fetch while the others of the node wait.
+"""
+
+import gzip
+import hashlib
+import os
+import tarfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from volo.console import Progress
+from volo.data.archives.download import DownloadError, check_url, received
+from volo.errors import InputError
+from volo.files import commit, staging, sync
+
+MIRROR = "VOLO_DATA_MIRROR"
+LARGEST_UNPACKED = 2**32  # bytes; several times the largest data set known here
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A gzipped tar file that somebody publishes.
+
+    Attributes:
+        url: https; plain http from this machine's loopback only.
+        md5: Of the archive, in hex.
+        folder: What it unpacks to.
+        members: The files in `folder` that are used, each with its md5; None: as it is in the archive, whose own
+            checksum then vouches for it.
+    """
+
+    url: str
+    md5: str
+    folder: str
+    members: Mapping[str, str | None]
+
+    @property
+    def file(self) -> str:
+        return PurePosixPath(urlsplit(self.url).path).name
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """The folder of an archive; `md5s` holds the checksum of every file that is used."""
+
+    folder: Path
+    md5s: Mapping[str, str]
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes, which are those its checksum was taken of. Raises InputError where it is missing or other."""
+        remedy = f"remove {self.folder} to have it made anew from its archive"
+        try:
+            content = (self.folder / name).read_bytes()
+        except OSError as error:
+            raise InputError(f"{self.folder} must hold a readable {name}, got {error.strerror}; {remedy}") from None
+        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if found != self.md5s[name]:
+            raise InputError(f"{self.folder / name} must have md5 {self.md5s[name]}, got {found}; {remedy}")
+        return content
+
+
+def fetch(archive: Archive, data_dir: str | Path) -> Unpacked:
+    """The unpacked archive in `data_dir`, downloaded or unpacked only where it is not there yet.
+
+    The archive, its unpacked folder, or that folder's files themselves may have been placed there by hand. What is
+    there is never overwritten or removed, whatever is wrong with it.
+
+    Raises:
+        InputError: no network, a wrong checksum, an unsafe archive; the message says what to place where.
+    """
+    data_dir = Path(data_dir)
+    if unpacked := _unpacked(archive, data_dir):
+        return unpacked
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(data_dir / f".{archive.file}.lock"):
+            return _fetched(archive, data_dir)
+    except OSError as error:
+        raise InputError(
+            f"the data directory must be writable, with space for {archive.file} and what is in it, got {data_dir} "
+            f"({error.strerror or error}); make room, or name another with --data-dir"
+        ) from None
+
+
+def look(archive: Archive, data_dir: str | Path) -> Path | None:
+    """What `fetch` would take, its checksums compared: a folder or the archive; None where it would download.
+
+    Raises:
+        InputError: a wrong checksum, or a member that is missing.
+    """
+    data_dir = Path(data_dir)
+    file, folder = data_dir / archive.file, data_dir / archive.folder
+    unpacked = _unpacked(archive, data_dir)
+    if unpacked is None and folder.exists() and None not in archive.members.values():
+        unpacked = Unpacked(folder, archive.members)
+    if unpacked:
+        for name in unpacked.md5s:
+            unpacked.read(name)
+        return unpacked.folder
+    if not file.exists():
+        return None
+    _check_archive(archive, file)
+    return file
+
+
+def mirrored(archive: Archive) -> Archive:
+    """The archive from where $VOLO_DATA_MIRROR says, if it says anything.
+
+    It holds the address of a folder, with a `/` at its end, or of the file itself. What comes from there must have the
+    published checksums, unless the file's address is followed by `#md5=<hex>`: then that is its archive's.
+
+    Raises:
+        InputError: another scheme, or the address of another file.
+    """
+    mirror = os.environ.get(MIRROR)
+    if not mirror:
+        return archive
+    url, _, fragment = mirror.partition("#")
+    own = replace(archive, url=url + archive.file if url.endswith("/") else url)
+    kind, _, md5 = fragment.lower().partition("=")
+    is_md5 = kind == "md5" and len(md5) == 32 and not set(md5) - set("0123456789abcdef")
+    if own.file != archive.file or (fragment and (not is_md5 or url.endswith("/"))):
+        raise InputError(
+            f"${MIRROR} must be a folder's address ending in / or that of {archive.file}, then perhaps #md5= and 32 "
+            f"hexadecimal digits, got {mirror!r}; correct or unset it"
+        )
+    try:
+        check_url(own.url)
+    except DownloadError as error:
+        raise InputError(f"${MIRROR} {error}, got {mirror!r}; correct or unset it") from None
+    return replace(own, md5=md5, members=dict.fromkeys(archive.members)) if fragment else own
+
+
+def _unpacked(archive: Archive, data_dir: Path) -> Unpacked | None:
+    """The folder in `data_dir`, or that itself, where it holds all members and their checksums are known."""
+    members = archive.members
+    for folder in (data_dir / archive.folder, data_dir):
+        if None not in members.values() and all((folder / name).is_file() for name in members):
+            return Unpacked(folder, members)
+    return None
+
+
+def _fetched(archive: Archive, data_dir: Path) -> Unpacked:
+    """Under the lock."""
+    file, folder = data_dir / archive.file, data_dir / archive.folder
+    if folder.exists() and None not in archive.members.values():
+        return Unpacked(folder, archive.members)
+    if file.exists():
+        _check_archive(archive, file)
+    else:
+        _download(archive, file)
+    try:
+        md5s = _checked_members(archive, file)
+        if not folder.exists():
+            _unpack(archive, file, folder, md5s)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _refused(archive, file, f"got one that cannot be unpacked ({error});") from None
+    return Unpacked(folder, md5s)
+
+
+def _check_archive(archive: Archive, file: Path) -> None:
+    if (found := _md5(file)) != archive.md5:
+        raise _refused(archive, file, f"got md5 {found} of {file}; remove that one and try again, or")
+
+
+def _refused(archive: Archive, file: Path, got: str) -> InputError:
+    """The one sentence of every refusal: which file, its checksum, what was there, and what to place where."""
+    return InputError(
+        f"{archive.file} with md5 {archive.md5} is needed, from {archive.url}, {got} download it on any machine and "
+        f"place it as {file}, or name the folder that holds it with --data-dir"
+    )
+
+
+def _download(archive: Archive, file: Path) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        digest = hashlib.md5(usedforsecurity=False)
+        with open(partial, "wb") as out, Progress(f"fetching {file.name}", None, "MiB") as progress:
+            for chunk, done, total in received(archive.url):
+                if not done:
+                    progress.begin(0, total >> 20)
+                out.write(chunk)
+                digest.update(chunk)
+                progress.update((done + len(chunk)) >> 20)
+            out.flush()
+            os.fsync(out.fileno())
+        if digest.hexdigest() != archive.md5:
+            raise _refused(archive, file, f"got md5 {digest.hexdigest()} from there{_if_page(partial)};")
+        partial.rename(file)
+        sync(file.parent)
+    except DownloadError as error:
+        raise _refused(archive, file, f"but that {error};") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _if_page(file: Path) -> str:
+    with open(file, "rb") as opened:
+        is_page = opened.read(64).lstrip().startswith(b"<")
+    return ", a web page (of a proxy or a login?)" if is_page else ""
+
+
+def _checked_members(archive: Archive, file: Path) -> dict[str, str]:
+    """Checksums of the members, after a look at every entry: files and folders below `archive.folder`, nothing else."""
+    md5s, size = {}, 0
+    with tarfile.open(file, "r:gz") as tar:
+        for entry in tar:
+            path = PurePosixPath(entry.name)
+            size += entry.size
+            is_plain = (entry.isfile() or entry.isdir()) and ".." not in path.parts
+            if not is_plain or path.parts[:1] != (archive.folder,) or size > LARGEST_UNPACKED:
+                raise _refused(archive, file, f"got one that is not safe to unpack (its entry {entry.name!r});")
+            name = str(PurePosixPath(*path.parts[1:]))
+            if entry.isfile() and name in archive.members:
+                md5s[name] = archive.members[name] or hashlib.file_digest(tar.extractfile(entry), "md5").hexdigest()
+    if missing := archive.members.keys() - md5s.keys():
+        raise _refused(archive, file, f"got one without {', '.join(sorted(missing))};")
+    return md5s
+
+
+def _unpack(archive: Archive, file: Path, folder: Path, md5s: Mapping[str, str]) -> None:
+    with staging(folder) as beside:
+        with tarfile.open(file, "r:gz") as tar:
+            tar.extractall(beside, filter="data")
+        unpacked = Unpacked(beside / archive.folder, md5s)
+        for name in md5s:
+            unpacked.read(name)
+        commit(unpacked.folder, folder)
+
+
+def _md5(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "md5").hexdigest()

@@ -1,0 +1,1 @@
+"""The decoded images that a node keeps on its disk."""

@@ -1,0 +1,1 @@
+"""Image folders as people have them: listed, laid out, decoded."""

@@ -1,0 +1,285 @@
+"""Image folders: `<data_dir>/<split>/<class>/<any image file>`, or `<data_dir>/<class>/<any image file>`."""
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from volo.data.decoded.store import KEY
+from volo.data.folders.class_names import extra, plain, quoted
+from volo.data.folders.formats import opened
+from volo.data.folders.layout import TEST, TEST_SHARE, TRAIN, Layout, NoTestSplit, find_layout, in_test
+from volo.data.folders.listing import ImageFile, find_folders, find_images
+from volo.data.folders.modes import Samples, to_rgb
+from volo.data.folders.passed_over import PassedOver, say_passed_over
+from volo.errors import InputError
+
+NUMBERS = {1: "one class", 2: "two classes"}
+
+
+class LabelledFolder:
+    """A folder of class folders, all of it; a `Source`. Classes are the folders, sorted; names as
+    volo/data/folders/class_names.py compares them.
+
+    Attributes:
+        files: (N,) the images below each class's folder (volo/data/folders/listing.py), class by class.
+        passed_over: What else lies there, at `place`, among `num_listed` images, of which these may be a part.
+
+    Raises:
+        InputError: a missing folder, none of class folders in it, a class without an image, a name that is no text.
+    """
+
+    name = "imagefolder"
+    coarse = None
+    held_out: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, folder: str | Path, image_size: int, resize: str = "crop"):
+        self.root, self.image_size, self.resize = Path(folder), image_size, resize
+        self._take(_listed(self.root, min_classes=1), str(self.root))
+
+    def _take(self, classes: "Classes", place: str) -> None:
+        self.files, self.labels, self.place, self.num_listed = classes.files, classes.labels, place, len(classes.files)
+        self.class_names, self.passed_over = classes.class_names, classes.passed_over
+
+    def say_passed_over(self) -> None:
+        """Once, on the terminal of a job: what of the folder is not used."""
+        say_passed_over(self.place, self.num_listed, self.passed_over)
+
+    def fingerprint(self) -> str:
+        return f"imagefolder 3 {self.image_size} {self.resize} {self.root.absolute()}"
+
+    def keys(self) -> np.ndarray:
+        texts = (f"{self._below(file)}\0{file.size}\0{file.mtime_ns}" for file in self.files)
+        digests = (hashlib.blake2b(_encoded(text), digest_size=KEY.itemsize).digest() for text in texts)
+        return np.array(list(digests), dtype=KEY)
+
+    def identity(self) -> dict[str, str]:
+        digests = {name: hashlib.sha256() for name in self.class_names}
+        for file, label in zip(self.files, self.labels.tolist(), strict=True):
+            digests[self.class_names[label]].update(_encoded(f"{self._below(file)}\0{file.size}\0"))
+        return {name: digest.hexdigest() for name, digest in digests.items()}
+
+    def names(self, part: str) -> list[str]:
+        if part not in self.class_names:
+            return []
+        numbers = np.flatnonzero(self.labels == self.class_names.index(part))
+        return [f"{self._below(self.files[number])} of {self.files[number].size:,} bytes" for number in numbers]
+
+    def name_of(self, number: int) -> str:
+        return self.files[number].name
+
+    def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+        with ThreadPoolExecutor() as pool:
+            read = dict(zip(numbers.tolist(), pool.map(self._read, numbers.tolist()), strict=True))
+        whole = [image for image in read.values() if not isinstance(image, str)]
+        empty = np.zeros((0, self.image_size, self.image_size, 3), np.uint8)
+        reasons = {number: image for number, image in read.items() if isinstance(image, str)}
+        return np.stack(whole) if whole else empty, reasons
+
+    def _read(self, number: int) -> np.ndarray | str:
+        """An image, or why it cannot be read."""
+        try:
+            return read_image(self.files[number].name, self.image_size, self.resize)
+        except Unreadable as error:
+            return error.reason
+
+    def _below(self, file: ImageFile) -> str:
+        return _below(self.root, file)
+
+
+class ImageFolder(LabelledFolder):
+    """The split `train` or `test` of an image folder (volo/data/folders/layout.py); a `Source`.
+
+    In `train` the folder's own validation images come last; `held_out` says which they are.
+
+    Raises:
+        InputError: as `LabelledFolder` and `find_layout`; fewer than two classes in train, or classes elsewhere that
+            train does not have.
+        NoTestSplit: there is none.
+    """
+
+    def __init__(self, data_dir: str | Path, split: str, image_size: int, resize: str = "crop"):
+        self.root, self.image_size, self.resize = Path(data_dir), image_size, resize
+        test = self.root / TEST
+        if split == TEST and test.is_dir():  # train need not be there any more
+            self._take(_listed(test, min_classes=1), str(test))
+            return
+        layout = find_layout(self.root)
+        if layout.is_split_here:
+            self._take_part(_listed(self.root, min_classes=2), split)
+        elif split == TEST:
+            raise NoTestSplit(
+                f"a test split must lie in {test}/<class>/<images>, got no such folder; use --split val, or name "
+                "labeled images with --data-dir"
+            )
+        else:
+            self._take_train(layout)
+
+    def _take_train(self, layout: Layout) -> None:
+        train = _listed(layout.train, min_classes=2)
+        self._take(train, str(layout.train))
+        notes = [f"not used: {', '.join(layout.unused)} in {self.root}"] if layout.unused else []
+        if layout.val:
+            val = _listed(layout.val, min_classes=1)
+            notes += _compared(train.class_names, layout, val.class_names, layout.val)
+            self._take(train.followed_by(val), f"{layout.train} and {layout.val}")
+            self.held_out = np.arange(len(train.files), len(self.files))
+            notes.append(f"validation on the images of {layout.val}")
+        if layout.test:
+            notes += _compared(train.class_names, layout, _names(_class_folders(layout.test)[0]), layout.test)
+        self.notes = tuple(notes)
+
+    def _take_part(self, classes: "Classes", split: str) -> None:
+        is_test = in_test([_below(self.root, file) for file in classes.files], classes.labels)
+        self._take(classes.where(is_test if split == TEST else ~is_test), str(self.root))
+        self.num_listed = len(classes.files)
+        self.notes = (
+            f"{self.root} has no {TRAIN}: of its class folders {TEST_SHARE:.0%}, chosen by the files' names, "
+            f"{is_test.sum():,} of {len(is_test):,} images, are kept from training as a test split",
+        )
+        if not self.files:
+            raise NoTestSplit(
+                f"a test split must hold images, got none of the {len(is_test):,} in {self.root}, which are too few to "
+                "be split; use --split val, or name labeled images with --data-dir"
+            )
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Images class by class: (N,) files and int64 labels, which are places among the class names."""
+
+    files: list[ImageFile]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    passed_over: PassedOver
+
+    def where(self, mask: np.ndarray) -> "Classes":
+        """Those images alone, of all classes."""
+        files = [file for file, is_wanted in zip(self.files, mask.tolist(), strict=True) if is_wanted]
+        return replace(self, files=files, labels=self.labels[mask])
+
+    def followed_by(self, other: "Classes") -> "Classes":
+        """With the images of another folder, whose classes are among these."""
+        order = np.array([self.class_names.index(name) for name in other.class_names], dtype=np.int64)
+        self.passed_over.add(other.passed_over)
+        return replace(self, files=self.files + other.files, labels=np.append(self.labels, order[other.labels]))
+
+
+class Unreadable(InputError):
+    """A file that is no image, a damaged one, or one too large; `reason` is what the reader said."""
+
+    def __init__(self, file: str | Path, reason: str):
+        super().__init__(f"every image must be readable, got {file} ({reason}); fix or remove it")
+        self.reason = reason
+
+
+def read_image(file: str | Path, image_size: int, resize: str = "crop") -> np.ndarray:
+    """Any image Pillow reads as (image_size, image_size, 3) uint8 RGB.
+
+    Turned upright by its EXIF tag, transparency laid on white, more than 8 bits scaled to 8
+    (volo/data/folders/modes.py); the first frame of several.
+    `crop` scales the shorter side (bicubic) and cuts the center square, `squash` ignores the aspect ratio.
+
+    Raises:
+        Unreadable: a file that is no image, a damaged one, or one of more than twice PIL.Image.MAX_IMAGE_PIXELS; the
+            message names it.
+    """
+    try:
+        with opened(file) as image:
+            return fit_image(image, image_size, resize)
+    except Exception as error:  # a damaged file shows as nearly any exception
+        raise Unreadable(file, str(error) or type(error).__name__) from error
+
+
+def fit_image(image: Image.Image, image_size: int, resize: str = "crop") -> np.ndarray:
+    """An opened image of any size and mode as `read_image` returns it."""
+    samples = Samples.of(image)
+    upright = to_rgb(_upright(image), samples)
+    size = (image_size, image_size)
+    if resize == "squash":
+        return np.asarray(upright.resize(size, Image.Resampling.BICUBIC))
+    return np.asarray(ImageOps.fit(upright, size, Image.Resampling.BICUBIC))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF tag says, where that can be read: nonsense beside whole pixels does not spoil them."""
+    image.load()  # damaged pixels show here
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # what is no EXIF shows as nearly any exception
+        return image
+
+
+def _listed(root: Path, min_classes: int) -> Classes:
+    folders, passed_over = _class_folders(root)
+    files, labels, empty = [], [], []
+    for label, folder in enumerate(folders):
+        found = find_images(folder)
+        if not found.files:
+            empty.append(_empty_class(folder, found.passed_over))
+        files += found.files
+        labels += [label] * len(found.files)
+        passed_over.add(found.passed_over)
+    if empty:
+        raise InputError("\n".join(map(str, empty)))
+    if len(folders) < min_classes:
+        raise InputError(
+            f"a data set must have at least {NUMBERS[min_classes]}, got {len(folders)} in {root}; give every class a "
+            "folder there, or name the folder above train and test with --data-dir"
+        )
+    return Classes(files, np.array(labels, dtype=np.int64), _names(folders), passed_over)
+
+
+def _empty_class(folder: str, passed_over: PassedOver) -> InputError:
+    found = f" but {passed_over.in_words()}" if passed_over else ""
+    remedy = passed_over.remedy() or "add images"
+    return InputError(f"a class must hold an image, got none in {folder}{found}; {remedy} or remove the folder")
+
+
+def _class_folders(root: Path) -> tuple[list[str], PassedOver]:
+    if not root.is_dir():
+        raise InputError(
+            f"an image folder must hold {root.name}/<class>/<images>, got no folder {root}; "
+            "place it there or name another with --data-dir"
+        )
+    folders, passed_over = find_folders(root)
+    before: dict[str, str] = {}
+    for folder, name in zip(folders, _names(folders), strict=True):
+        if not name or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+            raise InputError(f"a class must have a name of plain text, got {folder!a}; rename the folder")
+        if before.setdefault(name, folder) != folder:
+            raise InputError(
+                "classes must differ in more than Unicode form or blanks at the ends of their names, got "
+                f"{before[name]!a} and {folder!a}; rename one, or put their images into one folder"
+            )
+    return folders, passed_over
+
+
+def _names(folders: Sequence[str]) -> tuple[str, ...]:
+    return tuple(plain(os.path.basename(folder)) for folder in folders)
+
+
+def _compared(class_names: tuple[str, ...], layout: Layout, others: tuple[str, ...], folder: Path) -> list[str]:
+    """What is to be said of a split that lacks classes. Raises InputError for one with classes that train lacks."""
+    if unknown := extra(others, class_names):
+        raise InputError(
+            f"{folder.name} must have no classes that train lacks, got {len(unknown)} of {len(others)} in {folder}: "
+            f"{quoted(unknown, class_names)}; add them to {layout.train}, or remove them"
+        )
+    lacking = extra(class_names, others)
+    return [f"{folder} has no images of {quoted(lacking, others)}"] if lacking else []
+
+
+def _below(root: Path, file: ImageFile) -> str:
+    return file.name.removeprefix(os.path.join(root, ""))
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")

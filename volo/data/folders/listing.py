@@ -1,0 +1,159 @@
+"""Which files below a folder are images: one rule for training, prediction, analysis and doctor.
+
+An image is a file, at any depth, with the suffix of a format that Pillow reads here, or without a suffix and with the
+content of one. Links to files and folders are followed, each folder once. Hidden entries, whose names begin with a dot,
+and what operating systems leave in folders are passed over. What else is no image is passed over too, and counted.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from volo.data.folders.formats import is_image_by_content, readable_suffixes
+from volo.data.folders.passed_over import DEAD_LINK, HIDDEN, LISTED, LOOSE, NO_SUFFIX, SPECIAL, PassedOver
+from volo.errors import InputError
+
+# What systems and storage devices keep among a user's files, in lower case.
+SYSTEM_NAMES = frozenset(
+    {
+        ".ds_store", ".localized", ".directory", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",
+        "icon\r", "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "__macosx",
+        "$recycle.bin", "system volume information", "lost+found", ".spotlight-v100", ".trashes", ".fseventsd",
+        ".temporaryitems", ".appledouble", ".snapshot", ".snapshots",
+    }
+)  # fmt: skip
+FOLDER = "folder"
+LONGEST_SUFFIX = 12
+Identity = tuple[int, int]  # device and inode
+
+
+class ImageFile(NamedTuple):
+    """A file as the folder's name leads to it; `size` is -1 where there is nothing, as behind a dead link."""
+
+    name: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def path(self) -> str:
+        return os.path.abspath(self.name)
+
+
+@dataclass
+class Listing:
+    """Images in the order of their paths, folder by folder, and what was passed over among them."""
+
+    files: list[ImageFile] = field(default_factory=list)
+    passed_over: PassedOver = field(default_factory=PassedOver)
+
+
+def find_images(root: str | os.PathLike, elsewhere: set[Identity] | None = None) -> Listing:
+    """The images below a folder, at any depth; links are followed, but no folder is listed twice.
+
+    Args:
+        root: The folder.
+        elsewhere: Folders listed from other roots, which are left out; this root's are added.
+
+    Raises:
+        InputError: a folder that cannot be read.
+    """
+    listing, elsewhere = Listing(), set() if elsewhere is None else elsewhere
+    seen = {_identity(root)}
+    open_folders = [] if seen <= elsewhere else [_entries(root)]
+    while open_folders:
+        entry = next(open_folders[-1], None)
+        if entry is None:
+            open_folders.pop()
+        elif (reason := _reason(entry)) != FOLDER:
+            _take(entry, reason, listing)
+        elif (identity := _identity(entry.path)) in seen:
+            listing.passed_over.note(LISTED, entry.path)
+        elif identity not in elsewhere:
+            seen.add(identity)
+            open_folders.append(_entries(entry.path))
+    elsewhere |= seen
+    return listing
+
+
+def find_folders(root: str | os.PathLike) -> tuple[list[str], PassedOver]:
+    """Paths of the folders right below a folder, links to some included, sorted: those of classes, or of splits.
+
+    Raises:
+        InputError: a folder that cannot be read.
+    """
+    folders, passed_over = [], PassedOver()
+    for entry in _entries(root):
+        if (reason := _reason(entry)) == FOLDER:
+            folders.append(entry.path)
+        else:
+            passed_over.note(reason or LOOSE, entry.path)
+    return folders, passed_over
+
+
+def _entries(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
+    """In the order of their names, without what the system left there."""
+    try:
+        with os.scandir(folder) as found:
+            return iter(sorted((entry for entry in found if not _is_systems(entry.name)), key=lambda entry: entry.name))
+    except OSError as error:
+        raise _unreadable(folder, error) from None
+
+
+def _is_systems(name: str) -> bool:
+    return name.lower() in SYSTEM_NAMES or name.startswith("._")
+
+
+def _reason(entry: os.DirEntry) -> str:
+    """Why an entry is passed over: empty for an image, FOLDER for a folder to look into."""
+    if entry.name.startswith("."):
+        return HIDDEN
+    try:
+        if entry.is_dir():
+            return FOLDER
+        if entry.is_file():
+            return _reason_by_name(entry)
+    except OSError:  # links in a circle
+        return DEAD_LINK
+    return DEAD_LINK if entry.is_symlink() else SPECIAL
+
+
+def _reason_by_name(entry: os.DirEntry) -> str:
+    suffix = _suffix(entry.name)
+    if suffix in readable_suffixes():
+        return ""
+    if not suffix:
+        return "" if is_image_by_content(entry.path) else NO_SUFFIX
+    return suffix
+
+
+def _suffix(name: str) -> str:
+    """In lower case, with its dot. What has no letter, or a blank, is part of a name: `frame.0001`, `No. two`."""
+    suffix = os.path.splitext(name)[1].lower()
+    is_suffix = any(map(str.isalpha, suffix)) and suffix.isprintable() and not any(map(str.isspace, suffix))
+    return suffix if is_suffix and len(suffix) <= LONGEST_SUFFIX else ""
+
+
+def _take(entry: os.DirEntry, reason: str, listing: Listing) -> None:
+    if not reason:
+        try:
+            stat = entry.stat()  # what is_file has asked of a link is kept
+            listing.files.append(ImageFile(entry.path, stat.st_size, stat.st_mtime_ns))
+            return
+        except OSError:  # removed a moment ago
+            reason = DEAD_LINK
+    listing.passed_over.note(reason, entry.path)
+
+
+def _identity(folder: str | os.PathLike) -> Identity:
+    try:
+        stat = os.stat(folder)
+        return stat.st_dev, stat.st_ino
+    except OSError as error:
+        raise _unreadable(folder, error) from None
+
+
+def _unreadable(folder: str | os.PathLike, error: OSError) -> InputError:
+    return InputError(
+        f"a folder of images must be readable, got {os.fspath(folder)} ({error.strerror}); see its rights"
+    )

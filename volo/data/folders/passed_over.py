@@ -1,0 +1,98 @@
+"""What a listing of images has passed over: how many entries for which reason, in words, and what to do about them."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from volo.data.folders.formats import is_image_by_content
+from volo.log import say_once
+
+# Pictures to whoever made them, of formats that Pillow may not read.
+PICTURE_SUFFIXES = frozenset(
+    {
+        ".heic", ".heif", ".hif", ".avif", ".jxl", ".jxr", ".wdp", ".webp", ".jp2", ".j2k", ".jpx", ".tif", ".tiff",
+        ".svg", ".svgz", ".eps", ".emf", ".wmf", ".exr", ".hdr", ".dcm", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".nrw",
+        ".arw", ".srf", ".sr2", ".orf", ".rw2", ".raf", ".pef", ".srw", ".x3f", ".3fr", ".iiq", ".kdc", ".dcr", ".erf",
+    }
+)  # fmt: skip
+NUM_NAMED = 6  # kinds in one message
+
+# Why an entry is passed over, besides its suffix; each as one and as several are called.
+HIDDEN = "hidden"
+DEAD_LINK = "dead link"
+SPECIAL = "special"
+NO_SUFFIX = "no suffix"
+LISTED = "listed"
+LOOSE = "loose"
+CALLED = {
+    HIDDEN: ("hidden file or folder", "hidden files or folders"),
+    DEAD_LINK: ("link that leads nowhere", "links that lead nowhere"),
+    SPECIAL: ("pipe, socket or device", "pipes, sockets or devices"),
+    NO_SUFFIX: ("file without a suffix that is no image", "files without a suffix that are no images"),
+    LISTED: ("folder listed by another name", "folders listed by another name"),
+    LOOSE: ("image outside the class folders", "images outside the class folders"),
+}
+REMEDIES = {
+    DEAD_LINK: "restore what the links lead to",
+    LOOSE: "move each image into the folder of its class",
+}
+CONVERT = "convert the pictures to JPEG or PNG"
+RENAME = "give each image the suffix of its format"
+
+
+class Kind(NamedTuple):
+    """How many entries were passed over for one reason, and the first of them."""
+
+    count: int
+    example: str
+
+
+@dataclass
+class PassedOver:
+    """What was found and not taken: by reason, or by suffix in lower case."""
+
+    kinds: dict[str, Kind] = field(default_factory=dict)
+
+    def note(self, reason: str, path: str, count: int = 1) -> None:
+        before, example = self.kinds.get(reason, (0, path))
+        self.kinds[reason] = Kind(before + count, example)
+
+    def add(self, other: "PassedOver") -> None:
+        for reason, kind in other.kinds.items():
+            self.note(reason, kind.example, kind.count)
+
+    def __bool__(self) -> bool:
+        return bool(self.kinds)
+
+    def in_words(self) -> str:
+        """Such as `3 .heic files (the first is cat/a.heic), 1 link that leads nowhere (cat/b.jpg)`; images first."""
+        kinds = sorted(self.kinds.items(), key=lambda item: (not _remedy(*item), -item[1].count, item[0]))
+        named = [_in_words(reason, kind) for reason, kind in kinds[:NUM_NAMED]]
+        if rest := kinds[NUM_NAMED:]:
+            named.append(f"{sum(kind.count for _, kind in rest):,} of {len(rest)} other kinds")
+        return ", ".join(named)
+
+    def remedy(self) -> str:
+        """What makes images of those that their owner would call so; empty if there are none."""
+        remedies = dict.fromkeys(_remedy(reason, kind) for reason, kind in self.kinds.items())
+        return ", ".join(filter(None, remedies))
+
+
+def say_passed_over(place: str, num_images: int, passed_over: PassedOver) -> None:
+    """Once, on the terminal of a job: what lies in a place besides its images."""
+    if passed_over:
+        say_once(f"{place}: {num_images:,} images; passed over: {passed_over.in_words()}")
+
+
+def _remedy(reason: str, kind: Kind) -> str:
+    """How what its owner would call an image becomes one here; empty for other things."""
+    if reason in CALLED:
+        return REMEDIES.get(reason, "")
+    if reason in PICTURE_SUFFIXES:
+        return CONVERT
+    return RENAME if is_image_by_content(kind.example) else ""
+
+
+def _in_words(reason: str, kind: Kind) -> str:
+    one, several = CALLED.get(reason) or (f"{reason} file", f"{reason} files")
+    example = kind.example if kind.example.isprintable() else ascii(kind.example)
+    return f"1 {one} ({example})" if kind.count == 1 else f"{kind.count:,} {several} (the first is {example})"

@@ -1,0 +1,1 @@
+"""Figures and pages that analysis and tuning share."""

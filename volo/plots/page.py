@@ -1,0 +1,86 @@
+"""What every HTML page of ours shares: one look, pictures that travel inside it, no script, nothing from elsewhere.
+
+A page is a Jinja template that extends page.html.j2, beside this file, and may lie anywhere; parts.html.j2 has the
+pieces that several pages are made of.
+"""
+
+import base64
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from volo.files import replaced
+from volo.plots.figures import DPI, percent
+
+HALF_PAGE = 620  # CSS pixels
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A PNG on disk: its heading, what to see in it (`caption`), and the same for who cannot see it (`alt`)."""
+
+    title: str
+    path: Path
+    caption: str = ""
+    alt: str = ""
+
+
+def write_page(path: Path, template: Path, **values: Any) -> Path:
+    """Writes what the template makes of `values`, replacing an earlier page at once. Text is escaped.
+
+    page.html.j2 takes `cards`, (label, value, small print) of headline numbers, and `notes`, lines below them.
+    """
+    page = _environment(template.parent).get_template(template.name).render(percent=percent, **values)
+    with replaced(path) as partial:
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+def pictures(figures: Sequence[Figure]) -> list[dict[str, Any]]:
+    """What a page needs of each; two small ones that follow each other share a row, any other has its own.
+
+    Raises:
+        ValueError: a figure that is no PNG file.
+    """
+    shown = [_embed(figure, number) for number, figure in enumerate(figures, start=1)]
+    for picture in shown:
+        picture["is_wide"] = picture["width"] > HALF_PAGE
+    position = 0
+    while position < len(shown):
+        pair = shown[position : position + 2]
+        alone = len(pair) < 2 or pair[0]["is_wide"] or pair[1]["is_wide"]
+        pair[0]["is_wide"] = alone
+        position += 1 if alone else 2
+    return shown
+
+
+def uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _embed(figure: Figure, number: int) -> dict[str, Any]:
+    """A picture's text, its bytes as a data URI, its size in CSS pixels as drawn, and its width in its own."""
+    data = figure.path.read_bytes() if figure.path.is_file() else b""
+    if data[:8] != b"\x89PNG\r\n\x1a\n":
+        raise ValueError(f"a figure must be a PNG file, got {str(figure.path)!r}; draw it first, or leave it out")
+    width, height = struct.unpack(">II", data[16:24])
+    return {
+        "id": f"figure-{number}",
+        "figure": figure,
+        "uri": uri(data),
+        "width": round(width * 96 / DPI),
+        "height": round(height * 96 / DPI),
+        "full_width": width,
+        "is_strip": width * 96 / DPI > HALF_PAGE and width > 1.25 * height,  # of which a phone shows a part
+    }
+
+
+def _environment(folder: Path) -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader([folder, Path(__file__).parent])
+    return jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )

@@ -1,0 +1,287 @@
+"""The only writer and reader of training state.
+
+    <run>/checkpoints/step_00001200/{model.safetensors, training_state.pt, manifest.json}
+    <run>/best  <run>/last        one-line text files naming a checkpoint, replaced by rename
+
+A checkpoint exists when its manifest is there and holds: it is written last, into a folder of its own, synced and
+renamed. Whatever else lies there is passed over. Reading any of it never runs code.
+A model also stands alone, in a file of its own: volo/runs/model_file.py.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import pickle
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from volo.errors import InputError, TrainingError
+from volo.files import partial_of, read_edited, remove, remove_abandoned, replace_synced, sync, write_synced
+from volo.runs.model_file import PT_SUFFIXES, SCHEMA_VERSION, Description, read_model_file
+
+MODEL, STATE, MANIFEST = "model.safetensors", "training_state.pt", "manifest.json"
+
+
+class DamagedCheckpoint(InputError):
+    """A checkpoint whose manifest is missing or does not hold; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`total_steps` is the length of the whole schedule; `files` holds each file's size and sha256.
+
+    As text it holds a sha256 of its own content too, so that a flipped byte is seen here as well.
+    """
+
+    schema_version: int
+    step: int
+    total_steps: int
+    files: dict[str, dict[str, Any]]
+
+    def to_text(self) -> str:
+        values = asdict(self)
+        return json.dumps({**values, "sha256": _digest(values)}, indent=1) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> "Manifest":
+        """Raises InputError for one that a later version wrote, whatever else that put into it."""
+        values = json.loads(read_edited(path))
+        if values.pop("sha256") != _digest(values):
+            raise ValueError("its sha256 is another than it says")
+        if values["schema_version"] > SCHEMA_VERSION:
+            raise InputError(
+                f"{path} has schema_version {values['schema_version']}, this version reads up to {SCHEMA_VERSION}; "
+                "update the project"
+            )
+        return cls(**values)
+
+
+def save(
+    run_dir: Path, weights: dict[str, Tensor], description: Description, state: dict[str, Any], total_steps: int
+) -> Path:
+    """Commits a checkpoint and points `last` at it.
+
+    Args:
+        weights: The weights to use: the EMA where it is on.
+        state: Tensors and plain values, all that training needs to go on.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        TrainingError: what could not be written, and why; the checkpoints before it are intact.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
+    files = {MODEL: safetensors.torch.save(contiguous, description.to_metadata()), STATE: buffer.getbuffer()}
+    folder = folder_of(run_dir, description.step)
+    with writing(f"the checkpoint of step {description.step}"):
+        _commit(folder, files, description.step, total_steps)
+    point(run_dir, "last", folder)
+    return folder
+
+
+def folder_of(run_dir: Path, step: int) -> Path:
+    return run_dir / "checkpoints" / f"step_{step:08d}"
+
+
+def point(run_dir: Path, name: str, checkpoint: Path) -> None:
+    """Makes `best` or `last` name a checkpoint of the run. Raises TrainingError where that cannot be written."""
+    with writing(f"{run_dir / name}"):
+        replace_synced(run_dir / name, f"{checkpoint.relative_to(run_dir)}\n".encode())
+
+
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Makes a TrainingError of a disk that fails while `what` is written during training."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{what} could not be written: {error.filename or 'the disk'} ({error.strerror or error}); earlier "
+            "checkpoints are intact, and the same command resumes once that is put right"
+        ) from error
+
+
+def pointed(run_dir: Path, name: str) -> Path | None:
+    """The checkpoint that `best` or `last` names, None where there is no such file."""
+    try:
+        return run_dir / read_edited(run_dir / name).strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def prune(run_dir: Path, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints and the best one, and what a process that is gone has begun."""
+    best, last = pointed(run_dir, "best"), pointed(run_dir, "last")
+    for folder in _newest_first(run_dir)[keep:]:
+        if folder not in (best, last):
+            shutil.rmtree(folder, ignore_errors=True)
+    remove_abandoned(run_dir / "checkpoints")
+    remove_abandoned(run_dir)
+
+
+def newest(run_dir: Path) -> Path | None:
+    """The newest checkpoint that holds; damaged ones are passed over with a warning."""
+    for folder in _newest_first(run_dir):
+        try:
+            verify(folder)
+            return folder
+        except DamagedCheckpoint as error:
+            warnings.warn(f"passed over a damaged checkpoint: {error}", stacklevel=2)
+    return None
+
+
+def verify(folder: Path) -> Manifest:
+    """The manifest of a checkpoint whose every file has the size and sha256 it names.
+
+    Raises:
+        DamagedCheckpoint: one that has not.
+        InputError: a later version's.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = Manifest.read(path)
+        for name, expected in manifest.files.items():
+            found = _fingerprint((folder / name).read_bytes())
+            if found != expected:
+                raise DamagedCheckpoint(f"{folder / name} must match its manifest, got {found} for {expected}")
+    except OSError as error:
+        raise DamagedCheckpoint(f"{error.filename} cannot be read ({error.strerror})") from None
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise DamagedCheckpoint(f"{path} must be a whole manifest of this project ({error})") from None
+    return manifest
+
+
+def find(path: str | Path, *, prefer: str = "best") -> Path:
+    """The checkpoint folder, or lone model file, that a path given by a user means.
+
+    Args:
+        path: A run folder, its `best` or `last`, a checkpoint folder, or a model file.
+        prefer: Which one of a run folder: best (where there is one that holds, else the newest) or last (the newest
+            that holds). A best that does not hold is passed over with a warning.
+
+    Raises:
+        InputError: nothing there, or nothing of this project; a damaged checkpoint that was named itself.
+    """
+    path = Path(path).expanduser().absolute()
+    if not path.exists():
+        raise InputError(f"a checkpoint must exist, got no {path}; name a run folder, best or last, or a model file")
+    if path.is_file() and path.name in ("best", "last"):
+        target = pointed(path.parent, path.name)
+        if target is None or not target.is_dir():
+            raise InputError(f"{path} must name a checkpoint, got {target}; name one of {path.parent / 'checkpoints'}")
+        verify(target)
+        return target
+    if path.is_file() or (path / MANIFEST).exists():
+        return path
+    target = (prefer == "best" and _best(path)) or newest(path)
+    if not target:
+        raise InputError(f"{path} holds no checkpoint that can be used; name a run folder or a checkpoint folder")
+    return target
+
+
+def load_model(path: Path) -> tuple[dict[str, Tensor], Description]:
+    """Weights (on the CPU) and description, from a checkpoint folder or a lone model file.
+
+    Raises:
+        InputError: a damaged, truncated or foreign file.
+    """
+    if path.is_dir():
+        verify(path)
+        path = path / MODEL
+    return read_model_file(path)
+
+
+def export_pt(source: Path, target: Path) -> Path:
+    """Writes the model of a checkpoint folder or a lone model file as a `.pt` (its format: volo/runs/model_file.py).
+
+    Returns:
+        The file, which `--checkpoint` and `volo.load` take.
+
+    Raises:
+        InputError: a damaged or foreign source, a target that does not end in .pt or cannot be written.
+    """
+    if target.suffix not in PT_SUFFIXES:
+        raise InputError(f"an exported model must end in {' or '.join(PT_SUFFIXES)}, got {target}")
+    weights, description = load_model(source)
+    buffer = io.BytesIO()
+    torch.save({**description.to_plain(), "model": weights}, buffer)
+    try:
+        replace_synced(target, buffer.getvalue())
+    except OSError as error:
+        raise InputError(f"the exported model must be writable, got {target} ({error.strerror})") from None
+    return target
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """Training state of a checkpoint folder, on the CPU. Raises InputError for what is no such file or holds code."""
+    verify(folder)
+    try:
+        return torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
+        raise InputError(f"{folder / STATE} must hold tensors and plain values only ({error})") from None
+
+
+def _commit(folder: Path, files: dict[str, bytes], step: int, total_steps: int) -> None:
+    """All files into a partial folder, the manifest last; then the folder gets its name."""
+    partial = partial_of(folder)
+    remove(partial)
+    partial.mkdir(parents=True)
+    try:
+        for name, content in files.items():
+            write_synced(partial / name, content)
+        fingerprints = {name: _fingerprint(content) for name, content in files.items()}
+        manifest = Manifest(SCHEMA_VERSION, step, total_steps, fingerprints)
+        write_synced(partial / MANIFEST, manifest.to_text().encode())
+        sync(partial)
+        _give_name(partial, folder)
+    finally:
+        remove(partial)
+    sync(folder.parent)
+
+
+def _give_name(partial: Path, folder: Path) -> None:
+    """What has the name already is a damaged one, or another attempt's of the same step; it makes room first."""
+    before = partial_of(folder.with_name(f"{folder.name}-before"))
+    remove(before)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(before)
+    partial.rename(folder)
+    remove(before)
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _fingerprint(content: bytes) -> dict[str, Any]:
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _best(run_dir: Path) -> Path | None:
+    """The checkpoint that `best` names, None where there is none that holds."""
+    best = pointed(run_dir, "best")
+    try:
+        if best:
+            verify(best)
+        return best
+    except DamagedCheckpoint as error:
+        warnings.warn(f"passed over what {run_dir / 'best'} names: {error}", stacklevel=3)
+        return None
+
+
+def _newest_first(run_dir: Path) -> list[Path]:
+    return sorted((run_dir / "checkpoints").glob("step_*"), reverse=True)

@@ -1,0 +1,274 @@
+"""The run folder before training starts: new, to be resumed, finished, or not to be touched."""
+
+import contextlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from volo.data.datasets import open_train
+from volo.data.decoded.cache import Images
+from volo.data.folders.damage import DamagedImages
+from volo.data.pipeline import check_batch_size
+from volo.data.splits import Split
+from volo.errors import InputError
+from volo.files import replaced
+from volo.runs import checkpoint
+from volo.runs.disk_room import check_space
+from volo.runs.listing import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_locked
+from volo.settings.config import FREE_ON_RESUME, Settings, differences, listed
+
+RECORDED_VERSIONS = ("volo", "torch", "torchvision", "ray", "numpy")
+LOOK_S = 0.5  # who lists the runs may hold a lock for a moment
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins. `total_steps` is 0 where nothing has been trained yet."""
+
+    checkpoint: Path | None
+    step: int
+    total_steps: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the whole schedule has been trained."""
+        return 0 < self.total_steps <= self.step
+
+    def is_finished(self, settings: Settings) -> bool:
+        limit = settings.optim.max_steps or self.total_steps
+        return self.total_steps > 0 and self.step >= min(self.total_steps, limit)
+
+
+def is_restart() -> bool:
+    """Whether torchrun started this process in place of one that failed, by the same command."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def open_run(settings: Settings) -> tuple[Start, FileLock]:
+    """Makes the run folder ready and takes its lock, which is held until the process ends or releases it.
+
+    With `fresh` a run of this name is renamed first, unless it is this one, restarted by torchrun; otherwise it
+    resumes, and settings that could change its result must be the same. What is refused leaves no new folder.
+
+    Raises:
+        InputError: such differences (all are listed), a folder that is no run, that cannot be written or has no room
+            for the checkpoints to come, or a run that is being trained now.
+    """
+    assert settings.run.seeds is None, "several seeds are several runs: volo/training/seeds.py"
+    run_dir = settings.run_dir
+    if settings.run.fresh and not is_restart():
+        set_aside(run_dir)
+    elif not (run_dir / CONFIG).exists() and any(path.name != LOCK for path in run_dir.glob("*")):
+        raise InputError(f"{run_dir} must be a run folder or not exist, got other files; choose another --run-name")
+    is_new = not run_dir.exists()
+    if is_new:
+        check_run(settings)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run_dir / LOCK, timeout=LOOK_S)
+        lock.acquire()
+    except Timeout:
+        raise _in_training(run_dir) from None
+    except OSError as error:
+        raise _not_writable(run_dir, error) from None
+    try:
+        start = find_start(settings)
+        _check_same(settings, start)
+        if not start.is_finished(settings):
+            check_space(settings)
+        _note_beginning(settings, start)
+    except InputError:
+        lock.release()
+        if is_new:
+            shutil.rmtree(run_dir, ignore_errors=True)
+        raise
+    return start, lock
+
+
+def _note_beginning(settings: Settings, start: Start) -> None:
+    run_dir = settings.run_dir
+    try:
+        if start.step == 0 or not (run_dir / CONFIG).exists():
+            write_file(run_dir / CONFIG, settings.to_yaml())
+            write_file(run_dir / ENVIRONMENT, json.dumps(_environment(), indent=1) + "\n")
+        (run_dir / FAILURE).unlink(missing_ok=True)
+    except OSError as error:
+        raise _not_writable(run_dir, error) from None
+
+
+def _not_writable(run_dir: Path, error: OSError) -> InputError:
+    return InputError(
+        f"the run folder must be writable, got {run_dir} ({error.strerror}); see its rights and the room on its disk, "
+        "or set --output-dir"
+    )
+
+
+def note_failure(run_dir: Path, error: Exception) -> str | None:
+    """Leaves word of why training failed, unless the disk is what failed; the next start takes it away.
+
+    Returns:
+        What a rank that failed before this one has noted, where one has: its word stays.
+    """
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    with contextlib.suppress(OSError):
+        try:
+            with open(run_dir / FAILURE, "x") as file:
+                file.write(f"{type(error).__name__}: {error}{notes}\n")
+        except FileExistsError:
+            return (run_dir / FAILURE).read_text().strip()
+    return None
+
+
+def check_run(settings: Settings) -> None:
+    """Raises InputError if these settings cannot resume the run, or the one of `resume_path`."""
+    _check_same(settings, find_start(settings))
+
+
+def find_start(settings: Settings) -> Start:
+    """The run's newest checkpoint that holds, else the one of `resume_path`, else the beginning."""
+    found = checkpoint.newest(settings.run_dir)
+    if settings.run.resume_path:
+        asked = Path(settings.run.resume_path).expanduser().absolute()
+        if found is None:
+            found = _checkpoint_to_go_on_from(asked)
+        elif asked.is_relative_to(settings.run_dir.absolute()) and asked.exists():
+            _check_not_older(checkpoint.find(asked, prefer="last"), found)
+    if found is None:
+        return Start(None, 0, 0)
+    manifest = checkpoint.verify(found)
+    return Start(found, manifest.step, manifest.total_steps)
+
+
+def _checkpoint_to_go_on_from(asked: Path) -> Path:
+    found = checkpoint.find(asked, prefer="last")
+    if found.is_file():
+        raise InputError(
+            f"resume_path must name a run or checkpoint folder, got {found}, which holds weights only; name the folder "
+            "it came from"
+        )
+    return found
+
+
+def _check_not_older(asked: Path, found: Path) -> None:
+    if asked != found.absolute():
+        raise InputError(
+            f"resume_path must not name an older checkpoint of the run itself, got {asked} where {found.name} is "
+            "newer; choose another --run-name to branch off"
+        )
+
+
+def open_data(settings: Settings, is_new: bool = False) -> tuple[Images, Split]:
+    """The training images, decoded, and which of them are held out.
+
+    Args:
+        settings: Resolved.
+        is_new: A training begins, for which the data are looked through (`open_train`).
+
+    Raises:
+        InputError: what is wrong with them.
+    """
+    try:
+        data, split = open_train(settings.data, is_new=is_new)
+    except DamagedImages as error:
+        raise InputError(f"{error}, or leave out what is damaged with --skip-damaged") from error
+    check_batch_size(settings.optim.batch_size, len(split.train), world_size=max(1, settings.run.max_workers or 1))
+    return data, split
+
+
+def _check_same(settings: Settings, start: Start) -> None:
+    """A run that has no checkpoint yet has nothing to lose, and may begin otherwise."""
+    if start.checkpoint is None:
+        return
+    _, before = checkpoint.load_model(start.checkpoint)
+    changes = differences(before.settings, settings)
+    changed = {name: pair for name, pair in changes.items() if name not in FREE_ON_RESUME}
+    is_branch = not start.checkpoint.is_relative_to(settings.run_dir)
+    if changed and is_branch:
+        raise InputError(
+            f"resume_path resumes training with the settings it began with, got other ones for "
+            f"{settings.run.resume_path}:\n{listed(changed)}\ngive the old ones, or start a new run from its weights: "
+            f"{_init_weights(settings.run.resume_path)} in place of --resume-path"
+        )
+    if changed:
+        raise InputError(
+            f"a run must go on with the settings it began with, got other ones for {settings.run_dir}:\n"
+            f"{listed(changed)}\ngive the old ones, or --fresh to rename the run and start again, or another --run-name"
+            + (f"; to train this finished run further, {further(settings)}" if start.is_complete else "")
+        )
+    if is_branch and start.is_finished(settings):
+        raise _nothing_left(settings, start)
+
+
+def _nothing_left(settings: Settings, start: Start) -> InputError:
+    asked = settings.run.resume_path
+    remedy = f"raise --max-steps above {start.step}"
+    if start.is_complete:
+        remedy = f"start a new run from its weights: {_init_weights(asked)} in place of --resume-path"
+    found = f"{asked} at step {start.step}"
+    return InputError(f"resume_path must name a run with steps left to train, got {found}; to train further, {remedy}")
+
+
+def further(settings: Settings) -> str:
+    """How a run that is finished is trained further, in words."""
+    return f"start a new run from its weights: another --run-name with {_init_weights(str(settings.run_dir))}"
+
+
+def _init_weights(path: str) -> str:
+    return shlex.join(["--init-weights", path])
+
+
+def set_aside(run_dir: Path) -> None:
+    """Renames a run, or a folder of several, to the first free of `<name>.1`, `<name>.2` ...
+
+    Raises:
+        InputError: a process trains there.
+    """
+    if not run_dir.exists():
+        return
+    for lock in run_dir.rglob(LOCK):
+        if is_locked(lock.parent):
+            raise _in_training(lock.parent)
+    number = 1
+    while (target := run_dir.with_name(f"{run_dir.name}.{number}")).exists():
+        number += 1
+    run_dir.rename(target)
+    print(f"renamed the run before to {target}")
+
+
+def _in_training(run_dir: Path) -> InputError:
+    return InputError(f"{run_dir} is being trained by another process; wait for it or use --run-name")
+
+
+def write_file(path: Path, text: str) -> None:
+    """A file of the run folder, replaced by rename."""
+    with replaced(path) as partial:
+        partial.write_text(text)
+
+
+def _environment() -> dict:
+    return {
+        "command": shlex.join(sys.argv),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cpus": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        **{name: metadata.version(name) for name in RECORDED_VERSIONS if _is_installed(name)},
+    }
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,173 @@
+"""Runs as they lie on disk: what became of each, read from its plain text files alone. Holds nothing up."""
+
+import contextlib
+import csv
+import errno
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from volo.files import read_edited
+from volo.runs.records import read_records
+
+CONFIG, ENVIRONMENT, LOCK, FAILURE = "config.yaml", "environment.json", ".lock", "failure.txt"
+PARTS = {"checkpoints", "tensorboard", "analysis"}  # of a run folder, where no run lies
+TRIALS, TABLE = "trials", "trials.csv"  # of a sweep: its runs, and what became of them
+ENDED = {"complete": "finished", "pruned": "stopped early", "fail": "failed"}  # as the table says it
+METRIC = "val/acc1"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The metric (a fraction) and the training loss over a run's epochs; None where nothing was recorded."""
+
+    num_epochs: int
+    best: float | None
+    best_epoch: int | None
+    last: float | None
+    train_loss: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """State is one of: running (its lock is held), finished, stopped early (by its sweep), failed (failure.txt or the
+    sweep's table says why), interrupted, never saved.
+
+    `of_epochs` is the length of the schedule, `images_per_s` the newest rate recorded, `size` in bytes.
+    """
+
+    folder: Path
+    state: str
+    scores: Scores
+    of_epochs: int | None
+    images_per_s: float | None
+    size: int
+
+
+def find_runs(root: Path) -> list[Path]:
+    """The run folders at `root` and below, at any depth, sorted by name, seed2 before seed10."""
+    found = []
+    for folder, inner, files in os.walk(root):
+        is_run = CONFIG in files and ENVIRONMENT in files
+        if is_run:
+            found.append(Path(folder))
+        inner[:] = [name for name in inner if not name.startswith(".") and not (is_run and name in PARTS)]
+    return sorted(found, key=lambda folder: [int(part) if part.isdigit() else part for part in _split(str(folder))])
+
+
+def read_run(folder: Path) -> Run:
+    """What became of a run. A damaged file costs what it would have said."""
+    records = _records(folder)
+    rates = [record["images_per_s"] for record in records if "images_per_s" in record]
+    return Run(
+        folder=folder,
+        state=_state(folder, records),
+        scores=_scores(records),
+        of_epochs=_epochs(folder),
+        images_per_s=rates[-1] if rates else None,
+        size=sum(_sizes(folder)),
+    )
+
+
+def read_scores(folder: Path) -> Scores:
+    return _scores(_records(folder))
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process trains this run now. A look only: nobody is kept from the lock for longer than it takes."""
+    try:
+        with open(folder / LOCK) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        return error.errno == errno.ENOSYS  # without flock, a FileLock is held while its file exists
+    return False
+
+
+def _split(name: str) -> list[str]:
+    return re.split(r"([0-9]+)", name)
+
+
+def _state(folder: Path, records: list[dict[str, Any]]) -> str:
+    if is_locked(folder):
+        return "running"
+    if ended := _ended_in_sweep(folder):
+        return ended
+    step, total_steps = _newest_step(folder)
+    goals = [record["stop_at"] for record in records if "stop_at" in record]
+    if step and step >= (goals[-1] if goals else total_steps):
+        return "finished"
+    if (folder / FAILURE).exists():
+        return "failed"
+    return "interrupted" if step else "never saved"
+
+
+def _ended_in_sweep(folder: Path) -> str | None:
+    """What a sweep's table says of a trial, whose weights may be gone; None where it has not ended, or is none."""
+    table = folder.parent.parent / TABLE
+    if folder.parent.name != TRIALS or not folder.name.isdecimal():
+        return None
+    with contextlib.suppress(OSError, UnicodeDecodeError, csv.Error):
+        return ENDED.get(_states(table, table.stat().st_mtime_ns).get(int(folder.name), ""))
+    return None
+
+
+@lru_cache(maxsize=1)
+def _states(table: Path, modified_ns: int) -> dict[int, str]:
+    """By the trial's number, as the table says it."""
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = [(row.get("trial") or "", row.get("state") or "") for row in csv.DictReader(file)]
+    return {int(number): state for number, state in rows if number.isdecimal()}
+
+
+def _newest_step(folder: Path) -> tuple[int, int]:
+    """Step of the newest checkpoint, and those of the whole schedule; 0 where there is none."""
+    for manifest in sorted(folder.glob("checkpoints/step_*/manifest.json"), reverse=True):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            values = json.loads(read_edited(manifest))
+            return int(values["step"]), int(values["total_steps"])
+    return 0, 0
+
+
+def _scores(records: list[dict[str, Any]]) -> Scores:
+    epochs = [record for record in records if record.get("kind") == "epoch"]
+    scored = [record for record in epochs if METRIC in record]
+    best = max(scored, key=lambda record: record[METRIC], default={})
+    return Scores(
+        num_epochs=epochs[-1]["epoch"] if epochs else 0,
+        best=best.get(METRIC),
+        best_epoch=best.get("epoch"),
+        last=scored[-1][METRIC] if scored else None,
+        train_loss=epochs[-1].get("train/loss") if epochs else None,
+    )
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    try:
+        return [record for record in read_records(folder) if isinstance(record, dict)]
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def _epochs(folder: Path) -> int | None:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+    try:
+        return int(yaml.load(read_edited(folder / CONFIG), loader)["optim"]["epochs"])
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):  # a file may go while it is looked for
+                yield os.lstat(os.path.join(parent, name)).st_size

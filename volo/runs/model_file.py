@@ -1,0 +1,132 @@
+"""A model in one file: its weights and all that inference needs besides. Reading one never runs code.
+
+It is a copy of a checkpoint's model.safetensors, or a `.pt`: what `torch.save` makes of a dictionary of
+tensors and plain values (`export_pt` writes one, anybody may), read with weights_only=True.
+
+    {"format": "volo", "schema_version": 1,
+     "model": {name: tensor},          the state_dict
+     "config": {"model": {...}, ...},  sections of settings as in config.yaml; what is left out takes its default
+     "class_names": [str, ...],        in the order of the logits
+     "split_hash": str, "step": int, "epoch": int}   may be left out; without the hash no validation split is known
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from volo.errors import InputError
+from volo.settings.config import Settings, build_settings
+
+SCHEMA_VERSION = 1
+PT_SUFFIXES = (".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What stands in a model file beside the weights: enough to rebuild the model and its input.
+
+    `settings` are resolved; `split_hash` is that of the train/val split (volo/data/splits.py).
+    """
+
+    settings: Settings
+    class_names: tuple[str, ...]
+    split_hash: str
+    step: int
+    epoch: int
+
+    def to_plain(self) -> dict[str, Any]:
+        return {
+            "format": "volo",
+            "schema_version": SCHEMA_VERSION,
+            "config": self.settings.to_dict(),
+            "class_names": list(self.class_names),
+            "split_hash": self.split_hash,
+            "step": self.step,
+            "epoch": self.epoch,
+        }
+
+    @classmethod
+    def from_plain(cls, values: dict[str, Any]) -> "Description":
+        """Raises ValueError for values of another kind, InputError for settings that cannot be."""
+        if values["schema_version"] > SCHEMA_VERSION:
+            raise ValueError(f"its schema_version is {values['schema_version']}, this version reads {SCHEMA_VERSION}")
+        names = values["class_names"]
+        if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+            raise ValueError("its class_names must be a list of names")
+        return cls(
+            settings=build_settings(values["config"]).resolved(),
+            class_names=tuple(names),
+            split_hash=values.get("split_hash", ""),
+            step=values.get("step", 0),
+            epoch=values.get("epoch", 0),
+        )
+
+    def to_metadata(self) -> dict[str, str]:
+        """Text alone, as safetensors wants it."""
+        plain = self.to_plain()
+        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in plain.items()}
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str]) -> "Description":
+        texts = ("format", "split_hash")
+        return cls.from_plain({k: v if k in texts else json.loads(v) for k, v in metadata.items()})
+
+
+def is_model_file(path: Path) -> bool:
+    """Whether a file says that it is one of this project's, rather than bare weights. False where it cannot be read."""
+    try:
+        if path.suffix in PT_SUFFIXES:
+            values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return isinstance(values, dict) and values.get("format") == "volo"
+        with safetensors.safe_open(path, framework="pt") as opened:
+            return (opened.metadata() or {}).get("format") == "volo"
+    except Exception:  # a foreign or damaged file makes the readers stumble in many ways
+        return False
+
+
+def read_model_file(path: Path) -> tuple[dict[str, Tensor], Description]:
+    """Weights (on the CPU) and description. Raises InputError for a damaged, truncated or foreign file."""
+    is_pt = path.suffix in PT_SUFFIXES
+    weights, values = _read_pt(path) if is_pt else _read_safetensors(path)
+    try:
+        return weights, Description.from_plain(values) if is_pt else Description.from_metadata(values)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} has a description that cannot be read ({error})") from None
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path} must be a model file of this project, got no safetensors file ({error})") from None
+    if metadata.get("format") != "volo":
+        raise InputError(f"{path} must be a model file of this project, got one without its description")
+    return weights, metadata
+
+
+def _read_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign or damaged file makes the reader stumble in many ways
+        reason = f"{type(error).__name__}: {error}".partition(". ")[0]
+        raise InputError(
+            f"{path} must be a whole file of tensors and plain values only ({reason}); nothing in it was run"
+        ) from None
+    needed = ("format", "schema_version", "model", "config", "class_names")
+    missing = [key for key in needed if not isinstance(values, dict) or key not in values]
+    if missing or values["format"] != "volo":
+        raise InputError(
+            f"{path} must be a dictionary with format 'volo' and the keys {', '.join(needed)}, got one without "
+            f"{', '.join(missing) or 'that format'}; volo.runs.checkpoint.export_pt writes such a file"
+        )
+    weights = values.pop("model")
+    if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
+        raise InputError(f"{path} must hold a state_dict of tensors as 'model', got other values in it")
+    return weights, values

@@ -1,0 +1,77 @@
+"""Where rank 0 writes what happens: metrics.jsonl, TensorBoard, and whoever else wants each record."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torchvision
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from volo.runs.checkpoint import writing
+from volo.runs.records import FILE, rewind_records
+from volo.settings.config import Settings, flatten
+
+GRID_IMAGES = 32
+
+
+class Tracker:
+    """Writes records to the run folder. `show` is called with each (the console in this process; nothing under Ray).
+
+    Everything raises TrainingError where the disk fails.
+    """
+
+    def __init__(self, run_dir: Path, step: int, show: Callable[[dict[str, Any]], None] | None = None):
+        self._what = f"{run_dir / FILE} or tensorboard/ beside it"
+        with writing(self._what):
+            rewind_records(run_dir, step)
+            self._file = open(run_dir / FILE, "a", buffering=1)  # noqa: SIM115
+            # What an earlier process has shown of the steps to come is taken back; at the beginning, all of it.
+            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1 if step else 0)
+        self._show = show
+
+    def record(self, kind: str, step: int, **values: Any) -> None:
+        """One line of metrics.jsonl; its numbers named `.../...` or known to be curves go to TensorBoard too."""
+        record = {"kind": kind, "step": step, **values}
+        with writing(self._what):
+            self._file.write(json.dumps(record) + "\n")
+            if kind in ("step", "epoch"):
+                self._add_scalars(kind, step, values)
+        if self._show:
+            self._show(record)
+
+    def image_grid(self, images: Tensor, mean: tuple, std: tuple) -> None:
+        """The first augmented inputs, (B, 3, H, W) normalised, as they are fed to the model."""
+        shown = images[:GRID_IMAGES].detach().cpu().float()
+        shown = shown * shown.new_tensor(std)[:, None, None] + shown.new_tensor(mean)[:, None, None]
+        with writing(self._what):
+            self._board.add_image("train/inputs", torchvision.utils.make_grid(shown.nan_to_num().clamp(0, 1), nrow=8))
+
+    def hyperparameters(self, settings: Settings, metrics: list[str]) -> None:
+        plain = {
+            name: value if isinstance(value, bool | int | float) else str(value)
+            for name, value in flatten(settings.to_dict()).items()
+        }
+        with writing(self._what):
+            for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
+                self._board.file_writer.add_summary(summary)
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, *error) -> None:
+        with writing(self._what):
+            self._file.close()
+            self._board.close()
+
+    def _add_scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            if name == "epoch":
+                continue
+            tag = name if "/" in name else f"train/{name}"
+            if kind == "step" or name.startswith("val/"):
+                self._board.add_scalar(tag, value, step)
+        if kind == "epoch":
+            self._board.flush()

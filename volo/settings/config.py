@@ -1,0 +1,307 @@
+"""Every setting of a run: typed, validated here and nowhere else, frozen once checked.
+
+Defaults < recipe < YAML file < command line, each a nested dictionary laid over the one before (`merge`), then one
+`Settings` object (`build_settings`). A field that is None takes its value from elsewhere, as its description says.
+`Settings.resolved()` writes those values in, and that is what a model file holds; a settings file does not
+(`Settings.to_yaml`), so that they are derived again if other settings are laid over it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from volo.errors import InputError
+from volo.settings.model import FORMS, FlatModel, ModelSettings, for_form_of, not_default
+from volo.settings.sections import (
+    IMAGENET,
+    NORMALISATION,
+    VAL_FRACTION,
+    AugmentSettings,
+    DataSettings,
+    OptimSettings,
+    RunSettings,
+    Section,
+    TeachingSettings,
+)
+from volo.settings.sizes import VARIANTS
+from volo.settings.yaml_files import reason_in, to_text
+
+
+class Settings(Section):
+    recipe: Annotated[str, Field(min_length=1)] | None = None
+    model: ModelSettings = FlatModel()
+    data: DataSettings = DataSettings()
+    augment: AugmentSettings = AugmentSettings()
+    optim: OptimSettings = OptimSettings()
+    teaching: TeachingSettings = TeachingSettings()
+    run: RunSettings = RunSettings()
+
+    @model_validator(mode="after")
+    def _check(self):
+        patch = self.model.resolved().patch_size
+        if self.data.image_size < patch:
+            raise ValueError(
+                f"image_size must be at least patch_size, got image_size={self.data.image_size}, patch_size={patch}; "
+                "raise --image-size, or lower --patch-size"
+            )
+        if self.optim.batch_size < (self.run.max_workers or 1):
+            raise ValueError(
+                "batch_size must give each worker a sample, "
+                f"got batch_size={self.optim.batch_size}, num_workers={self.run.num_workers}; raise --batch-size, or "
+                "lower --num-workers"
+            )
+        if self.data.dataset == "shapes" and self.augment.auto_augment != "none":
+            raise ValueError(
+                "auto_augment changes colours, by which the classes of shapes differ, got "
+                f"auto_augment={self.augment.auto_augment}, dataset=shapes; leave it out"
+            )
+        padding = self.augment.crop_padding
+        if padding is not None and padding >= self.data.image_size:
+            raise ValueError(
+                "crop_padding must be smaller than image_size, "
+                f"got crop_padding={padding}, image_size={self.data.image_size}; lower --crop-padding"
+            )
+        if self.model.outlook_op == "cpu" and self.run.device == "cuda":
+            raise ValueError("outlook_op=cpu computes on the CPU only, got device=cuda; use auto, or --device cpu")
+        if self.model.outlook_op == "fused" and self.run.device == "cpu":
+            raise ValueError("outlook_op=fused computes on the GPU only, got device=cpu; use auto, or --device cuda")
+        if self.teaching.token_labels and self.model.form != "published":
+            raise ValueError(
+                f"token_labels need an auxiliary head, which published models have, got model={self.model.variant}; "
+                "choose --model volo_d1 to volo_d5, or --distillation in place of --token-labels"
+            )
+        if self.teaching.mix_token and (others := self._others_than_mix_token()):
+            found = ", ".join(f"{name}={value}" for name, value in others.items())
+            raise ValueError(
+                f"mix_token mixes patches itself, each step by another box, got {found} with it; leave mix_token out, "
+                f"or set {' '.join(OFF[name] for name in others)}"
+            )
+        if self.optim.init_weights and self.run.resume_path:
+            raise ValueError(
+                "init_weights has no effect with resume_path, which brings weights of its own, got "
+                f"init_weights={self.optim.init_weights}, resume_path={self.run.resume_path}; give one of them"
+            )
+        if self.data.train_images is not None and self.optim.batch_size > self.data.train_images:
+            raise ValueError(
+                "batch_size must not exceed the training images, "
+                f"got batch_size={self.optim.batch_size}, train_images={self.data.train_images}; lower --batch-size, "
+                "or raise --train-images"
+            )
+        return self
+
+    def _others_than_mix_token(self) -> dict[str, Any]:
+        """Settings that rule mix_token out."""
+        augment = self.augment
+        values = dict(compile=self.optim.compile, mixup_alpha=augment.mixup_alpha, cutmix_alpha=augment.cutmix_alpha)
+        found = {name: value for name, value in values.items() if value}
+        return found | ({"mix_prob": augment.mix_prob} if found and augment.mix_prob is not None else {})
+
+    def located(self) -> "Settings":
+        """The same settings with every path absolute, the data's own too: what is sent to a process elsewhere."""
+        paths = {
+            "data": {"data_dir": self.data.data_dir or self._default_data_dir()},
+            "optim": {"init_weights": self.optim.init_weights},
+            "teaching": {"teacher": self.teaching.teacher},
+            "run": {"output_dir": self.run.output_dir, "resume_path": self.run.resume_path},
+        }
+        return self._with({name: {k: v and _absolute(v) for k, v in values.items()} for name, values in paths.items()})
+
+    def resolved(self) -> "Settings":
+        """The same settings with every derived value written in and every path absolute."""
+        data, augment, optim = self.data, self.augment, self.optim
+        mean, std = NORMALISATION.get(data.dataset, IMAGENET)
+        mixing = augment.mixup_alpha > 0 or augment.cutmix_alpha > 0
+        derived = {
+            "data": {"mean": mean, "std": std, "val_fraction": data.resolved_fraction},
+            "augment": {"crop_padding": data.image_size // 8, "mix_prob": 1.0 if mixing else None},
+            "optim": {"warmup_epochs": optim.epochs / 20},
+            "run": {"run_name": self._default_name()},
+        }
+        for name, values in derived.items():
+            section = getattr(self, name)
+            derived[name] = {key: value for key, value in values.items() if getattr(section, key) is None}
+        return self.located()._with(derived).model_copy(update={"model": self.model.resolved()})
+
+    def _with(self, values: dict[str, dict[str, Any]]) -> "Settings":
+        return self.model_copy(
+            update={name: getattr(self, name).model_copy(update=inner) for name, inner in values.items()}
+        )
+
+    def _default_data_dir(self) -> str | None:
+        return None if self.data.dataset == "shapes" else f"data/{self.data.dataset}"
+
+    def _default_name(self) -> str:
+        suffix = self.model.suffix
+        name = f"{self.data.dataset}-{self.model.variant}" if self.recipe is None else self.recipe
+        return name if name.endswith(suffix) else name + suffix
+
+    @property
+    def run_dir(self) -> Path:
+        run = self.resolved().run
+        return Path(run.output_dir, run.run_name)
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """As a settings file (yaml_files.py): what is given, with absolute paths; what is derived as comments.
+
+        Read again, alone it means the same settings; with others laid over it, what they leave open is derived anew.
+        """
+        given, located = self.to_dict(), self.located().to_dict()
+        for name in SECTIONS:
+            values = given[name].items()
+            given[name] = {key: value if value is None else located[name][key] for key, value in values}
+        if "form" not in self.model.model_fields_set:
+            given["model"]["form"] = None
+        return to_text(given, self.resolved().to_dict(), self._reasons())
+
+    def _reasons(self) -> dict[str, dict[str, str]]:
+        """Where derived values come from, by section and name."""
+        reasons = {
+            name: {key: reason_in(field.description) for key, field in type(getattr(self, name)).model_fields.items()}
+            for name in SECTIONS
+        }
+        model = self.model
+        reasons["model"] |= dict.fromkeys(("form", *VARIANTS[model.variant][model.form]), f"of {model.variant}")
+        return reasons
+
+
+SECTIONS = tuple(name for name in Settings.model_fields if name != "recipe")
+
+# What a command line says to turn a setting off, wherever it was turned on.
+OFF = {
+    "compile": "--no-compile",
+    "mixup_alpha": "--mixup-alpha 0",
+    "cutmix_alpha": "--cutmix-alpha 0",
+    "mix_prob": "--mix-prob None",
+}
+
+
+# What may differ between a run and its continuation: it cannot change the weights that come out. (skip_nonfinite only
+# decides whether a run with a bad step ends at all: with any value that lets it, it ends with the same weights.)
+FREE_ON_RESUME = frozenset(
+    {"recipe", "data.data_dir", "data.skip_damaged", "optim.max_steps", "optim.init_weights", "optim.skip_nonfinite"}
+    | {f"run.{name}" for name in RunSettings.model_fields if name != "seed"}
+)
+
+
+def build_settings(*layers: dict[str, Any]) -> Settings:
+    """Lays nested dictionaries over the defaults, the last one on top, and checks the result.
+
+    Raises:
+        InputError: an unknown key or a value out of range; the message names each.
+    """
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values = merge(values, layer)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise InputError(describe(error)) from None
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, section by section and in each key by key.
+
+    Where `above` sets another form of the model, what belongs to the form below it alone is left behind
+    (`left_behind` says what).
+
+    Raises:
+        InputError: another value where a section is wanted.
+    """
+    merged = dict(below)
+    for name, value in above.items():
+        over, under = _section(name, value), _section(name, merged.get(name, {}))
+        if not (isinstance(over, dict) and isinstance(under, dict)):
+            merged[name] = over
+        else:
+            merged[name] = (for_form_of(over, under) if name == "model" else under) | over
+    return merged
+
+
+def _section(name: str, value: Any) -> Any:
+    """A section as a dictionary: an empty one for none, `model: small` for its variant. Other values are returned as
+    they are. Raises InputError for any other value of a section."""
+    if name not in SECTIONS or isinstance(value, dict):
+        return value
+    if value is None:
+        return {}
+    if name == "model" and isinstance(value, str) and value in VARIANTS:
+        return {"variant": value}
+    if name == "model":
+        raise InputError(
+            f"model must be a section, or one of {', '.join(VARIANTS)}, got model={value!r}; write model: small, or "
+            "model: {variant: small, ...} with other settings of the model"
+        )
+    section = Settings.model_fields[name].annotation
+    example = next(iter(section.model_fields))
+    raise InputError(f"{name} must be a section, got {name}={value!r}; write {name}: {{{example}: ..., ...}}")
+
+
+def left_behind(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the model that a layer gives and another layer above it leaves behind, since it sets another form,
+    which cannot have them; but for defaults. Layers as of `build_settings`."""
+    model: dict[str, Any] = {}
+    lost: dict[str, Any] = {}
+    for layer in layers:
+        over = _section("model", layer.get("model"))
+        kept = for_form_of(over, model)
+        lost |= {name: value for name, value in model.items() if name not in kept}
+        model = kept | over
+    return {name: value for name, value in not_default(lost).items() if name not in model}
+
+
+def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
+    """Dotted names of the settings that differ once both are resolved, with both values."""
+    one, two = _compared(before), _compared(after)
+    return {key: (one.get(key), two.get(key)) for key in sorted({*one, *two}) if one.get(key) != two.get(key)}
+
+
+def _compared(settings: Settings) -> dict[str, Any]:
+    """Where nothing is said of val_fraction, the data decide, and the hash of their split tells."""
+    values = flatten(settings.resolved().to_dict())
+    return values | ({"data.val_fraction": VAL_FRACTION} if values["data.val_fraction"] is None else {})
+
+
+def listed(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """Differences as lines to stand below a sentence."""
+    return "\n".join(f"  {name}: {before!r} before, {now!r} now" for name, (before, now) in changes.items())
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def describe(error: ValidationError) -> str:
+    """pydantic's findings as this project's sentences: rule, value, and where to put it right."""
+    lines = []
+    for found in error.errors():
+        name = ".".join(str(part) for part in found["loc"] if str(part).isidentifier() and part not in FORMS)
+        if found["type"] == "value_error":
+            lines.append(str(found["ctx"]["error"]))
+        elif found["type"] == "union_tag_invalid":
+            lines.append(f"{name}.form must be one of {', '.join(FORMS)}, got {found['ctx']['tag']!r}")
+        elif found["type"] == "extra_forbidden":
+            known = sorted(_fields_at(found["loc"][:-1]))
+            lines.append(f"{name} is no setting, got {name}={found['input']!r}; known here: {', '.join(known)}")
+        else:
+            rule = found["msg"].removeprefix("Input ").replace("should", "must")
+            lines.append(f"{name} {rule[0].lower()}{rule[1:]}, got {found['input']!r}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _fields_at(location: tuple) -> list[str]:
+    section: Any = Settings
+    for part in location:
+        section = FORMS.get(part) or section.model_fields[part].annotation
+    return list(section.model_fields)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())

@@ -1,0 +1,111 @@
+"""Whether all ranks train on the same data, asked before the first step: each reads its own node's disk."""
+
+import hashlib
+import json
+import platform
+from collections import Counter
+from dataclasses import dataclass
+
+from volo.data.decoded.cache import Images
+from volo.data.splits import Split
+from volo.errors import InputError
+from volo.runs.folder import open_data
+from volo.settings.config import Settings
+from volo.training.world import World
+
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one rank found, in short; `digests` of class names, images and split, by what they are of."""
+
+    host: str
+    refusal: str | None
+    digests: dict[str, str]
+    in_words: str = ""
+
+
+def open_same_data(settings: Settings, world: World) -> tuple[Images, Split]:
+    """As `open_data`, of every rank, all of which call this.
+
+    Raises:
+        InputError: on every rank, where one of them is refused its data, or has others than rank 0.
+    """
+    opened, refusal = None, None
+    try:
+        opened = open_data(settings)
+    except InputError as error:
+        if world.size == 1:
+            raise
+        refusal = str(error)
+    if world.size > 1:
+        _check(world, opened, refusal)
+    assert opened is not None
+    return opened
+
+
+def data_digests(data: Images, split: Split) -> dict[str, str]:
+    """By what they are of. Equal exactly where the data are, whatever the machine and the folder they lie in."""
+    return {
+        "classes": _digest(data.class_names),
+        "images": _digest(data.source.identity()) if data.source else "",
+        "split": split.digest(),
+    }
+
+
+def _check(world: World, opened: tuple[Images, Split] | None, refusal: str | None) -> None:
+    host = platform.node()
+    own = Seen(host, None, data_digests(*opened), _in_words(*opened)) if opened else Seen(host, refusal, {})
+    seen = world.gather(own)
+    for rank, one in enumerate(seen):
+        if one.refusal is not None:
+            raise InputError(f"rank {rank} on {one.host}: {one.refusal}")
+    others = [rank for rank, one in enumerate(seen) if one.digests != seen[0].digests]
+    if others:
+        raise InputError(_difference(world, seen, others, opened[0]))
+
+
+def _difference(world: World, seen: list[Seen], others: list[int], data: Images) -> str:
+    first, other = seen[0], seen[others[0]]
+    ranks = ", ".join(f"{rank} on {seen[rank].host}" for rank in others[:SHOWN])
+    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+    what = [name for name, digest in first.digests.items() if other.digests[name] != digest]
+    return (
+        f"all ranks must have the same data, got {first.in_words} on rank 0 on {first.host}, but others on "
+        f"rank{'s' * (len(others) > 1)} {ranks}{more}: {other.in_words} on rank {others[0]}. They differ in "
+        f"{' and '.join(what)}{_named(world, others[0], data)}; make the folders the same on all nodes"
+    )
+
+
+def _named(world: World, other: int, data: Images) -> str:
+    """The first part of the images that differs between rank 0 and another one, and how; all ranks call this."""
+    parts = world.gather(data.source.identity() if world.rank in (0, other) else None)
+    one, two = parts[0], parts[other]
+    differing = sorted(part for part in {*one} | {*two} if one.get(part) != two.get(part))
+    if not differing:
+        return ""
+    part = differing[0]
+    names = world.gather(data.source.names(part) if world.rank in (0, other) else None)
+    said = [
+        f"{len(found):,} only on rank {rank} ({', '.join(found[:SHOWN])}{', ...' if len(found) > SHOWN else ''})"
+        for rank, found in ((0, _more(names[0], names[other])), (other, _more(names[other], names[0])))
+        if found
+    ]
+    return f", first in {part}: {'; '.join(said) or 'the same names in another order'}".replace("; ", ", ")
+
+
+def _more(one: list[str], two: list[str]) -> list[str]:
+    return sorted((Counter(one) - Counter(two)).elements())
+
+
+def _in_words(data: Images, split: Split) -> str:
+    left_out = f", {len(data.damaged):,} left out as damaged" if data.damaged else ""
+    return (
+        f"{len(data):,} images of {len(data.class_names)} classes ({len(split.train):,} to train on, "
+        f"{len(split.val):,} to validate{left_out})"
+    )
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -1,0 +1,138 @@
+"""Draws the next trial of a sweep: settings that no trial before has drawn, as long as there are any.
+
+A trial is drawn beside the study, in memory, and enters its journal in one line, with all that it drew. So the journal
+holds no half-drawn trial and no copy, whenever the driver is killed.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from volo.errors import InputError
+from volo.tuning.options import SweepOptions
+from volo.tuning.search.distinct import DRAWN, copies, identity, identity_of
+from volo.tuning.search.points import Point, all_points, known_points, point_of
+from volo.tuning.search.sampling import MAKERS, NumberedSampler
+from volo.tuning.search.spaces import Space, is_base, raised_in
+
+REASON = "reason"  # of a trial that failed: why
+NUM_BY_SAMPLER, NUM_AT_RANDOM = 20, 200  # draws that may repeat earlier trials before the space counts as exhausted
+
+
+class Drawing:
+    """What is left to draw of a space.
+
+    Attributes:
+        has_base_beside: Whether the base, trial 0, is tried beside the points of the space: it has no parameters.
+        plan: What is tried first: the base, the space's first points, and all others of a grid.
+    """
+
+    def __init__(self, space: Space, base: dict[str, Any], options: SweepOptions, seed: int):
+        self.space, self.options, self.seed = space, options, seed
+        self.has_base_beside = not is_base(space, base)
+        self.plan = _distinct(self._planned())
+
+    @cached_property
+    def num_points(self) -> int | None:
+        """Trials that there can be at most, where that is known and fewer than asked for."""
+        points = known_points(self.space, self.options.num_samples)
+        return None if points is None else len({point.identity for point in [*self.plan, *points]})
+
+    def drawn_by(self, trial: Trial) -> dict[str, Any]:
+        """Settings, in plain Python. Raises what the space raises."""
+        return {} if trial.number == 0 and self.has_base_beside else self.space.drawn(trial)
+
+    def next_trial(self, study: Study) -> FrozenTrial | None:
+        """One to be added to the study: running, or failed where the space raises. None where all has been drawn."""
+        trials = study.get_trials(deepcopy=False)
+        tried = {identity(trial) for trial in trials}
+        asked = [trial.params for trial in trials]  # a space may draw otherwise by the trial's number
+        if planned := [point for point in self.plan if point.identity not in tried and point.params not in asked]:
+            return self._drawn(trials, study, self._sampler(point=planned[0], number=len(trials)))
+        for attempt in range(NUM_BY_SAMPLER):
+            drawn = self._drawn(trials, study, self._sampler(attempt=attempt))
+            if identity(drawn) not in tried:
+                return drawn
+        return self._untried(trials, study, tried)
+
+    def _untried(self, trials: Sequence[FrozenTrial], study: Study, tried: set[str]) -> FrozenTrial | None:
+        """Any of what is left, where the sampler finds nothing but what it knows."""
+        if self._points is not None:
+            left = [point for point in self._points if point.identity not in tried]
+            if not left:
+                return None
+            which = np.random.default_rng((self.seed, len(trials))).integers(len(left))
+            return self._drawn(trials, study, self._sampler(point=left[which], number=len(trials)))
+        for attempt in range(NUM_AT_RANDOM):
+            sampler = NumberedSampler(RandomSampler, self.seed, {}, NUM_BY_SAMPLER + attempt)
+            drawn = self._drawn(trials, study, sampler)
+            if identity(drawn) not in tried:
+                return drawn
+        return None
+
+    def _planned(self) -> list[Point]:
+        first = [self._as_drawn(params) for params in self.space.first_points]
+        base = [Point({}, identity_of({}))] if self.has_base_beside else []
+        return base + first + (all_points(self.space) if self.options.sampler == "grid" else [])
+
+    def _as_drawn(self, params: dict[str, Any]) -> Point:
+        """A point as a trial draws it: 1 of a range of floats is 1.0 then."""
+        study = optuna.create_study(sampler=NumberedSampler(RandomSampler, self.seed, {0: params}))
+        return point_of(self.space, study.ask())
+
+    @cached_property
+    def _points(self) -> list[Point] | None:
+        return known_points(self.space)
+
+    def _sampler(self, *, point: Point | None = None, number: int = 0, attempt: int = 0) -> NumberedSampler:
+        plan = {} if point is None else {number: point.params}
+        return NumberedSampler(MAKERS[self.options.sampler], self.seed, plan, attempt)
+
+    def _drawn(self, trials: Sequence[FrozenTrial], study: Study, sampler: NumberedSampler) -> FrozenTrial:
+        """As a trial of the study would draw it now."""
+        beside = _copy(study, trials, sampler, study.pruner)
+        trial = beside.ask()
+        try:
+            state, attributes = TrialState.RUNNING, {DRAWN: self.drawn_by(trial)}
+        except Exception as error:
+            state, attributes = TrialState.FAIL, {REASON: reason_of(self.space, error)}
+        found = beside.get_trials(deepcopy=False)[trial.number]
+        return create_trial(
+            state=state,
+            params=found.params,
+            distributions=found.distributions,
+            user_attrs={**found.user_attrs, **attributes},
+        )
+
+
+def reason_of(space: Space, error: Exception) -> str:
+    """Why a space could draw nothing, with its line."""
+    return str(error) if isinstance(error, InputError) else raised_in(space, error)
+
+
+def _distinct(points: Sequence[Point]) -> list[Point]:
+    found: dict[str, Point] = {}
+    for point in points:
+        found.setdefault(point.identity, point)
+    return list(found.values())
+
+
+def _copy(study: Study, trials: Sequence[FrozenTrial], sampler: NumberedSampler, pruner: BasePruner) -> Study:
+    """In memory, where nothing is written. What an older journal's copies reached is left out."""
+    copied = optuna.create_study(
+        study_name=study.study_name, directions=study.directions, sampler=sampler, pruner=pruner
+    )
+    repeated = copies(trials)
+    copied.add_trials([_without_result(trial) if trial.number in repeated else trial for trial in trials])
+    return copied
+
+
+def _without_result(trial: FrozenTrial) -> FrozenTrial:
+    return create_trial(state=TrialState.FAIL, params=trial.params, distributions=trial.distributions)

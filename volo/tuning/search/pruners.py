@@ -1,0 +1,32 @@
+"""What stops trials early: Optuna's pruners, as a sweep's options choose them. No torch, no Ray."""
+
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.trial import FrozenTrial
+
+from volo.tuning.options import REDUCTION_FACTOR, SweepOptions
+from volo.tuning.search.distinct import copies
+
+NUM_BEFORE_MEDIAN = 5
+
+
+def pruner_of(options: SweepOptions, num_epochs: int) -> BasePruner:
+    grace, factor = options.grace_of(num_epochs), options.reduction_factor or REDUCTION_FACTOR
+    if options.chosen_pruner == "asha":
+        return SuccessiveHalvingPruner(min_resource=grace, reduction_factor=factor)
+    if options.chosen_pruner == "hyperband":
+        return HyperbandPruner(min_resource=grace, max_resource=max(grace, num_epochs), reduction_factor=factor)
+    if options.chosen_pruner == "median":
+        return DistinctMedianPruner(n_startup_trials=NUM_BEFORE_MEDIAN, n_warmup_steps=grace)
+    return NopPruner()
+
+
+class DistinctMedianPruner(MedianPruner):
+    """Of trials with the same settings, which an older journal may hold, one counts."""
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        trials = study.get_trials(deepcopy=False)
+        if repeated := copies(trials):
+            study = optuna.create_study(direction=study.direction)
+            study.add_trials([one for one in trials if one.number not in repeated])
+        return super().prune(study, trial)

@@ -1,0 +1,156 @@
+"""Search spaces: found by name or by path, and tried out before anything is trained. No torch, no Ray."""
+
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import optuna
+
+from volo.errors import InputError
+from volo.settings.config import Settings, build_settings
+from volo.tuning.search.asking import Asked, plain, plain_settings
+
+NUM_TRIED = 30  # points drawn to see that settings come out
+MODES = ("max", "min")
+
+
+@dataclass(frozen=True)
+class Space:
+    """A file of tune_spaces/, or a user's (its parts are described in tune_spaces/__init__.py).
+
+    `draw` asks an Optuna trial and returns settings, nested as in a YAML file. `source` is a sha256 of the files that
+    say what it does.
+    """
+
+    name: str
+    recipe: str | None
+    metric: str
+    mode: str
+    first_points: tuple[dict[str, Any], ...]
+    draw: Callable[[Any], dict[str, Any]]
+    source: str
+
+    def drawn(self, trial: Any) -> dict[str, Any]:
+        """The settings that a trial draws, in plain Python. Raises what the space raises, or InputError."""
+        return plain_settings(self.draw(Asked(trial)))
+
+    def settings(self, trial: Any, *base: dict[str, Any]) -> tuple[dict[str, Any], Settings]:
+        """What a trial drew, and the checked settings that come of it. Raises what the space raises, or InputError."""
+        drawn = self.drawn(trial)
+        return drawn, build_settings(*base, drawn)
+
+
+def space_names(package: ModuleType) -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def load_space(name: str, package: ModuleType) -> Space:
+    """The space of a name in `package`, or in a file named by a path that ends in .py.
+
+    Raises:
+        InputError: no such space, a file that raises, or one that lacks a part.
+    """
+    if name.endswith(".py"):
+        path = Path(name).expanduser().absolute()
+        module = _run_file(path)
+        return _space(path.stem, module, [path])
+    if name not in space_names(package):
+        raise InputError(
+            f"--space must be one of {', '.join(space_names(package))}, or a path that ends in .py, got {name!r}"
+        )
+    module = importlib.import_module(f"{package.__name__}.{name}")
+    parts = [part for part in vars(module).values() if isinstance(part, ModuleType)]
+    of_package = [part for part in parts if part.__name__.startswith(f"{package.__name__}.")]
+    return _space(name, module, [Path(part.__file__) for part in (module, *of_package)])
+
+
+def check_space(space: Space, *base: dict[str, Any]) -> None:
+    """Tries out the first points and NUM_TRIED random ones over the settings `base`.
+
+    Raises:
+        InputError: a point for which the space raises, or whose settings are refused; the point is named.
+    """
+    for number, point in enumerate(space.first_points, start=1):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Optuna's word for a value out of its range
+            _try_point(space, optuna.trial.FixedTrial(point), f"point {number} of FIRST_POINTS", base)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(NUM_TRIED):
+        _try_point(space, study.ask(), "a point", base)
+
+
+def is_base(space: Space, *base: dict[str, Any]) -> bool:
+    """Whether the space's first point is the settings `base` themselves, as it is of the space's own recipe."""
+    if not space.first_points:
+        return False
+    _, first = space.settings(optuna.trial.FixedTrial(space.first_points[0]), *base)
+    return first.resolved() == build_settings(*base).resolved()
+
+
+def _try_point(space: Space, trial: Any, what: str, base: Sequence[dict[str, Any]]) -> None:
+    try:
+        drawn = space.drawn(trial)
+    except InputError as error:
+        raise InputError(f"the space {space.name} cannot be searched: {error}\n{what}: {trial.params}") from None
+    except Exception as error:
+        raise InputError(
+            f"the space {space.name} must not raise, got {raised_in(space, error)}\n"
+            f"{what}: {trial.params}; fix the space"
+        ) from error
+    try:
+        build_settings(*base, drawn)
+    except InputError as error:
+        raise InputError(
+            f"the space {space.name} draws settings that are refused: {error}\n{what}: {trial.params}; fix the space, "
+            "or choose another --recipe for it"
+        ) from None
+
+
+def _run_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise InputError(f"--space must name a file that is there, got {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"the space {path} must not raise when it is read, got {_last_line(error)}") from error
+    return module
+
+
+def _space(name: str, module: ModuleType, files: list[Path]) -> Space:
+    if missing := [part for part in ("space", "METRIC", "MODE") if not hasattr(module, part)]:
+        raise InputError(f"a space must define space(trial), METRIC and MODE, got no {', '.join(missing)} in {name}")
+    if module.MODE not in MODES:
+        raise InputError(f"MODE must be one of {' or '.join(MODES)}, got {module.MODE!r} in {name}")
+    return Space(
+        name=name,
+        recipe=getattr(module, "RECIPE", None),
+        metric=module.METRIC,
+        mode=module.MODE,
+        first_points=tuple(plain(list(getattr(module, "FIRST_POINTS", ())))),
+        draw=module.space,
+        source=hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest(),
+    )
+
+
+def raised_in(space: Space, error: Exception) -> str:
+    """The error, and the line of the space's file in which it was raised, or from which what raised it was called."""
+    return _last_line(error, getattr(getattr(space.draw, "__code__", None), "co_filename", None))
+
+
+def _last_line(error: Exception, file: str | None = None) -> str:
+    """The error, and the last line of `file` on the way to it; of any file where there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in frames if frame.filename == file] or frames
+    where = f" at line {frames[-1].lineno} of {frames[-1].filename}" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
