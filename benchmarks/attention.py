@@ -1,6 +1,6 @@
 """Global attention on a CPU, forward and backward: two matrix products and a softmax against PyTorch's fused form.
 
-    python -m benchmarks.attention
+python -m benchmarks.attention
 """
 
 import argparse

@@ -75,9 +75,7 @@ def recorded(sweep_dir: Path) -> Recording:
     return Recording(identity["space"], objective, settings, spread_of(read_confirmation(sweep_dir)), curves)
 
 
-def _curve(
-    trial: optuna.trial.FrozenTrial, sweep_dir: Path, objective: str, optim: Mapping[str, Any]
-) -> Curve | None:
+def _curve(trial: optuna.trial.FrozenTrial, sweep_dir: Path, objective: str, optim: Mapping[str, Any]) -> Curve | None:
     records = read_records(sweep_dir / TRIALS / f"{trial.number:04d}")
     epochs = [record for record in records if record["kind"] == "epoch"]
     if len(epochs) < optim["epochs"]:

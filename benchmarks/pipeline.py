@@ -1,6 +1,6 @@
 """The data pipeline against the model that it feeds, on one device: images/s of batches alone and of training steps.
 
-    python -m benchmarks.pipeline [--model nano] [--device cuda]
+python -m benchmarks.pipeline [--model nano] [--device cuda]
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """How soon the command line answers: whole processes, help and a refused setting, beside `python -c pass`.
 
-    python -m benchmarks.startup
+python -m benchmarks.startup
 """
 
 import argparse

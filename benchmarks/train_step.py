@@ -43,6 +43,7 @@ class TimmBlocks(nn.Module):
 
 def models(dim: int, heads: int, patch_size: int, device: torch.device) -> tuple[nn.Module, nn.Module]:
     """Ours and timm's with equal weights, each with parameters of its own."""
+
     def make() -> VOLO:
         torch.manual_seed(0)
         size = dict(patch_size=patch_size, embed_dim=dim, num_heads=heads, local_depth=LOCAL, global_depth=GLOBAL)

@@ -14,8 +14,13 @@ PYRAMID = dict(form="pyramid", variant="quickstart", stage_embed_dims=(32, 32), 
 
 
 def save_model(
-    run_dir: Path, class_names: tuple[str, ...], *, seed: int = 0, model_settings: dict | None = None,
-    split_hash: str = "hash", **data,
+    run_dir: Path,
+    class_names: tuple[str, ...],
+    *,
+    seed: int = 0,
+    model_settings: dict | None = None,
+    split_hash: str = "hash",
+    **data,
 ) -> Path:
     """The checkpoint folder of an untrained model, as a run would have left it. `data` are data settings."""
     values = {"model": model_settings or FLAT, "data": {"dataset": "imagefolder", **data}}

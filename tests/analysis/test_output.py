@@ -137,8 +137,10 @@ def test_a_process_killed_anywhere_leaves_the_old_results_or_after_the_next_look
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="--output-dir must be a folder that can be written"), \
-            made_aside(tmp_path / "file", OF):
+    with (
+        pytest.raises(ValueError, match="--output-dir must be a folder that can be written"),
+        made_aside(tmp_path / "file", OF),
+    ):
         pass  # fmt: skip
 
 

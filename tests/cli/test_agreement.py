@@ -20,8 +20,14 @@ from volo.training.world import single_process
 
 CLASSES = ("cat", "dog", "owl", "yak", "emu", "ape", "gnu")  # more than five, so that top-5 means something
 PUBLISHED = dict(
-    form="published", variant="volo_d1", layers=(1, 1, 1, 1), embed_dims=(16, 32), stage_heads=(2, 4), stem_dim=8,
-    patch_size=8, stem_channels=None,
+    form="published",
+    variant="volo_d1",
+    layers=(1, 1, 1, 1),
+    embed_dims=(16, 32),
+    stage_heads=(2, 4),
+    stem_dim=8,
+    patch_size=8,
+    stem_channels=None,
 )  # with batch norm
 RUNS = {
     "averaged": {},

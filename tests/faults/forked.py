@@ -70,9 +70,7 @@ class Command:
         size = str(len(faults))
         world = {"TORCHELASTIC_RUN_ID": "forked", "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
         world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0])}
-        return [
-            self.start(fault, **world, RANK=str(rank), LOCAL_RANK=str(rank)) for rank, fault in enumerate(faults)
-        ]
+        return [self.start(fault, **world, RANK=str(rank), LOCAL_RANK=str(rank)) for rank, fault in enumerate(faults)]
 
     def finish(self, num_ranks: int = 1) -> list[str]:
         """Lets it train to the end, and returns what each rank said. None may leave threads of a process group: they

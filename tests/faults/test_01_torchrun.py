@@ -81,5 +81,5 @@ def test_what_is_killed_under_torchrun_in_mid_epoch_ends_with_the_same_weights(
             code = training.ends_with()
     said = training.output.read_text()
     assert code == 0, said
-    assert begun_at(said[said.index("resuming"):]) >= IN_MID_EPOCH - EVERY
+    assert begun_at(said[said.index("resuming") :]) >= IN_MID_EPOCH - EVERY
     assert_same(command.run_dir, undisturbed)

@@ -184,4 +184,3 @@ def test_the_cache_of_decoded_images(tmp_path, mark, images, monkeypatch):
             np.save(opened, np.array([Code(mark)], dtype=object), allow_pickle=True)
     trained(small_run(tmp_path / "b", images, optim=dict(max_steps=1)))
     assert not mark.exists()
-

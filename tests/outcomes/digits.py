@@ -54,6 +54,3 @@ def accuracy(run_dir: Path, images: Path) -> float:
     classifier = volo.load(run_dir)
     files = sorted((images / "test").rglob("*.png"))
     return float(np.mean([classifier.predict(file)[0][0] == file.parent.name for file in files]))
-
-
-

@@ -196,9 +196,7 @@ SYSTEM_CALLS = [(builtins, "open"), (os, "fsync"), (os, "mkdir"), (Path, "rename
 
 
 @pytest.mark.parametrize(("module", "name"), SYSTEM_CALLS, ids=lambda value: getattr(value, "__name__", value))
-def test_a_failure_at_any_write_sync_or_rename_leaves_the_checkpoint_before_intact(
-    tmp_path, monkeypatch, module, name
-):
+def test_a_failure_at_any_write_sync_or_rename_leaves_the_checkpoint_before_intact(tmp_path, monkeypatch, module, name):
     """The n-th call of each fails, for every n there is."""
     good = save(tmp_path, 1)
     real, num_failures = getattr(module, name), 0

@@ -185,9 +185,7 @@ def test_a_run_that_another_process_trains_is_left_alone(tmp_path, folder, fresh
 
 @pytest.mark.parametrize("seeds", [None, (0,)])
 def test_a_restart_by_torchrun_goes_on_with_the_fresh_run(tmp_path, folder, monkeypatch, seeds):
-    settings = [
-        small_run(tmp_path, folder, run=dict(fresh=True, seeds=seeds), optim=dict(max_steps=n)) for n in (2, 3)
-    ]
+    settings = [small_run(tmp_path, folder, run=dict(fresh=True, seeds=seeds), optim=dict(max_steps=n)) for n in (2, 3)]
     train(settings[0])
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     run_dir = train(settings[1])
@@ -313,9 +311,7 @@ def test_a_disk_that_fails_beside_the_checkpoints_is_named_and_the_run_resumes(t
 
 
 def test_accumulated_parts_make_the_same_gradient_as_the_whole_batch(tmp_path, folder):
-    one, parts = (
-        losses(train(small_run(tmp_path / str(n), folder, optim=dict(grad_accum_steps=n)))) for n in (1, 3)
-    )
+    one, parts = (losses(train(small_run(tmp_path / str(n), folder, optim=dict(grad_accum_steps=n)))) for n in (1, 3))
     assert all(abs(one[step] - parts[step]) < 1e-4 for step in one)
 
 

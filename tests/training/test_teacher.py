@@ -78,7 +78,7 @@ def test_a_teacher_answers_in_the_students_classes_and_normalisation(tmp_path, f
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     student = build_settings(taught.to_dict(), {"data": dict(mean=mean, std=std)}).resolved()
     pixels = open_split(taught.resolved().data, "train").pixels(np.arange(3))
-    images = (torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2) / 255 - torch.tensor(mean)[:, None, None])
+    images = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2) / 255 - torch.tensor(mean)[:, None, None]
     images = images / torch.tensor(std)[:, None, None]
     teacher = Teacher(path, student, names, torch.device("cpu"))
     classifier = volo.load(run_dir)

@@ -18,7 +18,13 @@ from volo.runs.records import read_records
 
 
 def analyse(
-    path: Path, analyses: Sequence[str], output_dir: Path, *, split: str, data_dir: str | None, compute: Compute,
+    path: Path,
+    analyses: Sequence[str],
+    output_dir: Path,
+    *,
+    split: str,
+    data_dir: str | None,
+    compute: Compute,
     fresh: bool = False,
 ) -> Path:
     """Runs the analyses asked for and writes what each one makes, and report.html, into `output_dir`.

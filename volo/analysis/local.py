@@ -11,7 +11,13 @@ from volo.analysis.subject import Subject, View, Work
 
 
 def analyse_here(
-    path: Path, analyses: Sequence[str], output_dir: Path, *, split: str, data_dir: str | None, device: str,
+    path: Path,
+    analyses: Sequence[str],
+    output_dir: Path,
+    *,
+    split: str,
+    data_dir: str | None,
+    device: str,
     fresh: bool = False,
 ) -> Path:
     """As `analyse`, on the GPU where there is one and `device` allows. Returns the report."""

@@ -90,8 +90,13 @@ def _save_grid(
 
 
 def _draw_part(
-    figure: Figure, top: float, name: str, part: list[int], predictions: Predictions,
-    pictures: dict[int, np.ndarray], columns: int,
+    figure: Figure,
+    top: float,
+    name: str,
+    part: list[int],
+    predictions: Predictions,
+    pictures: dict[int, np.ndarray],
+    columns: int,
 ) -> None:
     right = name == "Right"
     total = int((predictions.correct == right).sum())

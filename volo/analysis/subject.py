@@ -100,9 +100,7 @@ def load_subject(path: Path) -> Subject:
     """The model of a checkpoint folder or a lone model file. Raises InputError for a foreign or damaged one."""
     weights, description = checkpoint.load_model(path)
     settings = description.settings
-    model = build_model(
-        settings.model, num_classes=len(description.class_names), image_size=settings.data.image_size
-    )
+    model = build_model(settings.model, num_classes=len(description.class_names), image_size=settings.data.image_size)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

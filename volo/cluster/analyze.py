@@ -15,7 +15,13 @@ from volo.settings.sections import RunSettings
 
 
 def analyse_on_ray(
-    path: Path, analyses: Sequence[str], output_dir: Path, *, split: str, data_dir: str | None, run: RunSettings,
+    path: Path,
+    analyses: Sequence[str],
+    output_dir: Path,
+    *,
+    split: str,
+    data_dir: str | None,
+    run: RunSettings,
     fresh: bool = False,
 ) -> Path:
     """As `analyse`; the workers compute, the driver draws. Returns the report.

@@ -34,11 +34,11 @@ class Member:
 class Attempt:
     """`<run>/.ray/<number>`, new at each start and read by no other. Ray keeps its own state there; beside it:
 
-        records.jsonl       what rank 0 has to show
-        worker-<rank>.json  who a worker is; worker-<rank>.log: the tracebacks it left
-        error-<rank>.json   what ended it
-        failures.jsonl      each time that Ray ended all workers, the first cause
-        stop                the signal that asks to stop, 0: none
+    records.jsonl       what rank 0 has to show
+    worker-<rank>.json  who a worker is; worker-<rank>.log: the tracebacks it left
+    error-<rank>.json   what ended it
+    failures.jsonl      each time that Ray ended all workers, the first cause
+    stop                the signal that asks to stop, 0: none
     """
 
     def __init__(self, folder: Path):

@@ -40,7 +40,12 @@ def work_on_ray(subject: Subject, view: View, work: Work, workers: Workers) -> n
 
 
 def _share(
-    shared: tuple[Subject, Work, str], split: str, data_dir: str | None, rank: int, world_size: int, num_local: int,
+    shared: tuple[Subject, Work, str],
+    split: str,
+    data_dir: str | None,
+    rank: int,
+    world_size: int,
+    num_local: int,
     use_gpu: bool,
 ) -> np.ndarray:
     set_threads(num_local)

@@ -84,9 +84,7 @@ def _fit(settings: Settings, workers: Workers, driver: World) -> None:
         run_config=RunConfig(
             name="ray",
             storage_path=str(attempt.folder),
-            failure_config=FailureConfig(
-                max_failures=settings.run.max_failures, controller_failure_limit=MOST_STARTS
-            ),
+            failure_config=FailureConfig(max_failures=settings.run.max_failures, controller_failure_limit=MOST_STARTS),
             callbacks=[FailureWatch(attempt)],
         ),
     )

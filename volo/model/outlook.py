@@ -36,9 +36,7 @@ class OutlookAttention(nn.Module):
         if dim % num_heads:
             raise ValueError(f"dim must be divisible by num_heads, got dim={dim}, num_heads={num_heads}")
         if kernel_size % 2 == 0 or not 1 <= stride <= kernel_size:
-            raise ValueError(
-                f"kernel_size must be odd and stride in [1, kernel_size], got {kernel_size=}, {stride=}"
-            )
+            raise ValueError(f"kernel_size must be odd and stride in [1, kernel_size], got {kernel_size=}, {stride=}")
         self.num_heads = num_heads
         self.kernel_size = kernel_size
         self.padding = kernel_size // 2 if padding is None else padding

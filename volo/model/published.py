@@ -136,9 +136,7 @@ class PublishedVOLO(nn.Module):
         )
         self.network = nn.ModuleList([outlookers, PublishedDownsample(fine, dim), *stages])
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
-        self.post_network = nn.ModuleList(
-            ClassBlock(dim, heads, mlp_ratio, drop_rate) for _ in range(NUM_CLASS_BLOCKS)
-        )
+        self.post_network = nn.ModuleList(ClassBlock(dim, heads, mlp_ratio, drop_rate) for _ in range(NUM_CLASS_BLOCKS))
         self.norm = nn.LayerNorm(dim)
         self.aux_head = class_head(dim, num_classes)
         self.head = class_head(dim, num_classes)

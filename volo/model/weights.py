@@ -108,9 +108,7 @@ def _without_prefixes(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _fitting(
-    model: nn.Module, found: Mapping[str, Tensor], source: str | Path
-) -> tuple[dict[str, Tensor], list[str]]:
+def _fitting(model: nn.Module, found: Mapping[str, Tensor], source: str | Path) -> tuple[dict[str, Tensor], list[str]]:
     wanted = model.state_dict()
     fitted, notes = _fitted(dict(found), wanted)
     heads, more = _heads(fitted, wanted)

@@ -78,14 +78,13 @@ def _draw_curves(axes: Axes, title: str, curves: dict[str, list[tuple[float, flo
         axes.legend()
 
 
-def _series(
-    history: Iterable[Mapping[str, Any]], key: str, of_epochs: bool | None = None
-) -> list[tuple[float, float]]:
+def _series(history: Iterable[Mapping[str, Any]], key: str, of_epochs: bool | None = None) -> list[tuple[float, float]]:
     """(step, value) of the records that have both, in the order of steps; of epoch records alone, or of the others."""
     points = [
         (record["step"], record[key])
         for record in history
-        if is_number(record.get("step")) and is_number(record.get(key))
+        if is_number(record.get("step"))
+        and is_number(record.get(key))
         and (of_epochs is None or of_epochs == (record.get("kind") == "epoch"))
     ]
     return sorted(points, key=lambda point: point[0])

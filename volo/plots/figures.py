@@ -89,9 +89,7 @@ def axes_at(figure: Figure, left: float, top: float, width: float, height: float
     """Axes placed in inches from the upper left corner; what sticks out is still saved, as saving fits the paper."""
     full_width, full_height = figure.get_size_inches()
     bottom = full_height - top - height
-    return figure.add_axes(
-        (left / full_width, bottom / full_height, width / full_width, height / full_height)
-    )
+    return figure.add_axes((left / full_width, bottom / full_height, width / full_width, height / full_height))
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -12,9 +12,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from volo.settings.sections import Section
 from volo.settings.sizes import VARIANTS, forms_of
 
-Variant = Literal[
-    "quickstart", "nano", "tiny", "small", "volo_d1", "volo_d2", "volo_d3", "volo_d4", "volo_d5"
-]
+Variant = Literal["quickstart", "nano", "tiny", "small", "volo_d1", "volo_d2", "volo_d3", "volo_d4", "volo_d5"]
 Count = Annotated[int, Field(ge=1)]
 CLASS_DEPTH = 2
 OF_OUTLOOKERS = dict(kernel_size=3, outlook_stride=1, outlook_op="auto")  # what they are without any

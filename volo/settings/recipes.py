@@ -22,9 +22,7 @@ def quickstart() -> Recipe:
             model=dict(variant="quickstart"),
             data=dict(dataset="shapes"),
             augment=dict(crop_padding=2, label_smoothing=0.0),
-            optim=dict(
-                epochs=3, batch_size=64, lr=4e-3, weight_decay=0.02, ema_decay=0.99, use_amp=False
-            ),
+            optim=dict(epochs=3, batch_size=64, lr=4e-3, weight_decay=0.02, ema_decay=0.99, use_amp=False),
             run=dict(num_workers=2),
         ),
     )
@@ -89,8 +87,7 @@ def _finetuning(input_size: int, batch_size: int, lr: float) -> dict[str, Any]:
 
 
 RECIPES = {
-    recipe.__name__.replace("_", "-"): recipe
-    for recipe in (quickstart, nano, tiny, small, finetune_d1, finetune_d1_96)
+    recipe.__name__.replace("_", "-"): recipe for recipe in (quickstart, nano, tiny, small, finetune_d1, finetune_d1_96)
 }
 
 

@@ -131,9 +131,7 @@ class Session:
         self.warmup_steps = round(optim.warmup_epochs * self.steps_per_epoch)
 
         torch.manual_seed(run.seed)
-        model = build_model(
-            settings.model, num_classes=len(self.data.class_names), image_size=settings.data.image_size
-        )
+        model = build_model(settings.model, num_classes=len(self.data.class_names), image_size=settings.data.image_size)
         start = world.from_main(find_start(settings) if world.is_main else None)
         notes: list[str] = []
         if optim.init_weights and start.checkpoint is None:
@@ -324,9 +322,7 @@ class Session:
 
     def _description(self) -> Description:
         epoch = self.learner.step // self.steps_per_epoch
-        return Description(
-            self.settings, self.data.class_names, self.split.digest(), self.learner.step, epoch
-        )
+        return Description(self.settings, self.data.class_names, self.split.digest(), self.learner.step, epoch)
 
     def _opening(self) -> str:
         step, world = self.learner.step, self.world

@@ -1,7 +1,7 @@
 """The same training with several seeds: runs of their own, one after the other, and what they have in common.
 
-    <run>/seed0/ <run>/seed1/ ...    run folders like any other
-    <run>/seeds.json                 scores of each, mean and spread; written anew after every seed
+<run>/seed0/ <run>/seed1/ ...    run folders like any other
+<run>/seeds.json                 scores of each, mean and spread; written anew after every seed
 """
 
 import json

@@ -135,7 +135,9 @@ def test_what_never_ends_is_cut_off(tmp_path, archive, monkeypatch):
     assert "has not sent all of it" in refusal(archive, tmp_path)
 
 
-@pytest.mark.parametrize("url", ["http://example.com/", "ftp://127.0.0.1/", "file:///a/", "http://127.0.0.1.example.com/"])
+@pytest.mark.parametrize(
+    "url", ["http://example.com/", "ftp://127.0.0.1/", "file:///a/", "http://127.0.0.1.example.com/"]
+)
 def test_only_https_is_fetched_from_elsewhere(tmp_path, server, url):
     _, archive = packed(FILES)
     assert "must be an https:// address" in refusal(replace(archive, url=url + archive.file), tmp_path)

@@ -31,9 +31,7 @@ def test_the_best_trial_is_the_one_with_the_least_loss_or_the_highest_accuracy(t
 @pytest.mark.parametrize("grace", [1, 3])
 def test_every_pruner_stops_trials_after_the_grace_period_and_none_before(tmp_path, pruner, grace):
     settings = base(epochs=8)
-    study = opened(
-        tmp_path, settings=settings, num_samples=12, grace_period=grace, sampler="random", pruner=pruner
-    )
+    study = opened(tmp_path, settings=settings, num_samples=12, grace_period=grace, sampler="random", pruner=pruner)
     assert "PRUNED" in states(play(study))
     assert min(len(epochs_run(study, number)) for number in range(12)) == grace
 

@@ -90,7 +90,11 @@ def shuffled(model: nn.Module, seed: int) -> nn.Module:
 
 
 def save_explanation(
-    path: Path, about: dict[str, Any], predictions: Predictions, selection: Selection, maps: np.ndarray,
+    path: Path,
+    about: dict[str, Any],
+    predictions: Predictions,
+    selection: Selection,
+    maps: np.ndarray,
     heatmaps: np.ndarray,
 ) -> None:
     """Writes a dictionary of tensors and plain values, to be read by `torch.load(path, weights_only=True)`.

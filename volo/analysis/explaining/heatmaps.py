@@ -59,7 +59,12 @@ def enlarged(image: np.ndarray) -> np.ndarray:
 
 @style()
 def save_overlays(
-    path: Path, title: str, subtitle: str, images: np.ndarray, overlays: Sequence[np.ndarray], predictions: Predictions,
+    path: Path,
+    title: str,
+    subtitle: str,
+    images: np.ndarray,
+    overlays: Sequence[np.ndarray],
+    predictions: Predictions,
     places: np.ndarray,
 ) -> None:
     """A PNG of every image with its overlay at its right, and what it is and was taken for beneath.
@@ -85,7 +90,10 @@ def save_overlays(
 
 
 def _draw_pair(
-    figure: Figure, corner: tuple[float, float], pair: tuple[np.ndarray, np.ndarray], predictions: Predictions,
+    figure: Figure,
+    corner: tuple[float, float],
+    pair: tuple[np.ndarray, np.ndarray],
+    predictions: Predictions,
     index: int,
 ) -> None:
     colour = BLUE if predictions.correct[index] else ORANGE

@@ -1,6 +1,6 @@
 """A step whose loss or gradient is not finite: what is said and written down of it.
 
-    <run>/nonfinite_step_00000123.json    the batch: positions in the epoch, images, the rank that computed each
+<run>/nonfinite_step_00000123.json    the batch: positions in the epoch, images, the rank that computed each
 """
 
 import contextlib

@@ -63,9 +63,7 @@ def _settings(sweep: Sweep, scores: Scores) -> list[list[Tried]]:
     return list(groups.values())
 
 
-def _importances(
-    sweep: Sweep, scores: Scores, settings: Sequence[Sequence[Tried]], alpha: float
-) -> Importances | None:
+def _importances(sweep: Sweep, scores: Scores, settings: Sequence[Sequence[Tried]], alpha: float) -> Importances | None:
     losses = _losses(sweep, scores, settings)
     study = _study([trials[0] for trials in settings])
     found = _divergences(study, losses)

@@ -103,9 +103,7 @@ def _over_seeds(trial: Tried, confirmed: Sequence[Confirmed], facts: SweepFacts)
     return "one seed"
 
 
-def _figures(
-    sweep: Sweep, confirmed: Sequence[Confirmed], found: Sequence[Importances], folder: Path
-) -> list[Figure]:
+def _figures(sweep: Sweep, confirmed: Sequence[Confirmed], found: Sequence[Importances], folder: Path) -> list[Figure]:
     """Draws what can be drawn, and removes what an earlier report drew and this one cannot."""
     several = len(sweep.maximised) > 1
     epochs = " or ".join(num(count, "epoch") for count in sorted({one.epochs for one in confirmed}))

@@ -154,5 +154,3 @@ def _of_importance(sweep: Sweep, found: Sequence[Importances]) -> Iterator[str]:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
