@@ -150,7 +150,7 @@ def loaded(code: str, report: Path, *argv: str) -> tuple[int, set[str], str]:
     return done.returncode, set(json.loads(report.read_text())), done.stderr
 
 
-@pytest.mark.parametrize("module", ["volo", *sorted(f"volo.{name}" for name in LAYERS[0]), "jobs.cli"])
+@pytest.mark.parametrize("module", ["volo", *sorted(f"volo.{name}" for name in LAYERS[0]), "volo.cli.main", "volo.cli.parse"])
 def test_importing_it_loads_neither_torch_nor_ray(module, tmp_path):
     code, heavy, errors = loaded(f"import {module}", tmp_path / "loaded.json")
     assert (code, heavy) == (0, set()), errors

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import tune_spaces
 from volo.model.build import build_model
 from volo.settings.recipes import recipe_settings
-from volo.tuning.search.spaces import check_space, is_base, load_space, space_names
+from volo.tuning.search.library import space_names
+from volo.tuning.search.spaces import check_space, is_base, load_space
 
 NAMES = space_names(tune_spaces)
 SHAPES = {"data": {"dataset": "shapes"}}
