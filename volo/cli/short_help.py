@@ -20,8 +20,12 @@ COMMON_OF_SEARCH = (
 )
 
 
+def asks_for_help(argv: Sequence[str]) -> bool:
+    return not {*HELP, HELP_ALL}.isdisjoint(argv)
+
+
 def asks_for_short_help(argv: Sequence[str]) -> bool:
-    return HELP_ALL not in argv and any(arg in HELP for arg in argv)
+    return asks_for_help(argv) and HELP_ALL not in argv
 
 
 def spelled_for_tyro(argv: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volo.cli.parse import given_flags, known_first, parse_settings_and, program, refuse_torchrun
-from volo.cli.short_help import HELP_ALL
+from volo.cli.short_help import asks_for_help
 from volo.cluster.connect import check_access
 from volo.errors import InputError
 from volo.settings.config import Settings
@@ -96,7 +96,7 @@ def tune(settings: Settings, options: SweepOptions, cluster: contextlib.ExitStac
 
 def _with_recipe(argv: Sequence[str]) -> list[str]:
     """The command line, with the space's own recipe if it names neither a recipe nor a file of settings."""
-    if given_flags(argv) & {"--recipe", "--config", "--help", HELP_ALL}:
+    if given_flags(argv) & {"--recipe", "--config"} or asks_for_help(argv):
         return list(argv)
     if not (name := known_first(argv, "--space").space):
         return list(argv)

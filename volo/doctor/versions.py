@@ -37,7 +37,7 @@ def check_versions() -> Finding:
 
 
 def check_tested_versions(constraints: Path = CONSTRAINTS) -> list[Finding]:
-    """Against those that were tested together; nothing to say without the file, which a checkout has and a wheel has not."""
+    """Against those that were tested together; a wheel has no such file, and nothing to say."""
     if not constraints.is_file():
         return []
     lines = [line.split("==") for line in constraints.read_text().splitlines() if "==" in line and line[0] != "#"]
