@@ -1,8 +1,9 @@
 """The failures the command line tells apart, and the exit code that each ends a process with."""
 
-from enum import IntEnum
+from enum import IntEnum, unique
 
 
+@unique
 class ExitCode(IntEnum):
     """Every exit code of every command. A training that a signal stopped ends with 128 + the signal."""
 
