@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import volo
-from volo.cli.main import COMMANDS
+from volo.cli.main import COMMANDS, module_of
 
 ROOT = Path(__file__).parents[2]
 SCREEN = 70  # lines of 100 columns, with the command's own text
@@ -26,7 +26,7 @@ def said(*argv: str, module: str = "volo", code: int = 0) -> str:
 def helped(capsys, command: str, *argv: str) -> str:
     """The help that a command prints in this process."""
     with pytest.raises(SystemExit, match="0"):
-        import_module(f"volo.cli.{command}").main(argv)
+        import_module(module_of(command)).main(argv)
     return capsys.readouterr().out
 
 
@@ -42,7 +42,7 @@ def test_help_lists_every_command_and_how_to_complete_them():
 
 
 def test_every_command_is_a_module_with_a_main_and_every_job_a_command():
-    assert all(callable(import_module(f"volo.cli.{name}").main) for name in COMMANDS)
+    assert all(callable(import_module(module_of(name)).main) for name in COMMANDS)
     jobs = {path.stem for path in (ROOT / "jobs").glob("*.py")} - {"__init__"}
     assert jobs - COMMANDS.keys() == set()
 

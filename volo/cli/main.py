@@ -8,7 +8,7 @@ from importlib import import_module
 from volo import __version__
 from volo.errors import ExitCode
 
-# Each is a module of volo/cli with a `main(argv)`.
+# Each is a module with a `main(argv)`, in volo/cli or, of those in ABOUT, in volo/cli/about.
 COMMANDS = {
     "train": "train a model: on Ray, in this process, or as one rank of torchrun",
     "tune": "search for better settings over a space",
@@ -23,6 +23,7 @@ COMMANDS = {
     "spaces": "list the search spaces, and what each one searches",
     "completion": "print what completes commands and flags in a shell",
 }
+ABOUT = {"recipes", "spaces", "completion"}
 HELP = f"""\
 usage: volo COMMAND [FLAGS]
 
@@ -51,10 +52,14 @@ def main() -> None:
         sys.exit(ExitCode.WRONG_INPUT)
 
 
+def module_of(command: str) -> str:
+    return f"volo.cli.about.{command}" if command in ABOUT else f"volo.cli.{command}"
+
+
 def _run(argv: Sequence[str]) -> None:
     from volo.cli.parse import run_job
 
-    run_job(import_module(f"volo.cli.{argv[0]}").main, argv[1:])
+    run_job(import_module(module_of(argv[0])).main, argv[1:])
 
 
 def _unknown(word: str) -> str:

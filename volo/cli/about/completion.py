@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from volo.cli.main import COMMANDS
+from volo.cli.main import COMMANDS, module_of
 from volo.cli.parse import flags_over, parse_flags, program
 
 
@@ -50,4 +50,4 @@ def _flags_of(command: str) -> type:
     options = {"train": None, "doctor": None, "tune": SweepOptions, "pipeline": PipelineOptions}
     if command in options:
         return flags_over(build_settings(), options[command], ())
-    return import_module(f"volo.cli.{command}").Flags
+    return import_module(module_of(command)).Flags

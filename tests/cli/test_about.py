@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tune_spaces
-from volo.cli import completion, recipes, spaces
+from volo.cli.about import completion, recipes, spaces
 from volo.cli.main import COMMANDS
 from volo.cli.parse import parse_settings
 from volo.settings.recipes import RECIPES
