@@ -11,7 +11,7 @@ import pytest
 import volo
 from volo.cli.main import COMMANDS, module_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCREEN = 70  # lines of 100 columns, with the command's own text
 WITH_SETTINGS = ("train", "tune", "pipeline", "doctor")
 
