@@ -7,12 +7,13 @@ from typing import Annotated, Any
 import tyro
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
-# In the order in which they are listed.
+# By their settings' names, in the order in which they are listed.
 COMMON = (
     *("recipe", "config", "variant", "dataset", "data_dir", "epochs", "max_steps", "batch_size", "lr", "init_weights"),
     *("num_workers", "device", "output_dir", "run_name", "fresh", "seed", "print_config"),
     "help_all",
 )
+# Left to --help-all where the options of a search need the room.
 NOT_BESIDE_SEARCH = {"variant", "batch_size", "lr", "init_weights", "device"}
 COMMON_OF_SEARCH = (
     *("space", "num_samples", "sweep_name", "sampler", "pruner", "objectives", "max_concurrent", "workers_per_trial"),

@@ -10,6 +10,7 @@ import pytest
 
 import volo
 from volo.cli.main import COMMANDS, module_of
+from volo.cli.short_help import COMMON, COMMON_OF_SEARCH
 
 ROOT = Path(__file__).parents[3]
 SCREEN = 70  # lines of 100 columns, with the command's own text
@@ -81,6 +82,12 @@ def test_help_of_a_command_with_settings_is_about_a_screen_and_names_the_way_to_
     assert flags_in(short) < flags_in(full)
     assert {"--recipe", "--dataset", "--epochs", "--output-dir"} <= flags_in(short)
     assert helped(capsys, command, *argv, "-h") == short
+
+
+def test_every_common_flag_is_one(capsys):
+    assert len(flags_in(helped(capsys, "train", "--help"))) == len(COMMON)
+    of_search = flags_in(helped(capsys, "pipeline", "--space", "mix", "--help"))
+    assert {f"--{name.replace('_', '-')}" for name in COMMON_OF_SEARCH} <= of_search
 
 
 def test_short_help_of_a_sweep_shows_its_common_options_as_full_help_does(capsys, monkeypatch):
