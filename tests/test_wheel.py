@@ -110,6 +110,16 @@ def test_the_spaces_of_the_wheel_are_those_of_the_checkout_to_a_sweep_that_resum
     assert found.strip() == str(here)
 
 
+def test_doctor_tells_how_to_install_a_wheel_and_misses_no_file_of_a_checkout(unpacked):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); from volo.doctor import versions; "
+        "print(versions.check_tested_versions(), versions.INSTALL)"
+    )
+    command = [sys.executable, "-I", "-c", code, str(unpacked)]
+    said = subprocess.run(command, cwd=unpacked, capture_output=True, text=True, check=True).stdout
+    assert said == "[] pip install the wheel of volo again, which brings what it needs\n"
+
+
 def test_a_users_own_space_may_build_on_those_of_the_wheel(run, tmp_path):
     text = "from tune_spaces import mix\nMETRIC, MODE, RECIPE = 'val/acc1', 'max', 'tiny'\nspace = mix.space\n"
     (tmp_path / "own.py").write_text(text)
