@@ -157,7 +157,7 @@ def test_the_installed_wheel_trains_searches_and_examines_from_an_empty_folder(i
     volo_runs("train", *quickstart, "--num-workers", "0", "--run-name", "here")
     volo_runs("train", *quickstart, "--num-workers", "1", "--run-name", "ray")
     outputs = tmp_path / "outputs"
-    assert [*losses(outputs / "ray")] == [*losses(outputs / "here")] == [*range(1, 21)]
+    assert [*losses(outputs / "ray")] == [*losses(outputs / "here")] == [10, 20]
     shapes = ("--dataset", "shapes", "--train-images", "640", "--epochs", "1", "--pruner", "none")
     volo_runs("tune", "--space", "mix", "--num-samples", "2", *shapes)
     assert len((outputs / "tune-mix" / "trials.csv").read_text().splitlines()) == 3
