@@ -1,6 +1,5 @@
 """What leaves the repository: the wheel, the upload of a Ray job, the versions that are installed with it."""
 
-import fnmatch
 import re
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
-import setuptools
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -130,36 +129,10 @@ def test_the_pin_is_a_version_that_pyproject_allows(requirement):
     assert requirement.specifier.contains(pin, prereleases=True)
 
 
-def packages_found() -> set[str]:
-    include = PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
-    found = setuptools.find_namespace_packages(str(ROOT), include=include)
-    return {name for name in found if "__pycache__" not in name}
-
-
-def test_the_wheel_holds_the_packages_and_never_tests():
-    on_disk = {".".join(Path(path).parent.parts) for path in modules_on_disk()}
-    assert on_disk <= packages_found()
-    assert {name.split(".")[0] for name in packages_found()} == set(PACKAGES)
-
-
 def test_every_folder_of_modules_is_a_package():
     """Without its __init__.py a folder is found by some tools and passed over by others."""
     folders = {Path(path).parent for path in modules_on_disk()}
     assert [str(folder) for folder in sorted(folders) if not (ROOT / folder / "__init__.py").exists()] == []
-
-
-def test_the_wheel_holds_every_data_file_of_its_packages(tracked):
-    globs = PYPROJECT["tool"]["setuptools"].get("package-data", {})
-
-    def is_covered(path: Path) -> bool:
-        for depth in range(1, len(path.parts)):
-            package, rest = ".".join(path.parts[:depth]), "/".join(path.parts[depth:])
-            if any(fnmatch.fnmatch(rest, glob) for glob in [*globs.get(package, []), *globs.get("*", [])]):
-                return True
-        return False
-
-    data = [Path(path) for path in sorted(tracked) if path.split("/")[0] in PACKAGES and not path.endswith(".py")]
-    assert [str(path) for path in data if not is_covered(path)] == []
 
 
 def test_third_party_imports_are_declared():
@@ -170,7 +143,9 @@ def test_third_party_imports_are_declared():
     assert {name for name in third_party if canonicalize_name(named.get(name, name)) not in declared} == set()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "EXPERIMENTS.md", "benchmarks/RESULTS.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "EXPERIMENTS.md", "CHANGELOG.md", "benchmarks/RESULTS.md"]
+)
 def test_links_of_a_page_lead_to_files_under_version_control(page, tracked):
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", (ROOT / page).read_text())
     found = {str((ROOT / page).parent.joinpath(link).resolve().relative_to(ROOT)) for link in links}
@@ -182,3 +157,10 @@ def test_the_tests_that_the_readme_names_are_there(tracked):
     missing = {file for file in named if not any(path == file or path.endswith(f"/{file}") for path in tracked)}
     assert len(named) > 12
     assert missing == set()
+
+
+def test_the_citation_is_complete_and_leaves_the_version_to_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["license"] == PYPROJECT["project"]["license"]
+    assert "version" not in citation

@@ -1,8 +1,10 @@
 """What a person sees: a bar while something runs and tables on a terminal, plain lines elsewhere."""
 
+import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -82,6 +84,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], num_left:
             for cell, width, side in zip(row, widths, sides, strict=True)
         ]
         print("  ".join(cells).rstrip())
+
+
+def print_entries(entries: Mapping[str, Sequence[str]]) -> None:
+    """Each name, its lines beside it, wrapped to the width of the terminal."""
+    indent = max(map(len, entries), default=0) + 2
+    width = max(shutil.get_terminal_size((120, 24)).columns, indent + 40)
+    for name, lines in entries.items():
+        wrapped = [part for line in lines for part in textwrap.wrap(line, width - indent, break_on_hyphens=False)]
+        print(name.ljust(indent) + f"\n{' ' * indent}".join(wrapped))
 
 
 def format_bytes(num_bytes: int) -> str:

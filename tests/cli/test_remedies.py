@@ -40,7 +40,7 @@ def test_a_command_that_does_what_a_refusal_says_is_accepted(refused, said, reme
 
 def test_every_flag_that_a_refusal_of_the_settings_names_is_a_flag(capsys):
     with pytest.raises(SystemExit):
-        parse_settings(["--help"], prog="train", description="")
+        parse_settings(["--help-all"], prog="train", description="")
     known = set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out))
     named = {flag for _, said, _ in REMEDIES for flag in re.findall(r"--[a-z][a-z0-9-]*", said)}
     assert named <= known
@@ -85,7 +85,7 @@ def _raised(module: ModuleType) -> Iterator[str]:
 def test_what_a_sweep_has_in_place_of_a_flag_is_a_flag_of_it(flag, remedy):
     def swept(flags: str):
         argv = ["--space", "mix", *flags.split()]
-        return parse_sweep(SweepOptions, argv, prog="jobs.tune", description=tune.__doc__, without=WITHOUT)
+        return parse_sweep(SweepOptions, argv, prog="tune", description=tune.__doc__, without=WITHOUT)
 
     with pytest.raises(InputError, match=f"use {remedy.split()[0]}"):
         swept(flag)

@@ -62,7 +62,7 @@ def test_the_recipe_is_the_spaces_own_unless_another_is_named(tmp_path, capsys):
 def test_a_sweep_is_refused_under_torchrun(monkeypatch, capsys):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     assert exit_code(tune.main, ["--space", "mix", *SHAPES]) == 2
-    assert "jobs.tune starts its own workers, got torchrun around it" in capsys.readouterr().err
+    assert "volo tune starts its own workers, got torchrun around it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("job", [tune, pipeline])

@@ -188,7 +188,7 @@ def test_seeds_that_contradict_end_with_code_2(flags, message, capsys):
 
 def test_the_pipeline_refuses_several_seeds(capsys):
     assert exit_code(pipeline.main, ["--recipe", "quickstart", "--seeds", "0", "1"]) == 2
-    assert "jobs.pipeline trains one run" in capsys.readouterr().err
+    assert "volo pipeline trains one run" in capsys.readouterr().err
 
 
 def test_printed_seeds_are_settings_and_read_back(capsys, tmp_path):

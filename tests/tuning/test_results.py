@@ -248,11 +248,11 @@ def test_the_command_to_train_the_best_is_taken_by_a_shell_as_it_stands(tmp_path
     study = play(opened(tmp_path / name / "first", num_samples=2, pruner="none"))
     write_results(study)
     command = train_command(study)
-    in_a_shell = command.replace("python", f"{shlex.quote(sys.executable)} -c 'import sys; print(sys.argv)'", 1)
+    in_a_shell = command.replace("volo", f"{shlex.quote(sys.executable)} -c 'import sys; print(sys.argv)'", 1)
     shown = subprocess.run(["sh", "-c", in_a_shell], capture_output=True, text=True, check=True).stdout
     config = str(tmp_path / name / "first" / BEST_CONFIG)
-    assert shown.strip() == str(["-c", "-m", "jobs.train", "--config", config, "--run-name", "NAME"])
-    parse_settings(shlex.split(command)[3:], prog="train", description="")
+    assert shown.strip() == str(["-c", "train", "--config", config, "--run-name", "NAME"])
+    parse_settings(shlex.split(command)[2:], prog="train", description="")
     page = write_sweep_report(
         study.study, study.sweep_dir, SweepFacts("s", "s", "s", ["val/acc1"], study.num_epochs, study.run_dir)
     )

@@ -1,6 +1,6 @@
 """Evaluate and explain a checkpoint: metrics, confusion, calibration, Grad-CAM, occlusion, predictions, one report.
 
-    python -m jobs.analyze --checkpoint outputs/quickstart --analysis eval confusion
+    volo analyze --checkpoint outputs/quickstart --analysis eval confusion
 
 Model and data are rebuilt from the checkpoint alone, also where the run folder has been moved. The same command again
 makes nothing twice: a finished analysis says so.
@@ -14,9 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
-from volo.cli.parse import refuse_torchrun
+from volo.cli.parse import parse_flags, program, refuse_torchrun
 from volo.cli.workers import WorkerFlags
 from volo.errors import InputError
 from volo.settings.paths import check_path
@@ -59,12 +57,10 @@ class Flags:
 
 
 def main(argv: Sequence[str]) -> None:
-    flags = tyro.cli(
-        Flags, args=list(argv), prog="python -m jobs.analyze", description=__doc__,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-    )  # fmt: skip
+    prog = program("analyze")
+    flags = parse_flags(Flags, argv, prog=prog, description=__doc__)
     run = flags.check()
-    refuse_torchrun("jobs.analyze")
+    refuse_torchrun(prog)
     analyse_checkpoint(flags, run)
 
 

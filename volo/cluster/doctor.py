@@ -1,4 +1,4 @@
-"""What `jobs.doctor` looks at of a Ray cluster: that it answers, who could reach it, whether its nodes share a disk.
+"""What `volo doctor` looks at of a Ray cluster: that it answers, who could reach it, whether its nodes share a disk.
 
 One small task on each node does the looking there.
 """

@@ -1,1 +1,1 @@
-"""What `jobs.doctor` looks at on this machine: versions, GPU, data, disk. A cluster: volo/cluster/doctor.py."""
+"""What `volo doctor` looks at on this machine: versions, GPU, data, disk. A cluster: volo/cluster/doctor.py."""

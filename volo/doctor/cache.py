@@ -1,4 +1,4 @@
-"""Whether the images that a training will decode fit into a node's cache, before it begins: what `jobs.doctor` says."""
+"""Whether the images that a training will decode fit into a node's cache, before it begins: what `volo doctor` says."""
 
 from volo.data.archives.cifar import CIFAR10, CIFAR100
 from volo.data.archives.fetch import look, mirrored

@@ -11,7 +11,7 @@ Status = Literal["ok", "warning", "failure"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of `jobs.doctor`. A failure keeps a training from starting or its cluster from being safe."""
+    """One line of `volo doctor`. A failure keeps a training from starting or its cluster from being safe."""
 
     status: Status
     check: str

@@ -12,7 +12,11 @@ from volo.doctor.findings import Finding, failure, ok, warning
 
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 SHOWN = ("torch", "ray", "optuna", "numpy")
-INSTALL = "pip install -c constraints.txt -e . in the project's folder"
+INSTALL = (
+    "pip install -c constraints.txt -e . in the project's folder"
+    if CONSTRAINTS.is_file()
+    else "pip install the wheel of volo again, which brings what it needs"
+)
 MAX_LISTED = 8
 
 
@@ -33,7 +37,7 @@ def check_versions() -> Finding:
 
 
 def check_tested_versions(constraints: Path = CONSTRAINTS) -> list[Finding]:
-    """Against those that were tested together; nothing to say where the file is not there, as in a wheel."""
+    """Against those that were tested together; a wheel has no such file, and nothing to say."""
     if not constraints.is_file():
         return []
     lines = [line.split("==") for line in constraints.read_text().splitlines() if "==" in line and line[0] != "#"]

@@ -43,8 +43,8 @@ class SweepOptions:
     """How to search, and with what."""
 
     space: str
-    """What to search: a file of tune_spaces/ by its name (pooling, hierarchy, downsampling, mix, architecture,
-    optimizer), or one of your own by a path that ends in .py."""
+    """What to search: pooling, hierarchy, downsampling, mix, architecture, optimizer (`volo spaces` describes them), or
+    your own file by a path that ends in .py."""
     num_samples: int = 20
     """Trials in all. More, after a sweep has ended, extends it."""
     sweep_name: Annotated[str | None, tyro.conf.arg(metavar="STR", help_behavior_hint="")] = None

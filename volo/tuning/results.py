@@ -99,7 +99,7 @@ def against_base(study: SweepStudy, best: FrozenTrial) -> str:
 
 def train_command(study: SweepStudy) -> str:
     """That trains the best settings, for a shell."""
-    return f"python -m jobs.train --config {shlex.quote(str(study.sweep_dir / BEST_CONFIG))} --run-name NAME"
+    return f"volo train --config {shlex.quote(str(study.sweep_dir / BEST_CONFIG))} --run-name NAME"
 
 
 def shown(metric: str, value: float | None) -> str:

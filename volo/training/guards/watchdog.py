@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from volo.errors import TrainingError
+from volo.errors import ExitCode, TrainingError
 from volo.frames import own_frame, stack_of
 from volo.runs.folder import note_failure, write_file
 from volo.settings.config import Settings
@@ -28,7 +28,7 @@ from volo.training.guards.hang import Report, accuse, describe, reports_in
 from volo.training.world import COLLECTIVE_TIMEOUT_S, World
 
 FOLDER = "hang"
-TRAINING_FAILED = 3  # the exit code of a TrainingError
+TRAINING_FAILED = ExitCode.WORK_FAILED
 START_S = float(COLLECTIVE_TIMEOUT_S)  # before the first step is done
 LOOK_S = 1.0  # between looks, at most
 REPORTS_S = 5.0  # for the others' reports, at most; a disk that hangs gets as long again

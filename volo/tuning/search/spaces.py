@@ -3,7 +3,6 @@
 import hashlib
 import importlib
 import importlib.util
-import pkgutil
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ import optuna
 from volo.errors import InputError
 from volo.settings.config import Settings, build_settings
 from volo.tuning.search.asking import Asked, plain, plain_settings
+from volo.tuning.search.library import space_names
 
 NUM_TRIED = 30  # points drawn to see that settings come out
 MODES = ("max", "min")
@@ -24,7 +24,7 @@ MODES = ("max", "min")
 
 @dataclass(frozen=True)
 class Space:
-    """A file of tune_spaces/, or a user's (its parts are described in tune_spaces/__init__.py).
+    """A file of tune_spaces/, or a user's (tune_spaces/__init__.py describes its parts).
 
     `draw` asks an Optuna trial and returns settings, nested as in a YAML file. `source` is a sha256 of the files that
     say what it does.
@@ -46,10 +46,6 @@ class Space:
         """What a trial drew, and the checked settings that come of it. Raises what the space raises, or InputError."""
         drawn = self.drawn(trial)
         return drawn, build_settings(*base, drawn)
-
-
-def space_names(package: ModuleType) -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
 def load_space(name: str, package: ModuleType) -> Space:
