@@ -48,6 +48,7 @@ def test_another_address_is_served_to_those_who_have_the_users_token(monkeypatch
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     write_token(tmp_path, 0o600)
     check_access(None, "0.0.0.0")
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
     protect_own_cluster("local", "0.0.0.0")
     assert "RAY_AUTH_TOKEN" not in os.environ, "another token than the user's would lie over it"
 
