@@ -66,7 +66,7 @@ def test_a_machine_without_a_cluster_is_well(capsys):
 def test_who_can_open_the_dashboard_is_told_where_it_listens(capsys, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", 64 * "0")
     _, found = diagnosed(capsys)
-    assert found["access"] == ("ok", "no token file; the dashboard of a job's own cluster is on loopback alone")
+    assert found["access"] == ("ok", "no token file; the dashboard of a job's own cluster is on loopback only")
 
 
 def test_training_without_ray_is_not_asked_about_ray(capsys):
@@ -261,7 +261,7 @@ def test_too_large_an_upload_is_named(capsys, tmp_path):
 
 def test_auto_is_no_address(capsys, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    assert diagnosed(capsys)[1]["address"] == ("ok", "none: jobs start a cluster of their own")
+    assert diagnosed(capsys)[1]["address"] == ("ok", "none: jobs start their own cluster")
     monkeypatch.setattr("volo.cluster.doctor.check_cluster", lambda *_: [])
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert diagnosed(capsys)[1]["address"][0] == "warning"

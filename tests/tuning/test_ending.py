@@ -3,19 +3,20 @@
 import signal
 
 from tests.tuning.sweeps import opened, play, play_epoch
+from volo.cluster.start import StopFile
 from volo.tuning import ending as module
 from volo.tuning.board import Board, in_short
-from volo.tuning.ending import Ending, StopWish, new_folder
+from volo.tuning.ending import Ending
 
 
 def test_a_signal_asks_running_trials_once_and_the_sweep_ends_when_they_have(tmp_path):
     signals, said = [], []
-    wish = StopWish(new_folder(tmp_path))
-    ending = Ending(wish, lambda: signals[-1] if signals else 0, None, said.append)
+    file = StopFile.create(tmp_path)
+    ending = Ending(file, lambda: signals[-1] if signals else 0, None, said.append)
     ending.num_running = 2
-    assert (ending.stop_all(), wish.wanted()) == (False, 0)
+    assert (ending.stop_all(), file.asked()) == (False, 0)
     signals.append(signal.SIGINT)
-    assert (ending.is_asked(), wish.wanted(), ending.stop_all()) == (True, signal.SIGINT, False)
+    assert (ending.is_asked(), file.asked(), ending.stop_all()) == (True, signal.SIGINT, False)
     ending.num_running = 0
     assert ending.stop_all()
     assert said == ["asked to stop: saving 2 running trials"]
@@ -23,24 +24,20 @@ def test_a_signal_asks_running_trials_once_and_the_sweep_ends_when_they_have(tmp
 
 def test_when_the_time_is_up_trials_are_asked_to_save_too(tmp_path):
     said = []
-    wish = StopWish(new_folder(tmp_path))
-    ending = Ending(wish, lambda: 0, 1e-9, said.append)
+    file = StopFile.create(tmp_path)
+    ending = Ending(file, lambda: 0, 1e-9, said.append)
     ending.num_running = 1
     assert ending.is_asked()
-    assert wish.wanted()
+    assert file.asked()
     assert said == ["the time is up: saving 1 running trial"]
 
 
 def test_trials_that_never_hear_of_it_do_not_hold_a_sweep_up_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "UNHEARD_S", 0.0)
-    ending = Ending(StopWish(new_folder(tmp_path)), lambda: signal.SIGTERM, None, lambda line: None)
+    ending = Ending(StopFile.create(tmp_path), lambda: signal.SIGTERM, None, lambda line: None)
     ending.num_running = 1
     assert ending.is_asked()
     assert ending.stop_all()
-
-
-def test_every_start_of_a_sweep_has_a_folder_of_its_own(tmp_path):
-    assert [new_folder(tmp_path).name for _ in range(3)] == ["001", "002", "003"]
 
 
 def test_where_it_is_no_terminal_a_line_says_what_became_of_each_trial(tmp_path, capsys):

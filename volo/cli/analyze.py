@@ -16,6 +16,7 @@ from typing import Literal
 
 from volo.cli.parse import parse_flags, program, refuse_torchrun
 from volo.cli.workers import WorkerFlags
+from volo.cluster.connect import prepare
 from volo.errors import InputError
 from volo.settings.paths import check_path
 from volo.settings.sections import RunSettings
@@ -94,6 +95,7 @@ def _here(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
 
 
 def _on_ray(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
+    prepare(run.address)
     from volo.cluster.analyze import analyse_on_ray
 
     return analyse_on_ray(

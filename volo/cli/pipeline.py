@@ -24,6 +24,7 @@ import tyro
 from volo.cli.analyze import Flags, analyse_checkpoint
 from volo.cli.parse import given_flags, parse_settings, program, refuse_torchrun
 from volo.cli.tune import WITHOUT, parse_sweep, tune
+from volo.cluster.connect import prepare
 from volo.errors import InputError
 from volo.settings.config import Settings, build_settings
 from volo.tuning.options import SweepOptions
@@ -55,6 +56,7 @@ def main(argv: Sequence[str]) -> None:
     with contextlib.ExitStack() as cluster:
         if options is not None:
             settings = _searched(settings, options, cluster)
+        prepare(settings.run.address, settings.run.dashboard_host)
         from volo.cluster.trainer import train_on_ray
 
         train_on_ray(settings, cluster)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from volo.cli.parse import parse_flags, program, refuse_torchrun
 from volo.cli.workers import WorkerFlags
+from volo.cluster.connect import prepare
 from volo.errors import InputError
 from volo.settings.paths import check_path, local_path
 from volo.settings.sections import RunSettings
@@ -64,6 +65,7 @@ def main(argv: Sequence[str]) -> None:
 
         predict_here(path, flags.input, flags.output_file, batch_size=flags.batch_size, device=run.device)
     else:
+        prepare(run.address)
         from volo.cluster.predict import predict_on_ray
 
         predict_on_ray(path, flags.input, flags.output_file, batch_size=flags.batch_size, run=run)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 
 from volo.cli.parse import given_flags, parse_settings, program
+from volo.cluster.connect import prepare
 from volo.errors import InputError
 
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str]) -> None:
 
         train_here(settings)
     else:
+        prepare(settings.run.address, settings.run.dashboard_host)
         from volo.cluster.trainer import train_on_ray
 
         train_on_ray(settings)

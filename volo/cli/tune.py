@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from volo.cli.parse import given_flags, known_first, parse_settings_and, program, refuse_torchrun
 from volo.cli.short_help import asks_for_help
-from volo.cluster.connect import check_access
+from volo.cluster.connect import prepare
 from volo.errors import InputError
 from volo.settings.config import Settings
 from volo.settings.paths import check_path
@@ -71,7 +71,7 @@ def parse_sweep(
 def tune(settings: Settings, options: SweepOptions, cluster: contextlib.ExitStack | None = None) -> "SweepStudy":
     """Runs the sweep, or what is left of it. Refuses what can be refused before torch and Ray are loaded. `cluster`
     keeps the connection open for a training that follows, where it is given."""
-    check_access(settings.run.address, settings.run.dashboard_host)
+    prepare(settings.run.address, settings.run.dashboard_host)
     from volo.tuning.search.spaces import check_space, load_space
 
     space = load_space(check_path(options.space, "--space"), library())

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from volo.model.outlook_ops import cpu, outlook_aggregate, window_centres
+from volo.model.torch_internals import linear, softmax_backward_
 
 PIXELS_A_THREAD = 768  # at a time: enough for the matrix products, little enough for a cache
-HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class OneLayer(torch.autograd.Function):
@@ -27,14 +27,14 @@ class OneLayer(torch.autograd.Function):
         flat = x.reshape(-1, x.shape[-1])
         ctx.has_bias = bias is not None
         ctx.save_for_backward(flat, weight)
-        return _linear(flat, weight, bias).view(*x.shape[:-1], len(weight))
+        return linear(flat, weight, bias).view(*x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         flat, weight = ctx.saved_tensors
         shape, grad = (*grad.shape[:-1], flat.shape[-1]), grad.reshape(-1, grad.shape[-1])
-        dx = _linear(grad, weight.t()).view(shape) if ctx.needs_input_grad[0] else None
+        dx = linear(grad, weight.t()).view(shape) if ctx.needs_input_grad[0] else None
         return dx, grad.t() @ flat, grad.sum(dim=0) if ctx.has_bias else None
 
 
@@ -56,7 +56,7 @@ class PlainAttention(torch.autograd.Function):
         scaled, k, v, weights = ctx.saved_tensors
         dv = weights.mT @ grad
         dlogits = grad @ v.mT  # of the weights, then in place of the logits
-        torch.ops.aten._softmax_backward_data.out(dlogits, weights, -1, weights.dtype, grad_input=dlogits)
+        softmax_backward_(dlogits, weights)
         return (dlogits @ k).mul_(scaled.shape[-1] ** -0.5), dlogits.mT @ scaled, dv
 
 
@@ -71,10 +71,10 @@ class TwoLayers(torch.autograd.Function):
             flat, weight1, bias1, weight2, bias2 = (
                 tensor.to(dtype) for tensor in (x.reshape(-1, x.shape[-1]), weight1, bias1, weight2, bias2)
             )
-            hidden = _linear(flat, weight1, bias1)
+            hidden = linear(flat, weight1, bias1)
             active = F.gelu(hidden)
             ctx.save_for_backward(flat, hidden, active, weight1, weight2)
-            return _linear(active, weight2, bias2).view(*x.shape[:-1], len(weight2))
+            return linear(active, weight2, bias2).view(*x.shape[:-1], len(weight2))
 
     @staticmethod
     @once_differentiable
@@ -83,9 +83,9 @@ class TwoLayers(torch.autograd.Function):
         of_input, of_weights = ctx.dtypes
         shape, grad = (*grad.shape[:-1], flat.shape[-1]), grad.reshape(-1, grad.shape[-1])
         dweight2, dbias2 = grad.t() @ active, grad.sum(dim=0)
-        dhidden = _linear(grad, weight2.t())  # of the activation, then in place of what it activates
+        dhidden = linear(grad, weight2.t())  # of the activation, then in place of what it activates
         torch.ops.aten.gelu_backward.grad_input(dhidden, hidden, approximate="none", grad_input=dhidden)
-        dx = _linear(dhidden, weight1.t()).view(shape).to(of_input) if ctx.needs_input_grad[0] else None
+        dx = linear(dhidden, weight1.t()).view(shape).to(of_input) if ctx.needs_input_grad[0] else None
         of_parameters = (dhidden.t() @ flat, dhidden.sum(dim=0), dweight2, dbias2)
         return dx, *(gradient.to(of_weights) for gradient in of_parameters)
 
@@ -103,11 +103,11 @@ class OutlookLayers(torch.autograd.Function):
         out, kept = torch.empty_like(x, memory_format=torch.contiguous_format), []
         ctx.num_images = -(-PIXELS_A_THREAD * torch.get_num_threads() // (x.shape[1] * x.shape[2]))
         for some, some_out in _few_at_a_time(ctx.num_images, x, out):
-            values = _linear(some, v, v_bias)
-            logits = _linear(window_centres(some, stride), attn, attn_bias)
+            values = linear(some, v, v_bias)
+            logits = linear(window_centres(some, stride), attn, attn_bias)
             logits = logits.unflatten(-1, (num_heads, kernel_size**2, kernel_size**2))
             mixed = outlook_aggregate(values, logits, *window, op="cpu")
-            some_out.copy_(_linear(mixed, proj, proj_bias))
+            some_out.copy_(linear(mixed, proj, proj_bias))
             del mixed
             kept += values, logits
         ctx.window, ctx.has_bias = window, v_bias is not None
@@ -129,13 +129,13 @@ class OutlookLayers(torch.autograd.Function):
 
         def differentiate(some: Tensor, grad: Tensor, some_dx: Tensor, values: Tensor, logits: Tensor) -> None:
             add(2, grad, cpu.aggregate(values, logits, *ctx.window))
-            dvalues, dlogits = cpu.gradients_in_place(_linear(grad, proj.t()), values, logits, *ctx.window)
+            dvalues, dlogits = cpu.gradients_in_place(linear(grad, proj.t()), values, logits, *ctx.window)
             add(0, dvalues, some)
-            some_dx.copy_(_linear(dvalues, v.t()))
+            some_dx.copy_(linear(dvalues, v.t()))
             del dvalues
             dlogits = dlogits.flatten(3)
             add(1, dlogits, window_centres(some, ctx.window[1]))
-            some_dx += _spread(_linear(dlogits, attn.t()), some, ctx.window[1])
+            some_dx += _spread(linear(dlogits, attn.t()), some, ctx.window[1])
 
         maps = _few_at_a_time(ctx.num_images, x, grad, dx)
         for some, values, logits in zip(maps, kept[::2], kept[1::2], strict=True):
@@ -167,10 +167,3 @@ def is_eager_cpu(x: Tensor) -> bool:
 def is_eager_float32(x: Tensor, weight: Tensor) -> bool:
     """Whether these are in float32 on a CPU, and neither autocast nor a compiler is at work."""
     return is_eager_cpu(x) and not torch.is_autocast_enabled("cpu") and x.dtype == weight.dtype == torch.float32
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """F.linear, in float32 by oneDNN: PyTorch's own writes the bias to every row first, and multiplies slower."""
-    if x.dtype == torch.float32 and HAS_ONEDNN:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return F.linear(x, weight, bias)

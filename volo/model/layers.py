@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as nn_module
 from torchvision.ops import StochasticDepth
 
 from volo.model.eager import OneLayer, TwoLayers, is_eager_cpu, is_eager_float32
+from volo.model.torch_internals import may_have_global_hooks, may_have_hooks
 
 
 class Linear(nn.Linear):
@@ -49,15 +49,11 @@ def are_plain(layers: Iterable[nn.Module]) -> bool:
     Whoever computes several layers at once calls none of them, and so asks first: a layer may have hooks, or another
     one may stand in its place (pruned, parametrized, adapted, with another activation).
     """
-    if nn_module._has_any_global_hook():
+    if may_have_global_hooks():
         return False
-    return all(type(layer) in PLAIN_LAYERS and not _has_hooks(layer) and not _is_approximate(layer) for layer in layers)
-
-
-def _has_hooks(layer: nn.Module) -> bool:
-    """PyTorch has no public way to ask; these are what `nn.Module.__call__` looks at."""
-    forward = layer._forward_hooks or layer._forward_pre_hooks
-    return bool(forward or layer._backward_hooks or layer._backward_pre_hooks)
+    return all(
+        type(layer) in PLAIN_LAYERS and not may_have_hooks(layer) and not _is_approximate(layer) for layer in layers
+    )
 
 
 def _is_approximate(layer: nn.Module) -> bool:

@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 def ema_decay_at(num_averaged: int, decay: float) -> float:
@@ -27,9 +27,10 @@ class MovingAverage(AveragedModel):
     def update_parameters(self, model: nn.Module) -> None:
         averaged, current = list(self.module.parameters()), list(model.parameters())
         if num_averaged := int(self.n_averaged):
-            torch._foreach_lerp_(averaged, current, 1 - ema_decay_at(num_averaged, self.decay))
+            get_ema_multi_avg_fn(ema_decay_at(num_averaged, self.decay))(averaged, current, num_averaged)
         else:
-            torch._foreach_copy_(averaged, current)
+            for kept, parameter in zip(averaged, current, strict=True):
+                kept.copy_(parameter)
         for kept, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
             kept.copy_(buffer)
         self.n_averaged += 1

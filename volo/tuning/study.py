@@ -238,11 +238,16 @@ class SweepStudy:
 
     def _trial(self, number: int) -> Trial:
         if number not in self._live:
-            self._live[number] = Trial(self.study, self.frozen(number)._trial_id)
+            self._live[number] = Trial(self.study, self._id_of(number))
         return self._live[number]
 
+    def _id_of(self, number: int) -> int:
+        """What the storage calls a trial of the study."""
+        study_id = self.storage.get_study_id_from_name(STUDY)
+        return self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
+
     def _open(self) -> optuna.Study:
-        storage = open_journal(self.sweep_dir)
+        storage = self.storage = open_journal(self.sweep_dir)
         plan = {number: point.params for number, point in enumerate(self.drawing.plan)}  # of older journals
         sampler = NumberedSampler(MAKERS[self.options.sampler], self.base.run.seed, plan)
         pruner = pruner_of(self.options, self.num_epochs)

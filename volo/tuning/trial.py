@@ -17,6 +17,7 @@ from filelock import FileLock
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from volo.cluster.start import StopFile, StopListener
 from volo.errors import Stopped, TrainingError
 from volo.log import show_log
 from volo.runs.listing import LOCK
@@ -25,7 +26,6 @@ from volo.training.guards.watchdog import watched
 from volo.training.launch import opened_run
 from volo.training.loop import train
 from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
-from volo.tuning.ending import StopWish
 from volo.tuning.recovery import saved_epochs
 
 FAILURE, STOPPED = "failure", "stopped"
@@ -36,7 +36,7 @@ def run_trial(config: dict[str, Any]) -> None:
     """Trains to the last epoch, from where the run folder ends.
 
     Args:
-        config: `settings` of the run; `folder` of this start of the sweep, where the wish to stop appears;
+        config: `settings` of the run; `folder` of this start of the sweep, which holds the request to stop;
             `num_workers` that train together; `num_local`, workers that share a node, of all trials; `use_gpu`;
             `by_train`, whether Ray Train starts the workers.
     """
@@ -98,7 +98,7 @@ def _train_together(settings: Settings, config: dict[str, Any]) -> None:
     try:
         trainer.fit()
     except Exception as error:
-        if number := StopWish(folder).wanted():
+        if number := StopFile(folder).asked():
             raise Stopped(number) from None
         raise TrainingError(_first_cause(error)) from error
 
@@ -128,9 +128,9 @@ def _train_as(
     world: World, settings: Settings, config: dict[str, Any], on_epoch: Callable[[dict[str, Any]], None]
 ) -> None:
     """One that hangs ends its process, and so fails alone."""
-    wish = StopWish(Path(config["folder"]))
+    wants_stop = StopListener(StopFile(Path(config["folder"])))
     with watched(settings, world) as beat:
-        train(settings, world, on_epoch=on_epoch, wants_stop=wish.wanted, beat=beat)
+        train(settings, world, on_epoch=on_epoch, wants_stop=wants_stop, beat=beat)
 
 
 def _free_memory() -> None:

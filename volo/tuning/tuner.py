@@ -8,8 +8,9 @@ from typing import Any
 import ray.tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 
+from volo.cluster.start import StopFile, new_start
 from volo.training.launch import stop_signals
-from volo.tuning.ending import Ending, StopWish, new_folder
+from volo.tuning.ending import Ending
 from volo.tuning.resources import TrialPlan
 from volo.tuning.scheduler import StudyScheduler
 from volo.tuning.search.searcher import StudySearch
@@ -51,9 +52,9 @@ def run_all(
         The number of the signal that asked to stop, else 0.
     """
     os.environ.update(ENVIRONMENT, TUNE_MAX_PENDING_TRIALS_PG=str(plan.num_concurrent))
-    folder = new_folder(sweep_dir)
+    folder = new_start(sweep_dir)
     with stop_signals() as wants_stop:
-        ending = Ending(StopWish(folder), wants_stop, minutes, say)
+        ending = Ending(StopFile.create(folder), wants_stop, minutes, say)
 
         def start(work: Work) -> None:
             ending.num_running += 1

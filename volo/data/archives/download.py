@@ -1,12 +1,13 @@
 """One file from one address, in pieces: encrypted, or from this machine itself, and never waited for without end."""
 
 import http.client
-import ipaddress
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from urllib.parse import urlsplit
+
+from volo.hosts import is_loopback
 
 STALL_S = 30.0  # for an answer, and for each piece
 LIMIT_S = 3600.0  # for all of it
@@ -23,7 +24,7 @@ def check_url(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme == "https" and parts.hostname:
         return
-    if parts.scheme != "http" or not _is_loopback(parts.hostname or ""):
+    if parts.scheme != "http" or not is_loopback(parts.hostname or ""):
         raise DownloadError("must be an https:// address (plain http: from this machine only)")
 
 
@@ -58,7 +59,7 @@ def received(url: str) -> Iterator[tuple[bytes, int, int]]:
 
 def _opener(url: str) -> urllib.request.OpenerDirector:
     """Through the proxy of the environment, but for this machine itself."""
-    direct = [urllib.request.ProxyHandler({})] if _is_loopback(urlsplit(url).hostname or "") else []
+    direct = [urllib.request.ProxyHandler({})] if is_loopback(urlsplit(url).hostname or "") else []
     return urllib.request.build_opener(_CheckedRedirects, *direct)
 
 
@@ -69,13 +70,6 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
         except DownloadError as error:
             raise DownloadError(f"redirects to {newurl}, which {error}") from None
         return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _reason(error: Exception) -> str:
