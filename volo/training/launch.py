@@ -20,7 +20,7 @@ from volo.training.compilation import check_compiler
 from volo.training.guards.watchdog import watched
 from volo.training.initial import check_init_weights
 from volo.training.loop import train
-from volo.training.seeds import train_each
+from volo.training.seeds import each_run
 from volo.training.teacher import check_teacher
 from volo.training.world import World, single_process, torchrun_world, under_torchrun
 
@@ -32,7 +32,8 @@ def train_here(settings: Settings) -> None:
     try:
         if settings.optim.compile:
             check_compiler(world.device)
-        train_each(settings, world, lambda one: _train_one(one, world))
+        for one in each_run(settings, world):
+            _train_one(one, world)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

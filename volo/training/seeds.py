@@ -6,7 +6,7 @@
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from volo.console import print_table
@@ -22,28 +22,29 @@ KINDS = {"best": "best val top-1", "last": "last val top-1", "train_loss": "trai
 T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
-def train_each(settings: Settings, world: World, train_one: Callable[[Settings], None]) -> None:
-    """Trains what the settings say: one run, or one for each of `run.seeds`. Finished ones are passed over.
+def each_run(settings: Settings, world: World) -> Iterator[Settings]:
+    """Yields the settings of every run to train: those given, or one for each of `run.seeds`.
+
+    Rewrites the summary of the seeds whenever the caller asks for the next run. Finished runs are yielded as well.
 
     Args:
-        settings: Every worker calls this with equal ones.
-        world: Who trains, or the driver of those who do.
-        train_one: Trains a run to its end, from where it is; what it raises ends the whole.
+        settings: Equal on every worker, all of which iterate.
+        world: The workers that train, or the driver that starts them.
 
     Raises:
-        InputError: a run that is there and cannot be gone on with; before any is trained.
+        InputError: an existing run cannot be resumed with these settings; raised before any run is trained.
     """
     if settings.run.seeds is None:
-        train_one(settings)
+        yield settings
         return
     runs = [of_seed(settings, seed) for seed in settings.run.seeds]
     _prepare_everywhere(settings, runs, world)
     for number, one in enumerate(runs, start=1):
         if world.is_main:
             print(f"seed {one.run.seed}, {number} of {len(runs)}", flush=True)
-        train_one(one)
+        yield one
         if world.is_main:
-            summary = summarise({run.run.seed: read_scores(run.run_dir) for run in runs[:number]})
+            summary = summarize({run.run.seed: read_scores(run.run_dir) for run in runs[:number]})
             write_file(settings.run_dir / SUMMARY, json.dumps(summary, indent=1) + "\n")
     if world.is_main:
         _show(summary)
@@ -57,7 +58,7 @@ def of_seed(settings: Settings, seed: int) -> Settings:
     return settings.model_copy(update=dict(run=run))
 
 
-def summarise(scores: dict[int, Scores]) -> dict[str, Any]:
+def summarize(scores: dict[int, Scores]) -> dict[str, Any]:
     """Scores of each seed, and mean, standard deviation (of a sample; None of one seed), least and most over them.
 
     `best` is that of each run's best epoch, `last` that of its last; both on validation images. `interval`: from where
