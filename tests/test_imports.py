@@ -17,7 +17,7 @@ HEAVY = {"torch", "ray"}
 LAYERS = (
     {"settings", "errors", "log", "console", "files", "frames"},
     {"model", "data"},
-    {"runs"},
+    {"runs", "ops"},
     {"training", "plots"},
     {"analysis", "doctor"},
     {"cluster"},

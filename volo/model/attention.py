@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from volo.model.eager import PlainAttention, is_eager_cpu
+from volo.model.cpu_autograd import AttentionFunction, is_eager_cpu
 from volo.model.layers import Linear, Mlp, drop_path
 
 # Up to so many tokens two matrix products and a softmax beat PyTorch's fused attention on a CPU: in float32, and in
@@ -37,7 +37,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     limit = PLAIN_MAX_TOKENS if q.dtype == torch.float32 else PLAIN_MAX_TOKENS_HALF
     if q.device.type == "cpu" and k.shape[-2] <= limit:
         if is_eager_cpu(q):
-            return PlainAttention.apply(q, k, v)
+            return AttentionFunction.apply(q, k, v)
         scale = q.shape[-1] ** -0.5
         return ((q * scale) @ k.transpose(-2, -1)).softmax(dim=-1).to(v.dtype) @ v
     return F.scaled_dot_product_attention(q, k, v)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 from torchvision.ops import StochasticDepth
 
-from volo.model.eager import OneLayer, TwoLayers, is_eager_cpu, is_eager_float32
+from volo.model.cpu_autograd import LinearFunction, MlpFunction, is_eager_cpu, is_eager_float32
 
 
 class Linear(nn.Linear):
@@ -15,7 +15,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         if is_eager_float32(x, self.weight):
-            return OneLayer.apply(x, self.weight, self.bias)
+            return LinearFunction.apply(x, self.weight, self.bias)
         return super().forward(x)
 
 
@@ -32,7 +32,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self._is_plain(x):
-            return TwoLayers.apply(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
+            return MlpFunction.apply(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
         return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
     def _is_plain(self, x: Tensor) -> bool:
