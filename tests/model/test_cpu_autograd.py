@@ -99,7 +99,7 @@ def test_outlook_attention_a_few_images_at_a_time_equals_the_reference_in_float6
     exact.op = "reference"
     x = torch.randn(B, H, W, num_heads * head_dim)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu_autograd, "PIXELS_A_THREAD", pixels)
+        patch.setattr(cpu_autograd, "PIXELS_PER_THREAD", pixels)
         found = output_and_gradients(module, x)
     assert found[0].grad_fn.name() == "OutlookAttentionFunctionBackward"
     for one, other in zip(found, output_and_gradients(exact, x.double()), strict=True):

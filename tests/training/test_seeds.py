@@ -149,7 +149,7 @@ def test_other_settings_than_those_of_a_seed_that_is_there_are_refused_before_an
 def test_seeds_and_a_single_run_never_share_a_folder(continued, images):
     with pytest.raises(InputError, match="must be a run folder or not exist"):
         train(small_run(continued, images))
-    with pytest.raises(InputError, match="seeds must be trained into a folder of their own"):
+    with pytest.raises(InputError, match="seeds must be trained in their own folder"):
         train(several(continued, images, 0, run=dict(run_name="run/seed3")))
 
 
