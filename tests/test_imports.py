@@ -19,7 +19,7 @@ HEAVY = {"torch", "ray"}
 LAYERS = (
     {"settings", "errors", "log", "console", "files", "frames", "hosts"},
     {"model", "data"},
-    {"runs"},
+    {"runs", "ops"},
     {"training", "plots"},
     {"analysis", "doctor"},
     {"cluster"},

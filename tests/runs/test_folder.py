@@ -18,6 +18,7 @@ from volo.runs import checkpoint
 from volo.runs.listing import LOCK
 from volo.runs.records import read_records
 from volo.training import loop, world
+from volo.training.learner import Learner
 
 
 def test_a_run_leaves_all_that_the_architecture_names(tmp_path, folder):
@@ -234,13 +235,13 @@ def test_without_validation_there_is_no_best(tmp_path, folder):
 
 
 def test_a_loss_that_is_not_finite_fails_and_is_never_saved(tmp_path, folder, monkeypatch):
-    real = loop.Learner.update
+    real = Learner.update
 
     def poisoned(self, batch, lr):
         loss, norm = real(self, batch, lr)
         return (loss * float("nan") if self.step == 6 else loss), norm
 
-    monkeypatch.setattr(loop.Learner, "update", poisoned)
+    monkeypatch.setattr(Learner, "update", poisoned)
     with pytest.raises(TrainingError, match="got nan at step 6"):
         train(small_run(tmp_path, folder))
     assert checkpoint.newest(tmp_path / "outputs" / "run").name == "step_00000004"
@@ -248,14 +249,14 @@ def test_a_loss_that_is_not_finite_fails_and_is_never_saved(tmp_path, folder, mo
 
 def test_a_gradient_that_is_not_finite_fails_and_is_never_saved_or_best(tmp_path, folder, monkeypatch):
     """At the last step of the second epoch, where the loss is still finite."""
-    real = loop.Learner.update
+    real = Learner.update
 
     def poisoned(self, batch, lr):
         if self.step == 7:
             next(self.model.parameters()).register_hook(lambda gradient: gradient * float("nan"))
         return real(self, batch, lr)
 
-    monkeypatch.setattr(loop.Learner, "update", poisoned)
+    monkeypatch.setattr(Learner, "update", poisoned)
     with pytest.raises(TrainingError, match=r"gradient must stay finite, got a norm of nan at step 8; .* lower --lr"):
         train(small_run(tmp_path, folder))
     run_dir = tmp_path / "outputs" / "run"

@@ -26,7 +26,7 @@ from volo.training.compilation import check_compiler
 from volo.training.guards.watchdog import watched
 from volo.training.launch import display, opened_run, say_finished, say_result, stop_signals
 from volo.training.loop import train
-from volo.training.seeds import train_each
+from volo.training.seeds import each_run
 from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
 
 POLL_S = 0.2
@@ -51,7 +51,8 @@ def train_on_ray(settings: Settings, cluster: contextlib.ExitStack | None = None
     check_access(settings.run.address, settings.run.dashboard_host)
     driver = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
     with contextlib.ExitStack() as own:
-        train_each(settings, driver, lambda one: _train_one(one, driver, cluster or own))
+        for one in each_run(settings, driver):
+            _train_one(one, driver, cluster or own)
 
 
 def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack) -> None:

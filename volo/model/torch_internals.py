@@ -1,6 +1,6 @@
 """The names that PyTorch keeps to itself and for which it has no public equivalent, each with what happens without it.
 
-The hand-written CPU path (volo/model/eager.py, volo/model/layers.py) is the only user. Without any of these names it
+The hand-written CPU path (volo/model/cpu_autograd.py, volo/model/layers.py) is the only user. Without any of these names it
 computes the same with public operators, more slowly.
 """
 

@@ -1,4 +1,4 @@
-"""Whether all ranks train on the same data, asked before the first step: each reads its own node's disk."""
+"""Checks before the first step that all ranks train on the same data: each reads the disk of its own node."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class Seen:
-    """What one rank found, in short; `digests` of class names, images and split, by what they are of."""
+    """What one rank found on its disk; `digests` of the classes, images, and split, by these names."""
 
     host: str
     refusal: str | None
@@ -27,10 +27,10 @@ class Seen:
 
 
 def open_same_data(settings: Settings, world: World) -> tuple[Images, Split]:
-    """As `open_data`, of every rank, all of which call this.
+    """Opens the data as `open_data` does; all ranks call this.
 
     Raises:
-        InputError: on every rank, where one of them is refused its data, or has others than rank 0.
+        InputError: on every rank, if any rank cannot open its data or has other data than rank 0.
     """
     opened, refusal = None, None
     try:
@@ -46,7 +46,7 @@ def open_same_data(settings: Settings, world: World) -> tuple[Images, Split]:
 
 
 def data_digests(data: Images, split: Split) -> dict[str, str]:
-    """By what they are of. Equal exactly where the data are, whatever the machine and the folder they lie in."""
+    """Digests of classes, images, and split; equal if and only if the data are, on any machine and in any folder."""
     return {
         "classes": _digest(data.class_names),
         "images": _digest(data.source.identity()) if data.source else "",
@@ -79,7 +79,7 @@ def _difference(world: World, seen: list[Seen], others: list[int], data: Images)
 
 
 def _named(world: World, other: int, data: Images) -> str:
-    """The first part of the images that differs between rank 0 and another one, and how; all ranks call this."""
+    """The first part of the images that differs between rank 0 and rank `other`, and how; all ranks call this."""
     parts = world.gather(data.source.identity() if world.rank in (0, other) else None)
     one, two = parts[0], parts[other]
     differing = sorted(part for part in {*one} | {*two} if one.get(part) != two.get(part))
