@@ -1,7 +1,7 @@
 """The names that PyTorch keeps to itself and for which it has no public equivalent, each with what happens without it.
 
-The hand-written CPU path (volo/model/cpu_autograd.py, volo/model/layers.py) is the only user. Without any of these names it
-computes the same with public operators, more slowly.
+Only the hand-written CPU path (cpu_autograd.py, layers.py) uses them. Without any of these names it computes the same
+with public operators, more slowly.
 """
 
 import torch
