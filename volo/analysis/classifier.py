@@ -13,8 +13,8 @@ from volo.data.augment import normalise
 from volo.data.folders.imagefolder import fit_image, read_image
 from volo.errors import InputError
 from volo.runs import checkpoint
+from volo.settings.data import DataSettings
 from volo.settings.paths import local_path
-from volo.settings.sections import DataSettings
 
 TOP_K = 5
 AnyImage = str | os.PathLike | Image.Image | np.ndarray

@@ -20,7 +20,7 @@ from volo.errors import InputError
 from volo.model.build import build_model
 from volo.runs import checkpoint
 from volo.runs.model_file import Description
-from volo.settings.sections import DataSettings
+from volo.settings.data import DataSettings
 
 SHOWN = 8
 

@@ -20,7 +20,7 @@ from volo.cli.parse import refuse_torchrun
 from volo.cli.workers import WorkerFlags
 from volo.errors import InputError
 from volo.settings.paths import check_path
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 
 Analysis = Literal["eval", "confusion", "calibration", "gradcam", "occlusion", "predictions"]
 

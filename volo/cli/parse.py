@@ -16,8 +16,10 @@ from volo.errors import InferenceError, InputError, OutOfRetries, Stopped, Train
 from volo.log import LOGGER, show_log
 from volo.settings.config import Settings, build_settings, left_behind, merge
 from volo.settings.model import FORMS, AnyModel, own_fields
+from volo.settings.optim import OptimSettings
 from volo.settings.recipes import RECIPES, recipe_settings
-from volo.settings.sections import OptimSettings, RunSettings, Section
+from volo.settings.run import RunSettings
+from volo.settings.section import Section
 from volo.settings.yaml_files import read_yaml
 
 DONE, UNFORESEEN, WRONG_INPUT, WORK_FAILED, OUT_OF_RETRIES = 0, 1, 2, 3, 4

@@ -22,7 +22,8 @@ from volo.data.decoded.cache import Room
 from volo.doctor.cache import cache_room, judged
 from volo.doctor.findings import Finding, failure, ok, warning
 from volo.errors import InputError
-from volo.settings.sections import DataSettings, RunSettings
+from volo.settings.data import DataSettings
+from volo.settings.run import RunSettings
 
 HEAD = "node:__internal_head__"  # a resource that Ray gives the head alone
 ANSWER_S = 3.0

@@ -22,7 +22,7 @@ from volo.analysis.subject import Subject
 from volo.cluster.connect import connected
 from volo.cluster.workers import Workers, plan_workers
 from volo.errors import InferenceError, InputError
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 from volo.training.world import set_threads
 
 QUEUED = 2  # chunks at each worker: one at work, one waiting

@@ -13,7 +13,7 @@ from volo.data.folders.imagefolder import ImageFolder
 from volo.data.folders.layout import NoTestSplit
 from volo.data.splits import Split, split_train
 from volo.errors import InputError
-from volo.settings.sections import VAL_FRACTION, DataSettings
+from volo.settings.data import VAL_FRACTION, DataSettings
 
 
 class Shapes:

@@ -16,7 +16,7 @@ from volo.data.epoch import EpochTable, worker_share
 from volo.data.mixing import mix, one_hot, plan_mix
 from volo.data.transfer import to_device
 from volo.errors import InputError
-from volo.settings.sections import AugmentSettings
+from volo.settings.augment import AugmentSettings
 
 DEVICE_SHARE = 0.25
 COPIED = 512  # images at a time

@@ -6,7 +6,7 @@ from volo.data.datasets import wanted_images
 from volo.data.decoded.cache import MORE_ROOM, Room, cache_dir, room
 from volo.doctor.findings import Finding, failure, ok, warning
 from volo.files import free_bytes
-from volo.settings.sections import VAL_FRACTION, DataSettings
+from volo.settings.data import VAL_FRACTION, DataSettings
 
 ARCHIVES = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 NUM_IMAGES = 50_000  # to train on, in each of the archives

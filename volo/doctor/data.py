@@ -10,7 +10,7 @@ from volo.data.folders.passed_over import PassedOver
 from volo.doctor.cache import ARCHIVES, cache_room, judged
 from volo.doctor.findings import Finding, failure, ok, refused, warning
 from volo.errors import InputError
-from volo.settings.sections import DataSettings
+from volo.settings.data import DataSettings
 
 NUM_DECODED = 16
 

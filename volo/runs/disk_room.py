@@ -12,7 +12,7 @@ from volo.errors import InputError
 from volo.files import free_bytes
 from volo.model.build import build_model
 from volo.settings.config import Settings
-from volo.settings.sections import DataSettings
+from volo.settings.data import DataSettings
 
 COPIES = 4  # in a checkpoint: the weights to use, the raw ones, and AdamW's two moments
 NUM_CLASSES = {"cifar100": 100, "cifar10": 10, "shapes": len(CLASS_NAMES)}

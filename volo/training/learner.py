@@ -11,7 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from volo.data.pipeline import Batch
 from volo.runs import checkpoint
-from volo.settings.sections import OptimSettings, TeachingSettings
+from volo.settings.optim import OptimSettings
+from volo.settings.teaching import TeachingSettings
 from volo.training.compilation import compiled
 from volo.training.ema import MovingAverage
 from volo.training.objective import Labels, Objective

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from volo.model.token_labels import Box, DenseLogits, draw_box
-from volo.settings.sections import TeachingSettings
+from volo.settings.teaching import TeachingSettings
 from volo.training.metrics import summed_loss
 from volo.training.teacher import Teacher
 

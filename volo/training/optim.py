@@ -7,7 +7,7 @@ from torch import nn
 
 from volo.model.attention import ClassBlock, TransformerBlock
 from volo.model.outlook import OutlookerBlock
-from volo.settings.sections import OptimSettings
+from volo.settings.optim import OptimSettings
 
 DECAYED = (nn.Linear, nn.Conv2d)
 BLOCKS = (OutlookerBlock, TransformerBlock, ClassBlock)
