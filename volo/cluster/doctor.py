@@ -22,7 +22,7 @@ from volo.data.decoded.cache import Room
 from volo.doctor.cache import cache_room, judged
 from volo.doctor.findings import Finding, failure, ok, warning
 from volo.errors import InputError
-from volo.settings.data import DataSettings
+from volo.settings.data import ResolvedData
 from volo.settings.run import RunSettings
 
 HEAD = "node:__internal_head__"  # a resource that Ray gives the head alone
@@ -77,7 +77,7 @@ def check_doors(run: RunSettings) -> Finding:
     return ok("access", f"{token}; the dashboard of a job's own cluster is {where}")
 
 
-def check_cluster(run: RunSettings, output_dir: Path, data: DataSettings) -> Iterator[Finding]:
+def check_cluster(run: RunSettings, output_dir: Path, data: ResolvedData) -> Iterator[Finding]:
     """Connects to the cluster that is there, and looks at it from each of its nodes.
 
     Raises:
@@ -150,7 +150,7 @@ def _asked(
     return answers
 
 
-def _caches(nodes: list[dict[str, Any]], data: DataSettings) -> Finding:
+def _caches(nodes: list[dict[str, Any]], data: ResolvedData) -> Finding:
     """The room for decoded images on each node, which it says itself from its own disk and its own copy of the data."""
     rooms, wrong = {}, []
     answers = _asked(nodes, cache_of, lambda node: (data.model_dump(),))
@@ -170,7 +170,7 @@ def _caches(nodes: list[dict[str, Any]], data: DataSettings) -> Finding:
 def cache_of(data: dict[str, Any]) -> Room | str:
     """On a node: what its cache has to take; or why training would be refused there."""
     try:
-        return cache_room(DataSettings(**data))
+        return cache_room(ResolvedData(**data))
     except InputError as error:
         return str(error)
 

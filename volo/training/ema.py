@@ -1,7 +1,7 @@
 """The moving average of the weights, with a warm-up of its own."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
@@ -25,7 +25,8 @@ class MovingAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        averaged, current = list(self.module.parameters()), list(model.parameters())
+        averaged: list[Tensor] = list(self.module.parameters())
+        current: list[Tensor] = list(model.parameters())
         if num_averaged := int(self.n_averaged):
             torch._foreach_lerp_(averaged, current, 1 - ema_decay_at(num_averaged, self.decay))
         else:

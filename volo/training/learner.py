@@ -37,7 +37,7 @@ class Learner:
         self.ema = MovingAverage(self.model, settings.ema_decay) if settings.ema_decay > 0 else None
         self.optimizer = build_optimizer(self.model, settings)
         self.precision = Precision(settings, world.device)
-        self.parallel = self._distributed()
+        self.parallel: Any = self._distributed()  # nn.Module does not declare `no_sync`
         if settings.compile:
             self.parallel = compiled(self.parallel, world.device)
         self.step = 0

@@ -22,7 +22,7 @@ from volo.runs.folder import find_start
 from volo.runs.model_file import Description
 from volo.runs.saver import Saver
 from volo.runs.tracking import Tracker
-from volo.settings.config import Settings
+from volo.settings.config import ResolvedSettings, Settings
 from volo.training.guards.memory import memory_explained
 from volo.training.guards.nonfinite import REMEDY, NonFinite, nonfinite_path, write_batch
 from volo.training.guards.same_data import open_same_data
@@ -106,7 +106,7 @@ class Session:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ResolvedSettings,
         world: World,
         show: Callable[[Record], None] | None,
         beat: Callable[[str, int], None],

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from volo.data.decoded.cache import Coarse
 from volo.data.decoded.store import KEY
 from volo.data.folders.class_names import extra, plain, quoted
 from volo.data.folders.formats import opened
@@ -36,7 +37,7 @@ class LabelledFolder:
     """
 
     name = "imagefolder"
-    coarse = None
+    coarse: Coarse | None = None
     held_out: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
@@ -180,7 +181,7 @@ class Unreadable(InputError):
         self.reason = reason
 
 
-def read_image(file: str | Path, image_size: int, resize: str = "crop") -> np.ndarray:
+def read_image(file: str | os.PathLike[str], image_size: int, resize: str = "crop") -> np.ndarray:
     """Any image Pillow reads as (image_size, image_size, 3) uint8 RGB.
 
     Turned upright by its EXIF tag, transparency laid on white, more than 8 bits scaled to 8

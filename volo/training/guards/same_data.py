@@ -10,7 +10,7 @@ from volo.data.decoded.cache import Images
 from volo.data.splits import Split
 from volo.errors import InputError
 from volo.runs.folder import open_data
-from volo.settings.config import Settings
+from volo.settings.config import ResolvedSettings
 from volo.training.world import World
 
 SHOWN = 8
@@ -26,7 +26,7 @@ class Seen:
     in_words: str = ""
 
 
-def open_same_data(settings: Settings, world: World) -> tuple[Images, Split]:
+def open_same_data(settings: ResolvedSettings, world: World) -> tuple[Images, Split]:
     """As `open_data`, of every rank, all of which call this.
 
     Raises:
