@@ -116,7 +116,9 @@ def _draw_grid(axes: Axes, classes: int) -> None:
     """White lines between few cells; between many, faint ones at every tenth class to find the way by."""
     few = classes <= NUMBERED_CLASSES
     lines = np.arange(1 if few else 10, classes, 1 if few else 10) - 0.5
-    look: dict[str, Any] = dict(colors="white", linewidth=1.5) if few else dict(colors="#9aa7b2", linewidth=0.4, alpha=0.7)
+    look: dict[str, Any] = (
+        dict(colors="white", linewidth=1.5) if few else dict(colors="#9aa7b2", linewidth=0.4, alpha=0.7)
+    )
     if classes <= MAX_LABELS:
         axes.hlines(lines, -0.5, classes - 0.5, **look)
         axes.vlines(lines, -0.5, classes - 0.5, **look)

@@ -92,7 +92,7 @@ def parse_settings_and(
         The settings, and an instance of `own`.
     """
     layers = _layers(argv)
-    flags = tyro.cli(
+    flags: Any = tyro.cli(
         _flags_over(_shown(layers), own, without),
         args=list(argv),
         prog=prog,
@@ -206,7 +206,7 @@ def _flags_over(base: Settings, own: type | None, without: Collection[str]) -> t
     )
 
 
-def _model_groups(model: Section) -> list[tuple[str, type]]:
+def _model_groups(model: AnyModel) -> list[tuple[str, type]]:
     """Of every form, so that each flag is known; what a form cannot have is refused where settings are built."""
     forms = {name: model if model.form == name else form() for name, form in FORMS.items()}
     common = [name for name in AnyModel.model_fields if name != "form"]

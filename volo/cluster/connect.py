@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from volo.cluster.access import (
     LOOPBACK,
@@ -29,7 +30,7 @@ ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_V2": "1",
 }
 LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: no cluster of several machines
-QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 OWN_CLUSTER = "local"
 
 
@@ -123,7 +124,8 @@ def _end_log_monitor() -> None:
     """Ends the process that reads all logs ten times a second, to send them to drivers: here none wants them."""
     import ray
 
-    ray._private.worker._global_node.kill_log_monitor(check_alive=False)
+    node: Any = ray._private.worker._global_node
+    node.kill_log_monitor(check_alive=False)
 
 
 def _joined(address: str) -> str | None:

@@ -12,6 +12,7 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -72,12 +73,13 @@ def over_workers(subject: Subject, chunks: list[Chunk], batch_size: int, workers
     """
     num_local = workers.num_local()
     known = next((path for chunk in chunks for path in chunk.paths if os.path.exists(path)), None)
-    actor = ray.remote(
+    actor: Any = ray.remote(
         num_cpus=1, num_gpus=int(workers.use_gpu), max_restarts=MAX_RESTARTS, max_task_retries=MAX_RESTARTS
     )(Predictor)
     shared = [ray.put(subject)]  # held here, so that a worker started anew finds it
     pool = [actor.remote(shared, batch_size, num_local, workers.use_gpu, known) for _ in range(workers.num_workers)]
-    to_do, at_work = iter(chunks), {}
+    to_do = iter(chunks)
+    at_work: dict[ray.ObjectRef, tuple[ray.actor.ActorHandle, Chunk]] = {}
 
     def give(worker: ray.actor.ActorHandle) -> None:
         if chunk := next(to_do, None):

@@ -100,7 +100,8 @@ class OutlookLayers(torch.autograd.Function):
         proj_bias: Tensor, num_heads: int, window: tuple[int, int, int],
     ) -> Tensor:  # fmt: skip
         kernel_size, stride, _ = window
-        out, kept = torch.empty_like(x, memory_format=torch.contiguous_format), []
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+        kept: list[Tensor] = []
         ctx.num_images = -(-PIXELS_A_THREAD * torch.get_num_threads() // (x.shape[1] * x.shape[2]))
         for some, some_out in _few_at_a_time(ctx.num_images, x, out):
             values = _linear(some, v, v_bias)
@@ -138,9 +139,11 @@ class OutlookLayers(torch.autograd.Function):
             some_dx += _spread(_linear(dlogits, attn.t()), some, ctx.window[1])
 
         maps = _few_at_a_time(ctx.num_images, x, grad, dx)
-        for some, values, logits in zip(maps, kept[::2], kept[1::2], strict=True):
-            differentiate(*some, values, logits)
-        of_parameters = [gradient for pair in zip(weights, biases, strict=True) for gradient in pair]
+        for (some, some_grad, some_dx), values, logits in zip(maps, kept[::2], kept[1::2], strict=True):
+            differentiate(some, some_grad, some_dx, values, logits)
+        of_parameters: list[Tensor | None] = [
+            gradient for pair in zip(weights, biases, strict=True) for gradient in pair
+        ]
         if not ctx.has_bias:
             of_parameters[1] = None
         return dx, *of_parameters, None, None

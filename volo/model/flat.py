@@ -37,7 +37,7 @@ class VOLOStage(nn.Sequential):
             )
         )
 
-    def __getitem__(self, index: int | slice) -> nn.Module:
+    def __getitem__(self, index: int | slice) -> nn.Module:  # type: ignore[override]  # a slice of it is no VOLOStage
         """As of every Sequential; a part of a stage is a plain one, which takes blocks and not their settings."""
         if isinstance(index, slice):
             return nn.Sequential(OrderedDict(list(self.named_children())[index]))

@@ -83,7 +83,8 @@ def save(
     buffer = io.BytesIO()
     torch.save(state, buffer)
     contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
-    files = {MODEL: safetensors.torch.save(contiguous, description.to_metadata()), STATE: buffer.getbuffer()}
+    model = safetensors.torch.save(contiguous, description.to_metadata())
+    files: dict[str, bytes | memoryview] = {MODEL: model, STATE: buffer.getbuffer()}
     folder = folder_of(run_dir, description.step)
     with writing(f"the checkpoint of step {description.step}"):
         _commit(folder, files, description.step, total_steps)

@@ -263,7 +263,8 @@ class Session:
         teacher = Teacher(path, self.settings, self.data.class_names, self.world.device)
         if not teaching.token_labels:
             return Labels(teaching, teacher)
-        return TokenLabels(teaching, teacher, self.settings.run.seed, tuple(model.pos_embed.shape[1:3]))
+        height, width = model.get_parameter("pos_embed").shape[1:3]
+        return TokenLabels(teaching, teacher, self.settings.run.seed, (height, width))
 
     def _resume(self, folder: Path) -> list[str]:
         """Takes up a checkpoint. Returns what else is to be said of it."""

@@ -53,6 +53,8 @@ class Meter:
             cannot go on; else the step's loss does not count.
     """
 
+    _started: float
+
     def __init__(
         self,
         world: World,

@@ -6,6 +6,7 @@ the data directory lets one process fetch while the others of the node wait.
 
 import gzip
 import hashlib
+import io
 import os
 import tarfile
 import zlib
@@ -234,7 +235,7 @@ def _checked_members(archive: Archive, file: Path) -> dict[str, str]:
 
 def _md5_in(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> str:
     member = tar.extractfile(entry)
-    assert member is not None, "only a regular file is read"
+    assert isinstance(member, io.BufferedReader), "only a regular file is read"
     return hashlib.file_digest(member, "md5").hexdigest()
 
 

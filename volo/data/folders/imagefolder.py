@@ -176,7 +176,7 @@ class Classes:
 class Unreadable(InputError):
     """A file that is no image, a damaged one, or one too large; `reason` is what the reader said."""
 
-    def __init__(self, file: str | Path, reason: str):
+    def __init__(self, file: str | os.PathLike[str], reason: str):
         super().__init__(f"every image must be readable, got {file} ({reason}); fix or remove it")
         self.reason = reason
 

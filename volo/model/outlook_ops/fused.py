@@ -71,8 +71,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     from volo.model.outlook_ops import triton_kernels
 
-    tensors = (tensor.contiguous() for tensor in (grad, values, logits))
-    return triton_kernels.backward(*tensors, kernel_size, stride, padding)
+    grad, values, logits = (tensor.contiguous() for tensor in (grad, values, logits))
+    return triton_kernels.backward(grad, values, logits, kernel_size, stride, padding)
 
 
 make_differentiable(_forward, _backward)

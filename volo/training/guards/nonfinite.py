@@ -14,7 +14,7 @@ from volo.data.datasets import files_of
 from volo.data.epoch import worker_share
 from volo.data.pipeline import TrainingBatches
 from volo.runs.folder import write_file
-from volo.settings.config import Settings
+from volo.settings.config import ResolvedSettings, Settings
 
 REMEDY = "Try a lower --lr, a longer --warmup-epochs, or --no-amp; --skip-nonfinite 5 passes over single bad batches"
 
@@ -48,7 +48,7 @@ def nonfinite_path(settings: Settings, step: int) -> Path:
     return settings.run_dir / f"nonfinite_step_{step:08d}.json"
 
 
-def write_batch(settings: Settings, path: Path, found: NonFinite, batches: TrainingBatches, lr: float) -> None:
+def write_batch(settings: ResolvedSettings, path: Path, found: NonFinite, batches: TrainingBatches, lr: float) -> None:
     """Writes down which images the step computed with, unless the disk fails too: what was found is said anyway."""
     epoch, step_in_epoch = divmod(found.step - 1, batches.steps_per_epoch)
     content = {
@@ -65,7 +65,7 @@ def write_batch(settings: Settings, path: Path, found: NonFinite, batches: Train
         write_file(path, json.dumps(content, indent=1) + "\n")
 
 
-def _samples(settings: Settings, batches: TrainingBatches, epoch: int, step: int) -> list[dict[str, Any]]:
+def _samples(settings: ResolvedSettings, batches: TrainingBatches, epoch: int, step: int) -> list[dict[str, Any]]:
     """Of the global batch, in its order; mixing partners are among them."""
     positions, images = batches.drawn(epoch, step)
     files = files_of(settings.data, images)

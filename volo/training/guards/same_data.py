@@ -63,6 +63,7 @@ def _check(world: World, opened: tuple[Images, Split] | None, refusal: str | Non
             raise InputError(f"rank {rank} on {one.host}: {one.refusal}")
     others = [rank for rank, one in enumerate(seen) if one.digests != seen[0].digests]
     if others:
+        assert opened is not None, "no rank was refused its data"
         raise InputError(_difference(world, seen, others, opened[0]))
 
 
@@ -80,13 +81,14 @@ def _difference(world: World, seen: list[Seen], others: list[int], data: Images)
 
 def _named(world: World, other: int, data: Images) -> str:
     """The first part of the images that differs between rank 0 and another one, and how; all ranks call this."""
-    parts = world.gather(data.source.identity() if world.rank in (0, other) else None)
+    source = data.source if world.rank in (0, other) else None
+    parts = world.gather(source.identity() if source else {})
     one, two = parts[0], parts[other]
     differing = sorted(part for part in {*one} | {*two} if one.get(part) != two.get(part))
     if not differing:
         return ""
     part = differing[0]
-    names = world.gather(data.source.names(part) if world.rank in (0, other) else None)
+    names = world.gather(source.names(part) if source else [])
     said = [
         f"{len(found):,} only on rank {rank} ({', '.join(found[:SHOWN])}{', ...' if len(found) > SHOWN else ''})"
         for rank, found in ((0, _more(names[0], names[other])), (other, _more(names[other], names[0])))
