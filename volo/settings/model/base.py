@@ -81,7 +81,8 @@ class AnyModel(Section):
                 f"patch_size={full.patch_size}, {num_levels} stem_channels; set --patch-size to a "
                 f"multiple of {2**num_levels}, or give fewer --stem-channels"
             )
-        if self.stem_depth is not None and not num_levels:
+        of_variant = VARIANTS[self.variant][self.form].get("stem_depth")  # which resolved settings hold with any stem
+        if self.stem_depth not in (None, of_variant) and not num_levels:
             raise ValueError(
                 f"stem_depth has no effect without stem_channels, got stem_depth={self.stem_depth}; leave it out"
             )
