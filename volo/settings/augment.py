@@ -1,6 +1,6 @@
 """Augmentation's section of the settings."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -28,7 +28,7 @@ class AugmentSettings(Section):
     """Probability mass spread over all classes."""
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         if self.mix_prob is not None and not (self.mixup_alpha or self.cutmix_alpha):
             raise ValueError(
                 f"mix_prob has no effect without mixup or cutmix, got mix_prob={self.mix_prob}, mixup_alpha=0, "

@@ -34,7 +34,7 @@ class Settings(Section):
     run: RunSettings = RunSettings()
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         patch = self.model.resolved().patch_size
         if self.data.image_size < patch:
             raise ValueError(

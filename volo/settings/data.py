@@ -1,6 +1,6 @@
 """The data's section of the settings."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -55,7 +55,7 @@ class DataSettings(Section):
         return self.filled(ResolvedData, mean=mean, std=std, val_fraction=val_fraction)
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         native = {"shapes": 32, "cifar10": 32, "cifar100": 32}.get(self.dataset)
         if native and self.resize != "crop":
             raise ValueError(f"resize has no effect on {self.dataset}, whose images are square; leave it out")

@@ -1,6 +1,6 @@
 """The optimizer's section of the settings."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -47,7 +47,7 @@ class OptimSettings(Section):
     """Train the model under torch.compile, which on a CPU needs a C++ compiler there."""
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr must not exceed lr, got min_lr={self.min_lr}, lr={self.lr}; lower --min-lr")
         if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:

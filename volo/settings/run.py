@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -107,7 +107,7 @@ class RunSettings(Section):
         raise ValueError(f"num_workers must be a number, or MIN:MAX with 1 <= MIN <= MAX, got {value!r}")
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         if self.run_name and any(part in ("", ".", "..") for part in self.run_name.split("/")):
             raise ValueError(
                 f"run_name must name a folder below output_dir, got {self.run_name!r}; set --output-dir for another "

@@ -1,6 +1,6 @@
 """The teacher's section of the settings."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -22,7 +22,7 @@ class TeachingSettings(Section):
     """MixToken, with token_labels: exchange a box of patches between two images."""
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         if self.teacher and not (self.distillation or self.token_labels):
             raise ValueError(
                 f"teacher has no effect without distillation or token_labels, got teacher={self.teacher}; set "
