@@ -24,7 +24,7 @@ def create_model(
         img_size: Pixels a side that the position embedding is made for; other sizes work too. Default: 32, or 224 of a
             published model.
         hierarchical: A pyramid of stages in place of a flat model.
-        **overrides: Any setting of the form (volo/settings/model.py), such as pooling="cli" or embed_dim=128 of a flat
+        **overrides: Any setting of the form (volo/settings/model/), such as pooling="cli" or embed_dim=128 of a flat
             model, downsample_kind="token" or stage_depths=(1, 1, 3) of a pyramid.
 
     Returns:

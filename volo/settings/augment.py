@@ -8,20 +8,20 @@ from volo.settings.section import Section
 
 
 class AugmentSettings(Section):
-    """What happens to training images, each drawn from (seed, epoch, position)."""
+    """What happens to training images; every draw is a function of (seed, epoch, position)."""
 
     crop_padding: Annotated[int, Field(ge=0)] | None = None
-    """Random crop after padding by so many pixels. Default: an eighth of the image size."""
+    """Pixels to pad by before the random crop. Default: an eighth of the image size."""
     hflip: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Probability of a horizontal flip."""
     auto_augment: Literal["none", "trivial"] = "none"
-    """trivial: one of TrivialAugment's 14 operations, of random strength, on every sample."""
+    """trivial: one of TrivialAugment's 14 operations, with random strength, on every sample."""
     random_erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Probability that a box of 2 to 33% of the image is replaced by the mean colour."""
+    """Probability that a box of 2 to 33% of the image is replaced by the mean color."""
     mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
     """Mixup's Beta(alpha, alpha) coefficient, per sample; 0: off."""
     cutmix_alpha: Annotated[float, Field(ge=0)] = 0.0
-    """CutMix's Beta(alpha, alpha) area, per sample; 0: off. With mixup on too, each sample takes one of them."""
+    """CutMix's Beta(alpha, alpha) area, per sample; 0: off. If mixup is also on, each sample takes one of the two."""
     mix_prob: Annotated[float, Field(ge=0, le=1)] | None = None
     """Probability that a sample is mixed. Default: 1 with mixup or cutmix on."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1

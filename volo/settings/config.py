@@ -1,4 +1,4 @@
-"""Every setting of a run: typed, validated here and nowhere else, frozen once checked.
+"""All settings of a run: typed, validated only here, frozen once checked.
 
 Defaults < recipe < YAML file < command line, each a nested dictionary laid over the one before (`merge`), then one
 `Settings` object (`build_settings`). A field that is None takes its value from elsewhere, as its description says.
@@ -49,7 +49,7 @@ class Settings(Section):
             )
         if self.data.dataset == "shapes" and self.augment.auto_augment != "none":
             raise ValueError(
-                "auto_augment changes colours, by which the classes of shapes differ, got "
+                "auto_augment changes colors, by which the classes of shapes differ, got "
                 f"auto_augment={self.augment.auto_augment}, dataset=shapes; leave it out"
             )
         padding = self.augment.crop_padding
@@ -75,7 +75,7 @@ class Settings(Section):
             )
         if self.optim.init_weights and self.run.resume_path:
             raise ValueError(
-                "init_weights has no effect with resume_path, which brings weights of its own, got "
+                "init_weights has no effect with resume_path, which brings its own weights, got "
                 f"init_weights={self.optim.init_weights}, resume_path={self.run.resume_path}; give one of them"
             )
         if self.data.train_images is not None and self.optim.batch_size > self.data.train_images:
@@ -139,7 +139,7 @@ class Settings(Section):
     def to_yaml(self) -> str:
         """As a settings file (yaml_files.py): what is given, with absolute paths; what is derived as comments.
 
-        Read again, alone it means the same settings; with others laid over it, what they leave open is derived anew.
+        Read alone, it means the same settings; if others are laid over it, what they leave open is derived again.
         """
         given, located = self.to_dict(), self.located().to_dict()
         for name in SECTIONS:
@@ -161,7 +161,7 @@ class Settings(Section):
 
 
 class ResolvedSettings(Settings):
-    """Settings with nothing left to derive: what a run computes with, and what a model file holds."""
+    """Settings in which nothing is left to derive: what a run computes with and a model file holds."""
 
     model: ResolvedModel
     data: ResolvedData

@@ -8,43 +8,43 @@ from volo.settings.section import PathText, Section
 
 
 class OptimSettings(Section):
-    """How long and how fast."""
+    """How long to train, and how fast."""
 
     epochs: Annotated[int, Field(ge=1)] = 130
     """Passes over the training images."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
-    """Stop after so many steps in all; the schedule stays that of --epochs."""
+    """Stop after this many steps in total; the schedule is still that of --epochs."""
     batch_size: Annotated[int, Field(ge=1)] = 256
-    """Images per optimizer step, over all workers."""
+    """Images per optimizer step, summed over all workers."""
     grad_accum_steps: Annotated[int, Field(ge=1)] = 1
-    """Parts each worker's share of the batch is computed in, to save memory."""
+    """Number of parts in which each worker computes its share of the batch, to save memory."""
     lr: Annotated[float, Field(gt=0)] = 2e-3
     """Peak learning rate of AdamW."""
     min_lr: Annotated[float, Field(ge=0)] = 1e-5
     """Learning rate at the end of the cosine."""
     warmup_epochs: Annotated[float, Field(ge=0)] | None = None
-    """Linear warm-up, may be a fraction of an epoch. Default: a twentieth of the epochs."""
+    """Epochs of linear warmup; fractions are allowed. Default: a twentieth of the epochs."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    """On weight matrices and kernels only."""
+    """Weight decay of matrices and kernels; biases, norms and embeddings have none."""
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     """AdamW's second moment decay."""
     grad_clip: Annotated[float, Field(ge=0)] = 1.0
     """Largest gradient norm; 0: no clipping."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Moving average of the weights, with a warm-up of its own; 0: off."""
+    """Decay of the moving average of the weights, which has its own warmup; 0: off."""
     use_amp: bool | None = None
-    """Automatic mixed precision. Default: on where there is a GPU, off on CPU."""
+    """Automatic mixed precision. Default: on with a GPU, off on CPUs."""
     autocast_dtype: Literal["fp16", "bf16"] | None = None
-    """Type of the autocast. Default: bf16."""
+    """Data type of autocast. Default: bf16."""
     skip_nonfinite: Annotated[int, Field(ge=0)] = 0
-    """Leave out up to so many updates in a row whose loss or gradient is not finite; 0: the first one ends training."""
+    """Skip up to this many consecutive updates whose loss or gradient is not finite; 0: the first one ends training."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Each layer's learning rate over that of the one above it, for fine-tuning; 1: all learn alike."""
+    """Ratio of each layer's learning rate to that of the layer above it, for fine-tuning; 1: the same for all."""
     init_weights: PathText | None = None
-    """Weights to begin with: a run (its best checkpoint), a checkpoint, or a file, .safetensors or .pth of tensors;
-    published, timm's or this project's. Position embeddings are resized, heads of other classes start afresh."""
+    """Weights to start from: a run (its best checkpoint), a checkpoint, or a file (.safetensors, or .pth of tensors)
+    with published weights, timm's or this project's. Position embeddings are resized, heads of other classes new."""
     compile: bool = False
-    """Train the model under torch.compile, which on a CPU needs a C++ compiler there."""
+    """Train with torch.compile, which needs a C++ compiler on CPUs."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -13,52 +13,52 @@ WORKER_COUNTS = re.compile(r"(\d+)(?::(\d+))?")
 
 
 class RunSettings(Section):
-    """Where the run is kept, and how it is started; nothing here but the seed can change its result."""
+    """Where the run is stored, and how it is started; of these settings only the seed can change the result."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of everything random in training but the split."""
+    """Seed of everything random in training except the split."""
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] | None = None
-    """Train once with each of these seeds, one after the other, into <run_name>/seed<seed>; sums up at the end."""
+    """Train once with each of these seeds, one after another, in <run_name>/seed<seed>; ends with a summary."""
     output_dir: PathText = "./outputs"
-    """Folder of the run folders; on a cluster, one that every node sees."""
+    """Folder that holds the run folders; on a cluster, one that every node sees."""
     run_name: Annotated[str, Field(min_length=1, pattern=r"^[\w.+-]+(/[\w.+-]+)*$")] | None = None
-    """Name of the run's folder. Default: the recipe, or <dataset>-<model>; then the form, where it is not a flat model
-    that pools the mean: nano-cli, nano-pyramid-token."""
+    """Name of the run's folder. Default: the recipe, or <dataset>-<model>; followed by the form, unless it is a flat
+    model with mean pooling: nano-cli, nano-pyramid-token."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
-    """Newest checkpoints kept, besides the best."""
+    """How many of the newest checkpoints to keep, in addition to the best one."""
     checkpoint_every: Annotated[str, BeforeValidator(str)] | None = None
-    """Checkpoints besides the one after every epoch: 200 is every 200 steps, 5m every five minutes (s, m, h)."""
+    """More checkpoints than the one after every epoch: 200 is every 200 steps, 5m every five minutes (s, m, h)."""
     log_every: Annotated[int, Field(ge=1)] = 10
-    """Steps between logged points."""
+    """Steps between log records."""
     hang_timeout: str = "10m"
-    """End the run, naming the rank that hangs, when no step, batch of a validation or save has begun for so long (90s,
-    10m, 2h); 0: never. Until the first step is done, at least an hour and a half, for data and compilers."""
+    """End the run, and name the rank that hangs, if no step, validation batch or save begins for this long (90s, 10m,
+    2h); 0: never. Until the first step is done the limit is at least 90 minutes, for data and compilers."""
     resume_path: PathText | None = None
     """Start from this checkpoint's state: a run folder, its best or last, or a checkpoint folder."""
     fresh: bool = False
-    """Rename a run of this name and start anew."""
+    """Rename an existing run of this name and start again."""
     num_workers: int | str | None = None
-    """Ray workers, or MIN:MAX of them, as many as the cluster has; 0: this process, without Ray. Default: the cluster's
-    GPUs, else 1."""
+    """Number of Ray workers, or MIN:MAX for as many as the cluster has; 0: this process, without Ray. Default: the
+    cluster's GPUs, or 1."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """Under Ray: how often lost workers are started again, from the newest checkpoint, before giving up."""
+    """On Ray: how often lost workers are restarted from the newest checkpoint before giving up."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where workers compute; auto: on GPUs where there is one for each, else on the CPU."""
+    """Where workers compute; auto: on GPUs if there is one for each worker, otherwise on CPUs."""
     address: Annotated[str, Field(min_length=1)] | None = None
-    """Ray cluster to use. Default: $RAY_ADDRESS, else a cluster of its own on this machine."""
+    """Ray cluster to use. Default: $RAY_ADDRESS, or a new cluster on this machine."""
     dashboard_host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
-    """Where the dashboard and job API of a cluster of its own listen; any but loopback needs a token of yours, in
+    """Address at which the dashboard and job API of a new cluster listen; any other than loopback needs your token, in
     $RAY_AUTH_TOKEN or ~/.ray/auth_token."""
 
     @property
     def checkpoint_steps(self) -> int | None:
-        """Steps between checkpoints, where they go by steps."""
+        """Steps between checkpoints; None if checkpoint_every is not a number of steps."""
         every = self.checkpoint_every
         return int(every) if every is not None and every.isdigit() else None
 
     @property
     def checkpoint_s(self) -> float | None:
-        """Seconds between checkpoints, where they go by time."""
+        """Seconds between checkpoints; None if checkpoint_every is not a duration."""
         every = self.checkpoint_every
         return parse_duration(every) if every is not None and not every.isdigit() else None
 
@@ -83,12 +83,12 @@ class RunSettings(Section):
 
     @property
     def min_workers(self) -> int | None:
-        """The fewest workers to train with; None where the cluster decides."""
+        """The fewest workers to train with; None if the cluster decides."""
         return int(str(self.num_workers).split(":")[0]) if self.num_workers is not None else None
 
     @property
     def max_workers(self) -> int | None:
-        """The most workers to train with; None where the cluster decides."""
+        """The most workers to train with; None if the cluster decides."""
         return int(str(self.num_workers).split(":")[-1]) if self.num_workers is not None else None
 
     @property
@@ -117,7 +117,7 @@ class RunSettings(Section):
             self._check_seeds(self.seeds)
         if self.fresh and self.resume_path:
             raise ValueError(
-                f"fresh starts anew and resume_path starts from a checkpoint, got fresh and resume_path="
+                f"fresh starts again and resume_path starts from a checkpoint, got fresh and resume_path="
                 f"{self.resume_path}; give one of them"
             )
         if self.num_workers == 0 and self.address:

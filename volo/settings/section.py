@@ -12,8 +12,8 @@ Resolved = TypeVar("Resolved", bound="Section")
 class Section(BaseModel):
     """Frozen once checked, without unknown keys.
 
-    A field that is None takes its value from elsewhere, as its description says. `resolved()` of a section writes those
-    values in and returns a type of its own, a subclass in which they are never None.
+    A field that is None takes its value from elsewhere, as its description says. `resolved()` fills in those values and
+    returns a subclass in which they are never None.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)

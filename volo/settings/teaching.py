@@ -8,18 +8,18 @@ from volo.settings.section import PathText, Section
 
 
 class TeachingSettings(Section):
-    """What a trained model teaches besides the labels. Without --teacher none of these has an effect."""
+    """What a trained model teaches in addition to the labels. These settings have no effect without --teacher."""
 
     teacher: PathText | None = None
     """A model of this project with the same classes: a run folder, a checkpoint or a model file."""
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Weight of the teacher's class probabilities; the labels have the rest."""
+    """Weight of the teacher's class probabilities; the labels get the rest."""
     token_labels: bool = False
-    """Published models: teach the auxiliary head the teacher's classes of every patch."""
+    """Published models only: the auxiliary head learns the teacher's classes of each patch."""
     token_label_weight: Annotated[float, Field(gt=0)] = 0.5
-    """Of the patches' loss; the labels' has 1."""
+    """Weight of the patches' loss; that of the labels has weight 1."""
     mix_token: bool = False
-    """MixToken, with token_labels: exchange a box of patches between two images."""
+    """MixToken, only with token_labels: exchange a box of patches between two images."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

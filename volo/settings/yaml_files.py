@@ -29,7 +29,7 @@ class _Reader(yaml.SafeLoader):
         counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         for name, count in counts.items():
             if count > 1:
-                raise yaml.composer.ComposerError(None, None, f"the key {name!r} stands twice", node.start_mark)
+                raise yaml.composer.ComposerError(None, None, f"the key {name!r} is given twice", node.start_mark)
         return node
 
 

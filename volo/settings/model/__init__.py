@@ -43,18 +43,18 @@ ResolvedModel = ResolvedFlat | ResolvedPyramid | ResolvedPublished
 
 
 def own_fields(form: str) -> list[str]:
-    """The settings that this form has and no other, but for the tag."""
+    """The settings that only this form has, without the tag."""
     return [name for name in FORMS[form].model_fields if name not in AnyModel.model_fields]
 
 
 def not_default(values: dict[str, Any]) -> dict[str, Any]:
-    """Of settings that one form alone has those that differ from its defaults."""
+    """Of settings that belong to one form, those that differ from its defaults."""
     defaults = {name: FORMS[form].model_fields[name].default for name in values if (form := owner(name))}
     return {name: value for name, value in values.items() if value not in (None, defaults[name])}
 
 
 def for_form_of(above: dict[str, Any], below: dict[str, Any]) -> dict[str, Any]:
-    """`below` without what belongs to its form alone, where `above` sets another."""
+    """`below` without the settings that only its form has, if `above` sets another form."""
     before, after = _form_of(below), _form_of({**below, **above})
     if before == after or before not in FORMS:
         return below
@@ -62,5 +62,5 @@ def for_form_of(above: dict[str, Any], below: dict[str, Any]) -> dict[str, Any]:
 
 
 def owner(name: Any) -> str | None:
-    """The form that alone has this setting."""
+    """The only form that has this setting; None if several do."""
     return next((form for form in FORMS if name in own_fields(form)), None)

@@ -16,7 +16,7 @@ OF_OUTLOOKERS = dict(kernel_size=3, outlook_stride=1, outlook_op="auto")  # what
 
 
 class AnyModel(Section):
-    """What is built. Fields left empty are the variant's own (volo/settings/sizes.py)."""
+    """Which model to build. Fields left empty take the variant's values (volo/settings/sizes.py)."""
 
     called: ClassVar[str]
     """What messages call this form."""
@@ -30,28 +30,28 @@ class AnyModel(Section):
     variant: Variant = "nano"
     """Size of the model: nano (CPU), tiny, small, quickstart's own, or a published one, volo_d1 to volo_d5."""
     patch_size: Count | None = None
-    """Pixels a side of a patch; sizes it does not divide are padded."""
+    """Height and width of a patch in pixels; images whose size it does not divide are padded."""
     stem_channels: tuple[Count, ...] | None = None
-    """Widths of the levels of overlapping 3x3 convolutions before the patch projection; each level halves the image."""
+    """Width of each level of overlapping 3x3 convolutions before the patch projection; each level halves the image."""
     stem_depth: Count | None = None
-    """Convolutions of each level of the stem."""
+    """Convolutions in each level of the stem."""
     mlp_ratio: Annotated[float, Field(gt=0)] | None = None
-    """Hidden width of the MLPs over the embedding width."""
+    """Ratio of the MLPs' hidden width to the embedding width."""
     kernel_size: Count = 3
-    """Side of outlook attention's window; odd."""
+    """Height and width of outlook attention's window; odd."""
     outlook_stride: Count | None = None
     """Stride of outlook attention's windows. Default: 1; 2 in a published model."""
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout after every projection and in the MLPs."""
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Stochastic depth of the last local or global block; earlier ones linearly less."""
+    """Stochastic depth rate of the last local or global block; earlier blocks have linearly lower rates."""
     outlook_op: Literal["auto", "reference", "dense", "cpu", "fused"] = "auto"
-    """Formulation of outlook attention; auto chooses by device, dtype, map size and stride."""
+    """Implementation of outlook attention; auto chooses by device, dtype, map size and stride."""
 
     @model_validator(mode="before")
     @classmethod
     def _check_form(cls, values: Any) -> Any:
-        """A form of None is the variant's own."""
+        """A form of None means the variant's own."""
         from volo.settings.model import owner  # not above: the table of forms is made of subclasses of this class
 
         if not isinstance(values, dict):
@@ -107,7 +107,7 @@ class AnyModel(Section):
 
 
 def _check_has(variant: Any, form: str) -> None:
-    """Raises ValueError if a size of this name has no such form."""
+    """Raises ValueError if the size of this name has no such form."""
     if isinstance(variant, str) and variant in VARIANTS and form not in forms_of(variant):
         others = [name for name in VARIANTS if form in forms_of(name)]
         raise ValueError(

@@ -10,7 +10,7 @@ CLASS_DEPTH = 2
 
 
 class FlatModel(AnyModel):
-    """A model on one grid. With --hierarchical none of these has an effect."""
+    """A model on one grid. These settings have no effect with --hierarchical."""
 
     called: ClassVar[str] = "a flat model"
     refusal: ClassVar[str] = "has no effect on a flat model"
@@ -24,14 +24,14 @@ class FlatModel(AnyModel):
     embed_dim: Count | None = None
     """Width of the tokens."""
     num_heads: Count | None = None
-    """Attention heads, local and global."""
+    """Attention heads of local and global blocks."""
     local_depth: Annotated[int, Field(ge=0)] | None = None
     """Outlooker blocks."""
     global_depth: Annotated[int, Field(ge=0)] | None = None
     """Transformer blocks."""
     pooling: Literal["mean", "cls", "cli"] = "mean"
-    """Of the tokens for the head: their mean; cls, a class token through all global blocks; or cli, a class token that
-    class attention fills after them."""
+    """How tokens are pooled for the head: mean; cls, a class token that passes through all global blocks; or cli, a
+    class token that class attention fills after them."""
     class_depth: Count | None = None
     """Class-attention blocks of pooling cli. Default: 2."""
 

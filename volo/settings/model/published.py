@@ -8,7 +8,7 @@ from volo.settings.model.base import AnyModel, Count, Variant
 
 
 class PublishedModel(AnyModel):
-    """A published model, volo_d1 to volo_d5. With another --model none of these has an effect."""
+    """A published model, volo_d1 to volo_d5. These settings have no effect with another --model."""
 
     called: ClassVar[str] = "a published model"
     refusal: ClassVar[str] = "has no effect on a published model"
@@ -23,17 +23,17 @@ class PublishedModel(AnyModel):
     variant: Variant = "volo_d1"
     """volo_d1 to volo_d5."""
     layers: tuple[Count, Count, Count, Count] | None = None
-    """Outlookers, then the transformer blocks of three stages."""
+    """Number of Outlookers, then of the transformer blocks of three stages."""
     embed_dims: tuple[Count, Count] | None = None
-    """Width of the outlookers, and of what follows."""
+    """Width of the Outlookers, and of all later blocks."""
     stage_heads: tuple[Count, Count] | None = None
-    """Attention heads, likewise."""
+    """Attention heads of the Outlookers, and of all later blocks."""
     stem_dim: Count | None = None
     """Width of the stem's convolutions."""
     input_size: Count | None = None
-    """Pixels a side that images are enlarged to inside the model, whatever size they are kept in. Default: not."""
+    """Size in pixels to which the model enlarges images, whatever size they are stored in. Default: unchanged."""
     outlooker_drop_path: bool = True
-    """Stochastic depth in the outlookers too, unlike the published code."""
+    """Apply stochastic depth in the Outlookers also, unlike the published code."""
 
     @model_validator(mode="after")
     def _check_published(self) -> Self:

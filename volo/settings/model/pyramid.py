@@ -10,7 +10,7 @@ OF_STAGES = ("stage_kinds", "stage_depths", "stage_embed_dims", "stage_num_heads
 
 
 class PyramidModel(AnyModel):
-    """A model in stages, finest map first. Without --hierarchical none of these has an effect."""
+    """A model in stages, finest map first. These settings have no effect without --hierarchical."""
 
     called: ClassVar[str] = "a pyramid"
     refusal: ClassVar[str] = "has no effect on a pyramid, which has stages and pools their mean"
@@ -22,9 +22,9 @@ class PyramidModel(AnyModel):
     form: Literal["pyramid"] = "pyramid"
     """pyramid: stages whose maps halve."""
     downsample_kind: Literal["map", "token"] = "map"
-    """Between stages: map, a strided convolution, or token, neighbouring tokens merged."""
+    """Downsampling between stages: map, a strided convolution, or token, which merges neighboring tokens."""
     stage_kinds: tuple[Literal["local", "global"], ...] | None = None
-    """Of each stage: local (Outlookers) or global (transformer blocks)."""
+    """Kind of each stage: local (Outlookers) or global (transformer blocks)."""
     stage_depths: tuple[Count, ...] | None = None
     """Blocks of each stage."""
     stage_embed_dims: tuple[Count, ...] | None = None
