@@ -18,7 +18,7 @@ RAY_TESTS = tests/cluster/test_launchers.py tests/cluster/test_access.py tests/f
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow test-all test-ray chaos lint constraints
+.PHONY: help quickstart test test-slow test-all test-ray chaos lint format constraints
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -46,8 +46,14 @@ test-ray: $(INSTALLED) ## test trainings, sweeps and access on another version o
 chaos: $(INSTALLED) ## kill and damage a run on Ray for ten minutes, and compare what comes out
 	$(PY) -m tests.faults.chaos --minutes 10 $(ARGS)
 
-lint: $(INSTALLED) ## check style and imports
-	$(PY) -m ruff check $(ARGS)
+lint: $(INSTALLED) ## check style, imports, format and types
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+format: $(INSTALLED) ## fix what of style and format can be fixed without a decision
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
 
 constraints: $(INSTALLED) ## write the installed versions into constraints.txt
 	$(PY) -m pip freeze --all --exclude-editable > constraints.new

@@ -25,7 +25,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PINNED_BY_TORCH = re.compile(r"(nvidia|cuda)-.*|triton")
 # Ignored wherever they lie; any other pattern is tied to the root, or `data/` would take volo/data with it.
 IGNORED_ANYWHERE = {
-    "__pycache__/", "*.pyc", "*.egg-info/", ".pytest_cache/", ".ruff_cache/", ".hypothesis/", ".DS_Store", "*.swp",
+    "__pycache__/", "*.pyc", "*.egg-info/", ".pytest_cache/", ".ruff_cache/", ".mypy_cache/", ".hypothesis/",
+    ".DS_Store", "*.swp",
 }  # fmt: skip
 
 

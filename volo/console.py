@@ -5,9 +5,10 @@ import sys
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
@@ -26,7 +27,7 @@ class Progress:
     def __init__(self, title: str, total: int | None, unit: str):
         self.title, self.unit = title, unit
         self._bar = _bar() if sys.stdout.isatty() else None
-        self._task = self._bar.add_task(title, total=total, note="", rate="") if self._bar else None
+        self._task = self._bar.add_task(title, total=total, note="", rate="") if self._bar else TaskID(0)
         self.begin(0, total)
 
     def __enter__(self) -> "Progress":
@@ -68,7 +69,7 @@ class Progress:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], num_left: int = 1) -> None:
     """Columns under their names, the first `num_left` aligned on the left; plain text where it is no terminal."""
-    sides = ["left" if place < num_left else "right" for place in range(len(columns))]
+    sides: list[Literal["left", "right"]] = ["left" if place < num_left else "right" for place in range(len(columns))]
     if sys.stdout.isatty():
         table = Table()
         for column, side in zip(columns, sides, strict=True):

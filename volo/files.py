@@ -34,7 +34,7 @@ def read_edited(path: Path) -> str:
     return path.read_text(encoding="utf-8-sig")
 
 
-def write_synced(path: Path, content: bytes) -> None:
+def write_synced(path: Path, content: bytes | memoryview) -> None:
     """Returns when the disk has it. An OSError names the file."""
     try:
         with open(path, "wb") as file:

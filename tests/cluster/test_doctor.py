@@ -11,7 +11,7 @@ from tests.cli.test_doctor import table
 from tests.cluster.conftest import ROOT
 from volo.cluster.doctor import _reachable, _shared, _size, clusters_here
 from volo.cluster.upload import ALWAYS_EXCLUDED, upload_size
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 
 LIMIT_S = 120
 

@@ -22,7 +22,7 @@ from volo.cluster.watch import FailureWatch, TrainingEnded
 from volo.cluster.workers import Workers
 from volo.errors import InputError, OutOfRetries, Stopped, TrainingError
 from volo.runs.checkpoint import DamagedCheckpoint
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 from volo.training.world import World
 
 DRIVER = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))

@@ -12,7 +12,7 @@ import torch
 from volo.data.decoded.cache import Images, cached
 from volo.data.decoded.store import KEY
 from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batches, resident
-from volo.settings.sections import AugmentSettings
+from volo.settings.augment import AugmentSettings
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

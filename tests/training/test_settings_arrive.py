@@ -9,7 +9,8 @@ from torch import nn
 from tests.training.runs import small_run, train
 from volo.data.pipeline import Batch
 from volo.model.token_labels import DenseLogits
-from volo.settings.sections import OptimSettings, TeachingSettings
+from volo.settings.optim import OptimSettings
+from volo.settings.teaching import TeachingSettings
 from volo.training import loop
 from volo.training.learner import Learner
 from volo.training.objective import TokenLabels

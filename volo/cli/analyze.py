@@ -12,14 +12,14 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from volo.cli.parse import parse_flags, program, refuse_torchrun
 from volo.cli.workers import WorkerFlags
 from volo.cluster.connect import prepare
 from volo.errors import InputError
 from volo.settings.paths import check_path
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 
 Analysis = Literal["eval", "confusion", "calibration", "gradcam", "occlusion", "predictions"]
 
@@ -29,7 +29,7 @@ class Flags:
     checkpoint: str
     """A run folder (its best checkpoint is taken, else its newest), its best or last, a checkpoint folder, or a
     model.safetensors or .pt alone."""
-    analysis: tuple[Analysis, ...] = Analysis.__args__
+    analysis: tuple[Analysis, ...] = get_args(Analysis)
     """What to do; by default all of it."""
     output_dir: str = "./outputs/volo_inference"
     """Folder for the results. Those of another analysis in it are replaced when the new ones are whole; what does not
@@ -49,7 +49,7 @@ class Flags:
     def check(self) -> RunSettings:
         """Raises InputError for values that no analysis can have."""
         if not self.analysis:
-            raise InputError(f"--analysis needs at least one of {', '.join(Analysis.__args__)}, got none")
+            raise InputError(f"--analysis needs at least one of {', '.join(get_args(Analysis))}, got none")
         check_path(self.checkpoint, "--checkpoint")
         check_path(self.output_dir, "--output-dir")
         if self.data_dir is not None:

@@ -14,7 +14,7 @@ from volo.cli.parse import parse_settings, program
 from volo.console import print_table
 from volo.doctor.findings import Check, Finding, examine
 from volo.errors import ExitCode
-from volo.settings.config import Settings
+from volo.settings.config import ResolvedSettings
 
 
 def main(argv: Sequence[str]) -> None:
@@ -29,8 +29,8 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(ExitCode.UNHEALTHY)
 
 
-def checks(settings: Settings) -> dict[str, Check]:
-    """By name, those that concern what the resolved settings would start."""
+def checks(settings: ResolvedSettings) -> dict[str, Check]:
+    """By name, those that concern what the settings would start."""
     from volo.cluster.connect import OWN_CLUSTER, resolved_address
     from volo.doctor.data import check_cache, check_data
     from volo.doctor.gpu import check_gpu
@@ -51,7 +51,7 @@ def checks(settings: Settings) -> dict[str, Check]:
     return local if run.num_workers == 0 else local | _of_ray(settings, joins)
 
 
-def _of_ray(settings: Settings, joins: bool) -> dict[str, Check]:
+def _of_ray(settings: ResolvedSettings, joins: bool) -> dict[str, Check]:
     from volo.cluster.doctor import check_address, check_cluster, check_doors
 
     run = settings.run

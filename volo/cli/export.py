@@ -19,7 +19,7 @@ from volo.errors import InputError
 from volo.settings.paths import check_path, local_path
 
 Format = Literal["onnx", "torch-export"]
-ENDINGS = {"onnx": ".onnx", "torch-export": ".pt2"}
+ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
 NEEDED_FOR_ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 

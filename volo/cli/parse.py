@@ -17,8 +17,10 @@ from volo.errors import ExitCode, InferenceError, InputError, OutOfRetries, Stop
 from volo.log import LOGGER, show_log
 from volo.settings.config import Settings, build_settings, left_behind, merge
 from volo.settings.model import FORMS, AnyModel, own_fields
+from volo.settings.optim import OptimSettings
 from volo.settings.recipes import RECIPES, recipe_settings
-from volo.settings.sections import OptimSettings, RunSettings, Section
+from volo.settings.run import RunSettings
+from volo.settings.section import Section
 from volo.settings.yaml_files import read_yaml
 
 Flags = TypeVar("Flags")
@@ -102,7 +104,7 @@ def parse_settings_and(
         tyro.cli(
             shortened(kind), args=["--help"], prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,)
         )
-    flags = tyro.cli(
+    flags: Any = tyro.cli(
         kind,
         args=spelled_for_tyro(argv),
         prog=prog,
@@ -225,7 +227,7 @@ def flags_over(base: Settings, own: type | None, without: Collection[str]) -> ty
     )
 
 
-def _model_groups(model: Section) -> list[tuple[str, type]]:
+def _model_groups(model: AnyModel) -> list[tuple[str, type]]:
     """Of every form, so that each flag is known; what a form cannot have is refused where settings are built."""
     forms = {name: model if model.form == name else form() for name, form in FORMS.items()}
     common = [name for name in AnyModel.model_fields if name != "form"]

@@ -15,7 +15,7 @@ from volo.cli.workers import WorkerFlags
 from volo.cluster.connect import prepare
 from volo.errors import InputError
 from volo.settings.paths import check_path, local_path
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 
 
 @dataclasses.dataclass(frozen=True)

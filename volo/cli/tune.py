@@ -17,7 +17,7 @@ lists them). The same command again resumes, however it ended; more --num-sample
 import contextlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from volo.cli.parse import given_flags, known_first, parse_settings_and, program, refuse_torchrun
 from volo.cli.short_help import asks_for_help
@@ -39,6 +39,7 @@ INSTEAD = {
     "seeds": "--seed",
     "resume_path": "--init-weights",
 }
+Options = TypeVar("Options", bound=SweepOptions)
 WITHOUT = (*INSTEAD, "keep_checkpoints", "max_failures")
 
 
@@ -49,8 +50,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def parse_sweep(
-    own: type[SweepOptions], argv: Sequence[str], *, prog: str, description: str, without: Collection[str]
-) -> tuple[Settings | None, SweepOptions]:
+    own: type[Options], argv: Sequence[str], *, prog: str, description: str, without: Collection[str]
+) -> tuple[Settings | None, Options]:
     """As `parse_settings_and`, over the recipe that the space names.
 
     Args:

@@ -11,7 +11,7 @@ from volo.analysis.subject import Subject, View, Work
 from volo.cluster.connect import connected
 from volo.cluster.inference import work_on_ray
 from volo.cluster.workers import plan_workers
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 
 
 def analyse_on_ray(

@@ -23,7 +23,8 @@ from volo.doctor.cache import cache_room, judged
 from volo.doctor.findings import Finding, failure, ok, warning
 from volo.errors import InputError
 from volo.hosts import is_loopback
-from volo.settings.sections import DataSettings, RunSettings
+from volo.settings.data import ResolvedData
+from volo.settings.run import RunSettings
 
 HEAD = "node:__internal_head__"  # a resource that only the head has
 ANSWER_S = 3.0
@@ -170,7 +171,7 @@ def _caches(nodes: list[dict[str, Any]], data: DataSettings) -> Finding:
 def cache_of(data: dict[str, Any]) -> Room | str:
     """On a node: the room that its cache needs, or why training would be refused there."""
     try:
-        return cache_room(DataSettings(**data))
+        return cache_room(ResolvedData(**data))
     except InputError as error:
         return str(error)
 

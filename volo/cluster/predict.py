@@ -12,6 +12,7 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -22,7 +23,7 @@ from volo.analysis.subject import Subject
 from volo.cluster.connect import connected
 from volo.cluster.workers import Workers, plan_workers
 from volo.errors import InferenceError, InputError
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 from volo.training.world import set_threads
 
 QUEUED = 2  # chunks per worker: one in work, one waiting
@@ -72,12 +73,13 @@ def over_workers(subject: Subject, chunks: list[Chunk], batch_size: int, workers
     """
     num_local = workers.num_local()
     known = next((path for chunk in chunks for path in chunk.paths if os.path.exists(path)), None)
-    actor = ray.remote(
+    actor: Any = ray.remote(
         num_cpus=1, num_gpus=int(workers.use_gpu), max_restarts=MAX_RESTARTS, max_task_retries=MAX_RESTARTS
     )(Predictor)
     shared = [ray.put(subject)]  # kept alive here for workers that are restarted
     pool = [actor.remote(shared, batch_size, num_local, workers.use_gpu, known) for _ in range(workers.num_workers)]
-    to_do, at_work = iter(chunks), {}
+    to_do = iter(chunks)
+    at_work: dict[ray.ObjectRef, tuple[ray.actor.ActorHandle, Chunk]] = {}
 
     def give(worker: ray.actor.ActorHandle) -> None:
         if chunk := next(to_do, None):

@@ -108,6 +108,7 @@ def _fit_and_follow(trainer: TorchTrainer, attempt: Attempt, settings: Settings,
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     with display(settings, driver) as show, stop_signals() as wants_stop:
+        assert show is not None, "the driver is rank 0"
         asked_at = None
         show_news = _news(attempt, settings.run.max_failures, show)
         thread.start()

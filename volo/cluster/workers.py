@@ -6,7 +6,7 @@ import ray
 
 from volo.cluster.connect import OWN_CLUSTER, resolved_address
 from volo.errors import InputError
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ import numpy as np
 from volo.data import shapes
 from volo.data.archives.cifar import CIFAR10, CIFAR10_LAYOUT, CIFAR100, CIFAR100_LAYOUT, Cifar
 from volo.data.archives.fetch import mirrored
-from volo.data.decoded.cache import Images, Source, Wanted, cached, cached_all, room
+from volo.data.decoded.cache import Coarse, Images, Source, Wanted, cached, cached_all, room
 from volo.data.decoded.store import KEY
 from volo.data.folders.imagefolder import ImageFolder
 from volo.data.folders.layout import NoTestSplit
 from volo.data.splits import Split, split_train
 from volo.errors import InputError
-from volo.settings.sections import VAL_FRACTION, DataSettings
+from volo.settings.data import VAL_FRACTION, ResolvedData
 
 
 class Shapes:
@@ -21,9 +21,9 @@ class Shapes:
 
     image_size = shapes.IMAGE_SIZE
     class_names = shapes.CLASS_NAMES
-    coarse = None
-    held_out = None
-    notes = ()
+    coarse: Coarse | None = None
+    held_out: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def __init__(self, split: str):
         self.name = f"shapes-{split}"
@@ -51,23 +51,23 @@ class Shapes:
         return np.concatenate(drawn), {}
 
 
-def _shapes(data: DataSettings, split: str) -> Source:
+def _shapes(data: ResolvedData, split: str) -> Source:
     return Shapes(split)
 
 
-def _imagefolder(data: DataSettings, split: str) -> Source:
-    return ImageFolder(data.data_dir, split, data.image_size, data.resize)
+def _imagefolder(data: ResolvedData, split: str) -> Source:
+    return ImageFolder(data.folder, split, data.image_size, data.resize)
 
 
-def _cifar10(data: DataSettings, split: str) -> Source:
-    return Cifar("cifar10", mirrored(CIFAR10), CIFAR10_LAYOUT, data.data_dir, split, data.image_size)
+def _cifar10(data: ResolvedData, split: str) -> Source:
+    return Cifar("cifar10", mirrored(CIFAR10), CIFAR10_LAYOUT, data.folder, split, data.image_size)
 
 
-def _cifar100(data: DataSettings, split: str) -> Source:
-    return Cifar("cifar100", mirrored(CIFAR100), CIFAR100_LAYOUT, data.data_dir, split, data.image_size)
+def _cifar100(data: ResolvedData, split: str) -> Source:
+    return Cifar("cifar100", mirrored(CIFAR100), CIFAR100_LAYOUT, data.folder, split, data.image_size)
 
 
-SOURCES: dict[str, Callable[[DataSettings, str], Source]] = {
+SOURCES: dict[str, Callable[[ResolvedData, str], Source]] = {
     "cifar100": _cifar100,
     "cifar10": _cifar10,
     "imagefolder": _imagefolder,
@@ -75,7 +75,7 @@ SOURCES: dict[str, Callable[[DataSettings, str], Source]] = {
 }
 
 
-def open_source(data: DataSettings, split: str) -> Source:
+def open_source(data: ResolvedData, split: str) -> Source:
     """The images of `train` or `test`, listed. Where the data bring validation images, they are the last of `train`.
 
     Raises:
@@ -84,7 +84,7 @@ def open_source(data: DataSettings, split: str) -> Source:
     return SOURCES[data.dataset](data, split)
 
 
-def has_test(data: DataSettings) -> bool:
+def has_test(data: ResolvedData) -> bool:
     """Whether there are images to test on. Raises InputError as `open_source`, of a folder's test split."""
     if data.dataset != "imagefolder":
         return True
@@ -95,14 +95,14 @@ def has_test(data: DataSettings) -> bool:
     return True
 
 
-def open_split(data: DataSettings, split: str) -> Images:
+def open_split(data: ResolvedData, split: str) -> Images:
     """All images of `train` or `test`, decoded once per node. Raises InputError as `open_source`, and for damage."""
     source = open_source(data, split)
     _say_passed_over([source])
     return cached(source, skip_damaged=data.skip_damaged)
 
 
-def open_train(data: DataSettings, *, only_val: bool = False, is_new: bool = False) -> tuple[Images, Split]:
+def open_train(data: ResolvedData, *, only_val: bool = False, is_new: bool = False) -> tuple[Images, Split]:
     """The images that are trained on or held out, decoded once per node, and which are which.
 
     Args:
@@ -134,7 +134,7 @@ def open_train(data: DataSettings, *, only_val: bool = False, is_new: bool = Fal
     return images, whole
 
 
-def split_of(source: Source, data: DataSettings) -> Split:
+def split_of(source: Source, data: ResolvedData) -> Split:
     """Which images of a training source are held out: what the data bring, unless a fraction is stated."""
     if source.held_out is not None and data.val_fraction is None:
         return split_train(source.labels, 0, data.split_seed, data.train_images, source.held_out)
@@ -143,7 +143,7 @@ def split_of(source: Source, data: DataSettings) -> Split:
     return split_train(source.labels[:num_train], fraction, data.split_seed, data.train_images)
 
 
-def open_sources(data: DataSettings) -> list[Source]:
+def open_sources(data: ResolvedData) -> list[Source]:
     """What a training that begins looks at: the images to train on and to validate on, and a folder's test split, if
     there is one; an archive has a checksum. Raises InputError as `open_source`."""
     source = open_source(data, "train")
@@ -160,14 +160,14 @@ def _say_passed_over(sources: Sequence[Source]) -> None:
             source.say_passed_over()
 
 
-def wanted_images(data: DataSettings) -> list[Wanted]:
+def wanted_images(data: ResolvedData) -> list[Wanted]:
     """What a training that begins decodes. Raises InputError as `open_source` and `split_of`."""
     source, *others = open_sources(data)
     selected = _selected(split_of(source, data), data)
     return [(source, selected), *((other, np.arange(len(other.labels))) for other in others)]
 
 
-def _check_fraction(source: Source, data: DataSettings) -> None:
+def _check_fraction(source: Source, data: ResolvedData) -> None:
     if source.held_out is not None and data.val_fraction is not None:
         raise InputError(
             "val_fraction says how much of train is held out, but the data bring validation images of their own, got "
@@ -176,12 +176,12 @@ def _check_fraction(source: Source, data: DataSettings) -> None:
         )
 
 
-def _selected(split: Split, data: DataSettings, only_val: bool = False) -> np.ndarray:
+def _selected(split: Split, data: ResolvedData, only_val: bool = False) -> np.ndarray:
     """Where damaged images are left out, which are is part of the split, and only reading them says it."""
     return split.val if only_val and not data.skip_damaged else np.union1d(split.train, split.val)
 
 
-def files_of(data: DataSettings, images: np.ndarray) -> list[str] | None:
+def files_of(data: ResolvedData, images: np.ndarray) -> list[str] | None:
     """The files that training images, by their numbers, were decoded from; None where they have none of their own.
 
     Lists the data anew; None too where they cannot be read any more.

@@ -3,6 +3,7 @@
 Shapes: B samples, images (B, 3, H, W), targets (B, classes), uniforms (B, NUM_UNIFORMS).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,7 +60,7 @@ def one_hot(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
     return F.one_hot(labels, num_classes) * (1 - smoothing) + smoothing / num_classes
 
 
-def _kept(plan: MixPlan, size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+def _kept(plan: MixPlan, size: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
     """How much of each pixel stays, and of each image."""
     weight, is_cut, box = (to_device(a, device) for a in (plan.weight, plan.is_cut, plan.box))
     half_side = (1 - weight).sqrt() / 2

@@ -16,7 +16,7 @@ from volo.data.epoch import EpochTable, worker_share
 from volo.data.mixing import mix, one_hot, plan_mix
 from volo.data.transfer import to_device
 from volo.errors import InputError
-from volo.settings.sections import AugmentSettings
+from volo.settings.augment import ResolvedAugment
 
 DEVICE_SHARE = 0.25
 COPIED = 512  # images at a time
@@ -43,7 +43,7 @@ class Pixels:
         self.mean = torch.tensor(mean, device=device)
         self.std = torch.tensor(std, device=device)
 
-    def augmented(self, index: np.ndarray, uniforms: np.ndarray, augment: AugmentSettings) -> Tensor:
+    def augmented(self, index: np.ndarray, uniforms: np.ndarray, augment: ResolvedAugment) -> Tensor:
         """(b,) image numbers and their (b, NUM_UNIFORMS) draws -> (b, 3, H, W) float32 on the device."""
         draws = to_device(uniforms, self.stored.device)
         gathered = crop_and_flip(self.stored, self._found(index), draws, augment.crop_padding, augment.hflip)
@@ -102,7 +102,7 @@ class TrainingBatches:
         data: Images,
         index: np.ndarray,
         pixels: Pixels,
-        augment: AugmentSettings,
+        augment: ResolvedAugment,
         *,
         batch_size: int,
         seed: int,

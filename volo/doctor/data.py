@@ -10,12 +10,12 @@ from volo.data.folders.passed_over import PassedOver
 from volo.doctor.cache import ARCHIVES, cache_room, judged
 from volo.doctor.findings import Finding, failure, ok, refused, warning
 from volo.errors import InputError
-from volo.settings.sections import DataSettings
+from volo.settings.data import ResolvedData
 
 NUM_DECODED = 16
 
 
-def check_data(data: DataSettings) -> Finding:
+def check_data(data: ResolvedData) -> Finding:
     """Checksums of archives; of an image folder its classes and splits, and some of its images decoded.
 
     Args:
@@ -29,14 +29,14 @@ def check_data(data: DataSettings) -> Finding:
     return _check_folder(data) if data.dataset == "imagefolder" else _check_archive(data)
 
 
-def check_cache(data: DataSettings) -> Finding:
+def check_cache(data: ResolvedData) -> Finding:
     """Room on this machine for the decoded images that a training looks at, by the numbers it refuses by."""
     return judged(cache_room(data))
 
 
-def _check_archive(data: DataSettings) -> Finding:
+def _check_archive(data: ResolvedData) -> Finding:
     archive = mirrored(ARCHIVES[data.dataset])
-    if found := look(archive, data.data_dir):
+    if found := look(archive, data.folder):
         return ok("data", f"{found}, whose checksums hold")
     return warning(
         "data", f"no {data.dataset} in {data.data_dir}",
@@ -44,8 +44,8 @@ def _check_archive(data: DataSettings) -> Finding:
     )  # fmt: skip
 
 
-def _check_folder(data: DataSettings) -> Finding:
-    train, *tests = sources = open_sources(data)
+def _check_folder(data: ResolvedData) -> Finding:
+    train, *tests = sources = [one for one in open_sources(data) if isinstance(one, ImageFolder)]
     found = f"{len(train.labels):,} images of {len(train.class_names)} classes in {data.data_dir}"
     found += f"; {len(tests[0].labels):,} to test on" if tests else ", and no test split"
     found += "".join(f"; {note}" for note in train.notes)
@@ -67,7 +67,7 @@ def _check_folder(data: DataSettings) -> Finding:
     return warning("data", found, ", and ".join(remedies)) if remedies else ok("data", found)
 
 
-def _damaged(source: ImageFolder, data: DataSettings) -> list[str]:
+def _damaged(source: ImageFolder, data: ResolvedData) -> list[str]:
     """Decodes some of the images. Returns a remedy where damaged ones would be left out; raises InputError where they
     would be refused."""
     apart = max(1, len(source.labels) // NUM_DECODED)

@@ -26,7 +26,7 @@ def check_versions() -> Finding:
         wanted = metadata.requires("volo") or []
     except metadata.PackageNotFoundError:
         return failure("versions", "the project is not installed, so nothing says what it needs", INSTALL)
-    wrong = _wrong_python(metadata.metadata("volo").get("Requires-Python", ""))
+    wrong = _wrong_python(str(metadata.metadata("volo").json.get("requires_python", "")))
     for requirement in map(Requirement, wanted):
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             wrong += _wrong(requirement)

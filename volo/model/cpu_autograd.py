@@ -142,9 +142,11 @@ class OutlookAttentionFunction(torch.autograd.Function):
             some_dx += _spread(linear(dlogits, attn.t()), some, ctx.window[1])
 
         maps = _few_at_a_time(ctx.num_images, x, grad, dx)
-        for some, values, logits in zip(maps, kept[::2], kept[1::2], strict=True):
-            differentiate(*some, values, logits)
-        of_parameters = [gradient for pair in zip(weights, biases, strict=True) for gradient in pair]
+        for (some, some_grad, some_dx), values, logits in zip(maps, kept[::2], kept[1::2], strict=True):
+            differentiate(some, some_grad, some_dx, values, logits)
+        of_parameters: list[Tensor | None] = [
+            gradient for pair in zip(weights, biases, strict=True) for gradient in pair
+        ]
         if not ctx.has_bias:
             of_parameters[1] = None
         return dx, *of_parameters, None, None

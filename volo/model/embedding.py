@@ -76,6 +76,7 @@ def _stem_convolution(in_chans: int, out_chans: int, stride: int) -> nn.Conv2d:
     """
     convolution = nn.Conv2d(in_chans, out_chans, kernel_size=3, stride=stride, padding=1)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+    assert convolution.bias is not None
     nn.init.zeros_(convolution.bias)
     return convolution
 

@@ -130,6 +130,7 @@ class VOLOPyramid(nn.Module):
                 self.downsamples.append(DOWNSAMPLE_KINDS[downsample_kind](stage_embed_dims[number - 1], dim))
                 grid = grid_size(grid, 2)
             stage_rates = list(islice(rates, stage_depths[number]))
+            stage: VOLOStage | GlobalStage
             if kind == "local":
                 stage = VOLOStage(
                     dim, heads, stage_rates, kernel_size, outlook_stride, mlp_ratio, drop_rate, outlook_op

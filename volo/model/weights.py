@@ -7,6 +7,7 @@ are missing or have another width keep their initialization. Everything else mus
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 import safetensors.torch
 import torch
@@ -97,7 +98,7 @@ def _unwrapped(values: object) -> tuple[object, list[str]]:
     return values, notes
 
 
-def _is_state_dict(values: object) -> bool:
+def _is_state_dict(values: object) -> TypeGuard[Mapping[str, Tensor]]:
     return isinstance(values, Mapping) and bool(values) and all(isinstance(t, Tensor) for t in values.values())
 
 

@@ -15,7 +15,7 @@ import json
 import pickle
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,8 @@ def save(
     buffer = io.BytesIO()
     torch.save(state, buffer)
     contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
-    files = {MODEL: safetensors.torch.save(contiguous, description.to_metadata()), STATE: buffer.getbuffer()}
+    model = safetensors.torch.save(contiguous, description.to_metadata())
+    files: dict[str, bytes | memoryview] = {MODEL: model, STATE: buffer.getbuffer()}
     folder = folder_of(run_dir, description.step)
     with writing(f"the checkpoint of step {description.step}"):
         _commit(folder, files, description.step, total_steps)
@@ -235,7 +236,7 @@ def load_state(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / STATE} must hold tensors and plain values only ({error})") from None
 
 
-def _commit(folder: Path, files: dict[str, bytes], step: int, total_steps: int) -> None:
+def _commit(folder: Path, files: Mapping[str, bytes | memoryview], step: int, total_steps: int) -> None:
     """All files into a partial folder, the manifest last; then the folder gets its name."""
     partial = partial_of(folder)
     remove(partial)
@@ -267,7 +268,7 @@ def _digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _fingerprint(content: bytes) -> dict[str, Any]:
+def _fingerprint(content: bytes | memoryview) -> dict[str, Any]:
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 

@@ -12,7 +12,7 @@ from volo.errors import InputError
 from volo.files import free_bytes
 from volo.model.build import build_model
 from volo.settings.config import Settings
-from volo.settings.sections import DataSettings
+from volo.settings.data import ResolvedData
 
 COPIES = 4  # in a checkpoint: the weights to use, the raw ones, and AdamW's two moments
 NUM_CLASSES = {"cifar100": 100, "cifar10": 10, "shapes": len(CLASS_NAMES)}
@@ -27,11 +27,11 @@ def checkpoint_bytes(settings: Settings) -> int:
     return COPIES * sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
-def _num_classes(data: DataSettings) -> int:
+def _num_classes(data: ResolvedData) -> int:
     if known := NUM_CLASSES.get(data.dataset):
         return known
     try:
-        return len(find_folders(find_layout(Path(data.data_dir)).train)[0]) or UNKNOWN_CLASSES
+        return len(find_folders(find_layout(Path(data.folder)).train)[0]) or UNKNOWN_CLASSES
     except InputError:
         return UNKNOWN_CLASSES
 

@@ -24,7 +24,7 @@ from volo.files import replaced
 from volo.runs import checkpoint
 from volo.runs.disk_room import check_space
 from volo.runs.listing import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_locked
-from volo.settings.config import FREE_ON_RESUME, Settings, differences, listed
+from volo.settings.config import FREE_ON_RESUME, ResolvedSettings, Settings, differences, listed
 
 RECORDED_VERSIONS = ("volo", "torch", "torchvision", "ray", "numpy")
 LOOK_S = 0.5  # who lists the runs may hold a lock for a moment
@@ -166,11 +166,11 @@ def _check_not_older(asked: Path, found: Path) -> None:
         )
 
 
-def open_data(settings: Settings, is_new: bool = False) -> tuple[Images, Split]:
+def open_data(settings: ResolvedSettings, is_new: bool = False) -> tuple[Images, Split]:
     """The training images, decoded, and which of them are held out.
 
     Args:
-        settings: Resolved.
+        settings: Of the run.
         is_new: A training begins, for which the data are looked through (`open_train`).
 
     Raises:
@@ -196,7 +196,7 @@ def _check_same(settings: Settings, start: Start) -> None:
         raise InputError(
             f"resume_path resumes training with the settings it began with, got other ones for "
             f"{settings.run.resume_path}:\n{listed(changed)}\ngive the old ones, or start a new run from its weights: "
-            f"{_init_weights(settings.run.resume_path)} in place of --resume-path"
+            f"{_init_weights(str(settings.run.resume_path))} in place of --resume-path"
         )
     if changed:
         raise InputError(
@@ -212,7 +212,7 @@ def _nothing_left(settings: Settings, start: Start) -> InputError:
     asked = settings.run.resume_path
     remedy = f"raise --max-steps above {start.step}"
     if start.is_complete:
-        remedy = f"start a new run from its weights: {_init_weights(asked)} in place of --resume-path"
+        remedy = f"start a new run from its weights: {_init_weights(str(asked))} in place of --resume-path"
     found = f"{asked} at step {start.step}"
     return InputError(f"resume_path must name a run with steps left to train, got {found}; to train further, {remedy}")
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from volo.errors import InputError
-from volo.settings.config import Settings, build_settings
+from volo.settings.config import ResolvedSettings, build_settings
 
 SCHEMA_VERSION = 1
 PT_SUFFIXES = (".pt", ".pth")
@@ -30,10 +30,10 @@ PT_SUFFIXES = (".pt", ".pth")
 class Description:
     """What stands in a model file beside the weights: enough to rebuild the model and its input.
 
-    `settings` are resolved; `split_hash` is that of the train/val split (volo/data/splits.py).
+    `split_hash` is that of the train/val split (volo/data/splits.py).
     """
 
-    settings: Settings
+    settings: ResolvedSettings
     class_names: tuple[str, ...]
     split_hash: str
     step: int

@@ -55,8 +55,9 @@ class Tracker:
             for name, value in flatten(settings.to_dict()).items()
         }
         with writing(self._what):
+            writer: Any = self._board.file_writer  # its class declares None, which it is only once closed
             for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
-                self._board.file_writer.add_summary(summary)
+                writer.add_summary(summary)
 
     def __enter__(self) -> "Tracker":
         return self

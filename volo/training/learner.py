@@ -12,7 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from volo.data.pipeline import Batch
 from volo.runs import checkpoint
-from volo.settings.sections import OptimSettings, TeachingSettings
+from volo.settings.optim import OptimSettings
+from volo.settings.teaching import TeachingSettings
 from volo.training.compilation import compiled
 from volo.training.objective import Labels, Objective
 from volo.training.optim import MovingAverage, build_optimizer, set_learning_rate
@@ -39,7 +40,7 @@ class Learner:
         self.ema = MovingAverage(self.model, settings.ema_decay) if settings.ema_decay > 0 else None
         self.optimizer = build_optimizer(self.model, settings)
         self.precision = Precision(settings, world.device)
-        self.parallel = self._distributed()
+        self.parallel: Any = self._distributed()  # nn.Module does not declare `no_sync`
         if settings.compile:
             self.parallel = compiled(self.parallel, world.device)
         self.step = 0

@@ -53,6 +53,8 @@ class Meter:
             training cannot continue; otherwise the loss of the step does not count.
     """
 
+    _started: float
+
     def __init__(
         self,
         world: World,

@@ -1,13 +1,13 @@
 """The loss that training minimizes: from the labels, or also from a teacher's predictions for images and patches."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from volo.model.token_labels import Box, DenseLogits, draw_box
-from volo.settings.sections import TeachingSettings
+from volo.settings.teaching import TeachingSettings
 from volo.training.metrics import summed_loss
 from volo.training.teacher import Teacher
 
@@ -37,7 +37,7 @@ class Labels:
         return summed_loss(module(images), self.softened(images, targets))
 
     def softened(self, images: Tensor, targets: Tensor) -> Tensor:
-        if not self.weight:
+        if self.teacher is None or not self.weight:
             return targets
         return targets.lerp(self.teacher.probabilities(images), self.weight)
 
@@ -48,6 +48,8 @@ class TokenLabels(Labels):
     The pooled loss has weight 1, the mean over patches has weight `token_label_weight`. With `mix_token`, a box of
     patches is exchanged between images i and b - 1 - i of a worker's share; it depends on (seed, step) only.
     """
+
+    teacher: Teacher
 
     def __init__(self, settings: TeachingSettings, teacher: Teacher, seed: int, grid: tuple[int, int]):
         super().__init__(settings, teacher)
@@ -69,7 +71,7 @@ class Dense(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
+        self.model: Any = model  # a published model: nn.Module does not declare `dense`
 
     def forward(self, images: Tensor, box: Box | None = None) -> DenseLogits:
         return self.model.dense(images, box)

@@ -9,7 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from volo.model.attention import ClassBlock, TransformerBlock
 from volo.model.outlook import OutlookerBlock
-from volo.settings.sections import OptimSettings
+from volo.settings.optim import OptimSettings
 
 DECAYED = (nn.Linear, nn.Conv2d)
 BLOCKS = (OutlookerBlock, TransformerBlock, ClassBlock)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from volo.errors import TrainingError
-from volo.settings.sections import OptimSettings
+from volo.settings.optim import OptimSettings
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 MAX_SKIPPED = 20

@@ -15,7 +15,7 @@ from volo.errors import InputError
 from volo.model.build import build_model
 from volo.runs import checkpoint
 from volo.runs.model_file import Description
-from volo.settings.config import Settings
+from volo.settings.config import ResolvedSettings, Settings
 
 
 class Teacher:
@@ -31,7 +31,7 @@ class Teacher:
         InputError: there is no model at `path`, or it has other classes.
     """
 
-    def __init__(self, path: Path, settings: Settings, class_names: tuple[str, ...], device: torch.device):
+    def __init__(self, path: Path, settings: ResolvedSettings, class_names: tuple[str, ...], device: torch.device):
         weights, description = checkpoint.load_model(path)
         check_classes(path, description, class_names)
         own = description.settings

@@ -44,7 +44,7 @@ class Ending(Stopper):
 
     def stop_all(self) -> bool:
         """Tune asks again and again, and ends what is left once this is true."""
-        if not self.is_asked():
+        if not self.is_asked() or self._asked_at is None:
             return False
         return self.num_running == 0 or time.monotonic() - self._asked_at > UNHEARD_S
 

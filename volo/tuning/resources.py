@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import ray
 
 from volo.errors import InputError
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 from volo.tuning.options import SweepOptions
 
 

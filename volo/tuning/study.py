@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -179,13 +179,13 @@ class SweepStudy:
             trial.report(metrics[self.objectives[0].metric], epoch)
         if not trial.should_prune() or number == BASE:
             return False
-        self._tell(trial, TrialState.PRUNED, **{METRICS: _kept(metrics)})
+        self._tell(trial, TrialState.PRUNED, {METRICS: _kept(metrics)})
         return True
 
     def fail(self, number: int, reason: str) -> None:
         """Marks a trial as failed, unless it has ended."""
         if not self.has_ended(number):
-            self._tell(self._trial(number), TrialState.FAIL, **{REASON: reason})
+            self._tell(self._trial(number), TrialState.FAIL, {REASON: reason})
 
     def has_ended(self, number: int) -> bool:
         return self.frozen(number).state.is_finished()
@@ -228,9 +228,11 @@ class SweepStudy:
         values = [float(found[objective.metric]) for objective in self.objectives]
         if len(values) == 1 and metrics["epoch"] not in self.frozen(trial.number).intermediate_values:
             trial.report(values[0], metrics["epoch"])
-        self._tell(trial, TrialState.COMPLETE, values, **{METRICS: found})
+        self._tell(trial, TrialState.COMPLETE, {METRICS: found}, values)
 
-    def _tell(self, trial: Trial, state: TrialState, values: list[float] | None = None, **attributes: Any) -> None:
+    def _tell(
+        self, trial: Trial, state: TrialState, attributes: dict[str, Any], values: list[float] | None = None
+    ) -> None:
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
         self.study.tell(trial.number, values, state)
@@ -251,11 +253,13 @@ class SweepStudy:
         plan = {number: point.params for number, point in enumerate(self.drawing.plan)}  # of older journals
         sampler = NumberedSampler(MAKERS[self.options.sampler], self.base.run.seed, plan)
         pruner = pruner_of(self.options, self.num_epochs)
-        parts = dict(storage=storage, study_name=STUDY, sampler=sampler, pruner=pruner)
+        parts: dict[str, Any] = dict(storage=storage, study_name=STUDY, sampler=sampler, pruner=pruner)
         if any(study.study_name == STUDY for study in storage.get_all_studies()):
             study = optuna.load_study(**parts)
         else:
-            directions = ["maximize" if one.mode == "max" else "minimize" for one in self.objectives]
+            directions: list[Literal["maximize", "minimize"]] = [
+                "maximize" if one.mode == "max" else "minimize" for one in self.objectives
+            ]
             study = optuna.create_study(**parts, directions=directions)
         identity = self._identity()
         if IDENTITY not in study.user_attrs:

@@ -15,7 +15,7 @@ from volo.cluster.workers import plan_workers
 from volo.errors import Stopped, TrainingError
 from volo.model.outlook_ops.cpu import compile_ahead
 from volo.runs.folder import open_data
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 from volo.tuning.board import Board, outcome
 from volo.tuning.confirm import Confirmation
 from volo.tuning.counts import counts

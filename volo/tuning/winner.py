@@ -43,6 +43,7 @@ def take_over(study: SweepStudy, winner: Settings) -> None:
     """Lets the winner's run begin as a copy of its trial's, where that has been trained with just these settings: to
     train it again would show the same. The trial's own weights may go when the sweep is extended."""
     best = best_trial(study)
+    assert best is not None, "winner_settings has found it"
     trial = study.settings_of(best.number, best.user_attrs[DRAWN])
     differ = differences(trial, winner).keys() - FREE_ON_RESUME
     if winner.run_dir.exists() or differ or not find_start(trial).is_finished(trial):

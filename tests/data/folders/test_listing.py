@@ -36,7 +36,7 @@ def names(root: Path) -> list[str]:
 
 
 def counts(root: Path) -> dict[str, int]:
-    return {reason: kind.count for reason, kind in find_images(root).passed_over.kinds.items()}
+    return {reason: kind.num_found for reason, kind in find_images(root).passed_over.kinds.items()}
 
 
 def test_images_are_found_at_any_depth_in_the_order_of_their_paths(tmp_path):

@@ -12,7 +12,7 @@ from volo.analysis.classifier import TOP_K, ranked
 from volo.analysis.subject import Subject
 from volo.data.augment import normalise
 from volo.data.folders.imagefolder import read_image
-from volo.data.folders.listing import ImageFile, Listing, find_images
+from volo.data.folders.listing import Identity, ImageFile, Listing, find_images
 from volo.data.folders.passed_over import PassedOver
 from volo.errors import InputError
 
@@ -29,7 +29,8 @@ def list_images(inputs: Sequence[str]) -> Listing:
         InputError: an input that is not there or cannot be listed, or no image at all.
     """
     found: dict[str, ImageFile] = {}
-    passed_over, folders = PassedOver(), set()
+    passed_over = PassedOver()
+    folders: set[Identity] = set()
     for given in map(os.path.expanduser, inputs):
         listing = find_images(given, folders) if os.path.isdir(given) else _named(given)
         passed_over.add(listing.passed_over)

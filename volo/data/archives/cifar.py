@@ -79,8 +79,9 @@ class Cifar:
         InputError: as `fetch`, and an archive of another layout.
     """
 
-    held_out = None
-    notes = ()
+    coarse: Coarse | None = None
+    held_out: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def __init__(self, name: str, archive: Archive, layout: Layout, data_dir: str | Path, split: str, image_size: int):
         self.name = f"{name}-{split}"
@@ -93,7 +94,6 @@ class Cifar:
             self.class_names = _names(meta[layout.class_names])
             self._rows = np.concatenate([_rows(batch) for batch in batches])
             self.labels = _labels(batches, layout.labels, len(self._rows), len(self.class_names))
-            self.coarse = None
             if layout.coarse_labels:
                 names = _names(meta[layout.coarse_names])
                 labels = _labels(batches, layout.coarse_labels, len(self._rows), len(names))
@@ -124,7 +124,8 @@ class Cifar:
         if self.image_size == NATIVE_SIZE:
             return images, {}
         size = (self.image_size, self.image_size)
-        return np.stack([Image.fromarray(image).resize(size, Image.Resampling.BICUBIC) for image in images]), {}
+        resized = (Image.fromarray(image).resize(size, Image.Resampling.BICUBIC) for image in images)
+        return np.stack([np.asarray(image) for image in resized]), {}
 
 
 def _read(files: Unpacked, name: str) -> dict[str, Any]:

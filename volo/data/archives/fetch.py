@@ -6,6 +6,7 @@ the data directory lets one process fetch while the others of the node wait.
 
 import gzip
 import hashlib
+import io
 import os
 import tarfile
 import zlib
@@ -45,6 +46,12 @@ class Archive:
     @property
     def file(self) -> str:
         return PurePosixPath(urlsplit(self.url).path).name
+
+    @property
+    def md5s(self) -> dict[str, str] | None:
+        """Checksums of the members; None unless all are known."""
+        known = {name: md5 for name, md5 in self.members.items() if md5 is not None}
+        return known if len(known) == len(self.members) else None
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,8 @@ def look(archive: Archive, data_dir: str | Path) -> Path | None:
     data_dir = Path(data_dir)
     file, folder = data_dir / archive.file, data_dir / archive.folder
     unpacked = _unpacked(archive, data_dir)
-    if unpacked is None and folder.exists() and None not in archive.members.values():
-        unpacked = Unpacked(folder, archive.members)
+    if unpacked is None and folder.exists() and archive.md5s is not None:
+        unpacked = Unpacked(folder, archive.md5s)
     if unpacked:
         for name in unpacked.md5s:
             unpacked.read(name)
@@ -141,18 +148,18 @@ def mirrored(archive: Archive) -> Archive:
 
 def _unpacked(archive: Archive, data_dir: Path) -> Unpacked | None:
     """The folder in `data_dir`, or that itself, where it holds all members and their checksums are known."""
-    members = archive.members
+    md5s = archive.md5s
     for folder in (data_dir / archive.folder, data_dir):
-        if None not in members.values() and all((folder / name).is_file() for name in members):
-            return Unpacked(folder, members)
+        if md5s is not None and all((folder / name).is_file() for name in md5s):
+            return Unpacked(folder, md5s)
     return None
 
 
 def _fetched(archive: Archive, data_dir: Path) -> Unpacked:
     """Under the lock."""
     file, folder = data_dir / archive.file, data_dir / archive.folder
-    if folder.exists() and None not in archive.members.values():
-        return Unpacked(folder, archive.members)
+    if folder.exists() and archive.md5s is not None:
+        return Unpacked(folder, archive.md5s)
     if file.exists():
         _check_archive(archive, file)
     else:
@@ -220,10 +227,16 @@ def _checked_members(archive: Archive, file: Path) -> dict[str, str]:
                 raise _refused(archive, file, f"got one that is not safe to unpack (its entry {entry.name!r});")
             name = str(PurePosixPath(*path.parts[1:]))
             if entry.isfile() and name in archive.members:
-                md5s[name] = archive.members[name] or hashlib.file_digest(tar.extractfile(entry), "md5").hexdigest()
+                md5s[name] = archive.members[name] or _md5_in(tar, entry)
     if missing := archive.members.keys() - md5s.keys():
         raise _refused(archive, file, f"got one without {', '.join(sorted(missing))};")
     return md5s
+
+
+def _md5_in(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> str:
+    member = tar.extractfile(entry)
+    assert isinstance(member, io.BufferedReader), "only a regular file is read"
+    return hashlib.file_digest(member, "md5").hexdigest()
 
 
 def _unpack(archive: Archive, file: Path, folder: Path, md5s: Mapping[str, str]) -> None:

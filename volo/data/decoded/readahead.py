@@ -17,7 +17,7 @@ class ReadAhead:
 
     def __init__(self, images: np.ndarray):
         self._file: int | None = None
-        if isinstance(images, np.memmap) and hasattr(os, "posix_fadvise"):
+        if isinstance(images, np.memmap) and images.filename is not None and hasattr(os, "posix_fadvise"):
             self._file = os.open(images.filename, os.O_RDONLY)
             self._offset, self._size = images.offset, images[0].nbytes
             weakref.finalize(self, os.close, self._file)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from volo.data.decoded.cache import Coarse
 from volo.data.decoded.store import KEY
 from volo.data.folders.class_names import extra, plain, quoted
 from volo.data.folders.formats import opened
@@ -36,7 +37,7 @@ class LabelledFolder:
     """
 
     name = "imagefolder"
-    coarse = None
+    coarse: Coarse | None = None
     held_out: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
@@ -175,12 +176,12 @@ class Classes:
 class Unreadable(InputError):
     """A file that is no image, a damaged one, or one too large; `reason` is what the reader said."""
 
-    def __init__(self, file: str | Path, reason: str):
+    def __init__(self, file: str | os.PathLike[str], reason: str):
         super().__init__(f"every image must be readable, got {file} ({reason}); fix or remove it")
         self.reason = reason
 
 
-def read_image(file: str | Path, image_size: int, resize: str = "crop") -> np.ndarray:
+def read_image(file: str | os.PathLike[str], image_size: int, resize: str = "crop") -> np.ndarray:
     """Any image Pillow reads as (image_size, image_size, 3) uint8 RGB.
 
     Turned upright by its EXIF tag, transparency laid on white, more than 8 bits scaled to 8

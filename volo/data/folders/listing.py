@@ -91,7 +91,7 @@ def find_folders(root: str | os.PathLike) -> tuple[list[str], PassedOver]:
     return folders, passed_over
 
 
-def _entries(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
+def _entries(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
     """In the order of their names, without what the system left there."""
     try:
         with os.scandir(folder) as found:

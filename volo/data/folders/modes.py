@@ -68,7 +68,9 @@ def to_rgb(image: Image.Image, samples: Samples) -> Image.Image:
         _check_not_nearly_black(image)
     if image.mode == "LAB":
         lab, srgb = (ImageCms.createProfile(name) for name in ("LAB", "sRGB"))
-        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        assert converted is not None, "it is None only if the image is converted in place"
+        return converted
     if samples.transparency is not None:
         image.info["transparency"] = samples.transparency
     if image.has_transparency_data:
@@ -146,8 +148,8 @@ def _unclear(values: np.ndarray, mode: str) -> InputError:
 
 
 def _check_not_nearly_black(image: Image.Image) -> None:
-    bands = image.getextrema()[: 1 if image.mode.startswith("L") else 3]
-    high = max(high for _, high in bands)
+    bands = np.atleast_3d(np.asarray(image))  # (H, W, bands)
+    high = int(bands[..., : 1 if image.mode.startswith("L") else 3].max())
     if 0 < high < 16:
         raise InputError(
             f"colors of 16 bits must use more than 12 of them, got at most {high * 256 + 255} of {SIXTEEN_BITS}; "

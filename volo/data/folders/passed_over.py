@@ -42,7 +42,7 @@ RENAME = "give each image the suffix of its format"
 class Kind(NamedTuple):
     """How many entries were passed over for one reason, and the first of them."""
 
-    count: int
+    num_found: int
     example: str
 
 
@@ -58,17 +58,17 @@ class PassedOver:
 
     def add(self, other: "PassedOver") -> None:
         for reason, kind in other.kinds.items():
-            self.note(reason, kind.example, kind.count)
+            self.note(reason, kind.example, kind.num_found)
 
     def __bool__(self) -> bool:
         return bool(self.kinds)
 
     def in_words(self) -> str:
         """Such as `3 .heic files (the first is cat/a.heic), 1 link that leads nowhere (cat/b.jpg)`; images first."""
-        kinds = sorted(self.kinds.items(), key=lambda item: (not _remedy(*item), -item[1].count, item[0]))
+        kinds = sorted(self.kinds.items(), key=lambda item: (not _remedy(*item), -item[1].num_found, item[0]))
         named = [_in_words(reason, kind) for reason, kind in kinds[:NUM_NAMED]]
         if rest := kinds[NUM_NAMED:]:
-            named.append(f"{sum(kind.count for _, kind in rest):,} of {len(rest)} other kinds")
+            named.append(f"{sum(kind.num_found for _, kind in rest):,} of {len(rest)} other kinds")
         return ", ".join(named)
 
     def remedy(self) -> str:
@@ -95,4 +95,4 @@ def _remedy(reason: str, kind: Kind) -> str:
 def _in_words(reason: str, kind: Kind) -> str:
     one, several = CALLED.get(reason) or (f"{reason} file", f"{reason} files")
     example = kind.example if kind.example.isprintable() else ascii(kind.example)
-    return f"1 {one} ({example})" if kind.count == 1 else f"{kind.count:,} {several} (the first is {example})"
+    return f"1 {one} ({example})" if kind.num_found == 1 else f"{kind.num_found:,} {several} (the first is {example})"

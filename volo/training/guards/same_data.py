@@ -10,7 +10,7 @@ from volo.data.decoded.cache import Images
 from volo.data.splits import Split
 from volo.errors import InputError
 from volo.runs.folder import open_data
-from volo.settings.config import Settings
+from volo.settings.config import ResolvedSettings
 from volo.training.world import World
 
 SHOWN = 8
@@ -63,6 +63,7 @@ def _check(world: World, opened: tuple[Images, Split] | None, refusal: str | Non
             raise InputError(f"rank {rank} on {one.host}: {one.refusal}")
     others = [rank for rank, one in enumerate(seen) if one.digests != seen[0].digests]
     if others:
+        assert opened is not None, "no rank was refused its data"
         raise InputError(_difference(world, seen, others, opened[0]))
 
 
@@ -86,7 +87,7 @@ def _named(world: World, other: int, data: Images) -> str:
     if not differing:
         return ""
     part = differing[0]
-    names = world.gather(data.source.names(part) if world.rank in (0, other) else None)
+    names = world.gather(source.names(part) if source else [])
     said = [
         f"{len(found):,} only on rank {rank} ({', '.join(found[:SHOWN])}{', ...' if len(found) > SHOWN else ''})"
         for rank, found in ((0, _more(names[0], names[other])), (other, _more(names[other], names[0])))

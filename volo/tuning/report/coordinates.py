@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -78,8 +79,8 @@ def _draw_lines(axes: Axes, sweep: Sweep, drawn: Sequence[Tried], found: Sequenc
             pairs = zip(trial.values, ends, strict=True)
             points += [(len(found) + k, (v - a) / (b - a) if a != b else 1) for k, (v, (a, b)) in enumerate(pairs)]
         shade = (trial.values[0] - low) / (high - low) if trial.is_complete and high != low else 1.0
-        colour = to_rgba(SHADES(shade), 0.85) if trial.is_complete else to_rgba(STOPPED, faint)
-        colour, width = special.get(trial.number, (colour, 1.1))
+        plain = to_rgba(SHADES(shade), 0.85) if trial.is_complete else to_rgba(STOPPED, faint)
+        colour, width = special.get(trial.number, (plain, 1.1))
         rank = (trial.number in special, trial.is_complete, shade)
         lines.append((rank, points, colour, width if trial.is_complete else min(width, 1.0)))
     lines.sort(key=lambda line: line[0])
@@ -89,14 +90,14 @@ def _draw_lines(axes: Axes, sweep: Sweep, drawn: Sequence[Tried], found: Sequenc
             capstyle="round", joinstyle="round", zorder=2,
         )
     )  # fmt: skip
-    handles = [([STOPPED, "not to the end"], any(not t.is_complete for t in drawn)),
-               ([SHADES(0.35), "trained to the end, darker is better"],
+    handles = [(STOPPED, "not to the end", any(not t.is_complete for t in drawn)),
+               (SHADES(0.35), "trained to the end, darker is better",
                 any(t.is_complete and t.number not in special for t in drawn)),
-               ([BASE, "base"], sweep.base in drawn and sweep.base is not sweep.best),
-               ([BEST, "best and base" if sweep.base is sweep.best else "best"], sweep.best in drawn)]  # fmt: skip
-    for (colour, label), is_there in handles:
+               (BASE, "base", sweep.base in drawn and sweep.base is not sweep.best),
+               (BEST, "best and base" if sweep.base is sweep.best else "best", sweep.best in drawn)]  # fmt: skip
+    for shown, label, is_there in handles:
         if is_there:
-            axes.plot([], [], color=colour, label=label)
+            axes.plot([], [], color=shown, label=label)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.01), ncols=4)
 
 
@@ -168,7 +169,7 @@ def _jitter(count: int, width: float) -> np.ndarray:
 
 def _draw_dot(axes: Axes, sweep: Sweep, trial: Tried, x: float, scores: Scores) -> None:
     plain = COMPLETE if trial.is_complete else STOPPED
-    look = dict(marker="o", markersize=4, color=plain, alpha=0.8, zorder=2)
+    look: dict[str, Any] = dict(marker="o", markersize=4, color=plain, alpha=0.8, zorder=2)
     if trial is sweep.base:
         look |= dict(marker="D", markersize=5.5, color=BASE, alpha=1, zorder=4)
     if trial is sweep.best:

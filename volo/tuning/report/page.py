@@ -179,7 +179,8 @@ def _folder(trial: Tried, sweep_dir: Path) -> str:
 def _seed_rows(sweep: Sweep, confirmed: Sequence[Confirmed]) -> list[tuple[str, ...]]:
     """(what, seeds, mean, range, against the base), the base first."""
     judged = {one.one.name: one for one in verdicts(list(confirmed), sweep.maximised[0])}
-    rows, is_unequal = [], len({one.epochs for one in confirmed}) > 1
+    rows: list[tuple[str, ...]] = []
+    is_unequal = len({one.epochs for one in confirmed}) > 1
     for one in confirmed:
         seeds = f"{len(one.values)} of {len(one.values) + one.num_failed}" if one.num_failed else f"{len(one.values)}"
         across = f"{shown(sweep.metric, one.lowest)} to {shown(sweep.metric, one.highest)}"
@@ -203,9 +204,10 @@ def _failed_rows(sweep: Sweep, sweep_dir: Path) -> list[tuple[int, int, str, str
     ]
 
 
-def _choice_rows(sweep: Sweep) -> list[tuple[str, ...]]:
+def _choice_rows(sweep: Sweep) -> list[tuple[str | int, ...]]:
     """(parameter, value, trials, to the end, their best, median); a parameter is named in its first row."""
-    rows, before = [], None
+    rows: list[tuple[str | int, ...]] = []
+    before = None
     for one in choices(sweep):
         values = ["" if value is None else shown(sweep.metric, value) for value in (one.best, one.median)]
         rows.append((one.name if one.name != before else "", one.value, one.num_trials, one.num_complete, *values))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -83,7 +84,7 @@ def _draw_history(axes: Axes, sweep: Sweep, objective: int) -> None:
 
 def _dots(axes: Axes, points: list, marker: str, face: str, edge: str, label: str) -> None:
     if points:
-        look = dict(markerfacecolor=face, markeredgecolor=edge, markersize=5)
+        look: dict[str, Any] = dict(markerfacecolor=face, markeredgecolor=edge, markersize=5)
         axes.plot(*zip(*points, strict=True), marker, label=label, **look)
 
 
@@ -100,9 +101,9 @@ def save_curves(sweep: Sweep, path: Path) -> Path | None:
         if trial.number not in special:
             _draw_curve(above, trial, COMPLETE if trial.is_complete else STOPPED, 1.0, 0.75)
     is_one = sweep.best is sweep.base
-    for trial, colour, name in ((sweep.base, BASE, "base"), (sweep.best, BEST, "best and base" if is_one else "best")):
-        if trial is not None and trial.curve and not (is_one and name == "base"):
-            _draw_curve(above, trial, colour, 2.2, 1.0, f"{name}, trial {trial.number}")
+    for one, colour, name in ((sweep.base, BASE, "base"), (sweep.best, BEST, "best and base" if is_one else "best")):
+        if one is not None and one.curve and not (is_one and name == "base"):
+            _draw_curve(above, one, colour, 2.2, 1.0, f"{name}, trial {one.number}")
     _label_groups(above, drawn, special)
     _draw_survivors(below, sweep)
     above.set_ylabel(sweep.metric)
@@ -116,8 +117,8 @@ def _draw_curve(axes: Axes, trial: Tried, colour: str, width: float, alpha: floa
     epochs, values = list(trial.curve), list(trial.curve.values())
     axes.plot(epochs, values, color=colour, linewidth=width, alpha=alpha, label=label, zorder=2 + width)
     if not trial.is_complete or len(epochs) == 1:
-        look = {"color": FAILED, "marker": "x"} if trial.state == TrialState.FAIL else {"color": colour, "marker": "o"}
-        axes.plot(epochs[-1], values[-1], markersize=3.5, zorder=2.5 + width, **look)
+        end, marker = (FAILED, "x") if trial.state == TrialState.FAIL else (colour, "o")
+        axes.plot(epochs[-1], values[-1], color=end, marker=marker, markersize=3.5, zorder=2.5 + width)
 
 
 def _label_groups(axes: Axes, drawn: Sequence[Tried], special: set[int]) -> None:
@@ -204,7 +205,7 @@ def _draw_front(axes: Axes, sweep: Sweep, y: int, x: int) -> None:
     points = [(trial.values[x], trial.values[y]) for trial in front]
     axes.plot(*zip(*points, strict=True), "o", color=BEST, markersize=6, label="front", zorder=3)
     if len(sweep.facts.metrics) == 2:
-        where = "post" if sweep.maximised[y] != sweep.maximised[x] else "pre"
+        where: Literal["post", "pre"] = "post" if sweep.maximised[y] != sweep.maximised[x] else "pre"
         axes.step(*zip(*points, strict=True), where=where, color=BEST, linewidth=1.2, alpha=0.6, zorder=2)
     base = sweep.base
     if base is not None and base.is_complete:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from volo.plots.figures import shorten
 from volo.tuning.report.trials import Sweep, plain
@@ -62,8 +62,10 @@ def _scale(name: str, distributions: Sequence[BaseDistribution]) -> Scale:
     first = distributions[0]
     if isinstance(first, CategoricalDistribution):
         return Scale(name, first.choices)
-    low, high = min(one.low for one in distributions), max(one.high for one in distributions)
-    count = round((high - low) / first.step) + 1 if first.step and not first.log else 0
-    if 0 < count <= MOST_CHOICES:
-        return Scale(name, tuple(low + number * first.step for number in range(count)))
+    assert isinstance(first, IntDistribution | FloatDistribution), "Optuna has no other kind"
+    ranges = [one for one in distributions if isinstance(one, IntDistribution | FloatDistribution)]
+    low, high = min(one.low for one in ranges), max(one.high for one in ranges)
+    step = None if first.log else first.step
+    if step and (count := round((high - low) / step) + 1) <= MOST_CHOICES:
+        return Scale(name, tuple(low + number * step for number in range(count)))
     return Scale(name, (), low, high, first.log)

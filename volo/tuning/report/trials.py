@@ -57,13 +57,13 @@ class SweepFacts:
 @dataclass(frozen=True)
 class Tried:
     """One trial. `curve` is the first objective by epoch, without what is not finite; `values` are all objectives, of a
-    trial that was trained to the end; None where one is not finite."""
+    trial that was trained to the end; empty where one is not finite."""
 
     number: int
     state: TrialState
     params: Mapping[str, Any]
     distributions: Mapping[str, BaseDistribution]
-    values: tuple[float, ...] | None
+    values: tuple[float, ...]
     curve: Mapping[int, float]
     num_epochs: int
     reason: str
@@ -71,7 +71,7 @@ class Tried:
 
     @property
     def is_complete(self) -> bool:
-        return self.values is not None
+        return bool(self.values)
 
     @property
     def last(self) -> float | None:
@@ -184,7 +184,7 @@ class Sweep:
 def _tried(trial: FrozenTrial, facts: SweepFacts) -> Tried:
     metrics = trial.user_attrs.get(METRICS, {})
     is_complete = trial.state == TrialState.COMPLETE and all(map(is_number, trial.values))
-    values = tuple(trial.values) if is_complete else None
+    values = tuple(trial.values) if is_complete else ()
     run_dir = facts.run_dir(trial.number)
     curve = {epoch: value for epoch, value in sorted(trial.intermediate_values.items()) if is_number(value)}
     curve = curve or _recorded(run_dir, facts.metrics[0])

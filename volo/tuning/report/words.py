@@ -64,7 +64,7 @@ def _against_base(sweep: Sweep, confirmed: Sequence[Confirmed]) -> Iterator[str]
     if len(sweep.maximised) > 1:
         yield _of_the_front(sweep)
     elif not judged and sweep.best is not None:
-        yield _unconfirmed(sweep)
+        yield _unconfirmed(sweep, sweep.best)
 
 
 def verdict_in_words(metric: str, verdict: Verdict, num_compared: int) -> str:
@@ -91,8 +91,8 @@ def verdict_in_words(metric: str, verdict: Verdict, num_compared: int) -> str:
     )
 
 
-def _unconfirmed(sweep: Sweep) -> str:
-    best, base, metric = sweep.best, sweep.base, sweep.metric
+def _unconfirmed(sweep: Sweep, best: Tried) -> str:
+    base, metric = sweep.base, sweep.metric
     begin = f"Trial {best.number} is the best one: {metric} {shown(metric, best.values[0])}"
     if base is None or base.last is None:
         return f"{begin}. There is no base to compare it with."

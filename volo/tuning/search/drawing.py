@@ -99,6 +99,7 @@ class Drawing:
         """As a trial of the study would draw it now."""
         beside = _copy(study, trials, sampler, study.pruner)
         trial = beside.ask()
+        attributes: dict[str, Any]
         try:
             state, attributes = TrialState.RUNNING, {DRAWN: self.drawn_by(trial)}
         except Exception as error:

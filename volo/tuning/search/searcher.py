@@ -36,7 +36,9 @@ class StudySearch(Searcher):
         self.is_ending, self.on_start, self.on_end = is_ending, on_start, on_end
         self._numbers: dict[str, int] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(  # type: ignore[override]  # Ray's own signature leaves out Searcher.FINISHED, a string
+        self, trial_id: str
+    ) -> dict[str, Any] | str | None:
         if self.is_ending():
             return Searcher.FINISHED
         if len(self._numbers) >= self.plan.num_concurrent:

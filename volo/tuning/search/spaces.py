@@ -65,7 +65,7 @@ def load_space(name: str, package: ModuleType) -> Space:
     module = importlib.import_module(f"{package.__name__}.{name}")
     parts = [part for part in vars(module).values() if isinstance(part, ModuleType)]
     of_package = [part for part in parts if part.__name__.startswith(f"{package.__name__}.")]
-    return _space(name, module, [Path(part.__file__) for part in (module, *of_package)])
+    return _space(name, module, [Path(part.__file__) for part in (module, *of_package) if part.__file__])
 
 
 def check_space(space: Space, *base: dict[str, Any]) -> None:
@@ -115,6 +115,7 @@ def _run_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(f"--space must name a file that is there, got {path}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None, "Python loads any file that ends in .py"
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -146,7 +147,7 @@ def raised_in(space: Space, error: Exception) -> str:
 
 def _last_line(error: Exception, file: str | None = None) -> str:
     """The error, and the last line of `file` on the way to it; of any file where there is none."""
-    frames = traceback.extract_tb(error.__traceback__)
-    frames = [frame for frame in frames if frame.filename == file] or frames
+    found = list(traceback.extract_tb(error.__traceback__))
+    frames = [frame for frame in found if frame.filename == file] or found
     where = f" at line {frames[-1].lineno} of {frames[-1].filename}" if frames else ""
     return f"{type(error).__name__}: {error}{where}"
