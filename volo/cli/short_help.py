@@ -36,7 +36,8 @@ def spelled_for_tyro(argv: Sequence[str]) -> list[str]:
 
 def shortened(flags: type) -> type:
     """Of the flags of a command, a dataclass for tyro, those of COMMON and COMMON_OF_SEARCH."""
-    fields, job = {}, []
+    fields: dict[str, dataclasses.Field] = {}
+    job: list[tuple] = []
     for field in dataclasses.fields(flags):
         if field.name == "job":
             job = [("job", _with_others_hidden(field.type))]

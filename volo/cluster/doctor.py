@@ -78,7 +78,7 @@ def check_doors(run: RunSettings) -> Finding:
     return ok("access", f"{token}; the dashboard of a job's own cluster is {where}")
 
 
-def check_cluster(run: RunSettings, output_dir: Path, data: DataSettings) -> Iterator[Finding]:
+def check_cluster(run: RunSettings, output_dir: Path, data: ResolvedData) -> Iterator[Finding]:
     """Connects to the existing cluster, and checks it from each of its nodes.
 
     Raises:
@@ -151,7 +151,7 @@ def _asked(
     return answers
 
 
-def _caches(nodes: list[dict[str, Any]], data: DataSettings) -> Finding:
+def _caches(nodes: list[dict[str, Any]], data: ResolvedData) -> Finding:
     """The room for decoded images on each node, as each reports from its own disk and its own copy of the data."""
     rooms, wrong = {}, []
     answers = _asked(nodes, cache_of, lambda node: (data.model_dump(),))

@@ -104,7 +104,8 @@ class OutlookAttentionFunction(torch.autograd.Function):
         proj_bias: Tensor, num_heads: int, window: tuple[int, int, int],
     ) -> Tensor:  # fmt: skip
         kernel_size, stride, _ = window
-        out, kept = torch.empty_like(x, memory_format=torch.contiguous_format), []
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+        kept: list[Tensor] = []
         ctx.num_images = -(-PIXELS_PER_THREAD * torch.get_num_threads() // (x.shape[1] * x.shape[2]))
         for some, some_out in _few_at_a_time(ctx.num_images, x, out):
             values = linear(some, v, v_bias)

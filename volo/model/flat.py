@@ -37,7 +37,7 @@ class VOLOStage(nn.Sequential):
             )
         )
 
-    def __getitem__(self, index: int | slice) -> nn.Module:
+    def __getitem__(self, index: int | slice) -> nn.Module:  # type: ignore[override]  # a slice is no VOLOStage
         """As in nn.Sequential. A slice is a plain Sequential, because a stage is built from settings, not blocks."""
         if isinstance(index, slice):
             return nn.Sequential(OrderedDict(list(self.named_children())[index]))

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from volo.data.pipeline import Batch, evaluation_batch_size, evaluation_batches
+from volo.data.pipeline import evaluation_batch_size, evaluation_batches
 from volo.errors import Stopped
 from volo.settings.config import Settings
 from volo.training.metrics import evaluate
@@ -91,7 +92,7 @@ def validate(session: Session) -> dict[str, float]:
         world_size=world.size,
     )
 
-    def beating() -> Iterator[Batch]:
+    def beating() -> Iterator[tuple[Tensor, Tensor]]:
         """A validation may take long, so each of its batches is a sign of life."""
         for batch in batches:
             session.beat("validate", learner.step)

@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from volo.model.attention import ClassBlock, TransformerBlock
 from volo.model.outlook import OutlookerBlock
-from volo.settings.optim import OptimSettings
+from volo.settings.optim import OptimSettings, ResolvedOptim
 
 DECAYED = (nn.Linear, nn.Conv2d)
 BLOCKS = (OutlookerBlock, TransformerBlock, ClassBlock)
@@ -81,7 +81,7 @@ class Schedule:
     min_lr: float
 
     @classmethod
-    def of(cls, settings: OptimSettings, steps_per_epoch: int) -> "Schedule":
+    def of(cls, settings: ResolvedOptim, steps_per_epoch: int) -> "Schedule":
         total_steps = settings.epochs * steps_per_epoch
         stop_at = min(total_steps, settings.max_steps or total_steps)
         warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
@@ -125,7 +125,8 @@ class MovingAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        averaged, current = list(self.module.parameters()), list(model.parameters())
+        averaged: list[Tensor] = list(self.module.parameters())
+        current: list[Tensor] = list(model.parameters())
         if num_averaged := int(self.n_averaged):
             get_ema_multi_avg_fn(ema_decay_at(num_averaged, self.decay))(averaged, current, num_averaged)
         else:

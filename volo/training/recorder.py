@@ -16,7 +16,7 @@ from volo.runs import checkpoint
 from volo.runs.model_file import Description
 from volo.runs.saver import Saver
 from volo.runs.tracking import Tracker
-from volo.settings.config import Settings
+from volo.settings.config import ResolvedSettings
 from volo.training.learner import Learner
 from volo.training.meter import Meter
 from volo.training.optim import Schedule
@@ -38,7 +38,7 @@ class Recorder:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ResolvedSettings,
         world: World,
         images: Images,
         split: Split,

@@ -15,7 +15,7 @@ from volo.model.build import build_model
 from volo.runs import checkpoint
 from volo.runs.folder import find_start
 from volo.runs.tracking import Tracker
-from volo.settings.config import Settings
+from volo.settings.config import ResolvedSettings
 from volo.training.guards.memory import memory_explained
 from volo.training.guards.nonfinite import stop_or_skip
 from volo.training.guards.same_data import open_same_data
@@ -48,7 +48,7 @@ class Session:
         beat: Called with the phase that begins and the number of updates so far (volo/training/guards/watchdog.py).
     """
 
-    settings: Settings
+    settings: ResolvedSettings
     world: World
     data: Data
     schedule: Schedule
@@ -71,7 +71,7 @@ class Session:
 
 @contextlib.contextmanager
 def open_session(
-    settings: Settings,
+    settings: ResolvedSettings,
     world: World,
     show: Callable[[Record], None] | None = None,
     beat: Callable[[str, int], None] = lambda phase, step: None,
@@ -106,7 +106,7 @@ def open_session(
         yield Session(settings, world, data, schedule, learner, meter, recorder, beat)
 
 
-def _open_data(settings: Settings, world: World) -> Data:
+def _open_data(settings: ResolvedSettings, world: World) -> Data:
     images, split = open_same_data(settings, world)
     pixels = Pixels(images, settings.data.mean, settings.data.std, world.device)
     batches = TrainingBatches(
@@ -122,7 +122,9 @@ def _open_data(settings: Settings, world: World) -> Data:
     return Data(images, split, pixels, batches)
 
 
-def _objective(settings: Settings, model: nn.Module, class_names: tuple[str, ...], device: torch.device) -> Objective:
+def _objective(
+    settings: ResolvedSettings, model: nn.Module, class_names: tuple[str, ...], device: torch.device
+) -> Objective:
     """The labels alone, or the labels and a teacher."""
     teaching = settings.teaching
     if not teaching.teacher:
@@ -130,4 +132,5 @@ def _objective(settings: Settings, model: nn.Module, class_names: tuple[str, ...
     teacher = Teacher(checkpoint.find(teaching.teacher), settings, class_names, device)
     if not teaching.token_labels:
         return Labels(teaching, teacher)
-    return TokenLabels(teaching, teacher, settings.run.seed, tuple(model.pos_embed.shape[1:3]))
+    height, width = model.get_parameter("pos_embed").shape[1:3]
+    return TokenLabels(teaching, teacher, settings.run.seed, (height, width))

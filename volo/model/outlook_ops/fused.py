@@ -70,8 +70,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     from volo.model.outlook_ops import triton_launch
 
-    tensors = (tensor.contiguous() for tensor in (grad, values, logits))
-    return triton_launch.backward(*tensors, kernel_size, stride, padding)
+    grad, values, logits = (tensor.contiguous() for tensor in (grad, values, logits))
+    return triton_launch.backward(grad, values, logits, kernel_size, stride, padding)
 
 
 make_differentiable(_forward, _backward)

@@ -27,7 +27,8 @@ def backward(
     window = values, logits, kernel_size, stride, padding
     dvalues, dlogits = torch.empty_like(values), torch.empty_like(logits)
     planes = _planes(values, logits, kernel_size, stride)
-    _clear_rows_outside_the_map(dlogits, values.shape[1:3], kernel_size, stride, padding)
+    H, W = values.shape[1:3]
+    _clear_rows_outside_the_map(dlogits, (H, W), kernel_size, stride, padding)
     _launch(logits_gradient_kernel, (grad, values, logits, dlogits, planes), *window)
     _launch(values_gradient_kernel, (grad, planes, dvalues), *window)
     return dvalues, dlogits
@@ -61,7 +62,7 @@ def constants(
     H: int, W: int, h: int, w: int, heads: int, d: int, K: int, S: int, P: int, Y: int = 0, X: int = 0
 ) -> dict[str, int]:
     """The constants, except for types, of the kernels for the phase of pixel (Y, X)."""
-    taps = {}
+    taps: dict[str, int] = {}
     for axis, start in (("Y", Y), ("X", X)):
         first = (start + P) % S
         taps |= {axis: start, f"FIRST_{axis}": first, f"LAST_{axis}": first + (K - 1 - first) // S * S}

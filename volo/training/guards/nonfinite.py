@@ -16,7 +16,7 @@ from volo.data.pipeline import TrainingBatches
 from volo.errors import TrainingError
 from volo.runs.folder import write_file
 from volo.runs.tracking import Tracker
-from volo.settings.config import Settings
+from volo.settings.config import ResolvedSettings, Settings
 from volo.training.optim import Schedule
 from volo.training.world import World
 
@@ -49,7 +49,7 @@ class NonFinite:
 
 
 def stop_or_skip(
-    settings: Settings,
+    settings: ResolvedSettings,
     world: World,
     batches: TrainingBatches,
     schedule: Schedule,
@@ -76,7 +76,7 @@ def nonfinite_path(settings: Settings, step: int) -> Path:
     return settings.run_dir / f"nonfinite_step_{step:08d}.json"
 
 
-def write_batch(settings: Settings, path: Path, found: NonFinite, batches: TrainingBatches, lr: float) -> None:
+def write_batch(settings: ResolvedSettings, path: Path, found: NonFinite, batches: TrainingBatches, lr: float) -> None:
     """Lists the images of the step's batch. If the disk fails too, the error about the loss is the one to report."""
     epoch, step_in_epoch = divmod(found.step - 1, batches.steps_per_epoch)
     content = {
@@ -93,7 +93,7 @@ def write_batch(settings: Settings, path: Path, found: NonFinite, batches: Train
         write_file(path, json.dumps(content, indent=1) + "\n")
 
 
-def _samples(settings: Settings, batches: TrainingBatches, epoch: int, step: int) -> list[dict[str, Any]]:
+def _samples(settings: ResolvedSettings, batches: TrainingBatches, epoch: int, step: int) -> list[dict[str, Any]]:
     """The samples of the global batch, in order; mixing partners are among them."""
     positions, images = batches.drawn(epoch, step)
     files = files_of(settings.data, images)

@@ -26,7 +26,7 @@ class Seen:
     in_words: str = ""
 
 
-def open_same_data(settings: Settings, world: World) -> tuple[Images, Split]:
+def open_same_data(settings: ResolvedSettings, world: World) -> tuple[Images, Split]:
     """Opens the data as `open_data` does; all ranks call this.
 
     Raises:
@@ -81,7 +81,8 @@ def _difference(world: World, seen: list[Seen], others: list[int], data: Images)
 
 def _named(world: World, other: int, data: Images) -> str:
     """The first part of the images that differs between rank 0 and rank `other`, and how; all ranks call this."""
-    parts = world.gather(data.source.identity() if world.rank in (0, other) else None)
+    source = data.source if world.rank in (0, other) else None
+    parts = world.gather(source.identity() if source else {})
     one, two = parts[0], parts[other]
     differing = sorted(part for part in {*one} | {*two} if one.get(part) != two.get(part))
     if not differing:

@@ -137,8 +137,8 @@ class Watchdog:
         error, earlier = TrainingError(describe(accused, reports, self.ranks, self.timeout_s, folder)), []
         _within(REPORTS_S, lambda: earlier.append(note_failure(self.folder.parent, error)))
         if not any(earlier):  # no other rank has reported it
-            if self.on_hang:
-                _within(REPORTS_S, lambda: self.on_hang(error, self.rank if accused is None else accused))
+            if on_hang := self.on_hang:
+                _within(REPORTS_S, lambda: on_hang(error, self.rank if accused is None else accused))
             if sys.stdout.isatty():
                 print("\x1b[?25h", flush=True)  # shows the cursor, which the progress bar hides
             print(f"training failed: {error}", file=sys.stderr, flush=True)
