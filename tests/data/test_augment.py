@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volo.data.augment import ERASED_AREA, crop_and_flip, erase, erased_boxes, normalise
+from volo.data.augment import ERASED_AREA, crop_and_flip, erase, erased_boxes, normalize
 from volo.data.epoch import NUM_UNIFORMS, Draw, EpochTable
 from volo.data.mixing import mix, one_hot, plan_mix
 
@@ -41,7 +41,7 @@ def test_crops_equal_reflect_padding_and_slicing(crop_y, crop_x, flip, padding):
 def test_normalisation_is_that_of_channel_first_tensors():
     mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
     expected = (IMAGES.permute(0, 3, 1, 2) / 255 - mean[:, None, None]) / std[:, None, None]
-    assert torch.allclose(normalise(IMAGES, mean, std), expected)
+    assert torch.allclose(normalize(IMAGES, mean, std), expected)
 
 
 def test_as_many_boxes_as_asked_are_erased_and_each_is_a_rectangle():

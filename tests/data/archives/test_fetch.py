@@ -43,7 +43,7 @@ def refusal(archive: Archive, data_dir: Path) -> str:
         fetch(archive, data_dir)
     message = str(refused.value)
     assert f"{archive.file} with md5 {archive.md5} is needed" in message
-    assert f"place it as {data_dir / archive.file}" in message
+    assert f"save it as {data_dir / archive.file}" in message
     return message
 
 
@@ -90,7 +90,7 @@ def test_a_download_with_a_wrong_checksum_is_refused_with_both(tmp_path, server)
 def test_an_archive_placed_there_with_a_wrong_checksum_is_refused_and_kept(tmp_path, server, archive):
     (tmp_path / archive.file).write_bytes(b"not it")
     message = refusal(archive, tmp_path)
-    assert f"got md5 {md5(b'not it')} of {tmp_path / archive.file}; remove that one and try again" in message
+    assert f"got md5 {md5(b'not it')} of {tmp_path / archive.file}; remove that file and try again" in message
     assert (tmp_path / archive.file).read_bytes() == b"not it"
     assert server.requests == []
 
@@ -132,7 +132,7 @@ def test_what_never_ends_is_cut_off(tmp_path, archive, monkeypatch):
     assert "sends more than 100 bytes" in refusal(archive, tmp_path)
     monkeypatch.undo()
     monkeypatch.setattr(download, "LIMIT_S", -1.0)
-    assert "has not sent all of it" in refusal(archive, tmp_path)
+    assert "has not sent the whole file" in refusal(archive, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_what_never_ends_is_cut_off(tmp_path, archive, monkeypatch):
 )
 def test_only_https_is_fetched_from_elsewhere(tmp_path, server, url):
     _, archive = packed(FILES)
-    assert "must be an https:// address" in refusal(replace(archive, url=url + archive.file), tmp_path)
+    assert "must be an https:// URL" in refusal(replace(archive, url=url + archive.file), tmp_path)
     message = refusal(replace(archive, url=server.redirect(archive.file, url)), tmp_path)
     assert f"redirects to {url}, which must be" in message or "is not allowed" in message
 

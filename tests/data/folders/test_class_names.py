@@ -36,7 +36,7 @@ def test_train_and_test_may_write_a_class_otherwise(tmp_path, name, other):
 @pytest.mark.parametrize(("name", "other"), SAME)
 def test_two_such_folders_in_one_split_are_refused_and_told_apart(tmp_path, name, other):
     folder = draw_folder(tmp_path, {"train": {name: 1, other: 1, "dog": 1}})
-    with pytest.raises(InputError, match="classes must differ in more than Unicode form or blanks") as refused:
+    with pytest.raises(InputError, match="classes must differ in more than Unicode form or whitespace") as refused:
         ImageFolder(folder, "train", 8)
     assert all(ascii(f"{folder}/train/{one}") in str(refused.value) for one in (name, other))
 
@@ -88,7 +88,7 @@ def test_names_that_differ_are_quoted_with_what_differs(tmp_path, name, other):
         ImageFolder(folder, "train", 8)
     said = str(refused.value)
     assert f": {other!r}" in said
-    looks_alike = f"({other!a} and {name!a} differ in case, width, blanks or invisible letters)"
+    looks_alike = f"({other!a} and {name!a} differ in case, width, whitespace or invisible characters)"
     assert (looks_alike in said) == (other != "dog")
 
 
