@@ -157,7 +157,7 @@ def test_a_torch_file_with_code_is_refused_and_runs_nothing(tmp_path):
 
 def test_foreign_and_missing_files_are_refused(tmp_path):
     safetensors.torch.save_file(WEIGHTS, tmp_path / "foreign.safetensors")
-    with pytest.raises(InputError, match="got one without its description"):
+    with pytest.raises(InputError, match="got one without a description"):
         checkpoint.load_model(tmp_path / "foreign.safetensors")
     with pytest.raises(InputError, match="a checkpoint must exist"):
         checkpoint.find(tmp_path / "nothing")

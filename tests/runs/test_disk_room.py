@@ -42,7 +42,9 @@ def test_as_many_are_counted_as_lie_on_the_disk_while_one_is_written(tmp_path, f
 
 def test_a_disk_without_room_is_refused_before_anything_is_trained(tmp_path, folder):
     settings = small_run(tmp_path, folder, run=MORE_THAN_ANY_DISK)
-    with pytest.raises(InputError, match=r"free at .*run for 1000000000002 of .*iB, which need .* TiB more; make room"):
+    with pytest.raises(
+        InputError, match=r"free at .*run for 1000000000002 of .*iB, which need .* TiB more; free some space"
+    ):
         train(settings)
     assert not settings.run_dir.exists(), "what is refused leaves no folder"
     train(small_run(tmp_path, folder, optim=dict(max_steps=1)))

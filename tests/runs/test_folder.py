@@ -166,7 +166,7 @@ def test_a_run_that_has_begun_needs_the_path_it_began_from_no_more(tmp_path, fol
 def test_weights_alone_cannot_be_gone_on_from(tmp_path, folder):
     lone = tmp_path / "model.safetensors"
     lone.write_bytes(b"weights")
-    with pytest.raises(InputError, match=r"must name a run or checkpoint folder, got .*, which holds weights only"):
+    with pytest.raises(InputError, match=r"must name a run or checkpoint folder, got .*, which holds only weights"):
         train(small_run(tmp_path, folder, run=dict(resume_path=str(lone))))
 
 

@@ -68,7 +68,7 @@ def test_images_damaged_since_a_run_began_change_its_split_and_are_refused(tmp_p
 def test_a_class_of_damaged_images_alone_cannot_be_skipped(tmp_path, folder):
     for file in (folder / "train" / "dog").iterdir():
         file.write_bytes(b"broken")
-    with pytest.raises(InputError, match="a class must hold an image that is readable, got none in dog, of 40"):
+    with pytest.raises(InputError, match="a class must hold a readable image, got none in dog, with 40"):
         train(small_run(tmp_path, folder, **SKIP))
 
 

@@ -98,7 +98,7 @@ def test_an_archive_placed_there_with_a_wrong_checksum_is_refused_and_kept(tmp_p
 def test_a_body_shorter_than_announced_is_refused(tmp_path, server):
     content, archive = packed(FILES)
     archive = offered(server, content[:100], archive, announced=len(content))
-    assert f"broke off after 100 of {len(content):,} bytes" in refusal(archive, tmp_path)
+    assert f"stopped after 100 of {len(content):,} bytes" in refusal(archive, tmp_path)
     assert names(tmp_path) == set()
 
 
@@ -181,7 +181,9 @@ def test_members_are_checked_after_unpacking_and_whenever_read(tmp_path, server)
     assert names(tmp_path) == {archive.file}
     unpacked = fetch(archive, tmp_path)
     (unpacked.folder / "train").write_bytes(b"changed")
-    with pytest.raises(InputError, match=f"must have md5 .* got {md5(b'changed')}; remove .*cifar-100-python to have"):
+    with pytest.raises(
+        InputError, match=f"must have md5 .* got {md5(b'changed')}; remove .*cifar-100-python to unpack"
+    ):
         fetch(archive, tmp_path).read("train")
     (unpacked.folder / "train").unlink()
     with pytest.raises(InputError, match=r"must hold a readable train"):

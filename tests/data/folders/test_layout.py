@@ -43,10 +43,12 @@ def test_a_validation_folder_is_validated_on_and_all_of_train_trained_on(tmp_pat
 def test_a_validation_folder_beside_a_fraction_is_refused_as_are_two(tmp_path):
     folder = draw_folder(tmp_path / "images", {"train": CLASSES, "valid": CLASSES})
     for fraction in (0, 0.2):
-        with pytest.raises(InputError, match=rf"got val_fraction={fraction:.1f} and 33 images .*leave --val-fraction"):
+        with pytest.raises(
+            InputError, match=rf"got --val-fraction {fraction:.1f} and 33 images .*leave --val-fraction"
+        ):
             open_train(data_of(folder, val_fraction=fraction), is_new=True)
     draw_folder(folder, {"val": CLASSES})
-    with pytest.raises(InputError, match="must have one folder to validate on, got val and valid in"):
+    with pytest.raises(InputError, match="must have one validation folder, got val and valid in"):
         open_train(data_of(folder))
 
 
@@ -99,7 +101,7 @@ def test_class_folders_alone_are_split_so_that_nothing_is_lost_and_it_is_said(tm
     assert len(trained) + len(test) == 300 and len(split.train) + len(split.val) == len(trained)
     assert 15 <= len(test) <= 45  # a tenth of 300, within three standard deviations
     assert test.class_names == images.class_names == ("a", "b", "c")
-    said = f"has no train: of its class folders 10%, chosen by the files' names, {len(test)} of 300 images, are kept"
+    said = f"has no train: 10% of its class folders, chosen by file name, {len(test)} of 300 images, are held out"
     assert said in images.notes[0] and said in test.notes[0]
 
 
@@ -124,10 +126,10 @@ def test_no_class_loses_all_its_images_to_the_test_split(tmp_path):
 @pytest.mark.parametrize(
     ("folders", "rule"),
     [
-        (("Train", "test"), "names in lower case, got Train in"),
-        (("train", "Val"), "names in lower case, got Val in"),
+        (("Train", "test"), "lowercase names, got Train in"),
+        (("train", "Val"), "lowercase names, got Val in"),
         (("test", "valid"), r"must hold train/<class>/<images>, got no folder .*train beside test and valid;"),
-        ((".", "x"), r"got no folder .*train; place it there"),
+        ((".", "x"), r"got no folder .*train; put it there"),
         (("mine/train", "other/train"), r"must name the folder that holds train, got .*use --data-dir .*images/mine"),
     ],
 )

@@ -131,7 +131,7 @@ def test_names_of_any_bytes_are_listed_and_can_be_printed(folder):
     found = check_data(resolved(folder))
     assert found.found.startswith("82 images of 2 classes")
     assert found.found.isprintable()
-    assert "1 .heic file" in found.found and "1 file without a suffix that is no image" in found.found
+    assert "1 .heic file" in found.found and "1 file without a suffix that is not an image" in found.found
 
 
 # Each as people have them below a class: the file's name, and whether a doctor should warn.
