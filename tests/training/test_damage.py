@@ -36,7 +36,7 @@ def num_decoded(cache) -> int:
 def test_all_damaged_images_of_all_splits_are_named_before_anything_is_trained(tmp_path, folder, damaged):
     with pytest.raises(InputError, match="got 12 of 100 that are not") as refused:
         train(small_run(tmp_path, folder))
-    assert str(refused.value).endswith("; fix or remove them, or leave out what is damaged with --skip-damaged")
+    assert str(refused.value).endswith("; fix or remove them, or leave out damaged images with --skip-damaged")
     assert all(name in str(refused.value) for name in damaged)
     assert not list(tmp_path.rglob("step_*"))
 

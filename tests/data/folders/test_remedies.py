@@ -67,7 +67,7 @@ CASES = {
         lambda root, _: shutil.rmtree(root / "valid"),
     ),
     "nothing to train on": Case(
-        "place it there", drawn(test=CLASSES), lambda root, _: draw_folder(root, {"train": CLASSES})
+        "put it there", drawn(test=CLASSES), lambda root, _: draw_folder(root, {"train": CLASSES})
     ),
     "a folder too high": Case(
         "use --data-dir", lambda root: draw_folder(root / "flowers", {"train": CLASSES}),

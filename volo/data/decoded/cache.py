@@ -138,7 +138,7 @@ class Room:
             raise InputError(f"the image cache must have room, got {self.found()}; {MORE_ROOM}")
 
 
-MORE_ROOM = "make room, choose a smaller --image-size, or set VOLO_CACHE_DIR to a folder on another disk"
+MORE_ROOM = "free some space, choose a smaller --image-size, or set VOLO_CACHE_DIR to a folder on another disk"
 Wanted = tuple[Source, np.ndarray]  # a split, and the numbers of its images that will be used
 
 
