@@ -51,7 +51,7 @@ def test_what_they_reached_is_left_for_the_report_and_said(tmp_path):
     best = confirmation.names["best"]
     [said] = confirmation.conclusion()
     assert said.startswith(f"val/acc1 on new seeds: Best (trial {best}): ")
-    assert "in the mean of 3 seeds" in said
+    assert "on average over 3 seeds" in said
     assert "Every seed is better than every seed of the base" in said
     found = read_confirmation(tmp_path)
     assert found[1].values == dict.fromkeys("123", study.frozen(best).value)
@@ -62,7 +62,7 @@ def test_a_confirmation_killed_after_every_epoch_trains_each_epoch_of_each_run_o
     study = swept(tmp_path, confirm_top=1, confirm_seeds=2)
     for _ in range(2 * 2 * 4):
         confirmation = play_runs(Confirmation(study), most=1)
-        assert confirmation.num_left == 0 or "the same command goes on" in confirmation.conclusion()[0]
+        assert confirmation.num_left == 0 or "the same command continues" in confirmation.conclusion()[0]
     assert Confirmation(study).next_work() is None
     assert Confirmation(study).num_left == 0
     assert [epochs_run(confirmation, number) for number in range(4)] == [[1, 2, 3, 4]] * 4

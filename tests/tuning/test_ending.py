@@ -61,7 +61,7 @@ def test_where_it_is_no_terminal_a_line_says_what_became_of_each_trial(tmp_path,
     assert lines[2].startswith("trial 1 starts: label_smoothing=0.1, mixup_alpha=0.5, batch_size=32")
     assert lines[3].startswith("trial 1 failed: no memory; 2 of 4 trials, about ")
     assert lines[3].endswith("best val/acc1 40.00% (trial 0)")
-    assert lines[5].startswith("trial 2 saved; it goes on with the next start")
+    assert lines[5].startswith("trial 2 saved; it resumes at the next start")
 
 
 def test_the_table_shows_what_runs_first_then_the_best(tmp_path):

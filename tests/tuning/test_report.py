@@ -182,7 +182,7 @@ def test_values_that_are_not_finite_are_passed_over(tmp_path):
         study.tell(trial, [0.4, math.inf, 0.5, None][number], state=None if number < 3 else TrialState.FAIL)
     page = Page(write_sweep_report(study, tmp_path, facts(tmp_path)))
     assert "nan %" not in page.text and "inf %" not in page.text
-    assert "Trial 2 is the best one: val/acc1 50.00 %" in page.text
+    assert "Trial 2 is the best: val/acc1 50.00 %" in page.text
 
 
 def test_long_names_and_many_parameters_are_drawn(tmp_path):
@@ -228,7 +228,7 @@ def test_the_studys_own_trials_are_understood(tmp_path):
     """With the settings, metrics and reasons that a sweep leaves; its base has no parameters."""
     study = play(opened(tmp_path, num_samples=8))
     page = Page(write_sweep_report(study.study, tmp_path, facts(tmp_path, num_epochs=4, run_dir=study.run_dir)))
-    assert "the recipe as it is" in page.text and "trials/0000" in page.source
+    assert "the unmodified recipe" in page.text and "trials/0000" in page.source
 
 
 def test_a_lone_best_trial_is_not_called_better_than_the_base(sweep_dir):
@@ -257,14 +257,14 @@ def test_seeds_are_drawn_and_listed_beside_what_the_sweep_saw(sweep_dir):
     confirm(sweep_dir, base=runs(0.5, 0.51, 0.52, trial=0), best=runs(0.6, 0.61, 0.62, trial=3))
     page = Page(write_sweep_report(load(sweep_dir), sweep_dir, facts(sweep_dir)))
     assert "seeds" in pictures(sweep_dir)
-    said = f"Trained anew, {EPOCHS} epochs each"
+    said = f"Trained again, {EPOCHS} epochs each"
     for text in ("best (trial 3)", said, "60.00 % to 62.00 %", "51.00 % over 3 new seeds"):
         assert text in page.text, text
 
 
 def test_less_is_better_where_the_objective_is_a_loss(tmp_path):
     confirm(tmp_path, base=runs(2.0, 2.1, 2.2), best=runs(1.0, 1.1, 1.2))
-    [verdict] = verdicts(read_confirmation(tmp_path), is_maximised=False)
+    [verdict] = verdicts(read_confirmation(tmp_path), is_maximized=False)
     assert verdict.holds and verdict.separation == 1 and verdict.gain == pytest.approx(1.0)
     assert verdict.chance == pytest.approx(1 / 20)
 

@@ -192,7 +192,7 @@ def test_a_base_that_failed_or_has_not_ended_is_not_compared(tmp_path):
 
 def test_a_base_that_nothing_beats_is_said_to_be_the_best(tmp_path):
     study = play(opened(tmp_path, settings=base(augment={"label_smoothing": 0.2}), num_samples=3, pruner="none"))
-    assert against_base(study, best_trial(study)).startswith("that is the base itself, which no other trial")
+    assert against_base(study, best_trial(study)).startswith("this is the base itself, which no other trial")
 
 
 def failing(study, numbers) -> None:

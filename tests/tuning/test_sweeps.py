@@ -126,12 +126,12 @@ def test_a_sweep_whose_driver_is_killed_goes_on_with_every_trial_once_and_every_
     assert best.optim.lr == float(next(row["lr"] for row in trials.values() if row["rank"] == "1"))
     report = sweep_dir / "sweep_report.html"
     assert f"report: {report}" in printed.splitlines()
-    assert_stands_alone(report, "up to 3 epochs a trial", "quickstart on imagefolder", "must stay finite")
+    assert_stands_alone(report, "up to 3 epochs per trial", "quickstart on imagefolder", "must stay finite")
     report.unlink()
     assert_confirmed(sweep_dir, printed)
     printed = finished(config, head, "killed", *flags)
     assert "this sweep is finished, with 5 trials" in printed
-    assert "runs to confirm with" not in printed
+    assert "confirmation runs to run" not in printed
     assert report.exists()
 
 
@@ -184,7 +184,7 @@ def test_a_confirmation_goes_on_after_an_interruption_and_after_its_driver_was_k
     printed = finished(config, head, "confirmed", *flags)
     assert_confirmed(sweep_dir, printed)
     assert all_epochs(sweep_dir) == trials
-    assert "runs to confirm with" not in finished(config, head, "confirmed", *flags)
+    assert "confirmation runs to run" not in finished(config, head, "confirmed", *flags)
 
 
 @pytest.mark.slow
@@ -202,7 +202,7 @@ def test_a_sweep_that_is_interrupted_saves_says_how_to_go_on_and_does(config, he
     before = all_epochs(sweep_dir)["0000"]
     printed = finished(config, head, "interrupted", *flags, "--budget-minutes", "0.3")
     assert "the time is up: saving 1 running trial" in printed
-    assert "3 of 3 trials are left; the same command goes on" in printed
+    assert "3 of 3 trials are left; the same command continues" in printed
     assert f"report: {sweep_dir / 'sweep_report.html'}" in printed.splitlines()
     after = all_epochs(sweep_dir)["0000"]
     assert after == list(range(1, len(after) + 1))

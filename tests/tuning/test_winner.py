@@ -44,7 +44,7 @@ def test_a_winner_as_long_as_its_trial_is_that_trials_run_finished(tmp_path, cap
     study = finished(tmp_path)
     winner, number = winner_settings(study), best_trial(study).number
     take_over(study, winner)
-    assert capsys.readouterr().out.startswith(f"trial {number} was trained with just these settings")
+    assert capsys.readouterr().out.startswith(f"trial {number} was trained with exactly these settings")
     assert find_start(winner).is_finished(winner)
     assert read_records(winner.run_dir) == read_records(study.run_dir(number))
     written = parse_settings(["--config", str(winner.run_dir / CONFIG)], prog="train", description="")

@@ -168,7 +168,7 @@ def judged(rng: np.random.Generator, num_compared: int, num_seeds: int, effect: 
     runs = [confirmed("base", rng.normal(size=num_seeds))]
     names = ["best", "trial 7", "trial 9"][:num_compared]
     runs += [confirmed(name, rng.normal(effect, size=num_seeds)) for name in names]
-    return verdicts(runs, is_maximised=True)
+    return verdicts(runs, is_maximized=True)
 
 
 @pytest.mark.parametrize("num_seeds", [2, 3, 4])
