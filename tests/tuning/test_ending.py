@@ -56,7 +56,7 @@ def test_where_it_is_no_terminal_a_line_says_what_became_of_each_trial(tmp_path,
                 study.fail(work.number, "no memory")
             board.end(work.number)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "trial 0 starts: as they are"
+    assert lines[0] == "trial 0 starts: unchanged"
     assert lines[1].startswith("trial 0 complete after 4 epochs: val/acc1 40.00%; 1 of 4 trials, about ")
     assert lines[2].startswith("trial 1 starts: label_smoothing=0.1, mixup_alpha=0.5, batch_size=32")
     assert lines[3].startswith("trial 1 failed: no memory; 2 of 4 trials, about ")
@@ -81,4 +81,4 @@ def test_settings_are_shown_in_short():
     model, augment = {"form": "pyramid", "stage_depths": [1, 2]}, {"mixup_alpha": 0.123456, "mix_prob": None}
     drawn = {"model": model, "augment": augment}
     assert in_short(drawn) == "form=pyramid, stage_depths=1-2, mixup_alpha=0.123"
-    assert in_short({}) == "as they are"
+    assert in_short({}) == "unchanged"

@@ -236,7 +236,7 @@ def test_a_space_that_is_exhausted_is_said_last(tmp_path, capsys):
         return {"augment": {"label_smoothing": trial.suggest_categorical("label_smoothing", [0.2, 0.3])}}
 
     study = opened(tmp_path, space=dataclasses.replace(SPACE, draw=draw, first_points=()), num_samples=20)
-    said = "the space played has 2 points, the base beside them: the sweep ends after 3 trials, not 20"
+    said = "the space played has 2 points plus the base: the sweep ends after 3 trials, not 20"
     assert study.shortage == said
     write_results(play(study))
     say_result(study, [])

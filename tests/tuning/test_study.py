@@ -172,7 +172,7 @@ def test_options_that_make_no_sense_are_refused(options, message):
     ("objectives", "message"),
     [
         (("val/acc1",), "an objective must be METRIC:max or METRIC:min, got 'val/acc1'"),
-        (("val/f1:max",), "'an objective must be one that a trial reports, got 'val/f1'"),
+        (("val/f1:max",), "an objective must be one that a trial reports, got 'val/f1'"),
         (("params:min",), "one objective must be measured in training, got params"),
         (("val/acc1:max", "val/acc1:min"), "objectives must differ"),
     ],

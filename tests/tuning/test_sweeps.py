@@ -152,7 +152,7 @@ def assert_confirmed(sweep_dir: Path, printed: str) -> None:
 def test_a_sweep_whose_drawn_trials_all_fail_says_why_of_each_and_ends_with_code_3(config, head):
     """The base is trained to the end; the space has two points."""
     printed = finished(config, head, "diverging", "--num-samples", "20", space="diverging", code=3).splitlines()
-    said = "the space diverging has 2 points, the base beside them: the sweep ends after 3 trials, not 20"
+    said = "the space diverging has 2 points plus the base: the sweep ends after 3 trials, not 20"
     assert printed.count(said) == 2
     assert any(line.startswith(f"trial 0 complete after {EPOCHS} epochs: val/acc1 ") for line in printed)
     trials = trials_of(config.parent / "outputs" / "diverging")

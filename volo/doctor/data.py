@@ -56,7 +56,7 @@ def _check_folder(data: DataSettings) -> Finding:
     for source in sources:
         remedies += _damaged(source, data)
     if passed_over:
-        found += f"; passed over: {passed_over.in_words()}"
+        found += f"; skipped: {passed_over.in_words()}"
         remedies += filter(None, [passed_over.remedy()])
     try:
         split = split_of(train, data)

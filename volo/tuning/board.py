@@ -104,7 +104,7 @@ def outcome(study: SweepStudy, number: int) -> str:
 def in_short(drawn: dict[str, Any]) -> str:
     """Such as `form=flat, embed_dim=96`; for the base, that nothing was changed."""
     parts = [f"{name.split('.')[-1]}={_plain(value)}" for name, value in flatten(drawn).items() if value is not None]
-    return ", ".join(parts) or "as they are"
+    return ", ".join(parts) or "unchanged"
 
 
 def _plain(value: Any) -> str:

@@ -83,7 +83,7 @@ class SweepStudy:
         self.drawing = Drawing(space, self.base.to_dict(), options, self.base.run.seed)
         self.study = self._open()
         self._live: dict[int, Trial] = {}
-        self._to_go_on = [trial.number for trial in self.trials if trial.state == TrialState.RUNNING]
+        self._to_resume = [trial.number for trial in self.trials if trial.state == TrialState.RUNNING]
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -117,7 +117,7 @@ class SweepStudy:
         if self.is_exhausted:
             return f"the space {space} draws nothing new: the sweep ends after {limit} trials, not {wanted}"
         beside = self.drawing.has_base_beside
-        points = f"{limit - beside} point{'s' * (limit - beside != 1)}{', the base beside them' if beside else ''}"
+        points = f"{limit - beside} point{'s' * (limit - beside != 1)}{' plus the base' if beside else ''}"
         return f"the space {space} has {points}: the sweep ends after {limit} trials, not {wanted}"
 
     @property
@@ -194,8 +194,8 @@ class SweepStudy:
         return self.trials[number]
 
     def _next_number(self) -> int | None:
-        while self._to_go_on:
-            number = self._to_go_on.pop(0)
+        while self._to_resume:
+            number = self._to_resume.pop(0)
             if not self.has_ended(number):
                 self._finish_drawing(number)
                 if number not in copies(self.trials):

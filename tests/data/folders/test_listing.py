@@ -168,7 +168,7 @@ def test_doctor_names_what_is_passed_over_and_warns_of_images_alone(folder, name
     found = check_data(resolved(folder))
     assert found.status == ("warning" if PASSED_OVER[name] else "ok")
     assert found.found.startswith("80 images of 2 classes")
-    assert "; passed over: 1 " in found.found and f"{folder / 'train' / 'dog' / name}" in found.found
+    assert "; skipped: 1 " in found.found and f"{folder / 'train' / 'dog' / name}" in found.found
     assert bool(found.remedy) == PASSED_OVER[name]
 
 
@@ -219,13 +219,13 @@ def test_what_is_passed_over_is_counted_once_however_the_images_are_split(tmp_pa
             for number in range(30):
                 paint(tmp_path / split / name / f"{number}.png")
     data = resolved(tmp_path)
-    assert f"passed over: {2 * len(splits)} .heic files" in check_data(data).found
+    assert f"skipped: {2 * len(splits)} .heic files" in check_data(data).found
     assert caplog.messages == []  # the table of doctor has it
     open_train(data, is_new=True)
     open_train(data)
     open_split(data, "test")
     assert len(caplog.messages) == {3: 2, 2: 2, 1: 1}[len(splits)]  # each place once
-    said = [re.match(r"(.*): (\d+) images; passed over: (\d+) ", message) for message in caplog.messages]
+    said = [re.match(r"(.*): (\d+) images; skipped: (\d+) ", message) for message in caplog.messages]
     for place, num_images, num_passed in (match.groups() for match in said):
         folders = [tmp_path.joinpath(folder) for folder in place.split(" and ")]
         assert int(num_images) == sum(len([*folder.rglob("*.png")]) for folder in folders)
@@ -278,4 +278,4 @@ def test_every_count_agrees_with_the_file_system_everywhere(tmp_path, caplog, se
         for name, count in expected.items():
             assert re.search(rf"(?<!\d){count} {re.escape(name)}", words), words
     if said:
-        assert said[0].startswith(f"{root / 'train'}: {num_images} images; passed over: ")
+        assert said[0].startswith(f"{root / 'train'}: {num_images} images; skipped: ")

@@ -80,7 +80,7 @@ class PassedOver:
 def say_passed_over(place: str, num_images: int, passed_over: PassedOver) -> None:
     """Logs once what a place holds besides its images."""
     if passed_over:
-        say_once(f"{place}: {num_images:,} images; passed over: {passed_over.in_words()}")
+        say_once(f"{place}: {num_images:,} images; skipped: {passed_over.in_words()}")
 
 
 def _remedy(reason: str, kind: Kind) -> str:
