@@ -1,6 +1,6 @@
-"""Pooling, hierarchy, downsampling and mixing together; each parameter is asked for only if it has an effect.
+"""Pooling, hierarchy, downsampling and mixing together: each is asked only where it means something.
 
-| part         | asked if    | its table            |
+| part         | asked where | its table            |
 |--------------|-------------|----------------------|
 | form         |             | hierarchy.py         |
 | widths, depths, heads | of either form | hierarchy.py |
@@ -21,7 +21,7 @@ FIRST_POINTS = (
     {**_PYRAMID, **_MAP, **_UNMIXED},
     {**_FLAT, "pooling": "mean", **_CUTMIX},
 )
-COST = "from half to about four times nano's time"
+COST = "from a half of nano's time to about four times as much"
 
 
 def space(trial) -> dict:

@@ -1,13 +1,13 @@
-"""Whether, where and how the feature map is halved between the stages of a model as wide as nano.
+"""Whether, where and how the map is halved between stages of a model of nano's width.
 
-| parameter       | values     | asked if    |
+| parameter       | values     | asked where |
 |-----------------|------------|-------------|
 | num_downsamples | 0, 1, 2    | 0: the flat recipe |
 | downsample_kind | map, token | num_downsamples > 0 |
 | kernel_size     | 3, 5       | num_downsamples > 0; of the local blocks before the first one |
 | depth_before    | 1, 2, 3    | num_downsamples > 0; blocks before the first one; after the last one 3, 2, 1 |
 
-There is one block between two downsampling steps.
+Two downsamplings have one block between them.
 """
 
 RECIPE = "nano"
@@ -17,7 +17,7 @@ FIRST_POINTS = (
     {"num_downsamples": 1, "downsample_kind": "map", "kernel_size": 3, "depth_before": 2},
     {"num_downsamples": 1, "downsample_kind": "token", "kernel_size": 3, "depth_before": 2},
 )
-COST = "about nano's time; less the earlier the map is halved"
+COST = "about nano's time, the less the earlier the map is halved"
 WIDTH, NUM_HEADS, NUM_BLOCKS = 96, 3, 4
 
 

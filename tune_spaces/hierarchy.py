@@ -1,15 +1,15 @@
-"""A single grid or a pyramid of stages: how wide, how deep, and how many local blocks.
+"""One grid or a pyramid of stages; how wide, how deep, and how much of it local.
 
-| parameter        | values            | form     |
+| parameter        | values            | asked of |
 |------------------|-------------------|----------|
 | form             | flat, pyramid     |          |
-| width            | 64, 96, 128       | both; in a pyramid, the first stage's |
+| width            | 64, 96, 128       | both; of a pyramid's first stage |
 | head_dim         | 16, 32            | both; heads = width / head_dim |
 | local_depth      | 1 to 3            | flat     |
 | global_depth     | 1 to 4            | flat     |
 | num_stages       | 2, 3              | pyramid  |
 | num_local_stages | 1, 2              | pyramid; the others are global |
-| widening         | 1, 1.5, 2         | pyramid; each stage's factor over the previous one, in multiples of 32 |
+| widening         | 1, 1.5, 2         | pyramid; of each stage over the one before, in multiples of 32 |
 | depth_1, 2, 3    | 1 to 3            | pyramid; each stage's |
 """
 
@@ -22,7 +22,7 @@ FIRST_POINTS = (
     {"form": "pyramid", "width": 64, "head_dim": 32, "num_stages": 2, "num_local_stages": 1, "widening": 2,
      "depth_1": 2, "depth_2": 2},
 )  # fmt: skip
-COST = "from half to about four times nano's time; wide and deep flat models cost most"
+COST = "from a half of nano's time to about four times as much: wide and deep flat models cost most"
 
 
 def space(trial) -> dict:

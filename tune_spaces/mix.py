@@ -1,6 +1,6 @@
 """Mixing of images and labels.
 
-| parameter       | values                      | asked if    |
+| parameter       | values                      | asked where |
 |-----------------|-----------------------------|-------------|
 | mixing          | none, mixup, cutmix, both   |             |
 | mixup_alpha     | 0.1 to 1                    | mixing is mixup or both |
@@ -16,7 +16,7 @@ FIRST_POINTS = (
     {"mixing": "cutmix", "cutmix_alpha": 1.0, "mix_prob": 0.4, "label_smoothing": 0.1},
     {"mixing": "both", "mixup_alpha": 0.8, "cutmix_alpha": 1.0, "mix_prob": 1.0, "label_smoothing": 0.1},
 )
-COST = "nano's time; mixing costs none but slows learning, so short trials favor little of it"
+COST = "nano's time; mixing costs none, but learns slower: short trials favour little of it"
 
 
 def space(trial) -> dict:

@@ -1,4 +1,4 @@
-"""Learning rate, weight decay, batch size, gradient clipping, and the averages of AdamW and the EMA.
+"""Learning rate, weight decay, batch size, and the averages that AdamW and the EMA keep.
 
 | parameter    | values                     |
 |--------------|----------------------------|

@@ -1,17 +1,17 @@
 """How a flat model pools its tokens for the head.
 
-| parameter   | values         | asked if    |
+| parameter   | values         | asked where |
 |-------------|----------------|-------------|
 | pooling     | mean, cls, cli |             |
 | class_depth | 1, 2, 3        | pooling=cli |
 
-Five points in total; --sampler grid tries each once.
+Five points in all: --sampler grid tries each once.
 """
 
 RECIPE = "nano"
 METRIC, MODE = "val/acc1", "max"
 FIRST_POINTS = ({"pooling": "mean"}, {"pooling": "cls"}, {"pooling": "cli", "class_depth": 2})
-COST = "nano's time; cls costs slightly more, cli one class-attention block per class_depth"
+COST = "nano's time; cls a little more, cli a class-attention block's for each of class_depth"
 
 
 def space(trial) -> dict:

@@ -207,7 +207,7 @@ def test_other_images_or_classes_than_the_checkpoints_are_refused(tmp_path, fold
 
 
 def test_what_cannot_be_trained_on_is_refused_before_the_run_begins(tmp_path, folder):
-    with pytest.raises(InputError, match=r"batch_size must not exceed .* got batch_size=100, 64 images"):
+    with pytest.raises(InputError, match=r"--batch-size must not exceed .* got --batch-size 100, 64 images"):
         train(small_run(tmp_path, folder, optim=dict(batch_size=100)))
     (folder / "train" / "dog" / "0003.png").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"0003\.png"):

@@ -44,7 +44,7 @@ def test_a_validation_folder_beside_a_fraction_is_refused_as_are_two(tmp_path):
     folder = draw_folder(tmp_path / "images", {"train": CLASSES, "valid": CLASSES})
     for fraction in (0, 0.2):
         with pytest.raises(
-            InputError, match=rf"got --val-fraction {fraction:.1f} and 33 images .*leave --val-fraction"
+            InputError, match=rf"got --val-fraction {fraction:.1f} and 33 images .*omit --val-fraction"
         ):
             open_train(data_of(folder, val_fraction=fraction), is_new=True)
     draw_folder(folder, {"val": CLASSES})
@@ -82,7 +82,7 @@ def test_without_a_test_folder_training_is_told_nothing_and_an_analysis_what_els
     data = data_of(draw_folder(tmp_path / "images", {"train": CLASSES, "valid": CLASSES}))
     open_train(data, is_new=True)
     assert not has_test(data)
-    with pytest.raises(NoTestSplit, match=r"must lie in .*images/test/<class>/.*use --split val"):
+    with pytest.raises(NoTestSplit, match=r"must be in .*images/test/<class>/.*use --split val"):
         open_split(data, "test")
 
 

@@ -90,7 +90,7 @@ CASES = {
         lambda root, _: renamed(root, f"train/{unicodedata.normalize('NFD', 'café')}", "train/tea room"),
     ),
     "a fraction beside val": Case(
-        "leave --val-fraction out", drawn(train=CLASSES, val=CLASSES), lambda root, _: dict(val_fraction=None),
+        "omit --val-fraction", drawn(train=CLASSES, val=CLASSES), lambda root, _: dict(val_fraction=None),
         dict(val_fraction=0.1),
     ),
     "a damaged image": Case("--skip-damaged", damaged, lambda root, _: dict(skip_damaged=True)),
