@@ -55,7 +55,7 @@ def test_as_many_boxes_as_asked_are_erased_and_each_is_a_rectangle():
     assert torch.equal(erased.any(dim=(1, 2)), torch.from_numpy(uniforms[:, Draw.ERASE] < 0.25))
 
 
-def test_boxes_have_the_area_and_shape_of_the_paper_and_lie_anywhere():
+def test_boxes_have_the_area_and_shape_of_the_paper_and_can_be_anywhere():
     top, bottom, left, right = erased_boxes(EpochTable.draw(0, 0, 1).uniforms(0, 20_000), 1.0, 64, 64)
     height, width = bottom - top, right - left
     share = height * width / 64**2
@@ -115,7 +115,7 @@ def test_samples_have_partners_and_coefficients_of_their_own():
     assert len(set(plan.partner.tolist())) > BATCH / 2
 
 
-def test_mix_prob_says_how_many_are_mixed():
+def test_mix_prob_is_the_fraction_of_mixed_samples():
     plan, images, _ = mixed(mixup_alpha=1.0, cutmix_alpha=0.0, mix_prob=0.25)
     is_mixed = plan.weight < 1
     assert 0.1 < is_mixed.mean() < 0.4

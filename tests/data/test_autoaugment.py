@@ -102,7 +102,7 @@ def test_operations_and_levels_are_drawn_equally_often():
 
 
 @pytest.mark.parametrize("size", [(32, 32), (7, 5), (2, 2), (1, 1)])
-def test_a_sample_comes_out_the_same_in_whatever_company(size):
+def test_a_sample_does_not_depend_on_the_rest_of_the_batch(size):
     images = smooth_images(64, *size)
     uniforms = EpochTable.draw(0, 0, 1).uniforms(0, 64)
     whole = trivial_augment(images.clone(), uniforms)

@@ -1,4 +1,4 @@
-"""A run begins only where it can be written, and where the checkpoints to come have room."""
+"""A run starts only if its folder is writable and has room for the checkpoints to come."""
 
 import contextlib
 import resource
@@ -35,7 +35,7 @@ def test_what_a_checkpoint_will_take_is_known_before(tmp_path, folder):
     assert needed_bytes(settings) == num_checkpoints(settings) * expected - size
 
 
-def test_as_many_are_counted_as_lie_on_the_disk_while_one_is_written(tmp_path, folder):
+def test_the_count_equals_the_checkpoints_on_disk_while_one_is_written(tmp_path, folder):
     assert num_checkpoints(small_run(tmp_path, folder, run=dict(keep_checkpoints=3))) == 5
     assert num_checkpoints(small_run(tmp_path, folder, data=dict(val_fraction=0))) == 3
 

@@ -90,7 +90,7 @@ def test_checkpoints_come_as_often_as_asked_besides_those_of_the_epochs(tmp_path
     assert saved == steps if steps else len(saved) > 6
 
 
-def test_a_run_that_goes_on_with_other_threads_says_so(tmp_path, folder, capsys, monkeypatch):
+def test_a_run_that_resumes_with_other_threads_says_so(tmp_path, folder, capsys, monkeypatch):
     train(small_run(tmp_path, folder, optim=dict(max_steps=2)))
     assert "before on" not in capsys.readouterr().out
     monkeypatch.setattr(world, "num_cores", lambda: 7)
@@ -100,7 +100,7 @@ def test_a_run_that_goes_on_with_other_threads_says_so(tmp_path, folder, capsys,
     assert "the same images, summed in another order" in out
 
 
-def test_the_same_command_on_a_finished_run_says_so_and_touches_nothing(tmp_path, folder, capsys):
+def test_the_same_command_on_a_finished_run_says_so_and_changes_nothing(tmp_path, folder, capsys):
     run_dir = train(small_run(tmp_path, folder))
     before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.name != ".lock"}
     train(small_run(tmp_path, folder))
@@ -154,7 +154,7 @@ def test_an_older_checkpoint_of_the_run_itself_is_refused(tmp_path, folder):
         train(small_run(tmp_path, folder, run=dict(resume_path=older)))
 
 
-def test_a_run_that_has_begun_needs_the_path_it_began_from_no_more(tmp_path, folder):
+def test_a_run_with_a_checkpoint_no_longer_needs_the_path_it_started_from(tmp_path, folder):
     first = train(small_run(tmp_path, folder, optim=dict(max_steps=4)))
     branch = dict(run_name="branch", resume_path=str(first))
     train(small_run(tmp_path, folder, optim=dict(max_steps=6), run=branch))
@@ -206,7 +206,7 @@ def test_other_images_or_classes_than_the_checkpoints_are_refused(tmp_path, fold
         train(small_run(tmp_path, folder))
 
 
-def test_what_cannot_be_trained_on_is_refused_before_the_run_begins(tmp_path, folder):
+def test_unusable_data_is_refused_before_the_run_starts(tmp_path, folder):
     with pytest.raises(InputError, match=r"--batch-size must not exceed .* got --batch-size 100, 64 images"):
         train(small_run(tmp_path, folder, optim=dict(batch_size=100)))
     (folder / "train" / "dog" / "0003.png").write_bytes(b"broken")

@@ -1,4 +1,4 @@
-"""The best trials and the base on other seeds: which, how often, and what is said. Runs are played, not trained."""
+"""The best trials and the base on other seeds: which, how often, and the verdict. Runs are faked, not trained."""
 
 import dataclasses
 import json
@@ -45,7 +45,7 @@ def test_the_best_and_the_base_train_equally_long_on_seeds_that_the_sweep_has_no
     assert confirmation.names == {"base": 0, "best": best.number, f"trial {second.number}": second.number}
 
 
-def test_what_they_reached_is_left_for_the_report_and_said(tmp_path):
+def test_results_are_written_for_the_report_and_printed(tmp_path):
     study = swept(tmp_path, confirm_top=1)
     confirmation = play_runs(Confirmation(study))
     best = confirmation.names["best"]
@@ -114,7 +114,7 @@ def test_a_setting_drawn_twice_is_confirmed_once(tmp_path):
     assert sorted(chosen[1:]) == [0.1, 0.2, 0.3]
 
 
-def test_where_nothing_but_the_base_was_trained_to_the_end_there_is_nothing_to_confirm(tmp_path):
+def test_if_only_the_base_was_trained_to_the_end_there_is_nothing_to_confirm(tmp_path):
     study = swept(tmp_path, confirm_top=3, num_samples=1)
     assert Confirmation(study).num_left == 0
     assert Confirmation(study).conclusion() == ["nothing to confirm: no trial but the base was trained to the end"]

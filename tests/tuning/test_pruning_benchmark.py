@@ -47,7 +47,7 @@ def test_without_a_pruner_every_epoch_of_every_curve_is_spent_once():
     assert found == Outcome(epochs=1.0, time=1.0, winner=NUM_CURVES - 1, regret=0.0, regret_of_whole=0.0)
 
 
-def test_a_best_curve_that_rises_late_is_missed_and_the_regret_says_by_how_much():
+def test_a_best_curve_that_rises_late_is_missed_and_the_regret_measures_by_how_much():
     curves = [rising(0.3 + 0.02 * number, 2.0) for number in range(NUM_CURVES - 1)] + [[0.0] * (NUM_EPOCHS - 1) + [0.9]]
     found = replayed(recording(curves), range(NUM_CURVES), options("asha"), 2)
     assert found.winner != NUM_CURVES - 1

@@ -117,7 +117,7 @@ def load(folder: Path) -> optuna.Study:
     return optuna.load_study(study_name=None, storage=open_journal(folder))
 
 
-def test_a_page_from_a_journal_shows_what_was_tried_and_stands_alone(sweep_dir):
+def test_a_page_from_a_journal_shows_what_was_tried_and_is_self_contained(sweep_dir):
     study = load(sweep_dir)
     page = Page(write_sweep_report(study, sweep_dir, facts(sweep_dir)))
     assert pictures(sweep_dir) == {"history", "curves", "importances", "parallel", "slices"}
@@ -246,7 +246,7 @@ def test_a_lone_best_trial_is_not_called_better_than_the_base(sweep_dir):
         ((0.50, 0.51, 0.52, None), (0.53, None, 0.54, 0.55), "2 runs without a value"),
     ],
 )
-def test_better_is_said_only_where_the_seeds_do_not_overlap_and_there_are_enough(sweep_dir, base, best, claim):
+def test_better_is_claimed_only_if_seeds_do_not_overlap_and_are_enough(sweep_dir, base, best, claim):
     confirm(sweep_dir, base=runs(*base, trial=0), best=runs(*best, trial=3))
     said = claims(sweep_dir, load(sweep_dir))
     assert claim in said
@@ -309,7 +309,7 @@ def test_parameters_of_one_condition_stand_together(tmp_path):
     assert Sweep.of(study, facts(tmp_path)).params == ["form", "num_stages", "pooling", "label_smoothing", "lr"]
 
 
-def test_values_find_their_place_whatever_they_are():
+def test_values_of_any_kind_have_a_position_on_the_axis():
     mixed = Scale("x", (1, 1.5, True, None, "a"))
     assert [mixed.place(value) for value in (1, 1.5, True, None, "a")] == [0, 0.25, 0.5, 0.75, 1]
     assert Scale("x", (), 1e-4, 1e-2, True).place(1e-3) == pytest.approx(0.5)

@@ -125,7 +125,7 @@ def test_parameters_and_operations_of_a_model_are_counted():
     assert counts(cli, num_classes=10)["params"] > counts(build_settings(), num_classes=10)["params"]
 
 
-def test_a_report_that_cannot_be_drawn_is_told_of_and_costs_nothing_else(tmp_path, capsys, caplog):
+def test_a_report_that_cannot_be_drawn_is_logged_and_does_no_other_harm(tmp_path, capsys, caplog):
     study = play(opened(tmp_path, num_samples=2, pruner="none"))
     write_results(study)
     (tmp_path / "figures").write_text("in the way of the pictures")
@@ -190,7 +190,7 @@ def test_a_base_that_failed_or_has_not_ended_is_not_compared(tmp_path):
     assert against_base(study, best_trial(study)) == "the base, trial 0, failed"
 
 
-def test_a_base_that_nothing_beats_is_said_to_be_the_best(tmp_path):
+def test_an_unbeaten_base_is_called_the_best(tmp_path):
     study = play(opened(tmp_path, settings=base(augment={"label_smoothing": 0.2}), num_samples=3, pruner="none"))
     assert against_base(study, best_trial(study)).startswith("this is the base itself, which no other trial")
 
@@ -213,7 +213,7 @@ def failing(study, numbers) -> None:
         ({0}, None),
     ],
 )
-def test_a_sweep_of_which_every_drawn_trial_failed_has_failed_once_all_is_said(tmp_path, capsys, failed, message):
+def test_a_sweep_whose_drawn_trials_all_failed_fails_after_printing_its_results(tmp_path, capsys, failed, message):
     study = opened(tmp_path, pruner="none", num_samples=3)
     failing(study, failed)
     write_results(study)
@@ -231,7 +231,7 @@ def test_a_sweep_of_the_base_alone_has_not_failed(tmp_path):
     say_result(study, [])
 
 
-def test_a_space_that_is_exhausted_is_said_last(tmp_path, capsys):
+def test_an_exhausted_space_is_reported_last(tmp_path, capsys):
     def draw(trial) -> dict:
         return {"augment": {"label_smoothing": trial.suggest_categorical("label_smoothing", [0.2, 0.3])}}
 
@@ -244,7 +244,7 @@ def test_a_space_that_is_exhausted_is_said_last(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["plain", "my sweeps", "a #1", "it's $HOME", "--config"])
-def test_the_command_to_train_the_best_is_taken_by_a_shell_as_it_stands(tmp_path, name):
+def test_the_command_to_train_the_best_works_in_a_shell_unchanged(tmp_path, name):
     study = play(opened(tmp_path / name / "first", num_samples=2, pruner="none"))
     write_results(study)
     command = train_command(study)

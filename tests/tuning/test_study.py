@@ -43,7 +43,7 @@ def test_a_base_that_is_a_point_of_the_space_is_tried_as_that_point(tmp_path):
     assert drawn(study)[0] == point
 
 
-def test_a_trials_value_is_that_of_its_last_epoch_and_its_run_lies_below_the_sweep(tmp_path):
+def test_a_trials_value_is_that_of_its_last_epoch_and_its_run_is_below_the_sweep(tmp_path):
     study = play(opened(tmp_path, pruner="none", num_samples=1))
     [trial] = study.trials
     assert trial.intermediate_values[4] == trial.value
@@ -73,7 +73,7 @@ def test_the_grace_period_is_granted(tmp_path):
     assert min(len(epochs_run(study, number)) for number in range(12)) == 3
 
 
-def test_tpe_finds_better_settings_than_it_began_with(tmp_path):
+def test_tpe_finds_better_settings_than_it_started_with(tmp_path):
     study = play(opened(tmp_path, settings=base(epochs=1), num_samples=30, pruner="none"))
     smoothings = [trial.params["label_smoothing"] for trial in study.trials[1:]]
     early, late = (sum(abs(value - 0.2) for value in part) / len(part) for part in (smoothings[:10], smoothings[-10:]))

@@ -89,7 +89,7 @@ def trials_of(sweep_dir: Path) -> dict[int, dict[str, str]]:
 
 
 def assert_stands_alone(report: Path, *texts: str) -> None:
-    """A page with pictures inside it, that fetches nothing and says all of `texts`."""
+    """A page with embedded pictures that loads nothing and contains all of `texts`."""
     page = Page(report)
     sources = [attrs["src"] for attrs in page.attributes("img")]
     assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
@@ -136,7 +136,7 @@ def test_a_sweep_whose_driver_is_killed_goes_on_with_every_trial_once_and_every_
 
 
 def assert_confirmed(sweep_dir: Path, printed: str) -> None:
-    """The base and another trial, each run trained to its end once, and what came out said last."""
+    """The base and another trial, each run trained to its end once, with the result printed last."""
     confirmed = json.loads((sweep_dir / "confirm.json").read_text())
     other = next(one["trial"] for name, one in confirmed.items() if name != "base")
     assert len(confirmed) == 2
@@ -149,7 +149,7 @@ def assert_confirmed(sweep_dir: Path, printed: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_whose_drawn_trials_all_fail_says_why_of_each_and_ends_with_code_3(config, head):
+def test_a_sweep_whose_drawn_trials_all_fail_says_why_for_each_and_exits_with_code_3(config, head):
     """The base is trained to the end; the space has two points."""
     printed = finished(config, head, "diverging", "--num-samples", "20", space="diverging", code=3).splitlines()
     said = "the space diverging has 2 points plus the base: the sweep ends after 3 trials, not 20"
@@ -188,7 +188,7 @@ def test_a_confirmation_goes_on_after_an_interruption_and_after_its_driver_was_k
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_interrupted_saves_says_how_to_go_on_and_does(config, head):
+def test_an_interrupted_sweep_saves_says_how_to_resume_and_does(config, head):
     flags = ("--num-samples", "3", "--max-concurrent", "1", "--pruner", "none", "--epochs", "2000")
     sweep_dir = config.parent / "outputs" / "interrupted"
     with driver(config, head, "interrupted", *flags) as driven:

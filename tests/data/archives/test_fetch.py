@@ -1,4 +1,4 @@
-"""Fetching: what is refused, what is left behind, and that it happens once."""
+"""Downloads: what is refused, what is left behind, and that each happens once."""
 
 import multiprocessing
 import threading
@@ -33,12 +33,12 @@ def offered(server: Server, content: bytes, archive: Archive, **options) -> Arch
 
 
 def names(folder: Path) -> set[str]:
-    """Whatever lies there, locks aside."""
+    """Everything in the folder except locks."""
     return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
 
 
 def refusal(archive: Archive, data_dir: Path) -> str:
-    """What fetching says, which must name the file, its checksum, and where to place it."""
+    """The error of a download, which must name the file, its checksum, and where to save it."""
     with pytest.raises(InputError) as refused:
         fetch(archive, data_dir)
     message = str(refused.value)
@@ -102,7 +102,7 @@ def test_a_body_shorter_than_announced_is_refused(tmp_path, server):
     assert names(tmp_path) == set()
 
 
-def test_a_web_page_in_place_of_an_archive_is_called_one(tmp_path, server):
+def test_a_web_page_instead_of_an_archive_is_named_in_the_error(tmp_path, server):
     _, archive = packed(FILES)
     archive = offered(server, b"\n<!DOCTYPE html><p>Please log in", archive, kind="text/html")
     assert "a web page (of a proxy or a login?)" in refusal(archive, tmp_path)
@@ -197,7 +197,7 @@ def test_an_archive_that_is_damaged_or_lacks_files_is_refused(tmp_path, server, 
     assert "got one that cannot be unpacked" in message or "got one without test, train" in message
 
 
-def test_what_a_killed_fetch_has_left_is_in_nobodys_way(tmp_path, archive):
+def test_leftovers_of_a_killed_fetch_do_no_harm(tmp_path, archive):
     (tmp_path / f".{archive.file}.partial").write_bytes(b"half")
     (tmp_path / f".{archive.folder}-killed").mkdir()
     fetch(archive, tmp_path)

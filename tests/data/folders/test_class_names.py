@@ -34,7 +34,7 @@ def test_train_and_test_may_write_a_class_otherwise(tmp_path, name, other):
 
 
 @pytest.mark.parametrize(("name", "other"), SAME)
-def test_two_such_folders_in_one_split_are_refused_and_told_apart(tmp_path, name, other):
+def test_two_such_folders_in_one_split_are_refused_with_distinct_names(tmp_path, name, other):
     folder = draw_folder(tmp_path, {"train": {name: 1, other: 1, "dog": 1}})
     with pytest.raises(InputError, match="classes must differ in more than Unicode form or whitespace") as refused:
         ImageFolder(folder, "train", 8)
@@ -49,7 +49,7 @@ def test_a_class_whose_name_is_blank_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("name", "other"), SAME)
 @pytest.mark.parametrize("below", ["test", "."])
-def test_an_analysis_takes_a_class_that_the_checkpoint_writes_otherwise(tmp_path, name, other, below):
+def test_an_analysis_accepts_a_class_that_the_checkpoint_spells_differently(tmp_path, name, other, below):
     """The checkpoint as one of an earlier version, which kept names as the folders had them."""
     path = save_model(tmp_path / "run", ("zebra", name))
     folder = draw_folder(tmp_path / "images", {below: {other: 2, "zebra": 1}})

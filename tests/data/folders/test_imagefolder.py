@@ -81,7 +81,7 @@ def test_of_several_frames_the_first_is_read(tmp_path):
         assert np.abs(read_image(file, 8).astype(int) - [254, 0, 0]).max() <= 4, name
 
 
-def test_a_transparent_palette_entry_lies_on_white(tmp_path):
+def test_a_transparent_palette_entry_is_composited_on_white(tmp_path):
     image = Image.new("P", (8, 8), 1)
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putpixel((0, 0), 0)
@@ -91,7 +91,7 @@ def test_a_transparent_palette_entry_lies_on_white(tmp_path):
         assert (found[1:] == 255).all()
 
 
-def test_a_transparent_color_and_half_transparency_lie_on_white(tmp_path):
+def test_a_transparent_color_and_half_transparency_are_composited_on_white(tmp_path):
     red = Image.new("RGB", (8, 8), "red")
     assert (read_image(saved(tmp_path, red, "a.png", transparency=(255, 0, 0)), 8) == 255).all()
     gray = Image.new("LA", (8, 8), (0, 128))
@@ -105,7 +105,7 @@ def test_print_colors_are_converted(tmp_path):
     assert (read_image(white, 8) >= 250).all()
 
 
-def test_transparency_lies_on_white(tmp_path):
+def test_transparency_is_composited_on_white(tmp_path):
     clear = Image.fromarray(np.zeros((8, 8, 4), dtype=np.uint8))
     assert (read_image(saved(tmp_path, clear, "a.png"), 8) == 255).all()
 
@@ -190,7 +190,7 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), d
 
 
 @given(name=st.sampled_from(["png", "jpeg", "gif", "tiff", "webp", "bmp", "ico"]), data=st.data())
-def test_whatever_damage_ends_in_an_image_or_in_a_refusal(name, data):
+def test_any_damage_ends_in_an_image_or_an_error(name, data):
     with io.BytesIO() as whole:
         NOISE.save(whole, name)
         content = bytearray(whole.getvalue())

@@ -43,9 +43,7 @@ def test_a_validation_folder_is_validated_on_and_all_of_train_trained_on(tmp_pat
 def test_a_validation_folder_beside_a_fraction_is_refused_as_are_two(tmp_path):
     folder = draw_folder(tmp_path / "images", {"train": CLASSES, "valid": CLASSES})
     for fraction in (0, 0.2):
-        with pytest.raises(
-            InputError, match=rf"got --val-fraction {fraction:.1f} and 33 images .*omit --val-fraction"
-        ):
+        with pytest.raises(InputError, match=rf"got --val-fraction {fraction:.1f} and 33 images .*omit --val-fraction"):
             open_train(data_of(folder, val_fraction=fraction), is_new=True)
     draw_folder(folder, {"val": CLASSES})
     with pytest.raises(InputError, match="must have one validation folder, got val and valid in"):
@@ -69,7 +67,7 @@ def test_without_a_validation_folder_a_tenth_of_each_class_is_held_out(tmp_path)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_other_splits_may_lack_classes_of_train_but_have_none_beside_them(tmp_path, split):
+def test_other_splits_may_lack_classes_of_train_but_not_add_any(tmp_path, split):
     folder = draw_folder(tmp_path / "images", {"train": CLASSES, split: {"dog": 2}})
     images, _ = open_train(data_of(folder), is_new=True)
     assert f"{folder / split} has no images of 'cat', 'owl'" in images.notes
@@ -78,7 +76,7 @@ def test_other_splits_may_lack_classes_of_train_but_have_none_beside_them(tmp_pa
         open_train(data_of(folder))
 
 
-def test_without_a_test_folder_training_is_told_nothing_and_an_analysis_what_else_there_is(tmp_path):
+def test_without_a_test_folder_training_works_and_an_analysis_gets_alternatives(tmp_path):
     data = data_of(draw_folder(tmp_path / "images", {"train": CLASSES, "valid": CLASSES}))
     open_train(data, is_new=True)
     assert not has_test(data)
@@ -91,7 +89,7 @@ def test_a_test_split_is_read_without_the_images_that_were_trained_on(tmp_path):
     assert len(open_split(data_of(folder), "test")) == 33
 
 
-def test_class_folders_alone_are_split_so_that_nothing_is_lost_and_it_is_said(tmp_path):
+def test_class_folders_alone_are_split_without_loss_and_with_a_note(tmp_path):
     folder = draw_folder(tmp_path, {"images": dict.fromkeys("abc", 100)}, size=4) / "images"
     data = data_of(folder, image_size=4)
     images, split = open_train(data, is_new=True)
@@ -105,7 +103,7 @@ def test_class_folders_alone_are_split_so_that_nothing_is_lost_and_it_is_said(tm
     assert said in images.notes[0] and said in test.notes[0]
 
 
-def test_a_file_that_is_added_or_removed_moves_no_other_between_train_and_test(tmp_path):
+def test_adding_or_removing_a_file_moves_no_other_between_train_and_test(tmp_path):
     folder = draw_folder(tmp_path, {"images": dict.fromkeys("ab", 60)}, size=4) / "images"
     train, test = ({*names(folder, split)} for split in ("train", "test"))
     gone = f"a/{7:04d}.png"

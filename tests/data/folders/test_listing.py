@@ -1,4 +1,4 @@
-"""Which files are images, what is passed over, and that training, prediction and doctor count alike."""
+"""Which files are images, which are skipped, and that training, prediction and doctor count the same."""
 
 import logging
 import os

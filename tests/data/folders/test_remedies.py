@@ -1,4 +1,4 @@
-"""What a refused folder of images is told to do is done, and then the folder is taken."""
+"""Following the remedy for a refused image folder makes the folder acceptable."""
 
 import re
 import shutil

@@ -111,7 +111,7 @@ def test_what_does_not_change_the_settings_is_no_other_point(tmp_path):
     assert len(study.trials) == 1 + 2
 
 
-def test_first_points_are_tried_once_whatever_they_are_written_as_and_whatever_the_space_makes_of_them(tmp_path):
+def test_equal_first_points_are_tried_once_however_they_are_written(tmp_path):
     def numbered(trial) -> dict:
         drawn = {"label_smoothing": trial.suggest_float("label_smoothing", 0.0, 1.0, step=0.25) / 2}
         return {"augment": drawn, "optim": {"weight_decay": 0.01 * trial.number}}

@@ -1,4 +1,4 @@
-"""Spaces of one's own, and what is refused of them before anything is trained."""
+"""Users' own spaces, and what is refused before anything is trained."""
 
 from pathlib import Path
 
