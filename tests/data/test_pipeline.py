@@ -116,7 +116,7 @@ def epoch_sums(data: Images) -> list[float]:
     return sums + [images.double().sum().item() for images, _ in shown]
 
 
-# Otherwise what the C library keeps of memory that was given back counts, and that is 6 to 20 MiB from run to run.
+# Otherwise freed memory that the C library keeps would count, which varies by 6 to 20 MiB between runs.
 GIVEN_BACK_AT_ONCE = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 IN_LITTLE_MEMORY = """
 import resource, sys

@@ -54,7 +54,7 @@ def grown(masks: np.ndarray) -> np.ndarray:
 
 
 def moment(mask: np.ndarray) -> float:
-    """Second moment over squared area: the same for a shape wherever, however large and however turned."""
+    """Second moment over squared area: the same for a shape at any position, size and angle."""
     y, x = np.nonzero(mask)
     return float((x.var() + y.var()) / len(x))
 

@@ -1,4 +1,4 @@
-"""What `python -m benchmarks.pruning` measures, on curves whose best one is known."""
+"""What `python -m benchmarks.pruning` measures, on curves with a known best."""
 
 import dataclasses
 import math

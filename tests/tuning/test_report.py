@@ -1,4 +1,4 @@
-"""The report of a sweep, from real studies whose trials are played: what it shows, what it claims, what it survives."""
+"""The report of a sweep, from real studies with simulated trials: what it shows, claims and tolerates."""
 
 import json
 import math
@@ -40,7 +40,7 @@ def facts(folder: Path, **changes) -> SweepFacts:
 
 
 def ask(study, **fixed) -> optuna.Trial:
-    """A trial of a conditional space; `fixed` are values that it takes."""
+    """A trial of a conditional space with these `fixed` values."""
     study.enqueue_trial(fixed)
     trial = study.ask()
     if trial.suggest_categorical("form", ["flat", "pyramid"]) == "flat":

@@ -149,7 +149,7 @@ def test_the_base_is_trained_to_the_end_however_bad_it_is_so_that_the_last_line_
     tmp_path, pruner, capsys
 ):
     study = opened(tmp_path, pruner=pruner, **bad_base())
-    works = [study.next_work() for _ in range(6)]  # that train side by side
+    works = [study.next_work() for _ in range(6)]  # training at the same time
     for _ in range(8):
         for work in works:
             if not study.has_ended(work.number):

@@ -1,4 +1,4 @@
-"""Whole sweeps on a Ray cluster: as commands, whose driver is killed with -9 or interrupted."""
+"""Whole sweeps on a Ray cluster, run as commands whose driver is killed with SIGKILL or interrupted."""
 
 import contextlib
 import csv
@@ -42,7 +42,7 @@ def space(trial):
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
-    """Three epochs of four steps; in the space beside it, some trials diverge and some learn next to nothing."""
+    """Three epochs of four steps; in its space, some trials diverge and some learn almost nothing."""
     folder = tmp_path_factory.mktemp("sweeps")
     images = draw_folder(folder / "images", {"train": {"cat": 40, "dog": 40}})
     values = small_run(folder, images, optim=dict(epochs=EPOCHS)).to_dict()

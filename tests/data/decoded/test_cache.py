@@ -1,4 +1,4 @@
-"""Decoded images: each once, only those that are asked for, and none lost to what ends a decoding."""
+"""Decoded images: each once, only those requested, and none lost when decoding is interrupted."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Names of classes that look the same are the same, wherever two lists of them meet; others are quoted."""
+"""Class names that look the same are the same wherever two lists are compared; others are quoted."""
 
 import os
 import unicodedata
@@ -21,7 +21,7 @@ from volo.training.teacher import check_classes
 CAFE = "caf\u00e9"
 SAME = [
     (CAFE, "cafe\u0301"), ("cafe\u0301", CAFE), ("\uac01", "\u1100\u1161\u11a8"),
-    ("cat", "cat "), (" cat", "cat\u00a0"), ("\u00e9toile", "e\u0301toile"),  # of which one sorts after zebra
+    ("cat", "cat "), (" cat", "cat\u00a0"), ("\u00e9toile", "e\u0301toile"),  # one of which sorts after zebra
 ]  # fmt: skip
 DIFFERENT = [("cat", "Cat"), ("cat", "c at"), ("cat", "cat\u200c"), ("cat", "\uff43at"), ("cat", "dog")]
 

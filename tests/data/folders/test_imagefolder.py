@@ -57,7 +57,7 @@ def test_gray_of_unstated_range_is_taken_as_it_fits(tmp_path, mode):
 
 
 def sixteen_bit_png(channels: int) -> bytes:
-    """A PNG of 16 bits a channel, all 0x80FF but an opaque alpha; Pillow writes none with color."""
+    """A 16-bit PNG, all 0x80FF except for an opaque alpha; Pillow cannot write one with color."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -131,7 +131,7 @@ def test_crop_keeps_the_middle_and_squash_keeps_all(tmp_path):
 @pytest.mark.parametrize("resize", ["crop", "squash"])
 @pytest.mark.parametrize("image_size", [12, 20, 80])
 def test_resizing_is_bicubic_and_antialiased_and_no_other_filter(resize, image_size):
-    """Against PyTorch's, whose antialiased bicubic is the one of Pillow."""
+    """Compares with PyTorch, whose antialiased bicubic equals Pillow's."""
     pixels = np.random.default_rng(0).integers(38, 218, (40, 60, 3), dtype=np.uint8)
     width = image_size * 3 // 2 if resize == "crop" else image_size
     left = (width - image_size) // 2

@@ -134,7 +134,7 @@ def test_names_of_any_bytes_are_listed_and_can_be_printed(folder):
     assert "1 .heic file" in found.found and "1 file without a suffix that is not an image" in found.found
 
 
-# Each as people have them below a class: the file's name, and whether a doctor should warn.
+# Files as people have them in a class folder: the name, and whether the doctor should warn.
 PASSED_OVER = {
     "a.heic": True,
     "a.CR2": True,
@@ -220,11 +220,11 @@ def test_what_is_passed_over_is_counted_once_however_the_images_are_split(tmp_pa
                 paint(tmp_path / split / name / f"{number}.png")
     data = resolved(tmp_path)
     assert f"skipped: {2 * len(splits)} .heic files" in check_data(data).found
-    assert caplog.messages == []  # the table of doctor has it
+    assert caplog.messages == []  # the doctor's table shows it
     open_train(data, is_new=True)
     open_train(data)
     open_split(data, "test")
-    assert len(caplog.messages) == {3: 2, 2: 2, 1: 1}[len(splits)]  # each place once
+    assert len(caplog.messages) == {3: 2, 2: 2, 1: 1}[len(splits)]  # each folder once
     said = [re.match(r"(.*): (\d+) images; skipped: (\d+) ", message) for message in caplog.messages]
     for place, num_images, num_passed in (match.groups() for match in said):
         folders = [tmp_path.joinpath(folder) for folder in place.split(" and ")]

@@ -35,7 +35,7 @@ def gray(mode: str) -> Image.Image:
     return Image.fromarray(np.full((8, 8), 128).astype(np.int32 if mode == "I" else np.float32))
 
 
-# What shows of each mode: its upper half and its lower half.
+# What each mode shows: its upper half and its lower half.
 WHITE, SCARLET, GRAY = [255] * 3, [255, 0, 0], [128] * 3
 MODES: dict[str, tuple[Callable[[], Image.Image], list[int], list[int]]] = {
     **{mode: (lambda mode=mode: RED.convert(mode), SCARLET, SCARLET) for mode in ("RGB", "RGBX", "P", "HSV", "YCbCr")},

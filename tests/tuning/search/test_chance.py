@@ -24,8 +24,8 @@ from volo.tuning.search.points import known_points
 from volo.tuning.search.spaces import Space, load_space
 from volo.tuning.study import REASON, SweepStudy
 
-Value = Callable[[dict, int], float]  # of the parameters and the epoch
-SURE = 1e-3  # how seldom a claim that is true may be refused here
+Value = Callable[[dict, int], float]  # a function of the parameters and the epoch
+SURE = 1e-3  # how rarely a true claim may be rejected here
 
 
 def smoothing(value: float) -> dict:
@@ -51,12 +51,12 @@ def continuous() -> Space:
 
 
 def conditional() -> Space:
-    """The project's largest one, many of whose settings are asked for under a condition."""
+    """The project's largest space, with many conditional parameters."""
     return load_space("architecture", tune_spaces)
 
 
 def swept(folder: Path, space: Space, seed: int, value: Value, *, epochs: int = 1, **options) -> SweepStudy:
-    """A sweep whose trials reach `value` and noise of one, each epoch its own."""
+    """A sweep whose trials reach `value` plus unit noise, independent for each epoch."""
     rng = np.random.default_rng(seed)
     settings = base(epochs=epochs, model={"variant": "nano"}, run={"seed": seed})
     study = opened(folder / f"{space.name}-{seed}", space=space, settings=settings, **options)
@@ -80,7 +80,7 @@ def noise(params: dict, epoch: int) -> float:
 
 
 def at_most(rate: float, num_sweeps: int) -> int:
-    """So many of them name something only SURE-ly where the rate is higher."""
+    """The most false claims that are plausible at this rate; more have a probability of at most SURE."""
     return int(binom.ppf(1 - SURE, num_sweeps, rate))
 
 

@@ -1,4 +1,4 @@
-"""No settings are drawn twice; a space that has no others ends the sweep; older journals' copies count for nothing."""
+"""No settings are drawn twice; an exhausted space ends the sweep; copies in older journals do not count."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ def copied(study: SweepStudy, number: int, times: int = 1) -> None:
 
 
 class Fixed:
-    """A trial of a study that takes these values."""
+    """A trial of a study with these values."""
 
     def __init__(self, trial, params: dict):
         self.trial, self.params = trial, params
