@@ -18,7 +18,7 @@ def test_a_row_does_not_depend_on_the_range_it_is_drawn_in(start, length, cut):
     assert np.array_equal(whole, np.concatenate(parts))
 
 
-def test_every_image_comes_once_an_epoch_in_another_order_each_time():
+def test_every_image_occurs_once_per_epoch_in_a_new_order_each_time():
     first, second, again = (EpochTable.draw(0, epoch, 1000).order for epoch in (0, 1, 0))
     assert np.array_equal(np.sort(first), np.arange(1000))
     assert not np.array_equal(first, second)

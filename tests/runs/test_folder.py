@@ -84,7 +84,7 @@ def test_the_epoch_in_which_a_run_was_stopped_is_recorded_as_that_of_a_whole_run
 
 
 @pytest.mark.parametrize(("every", "steps"), [(3, [3, 4, 6, 8, 9, 12]), ("0.001s", None)])
-def test_checkpoints_come_as_often_as_asked_besides_those_of_the_epochs(tmp_path, folder, every, steps):
+def test_checkpoints_are_saved_as_often_as_requested_besides_those_of_epochs(tmp_path, folder, every, steps):
     run_dir = train(small_run(tmp_path, folder, run=dict(checkpoint_every=every, keep_checkpoints=100)))
     saved = sorted(int(path.name[5:]) for path in (run_dir / "checkpoints").iterdir())
     assert saved == steps if steps else len(saved) > 6
@@ -108,7 +108,7 @@ def test_the_same_command_on_a_finished_run_says_so_and_changes_nothing(tmp_path
     assert before == {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.name != ".lock"}
 
 
-def test_a_damaged_newest_checkpoint_costs_its_epoch_only(tmp_path, folder):
+def test_a_damaged_newest_checkpoint_costs_only_its_epoch(tmp_path, folder):
     whole = train(small_run(tmp_path / "a", folder))
     run_dir = train(small_run(tmp_path / "b", folder, optim=dict(max_steps=8)))
     state = run_dir / "checkpoints" / "step_00000008" / checkpoint.STATE

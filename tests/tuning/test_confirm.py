@@ -84,7 +84,7 @@ def test_a_run_that_fails_is_null_with_its_reason_kept_and_is_not_tried_again(tm
     assert None not in (seeds["2"], seeds["3"])
 
 
-def test_a_trial_of_which_every_run_failed_is_named(tmp_path):
+def test_a_trial_whose_runs_all_failed_is_named(tmp_path):
     confirmation = Confirmation(swept(tmp_path, confirm_top=1, confirm_seeds=1))
     confirmation.fail(1, "out of memory")
     play_runs(confirmation)

@@ -54,7 +54,7 @@ def test_a_best_curve_that_rises_late_is_missed_and_the_regret_measures_by_how_m
     assert found.regret == pytest.approx(0.9 - curves[found.winner][-1])
 
 
-def test_the_goal_is_reached_only_where_every_order_is_cheap_and_good():
+def test_the_goal_is_reached_only_if_every_order_is_cheap_and_good():
     good = Outcome(epochs=0.3, time=0.3, winner=1, regret=0.005, regret_of_whole=0.0)
     assert verdict([good, good], 0.01).endswith("both in 2: reached")
     assert verdict([good, dataclasses.replace(good, epochs=0.5)], 0.01).endswith("both in 1: missed")

@@ -253,7 +253,7 @@ def test_better_is_claimed_only_if_seeds_do_not_overlap_and_are_enough(sweep_dir
     assert ("better by" in said) == (claim.startswith("better") or "runs" in claim)
 
 
-def test_seeds_are_drawn_and_listed_beside_what_the_sweep_saw(sweep_dir):
+def test_seeds_are_drawn_and_listed_beside_the_sweeps_own_value(sweep_dir):
     confirm(sweep_dir, base=runs(0.5, 0.51, 0.52, trial=0), best=runs(0.6, 0.61, 0.62, trial=3))
     page = Page(write_sweep_report(load(sweep_dir), sweep_dir, facts(sweep_dir)))
     assert "seeds" in pictures(sweep_dir)
@@ -262,7 +262,7 @@ def test_seeds_are_drawn_and_listed_beside_what_the_sweep_saw(sweep_dir):
         assert text in page.text, text
 
 
-def test_less_is_better_where_the_objective_is_a_loss(tmp_path):
+def test_less_is_better_if_the_objective_is_a_loss(tmp_path):
     confirm(tmp_path, base=runs(2.0, 2.1, 2.2), best=runs(1.0, 1.1, 1.2))
     [verdict] = verdicts(read_confirmation(tmp_path), is_maximized=False)
     assert verdict.holds and verdict.separation == 1 and verdict.gain == pytest.approx(1.0)

@@ -110,7 +110,7 @@ def test_more_samples_extend_a_sweep_that_has_ended(tmp_path):
     assert play(opened(tmp_path, num_samples=6)).num_left == 0
 
 
-def test_a_trial_whose_value_is_not_finite_fails_with_its_reason_and_the_sweep_goes_on(tmp_path):
+def test_a_trial_whose_value_is_not_finite_fails_with_its_reason_and_the_sweep_continues(tmp_path):
     study = opened(tmp_path, num_samples=2)
     work = study.next_work()
     assert study.report(work.number, {"epoch": 1, "val/acc1": math.nan})

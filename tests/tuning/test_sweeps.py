@@ -102,7 +102,7 @@ def num_created(sweep_dir: Path) -> int:
     return sum(line["op_code"] == 4 for line in lines)  # optuna's JournalOperation.CREATE_TRIAL
 
 
-def test_a_sweep_whose_driver_is_killed_goes_on_with_every_trial_once_and_every_epoch_once(config, head):
+def test_a_sweep_whose_driver_is_killed_resumes_with_every_trial_once_and_every_epoch_once(config, head):
     """Trials that diverge fail, and some of those that report after others are stopped early; then the best one is
     confirmed."""
     flags = ("--num-samples", "5", "--max-concurrent", "2", "--pruner", "asha", "--objectives", "train/loss:min")

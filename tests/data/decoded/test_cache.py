@@ -145,7 +145,7 @@ def test_an_error_shows_some_of_many_damaged_images_and_lists_all(images, cache)
     assert [line.split(" (")[0] for line in listed.splitlines()] == [str(file) for file in broken]
 
 
-def test_a_decoding_that_is_interrupted_or_killed_goes_on_where_it_was(images, cache, monkeypatch):
+def test_an_interrupted_or_killed_decoding_resumes_where_it_was(images, cache, monkeypatch):
     monkeypatch.setattr("volo.data.decoded.cache.CHUNK", 10)
     with pytest.raises(KeyboardInterrupt):
         cached(counting(images, fatal=20))

@@ -49,7 +49,7 @@ def test_a_dark_sixteen_bit_image_stays_dark(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_gray_of_unstated_range_is_taken_as_it_fits(tmp_path, mode):
+def test_gray_of_unstated_range_is_accepted_if_it_fits(tmp_path, mode):
     values = np.full((8, 8), 120, dtype=np.int32 if mode == "I" else np.float32)
     assert (read_image(saved(tmp_path, Image.fromarray(values), "a.tiff"), 8) == 120).all()
     if mode == "I":
@@ -301,7 +301,7 @@ def jpeg_with(**options) -> bytes:
         jpeg_with(xmp=b"<x:xmpmeta tiff:Orientation="),
     ],
 )
-def test_nonsense_beside_whole_pixels_is_no_damage(tmp_path, content):
+def test_invalid_metadata_beside_intact_pixels_is_not_damage(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -139,7 +139,7 @@ def test_a_layout_that_could_mean_two_things_is_refused_with_what_was_found(tmp_
         ImageFolder(folder, "train", 8)
 
 
-def test_folders_beside_the_splits_are_named_as_not_used(tmp_path):
+def test_folders_beside_the_splits_are_reported_as_unused(tmp_path):
     folder = draw_folder(tmp_path / "images", {"train": CLASSES, "extra": {"cat": 1}})
     assert f"not used: extra in {folder}" in ImageFolder(folder, "train", 8).notes
 

@@ -210,7 +210,7 @@ KINDS = ("png", "PNG", "heic", "txt", "dead", "hidden", "bare", "text", "link")
 
 
 @pytest.mark.parametrize("splits", [("train", "val", "test"), ("train", "test"), ("",)])
-def test_what_is_passed_over_is_counted_once_however_the_images_are_split(tmp_path, caplog, splits):
+def test_skipped_entries_are_counted_once_however_the_images_are_split(tmp_path, caplog, splits):
     """Class folders alone are listed for train and for test."""
     caplog.set_level(logging.INFO, "volo")
     for split in splits:

@@ -76,7 +76,7 @@ def test_a_sweep_of_a_small_space_killed_again_and_again_draws_what_an_undisturb
     assert states(study) == states(whole) == ["COMPLETE"] * 9
 
 
-def test_a_space_whose_points_cannot_be_counted_ends_where_it_draws_nothing_new(tmp_path):
+def test_a_space_whose_points_cannot_be_counted_ends_when_it_draws_nothing_new(tmp_path):
     def uncounted(trial) -> dict:
         assert trial.number >= 0
         return {"augment": {"label_smoothing": trial.suggest_categorical("label_smoothing", [0.1, 0.2, 0.3])}}
