@@ -35,9 +35,9 @@ class InferenceError(RuntimeError):
 
 
 class Stopped(Exception):
-    """Training was asked to stop by a signal, and has saved if it had begun. The process ends with 128 + signal."""
+    """A signal stopped training, which has saved if it had started. The process exits with code 128 + signal."""
 
     def __init__(self, signal_number: int, had_begun: bool = True):
-        when = "after saving" if had_begun else "before a worker had begun"
+        when = "after saving" if had_begun else "before a worker had started"
         super().__init__(f"stopped by signal {signal_number} {when}; the same command resumes")
         self.signal_number = signal_number

@@ -142,7 +142,7 @@ def test_no_room_for_the_checkpoints_is_a_failure_with_need_and_found(capsys):
     assert code == ExitCode.UNHEALTHY == 6
     status, said = found["disk"]
     assert status == "failure"
-    assert "needed for 1000000002 checkpoints of 1.8 MiB; make room, lower --keep-checkpoints" in said
+    assert "needed for 1000000002 checkpoints of 1.8 MiB; free some space, lower --keep-checkpoints" in said
 
 
 def test_every_seed_needs_room(capsys):

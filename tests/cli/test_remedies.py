@@ -104,7 +104,7 @@ def test_another_setting_for_another_runs_checkpoint_is_refused_with_a_way_and_l
     with pytest.raises(InputError) as refused:
         train(settings)
     said = str(refused.value)
-    assert f"got other ones for {first}:\n  optim.lr: 0.002 before, 0.1 now\n" in said
+    assert f"got different ones for {first}:\n  optim.lr: 0.002 before, 0.1 now\n" in said
     assert "--fresh" not in said
     assert argv_in(said) == ["--init-weights", str(first)]
     assert not settings.run_dir.exists()
@@ -128,7 +128,7 @@ def test_more_training_than_a_finished_run_had_is_refused_with_the_way_that_ther
     for said in (str(longer.value), str(other_name.value), same_again):
         assert argv_in(said) == ["--init-weights", str(run_dir)]
     assert "another --run-name" in str(longer.value)
-    assert "in place of --resume-path" in str(other_name.value)
+    assert "instead of --resume-path" in str(other_name.value)
 
 
 def test_a_checkpoint_at_the_step_to_stop_at_says_which_flag_goes_further(tmp_path, folder):

@@ -137,7 +137,7 @@ def test_a_signal_while_no_worker_has_begun_ends_the_driver(tmp_path, monkeypatc
 
     attempt, settings = Attempt.create(tmp_path), small_run(tmp_path, tmp_path)
     try:
-        with pytest.raises(Stopped, match="before a worker had begun") as stopped:
+        with pytest.raises(Stopped, match="before a worker had started") as stopped:
             trainer._fit_and_follow(SimpleNamespace(fit=fit), attempt, settings, DRIVER)
     finally:
         ended.set()

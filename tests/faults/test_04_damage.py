@@ -55,7 +55,7 @@ def test_a_flipped_byte_anywhere_in_a_checkpoint_is_seen_and_the_one_before_is_u
             content[index] ^= 1 << index % 8
         num_bytes += len(content)
         (bad / name).write_bytes(content[:-1] + b"?")
-        with pytest.warns(UserWarning, match=f"passed over a damaged checkpoint: .*{name}"):
+        with pytest.warns(UserWarning, match=f"skipped a damaged checkpoint: .*{name}"):
             assert checkpoint.newest(tmp_path) == good
         (bad / name).write_bytes(content)
     assert num_bytes > 1000

@@ -1,4 +1,4 @@
-"""The spaces of the project: whatever they draw is settings and a model; the recipe itself comes first."""
+"""The project's spaces: every point gives valid settings and a model; the recipe itself comes first."""
 
 import importlib
 

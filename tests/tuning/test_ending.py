@@ -1,4 +1,4 @@
-"""A sweep that ends before its last trial, and what a person sees of one."""
+"""A sweep that ends before its last trial, and the display of a sweep."""
 
 import signal
 
@@ -32,7 +32,7 @@ def test_when_the_time_is_up_trials_are_asked_to_save_too(tmp_path):
     assert said == ["the time is up: saving 1 running trial"]
 
 
-def test_trials_that_never_hear_of_it_do_not_hold_a_sweep_up_for_ever(tmp_path, monkeypatch):
+def test_trials_that_never_see_the_request_do_not_block_a_sweep_forever(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "UNHEARD_S", 0.0)
     ending = Ending(StopFile.create(tmp_path), lambda: signal.SIGTERM, None, lambda line: None)
     ending.num_running = 1
@@ -40,7 +40,7 @@ def test_trials_that_never_hear_of_it_do_not_hold_a_sweep_up_for_ever(tmp_path, 
     assert ending.stop_all()
 
 
-def test_where_it_is_no_terminal_a_line_says_what_became_of_each_trial(tmp_path, capsys):
+def test_without_a_terminal_one_line_gives_the_outcome_of_each_trial(tmp_path, capsys):
     study = opened(tmp_path, num_samples=4, pruner="none")
     with Board(study) as board:
         for outcome in ("complete", "failed", "saved"):
@@ -53,12 +53,12 @@ def test_where_it_is_no_terminal_a_line_says_what_became_of_each_trial(tmp_path,
                 study.fail(work.number, "no memory")
             board.end(work.number)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "trial 0 starts: as they are"
+    assert lines[0] == "trial 0 starts: unchanged"
     assert lines[1].startswith("trial 0 complete after 4 epochs: val/acc1 40.00%; 1 of 4 trials, about ")
     assert lines[2].startswith("trial 1 starts: label_smoothing=0.1, mixup_alpha=0.5, batch_size=32")
     assert lines[3].startswith("trial 1 failed: no memory; 2 of 4 trials, about ")
     assert lines[3].endswith("best val/acc1 40.00% (trial 0)")
-    assert lines[5].startswith("trial 2 saved; it goes on with the next start")
+    assert lines[5].startswith("trial 2 saved; it resumes at the next start")
 
 
 def test_the_table_shows_what_runs_first_then_the_best(tmp_path):
@@ -74,8 +74,8 @@ def test_the_table_shows_what_runs_first_then_the_best(tmp_path):
     assert board._render().renderables
 
 
-def test_settings_are_shown_in_short():
+def test_settings_have_a_short_form():
     model, augment = {"form": "pyramid", "stage_depths": [1, 2]}, {"mixup_alpha": 0.123456, "mix_prob": None}
     drawn = {"model": model, "augment": augment}
     assert in_short(drawn) == "form=pyramid, stage_depths=1-2, mixup_alpha=0.123"
-    assert in_short({}) == "as they are"
+    assert in_short({}) == "unchanged"

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from volo.analysis.subject import load_subject
-from volo.data.augment import normalise
+from volo.data.augment import normalize
 from volo.data.folders.imagefolder import fit_image, read_image
 from volo.errors import InputError
 from volo.runs import checkpoint
@@ -54,7 +54,7 @@ class Classifier:
         else:
             pixels = fit_image(image if isinstance(image, Image.Image) else _from_array(image), size, resize)
         mean, std = torch.tensor(self.data.mean), torch.tensor(self.data.std)
-        return normalise(torch.from_numpy(pixels.copy())[None], mean, std)[0]  # (3, H, W)
+        return normalize(torch.from_numpy(pixels.copy())[None], mean, std)[0]  # (3, H, W)
 
     @torch.inference_mode()
     def predict(self, image: AnyImage, k: int = TOP_K) -> list[tuple[str, float]]:

@@ -13,7 +13,7 @@ from torch import nn
 from volo.data.datasets import open_source, open_split, open_train, split_of
 from volo.data.decoded.cache import CHUNK, Images, cached
 from volo.data.folders.class_names import extra, places, plain, quoted
-from volo.data.folders.imagefolder import LabelledFolder
+from volo.data.folders.imagefolder import LabeledFolder
 from volo.data.folders.listing import find_folders
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
 from volo.errors import InputError
@@ -174,7 +174,7 @@ def _open_elsewhere(description: Description, place: Path) -> Images:
     data = description.settings.data
     folder = _labelled_folder(place, data.dataset, description.class_names)
     if folder and not (folder == place and _is_training_data(description, place)):
-        source = LabelledFolder(folder, data.image_size, data.resize)
+        source = LabeledFolder(folder, data.image_size, data.resize)
         if folder == place:
             source.notes = (f"all {len(source.labels):,} images of {place} are taken for the test split",)
         source.say_passed_over()

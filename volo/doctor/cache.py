@@ -1,4 +1,4 @@
-"""Whether the images that a training will decode fit into a node's cache, before it begins: what `volo doctor` says."""
+"""Checks, for `volo doctor`, whether the images that a training will decode fit into a node's cache."""
 
 from volo.data.archives.cifar import CIFAR10, CIFAR100
 from volo.data.archives.fetch import look, mirrored
@@ -10,11 +10,11 @@ from volo.settings.data import VAL_FRACTION, ResolvedData
 
 ARCHIVES = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 NUM_IMAGES = 50_000  # to train on, in each of the archives
-TIGHT = 2  # room for so many times what is needed is plenty
+TIGHT = 2  # this many times the needed space is plenty
 
 
 def cache_room(data: ResolvedData) -> Room:
-    """What this machine's cache still has to take. Raises InputError for data that training would refuse.
+    """The room that this machine's cache still needs. Raises InputError for data that training would refuse.
 
     Args:
         data: Resolved.

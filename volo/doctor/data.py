@@ -1,4 +1,4 @@
-"""The data set that was chosen: there, and as it should be; and the room for its decoded images. Nothing is fetched."""
+"""Checks that the chosen data set is present and intact, and the space for its decoded images. Downloads nothing."""
 
 import numpy as np
 
@@ -16,31 +16,31 @@ NUM_DECODED = 16
 
 
 def check_data(data: ResolvedData) -> Finding:
-    """Checksums of archives; of an image folder its classes and splits, and some of its images decoded.
+    """Checks an archive's checksums, or an image folder's classes and splits, and decodes some of its images.
 
     Args:
         data: Resolved.
 
     Raises:
-        InputError: what training would refuse.
+        InputError: for data that training would refuse.
     """
     if data.dataset == "shapes":
-        return ok("data", "shapes are drawn, nothing is read")
+        return ok("data", "shapes are drawn, no files are read")
     return _check_folder(data) if data.dataset == "imagefolder" else _check_archive(data)
 
 
 def check_cache(data: ResolvedData) -> Finding:
-    """Room on this machine for the decoded images that a training looks at, by the numbers it refuses by."""
+    """Checks the space on this machine for the images that a training decodes, by the same numbers as training."""
     return judged(cache_room(data))
 
 
 def _check_archive(data: ResolvedData) -> Finding:
     archive = mirrored(ARCHIVES[data.dataset])
     if found := look(archive, data.folder):
-        return ok("data", f"{found}, whose checksums hold")
+        return ok("data", f"{found}, whose checksums match")
     return warning(
         "data", f"no {data.dataset} in {data.data_dir}",
-        f"training fetches {archive.url}; without a network, place it there as {archive.file}",
+        f"training downloads {archive.url}; without a network, save it there as {archive.file}",
     )  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def _check_folder(data: ResolvedData) -> Finding:
     for source in sources:
         remedies += _damaged(source, data)
     if passed_over:
-        found += f"; passed over: {passed_over.in_words()}"
+        found += f"; skipped: {passed_over.in_words()}"
         remedies += filter(None, [passed_over.remedy()])
     try:
         split = split_of(train, data)
@@ -68,12 +68,12 @@ def _check_folder(data: ResolvedData) -> Finding:
 
 
 def _damaged(source: ImageFolder, data: ResolvedData) -> list[str]:
-    """Decodes some of the images. Returns a remedy where damaged ones would be left out; raises InputError where they
-    would be refused."""
+    """Decodes some of the images. If any is damaged, returns a remedy if training would skip it, and raises InputError
+    otherwise."""
     apart = max(1, len(source.labels) // NUM_DECODED)
     sample = np.arange(len(source.labels))[::apart][:NUM_DECODED]
     damaged = [Damage(number, source.name_of(number), reason) for number, reason in source.decode(sample)[1].items()]
     if damaged and not data.skip_damaged:
         refusal = DamagedImages(damaged, len(sample), None)
-        raise InputError(f"{refusal}, or leave out what is damaged with --skip-damaged")
-    return [f"see to {damaged[0]}, which would be left out"] if damaged else []
+        raise InputError(f"{refusal}, or leave out damaged images with --skip-damaged")
+    return [f"check {damaged[0]}, which would be left out"] if damaged else []

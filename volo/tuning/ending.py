@@ -1,4 +1,4 @@
-"""How a sweep ends before its last trial: the request to stop, and how long it may go unanswered."""
+"""Ends a sweep before its last trial: the request to stop, and how long it may go unanswered."""
 
 import math
 import time
@@ -9,19 +9,19 @@ from ray.tune import Stopper
 
 from volo.cluster.start import StopFile
 
-UNHEARD_S = 60.0  # after this, trials that do not answer a request to stop, since they never began, are ended
+UNHEARD_S = 60.0  # trials that never started cannot see the request to stop and are ended after this time
 
 
 class Ending(Stopper):
-    """Ends a sweep by a signal, or when its time is up.
+    """Ends a sweep on a signal, or when its time is up.
 
-    Running trials are asked to save and end, which each does within a step, and no trial is started. Trials that do
-    not answer for UNHEARD_S are ended without saving.
+    Running trials are asked to save and end, which each does within a step, and no more are started. A trial that does
+    not report for UNHEARD_S is ended without saving.
 
     Args:
         stop_file: The file that the trials read.
-        wants_stop: A signal's number once there was one, else 0.
-        minutes: The time that the sweep has; None: no end.
+        wants_stop: Returns the signal's number once there was one, otherwise 0.
+        minutes: The time limit of the sweep; None: no limit.
         say: Shows a line.
     """
 
@@ -34,7 +34,7 @@ class Ending(Stopper):
         self._asked_at: float | None = None
 
     def is_asked(self) -> bool:
-        """Whether no trial shall be started any more. Asks the running ones to end, when there is first a reason."""
+        """Whether to start no more trials. The first time this is true, asks the running ones to end."""
         if self._asked_at is None and (self.wants_stop() or time.monotonic() > self._deadline):
             self._asked_at = time.monotonic()
             self.stop_file.ask(self.wants_stop() or 1)
@@ -43,7 +43,7 @@ class Ending(Stopper):
         return self._asked_at is not None
 
     def stop_all(self) -> bool:
-        """Tune asks again and again, and ends what is left once this is true."""
+        """Tune calls this repeatedly and ends the remaining trials once it returns true."""
         if not self.is_asked() or self._asked_at is None:
             return False
         return self.num_running == 0 or time.monotonic() - self._asked_at > UNHEARD_S
@@ -52,5 +52,5 @@ class Ending(Stopper):
         return False
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray pickles it into a file that is never read."""
+        """Ray pickles this object into a file that is never read."""
         return {}

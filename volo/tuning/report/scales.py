@@ -1,4 +1,4 @@
-"""Where the values of a parameter lie on an axis, whatever they are."""
+"""Maps the values of a parameter, of any kind, to positions on an axis."""
 
 import math
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from volo.plots.figures import shorten
 from volo.tuning.report.trials import Sweep, plain
 
-MOST_CHOICES = 8  # a parameter of more values is drawn as a continuous one
+MOST_CHOICES = 8  # a parameter with more values is drawn as continuous
 LABEL = 9  # columns
 
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis from 0 to 1. `choices` are the values of a parameter that has few, else it lies between `low` and
+    """An axis from 0 to 1. `choices` are the values of a parameter that has few; otherwise the axis goes from `low` to
     `high`."""
 
     name: str
@@ -43,12 +43,12 @@ class Scale:
 
     @property
     def gap(self) -> float:
-        """Between two choices; of a continuous one none."""
+        """The distance between two choices; 0 for a continuous parameter."""
         return 1 / max(len(self.choices) - 1, 1) if self.choices else 0.0
 
 
 def scales(sweep: Sweep) -> list[Scale]:
-    """Of every parameter, over all that its trials could have drawn."""
+    """The scale of every parameter, over all values that its trials could have drawn."""
     return [_scale(name, [t.distributions[name] for t in sweep.trials if name in t.params]) for name in sweep.params]
 
 
