@@ -39,7 +39,7 @@ def test_trials_that_never_see_the_request_do_not_block_a_sweep_forever(tmp_path
     assert ending.stop_all()
 
 
-def test_every_start_of_a_sweep_has_a_folder_of_its_own(tmp_path):
+def test_every_start_of_a_sweep_has_its_own_folder(tmp_path):
     assert [new_folder(tmp_path).name for _ in range(3)] == ["001", "002", "003"]
 
 
