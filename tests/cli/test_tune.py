@@ -34,7 +34,7 @@ SHAPES = ["--dataset", "shapes", "--epochs", "2"]
             "the space hierarchy must draw valid settings, got invalid ones: the form must be",
         ),
         ("--space mix --epochs 3 --grace-period 3", "--grace-period must be less than --epochs, or no trial is"),
-        ("--space mix --workers-per-trial 99", "batch_size must give each worker a sample"),
+        ("--space mix --workers-per-trial 99", "--batch-size must give each worker a sample"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_torch_or_ray_is_loaded(tmp_path, flags, message):

@@ -38,7 +38,7 @@ def test_crops_equal_reflect_padding_and_slicing(crop_y, crop_x, flip, padding):
     assert np.array_equal(found.numpy(), expected[:, ::-1] if flip < 0.5 else expected)
 
 
-def test_normalisation_is_that_of_channel_first_tensors():
+def test_normalization_equals_that_of_channel_first_tensors():
     mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
     expected = (IMAGES.permute(0, 3, 1, 2) / 255 - mean[:, None, None]) / std[:, None, None]
     assert torch.allclose(normalize(IMAGES, mean, std), expected)
@@ -89,7 +89,7 @@ def mixed(mixup_alpha: float, cutmix_alpha: float, mix_prob: float = 1.0):
 
 
 @pytest.mark.parametrize(("mixup_alpha", "cutmix_alpha"), [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])
-def test_targets_say_how_much_of_each_image_is_in_the_mixture(mixup_alpha, cutmix_alpha):
+def test_targets_are_the_shares_of_each_image_in_the_mixture(mixup_alpha, cutmix_alpha):
     _, images, targets = mixed(mixup_alpha, cutmix_alpha)
     assert torch.allclose(targets.sum(dim=1), torch.ones(BATCH))
     expected = targets @ torch.arange(float(BATCH))
@@ -109,7 +109,7 @@ def test_cutmix_pastes_one_box_and_mixup_none():
     assert 0.2 < plan.is_cut.mean() < 0.8
 
 
-def test_samples_have_partners_and_coefficients_of_their_own():
+def test_samples_have_their_own_partners_and_coefficients():
     plan, *_ = mixed(mixup_alpha=1.0, cutmix_alpha=0.0)
     assert len(set(plan.weight.tolist())) == BATCH
     assert len(set(plan.partner.tolist())) > BATCH / 2

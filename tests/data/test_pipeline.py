@@ -74,7 +74,7 @@ def test_images_of_a_batch_are_channels_last_in_memory():
         assert batches(noise(50), augment).batch(0, 0).images.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_of_images_in_part_and_in_any_order_on_the_disk_each_keeps_its_number():
+def test_images_decoded_partly_and_in_any_order_keep_their_numbers():
     """Gathered from the map, or from a copy on a device that holds no others."""
     whole, rng = noise(1300, size=8), np.random.default_rng(1)
     used = np.sort(rng.choice(1300, 1100, replace=False))

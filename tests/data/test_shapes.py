@@ -191,7 +191,7 @@ def test_the_ground_is_more_than_a_gradient_and_noise(train):
 
 
 @pytest.mark.parametrize("kind", SHAPE_NAMES)
-def test_a_mirrored_shape_is_the_shape_turned(kind):
+def test_a_mirrored_shape_is_the_rotated_shape(kind):
     side = np.linspace(-1.5, 1.5, 97)
     x, y = np.meshgrid(side, side)
     distance = DISTANCES[kind](x, y)
@@ -217,7 +217,7 @@ def test_no_two_shapes_of_one_area_cover_the_same_pixels():
     [lambda images: images.mean((1, 2)), lambda images: images[:, 16, 16]],
     ids=["mean color", "center pixel"],
 )
-def test_one_color_of_the_image_does_not_tell_the_class(train, test, summary):
+def test_the_images_colors_alone_do_not_reveal_the_class(train, test, summary):
     fit, held_out = (_quadratic(summary(drawing.images / np.float32(255))) for drawing in (train, test))
     weights = np.linalg.lstsq(fit, np.eye(100)[train.labels], rcond=None)[0]
     assert ((held_out @ weights).argmax(1) == test.labels).mean() < 0.15

@@ -78,7 +78,7 @@ def test_a_damaged_best_is_skipped_with_a_warning_but_refused_if_named_directly(
         checkpoint.find(tmp_path / "best")
 
 
-def test_a_run_that_was_moved_is_found_whole(tmp_path):
+def test_a_moved_run_is_complete(tmp_path):
     checkpoint.point(tmp_path / "a", "best", save(tmp_path / "a", 5))
     shutil.move(tmp_path / "a", tmp_path / "b")
     assert checkpoint.find(tmp_path / "b" / "best").is_dir()
@@ -108,7 +108,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 
 @pytest.mark.parametrize("file", [checkpoint.MODEL, checkpoint.STATE, checkpoint.MANIFEST])
 @pytest.mark.parametrize("harm", ["flip a byte", "cut short", "remove", "empty"])
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning_naming_the_file(tmp_path, file, harm):
+def test_a_damaged_checkpoint_is_skipped_with_a_warning_naming_the_file(tmp_path, file, harm):
     good, bad = save(tmp_path, 1), save(tmp_path, 2)
     damage(bad / file, harm)
     with pytest.warns(UserWarning, match=file):
@@ -166,7 +166,7 @@ def test_foreign_and_missing_files_are_refused(tmp_path):
         checkpoint.find(tmp_path / "empty")
 
 
-def test_a_later_schema_is_refused_and_not_passed_over(tmp_path, monkeypatch):
+def test_a_later_schema_is_refused_and_not_skipped(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "SCHEMA_VERSION", 2)
     save(tmp_path, 1)
     monkeypatch.undo()

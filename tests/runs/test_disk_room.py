@@ -56,7 +56,7 @@ def test_a_finished_run_needs_no_room(tmp_path, folder, capsys):
     assert "this run is finished" in capsys.readouterr().out
 
 
-def test_a_disk_too_full_for_the_settings_is_a_wrong_input(tmp_path, folder):
+def test_a_disk_too_full_for_the_settings_is_an_input_error(tmp_path, folder):
     settings = small_run(tmp_path, folder)
     with full_disk(), pytest.raises(InputError, match=r"the run folder must be writable, got .*run \(File too large\)"):
         open_run(settings)

@@ -21,7 +21,7 @@ from volo.training import loop, world
 from volo.training.learner import Learner
 
 
-def test_a_run_leaves_all_that_the_architecture_names(tmp_path, folder):
+def test_a_run_writes_all_files_that_the_architecture_page_names(tmp_path, folder):
     run_dir = train(small_run(tmp_path, folder))
     names = {"config.yaml", "environment.json", "metrics.jsonl", "tensorboard", "checkpoints", "best", "last"}
     assert names <= {path.name for path in run_dir.iterdir()}
@@ -44,7 +44,7 @@ def test_tensorboard_shows_each_step_once_also_of_a_run_killed_before_its_first_
     assert [event.step for event in board.Scalars("val/acc1")] == [4, 8, 12]
 
 
-def test_a_run_stopped_in_mid_epoch_and_resumed_ends_with_the_same_weights(tmp_path, folder, capsys):
+def test_a_run_stopped_mid_epoch_and_resumed_ends_with_the_same_weights(tmp_path, folder, capsys):
     drop = {"model": dict(drop_rate=0.1, drop_path_rate=0.2)}
     whole = train(small_run(tmp_path / "a", folder, **drop))
     stopped = small_run(tmp_path / "b", folder, **drop, optim=dict(max_steps=6))
@@ -119,7 +119,7 @@ def test_a_damaged_newest_checkpoint_costs_only_its_epoch(tmp_path, folder):
     assert same(weights(whole), weights(run_dir))
 
 
-def test_a_run_can_branch_off_another_ones_checkpoint(tmp_path, folder):
+def test_a_run_can_branch_off_another_runs_checkpoint(tmp_path, folder):
     first = train(small_run(tmp_path, folder, optim=dict(max_steps=8)))
     branch = small_run(tmp_path, folder, run=dict(run_name="branch", resume_path=str(first)))
     whole = train(small_run(tmp_path / "a", folder))
@@ -173,7 +173,7 @@ def test_weights_alone_cannot_be_gone_on_from(tmp_path, folder):
 
 @pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("place", ["run", "run/seed1"])
-def test_a_run_that_another_process_trains_is_left_alone(tmp_path, folder, fresh, place):
+def test_a_run_that_another_process_trains_is_not_touched(tmp_path, folder, fresh, place):
     seeds = (0, 1) if place == "run/seed1" else None
     settings = small_run(tmp_path, folder, run=dict(fresh=fresh, seeds=seeds), optim=dict(max_steps=1))
     in_training = tmp_path / "outputs" / place
@@ -185,7 +185,7 @@ def test_a_run_that_another_process_trains_is_left_alone(tmp_path, folder, fresh
 
 
 @pytest.mark.parametrize("seeds", [None, (0,)])
-def test_a_restart_by_torchrun_goes_on_with_the_fresh_run(tmp_path, folder, monkeypatch, seeds):
+def test_a_restart_by_torchrun_resumes_the_fresh_run(tmp_path, folder, monkeypatch, seeds):
     settings = [small_run(tmp_path, folder, run=dict(fresh=True, seeds=seeds), optim=dict(max_steps=n)) for n in (2, 3)]
     train(settings[0])
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
@@ -219,7 +219,7 @@ def test_unusable_data_is_refused_before_the_run_starts(tmp_path, folder):
     assert not list((tmp_path / "outputs").rglob("step_*"))
 
 
-def test_a_folder_that_is_no_run_is_left_alone(tmp_path, folder):
+def test_a_folder_that_is_not_a_run_is_not_touched(tmp_path, folder):
     settings = small_run(tmp_path, folder)
     settings.run_dir.mkdir(parents=True)
     (settings.run_dir / "thesis.txt").write_text("mine")

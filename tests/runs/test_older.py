@@ -62,7 +62,7 @@ def test_an_older_run_resumes_to_what_the_code_that_made_it_resumed_to(older, na
     assert read_run(run_dir).state == "finished"
 
 
-def test_older_runs_are_listed_with_what_became_of_them(older):
+def test_older_runs_are_listed_with_their_states(older):
     found = {folder.relative_to(older).as_posix(): read_run(folder).state for folder in find_runs(older)}
     assert found == {"flat": "finished", "published": "finished", "sweep/trials/0000": "finished"}
 

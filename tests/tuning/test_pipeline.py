@@ -62,7 +62,7 @@ def epochs_of(run_dir: Path) -> list[int]:
     return [record["epoch"] for record in read_records(run_dir) if record["kind"] == "epoch"]
 
 
-def test_a_submitted_job_searches_and_analyses_the_winner(config, head):
+def test_a_submitted_job_searches_and_analyzes_the_winner(config, head):
     """The winner is to be trained as long as the trials, so that its trial's run is taken over."""
     printed = finished(submitted(head, *job(config, "submitted")), head)
     sweep_dir = config.parent / "outputs" / "submitted"
@@ -73,7 +73,7 @@ def test_a_submitted_job_searches_and_analyses_the_winner(config, head):
     assert (sweep_dir / "sweep_report.html").exists()
 
 
-def test_a_pipeline_killed_at_each_stage_goes_on_there_and_trains_no_epoch_twice(config, head):
+def test_a_pipeline_killed_at_each_stage_resumes_there_and_trains_no_epoch_twice(config, head):
     command = [sys.executable, *job(config, "killed"), "--winner-epochs", "8", "--address", head.address]
     command += ["--num-workers", "2"]
     sweep_dir = config.parent / "outputs" / "killed"

@@ -32,7 +32,7 @@ def options(pruner: str) -> SweepOptions:
 
 
 @pytest.mark.parametrize("objective, sign", [("val/acc1:max", 1), ("val/loss:min", -1)])
-def test_of_curves_that_do_not_cross_the_best_is_found_in_any_order_for_a_part_of_the_epochs(objective, sign):
+def test_the_best_of_curves_that_do_not_cross_is_found_in_any_order_for_some_of_the_epochs(objective, sign):
     curves = [[sign * value for value in rising(0.3 + 0.02 * number)] for number in range(NUM_CURVES)]
     asha = dataclasses.replace(options("asha"), objectives=(objective,))
     for seed in range(3):

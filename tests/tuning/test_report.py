@@ -155,7 +155,7 @@ def test_html_in_names_reasons_and_values_is_escaped(tmp_path):
 
 
 @pytest.mark.parametrize("num_trials", [0, 1])
-def test_a_sweep_that_has_hardly_begun_has_a_page(tmp_path, num_trials):
+def test_a_sweep_that_has_barely_started_has_a_page(tmp_path, num_trials):
     page = Page(write_sweep_report(played(num_trials), tmp_path, facts(tmp_path)))
     assert ("none yet" in page.text) == (num_trials == 0)
     assert "better by" not in page.text
@@ -278,13 +278,13 @@ def test_runs_of_unequal_length_are_not_compared(sweep_dir):
 @pytest.mark.parametrize(
     "content", ["{", "[]", '{"base": {"seeds": {}}}', '{"other": {"epochs": 1, "seeds": {"0": 1}}}']
 )
-def test_a_confirmation_that_is_none_is_named(tmp_path, content):
+def test_an_invalid_confirmation_file_is_named(tmp_path, content):
     (tmp_path / "confirm.json").write_text(content)
     with pytest.raises(InputError, match=r"confirm\.json must map"):
         read_confirmation(tmp_path)
 
 
-def test_a_page_is_written_though_the_confirmation_cannot_be_read(tmp_path):
+def test_a_page_is_written_even_if_the_confirmation_cannot_be_read(tmp_path):
     (tmp_path / "confirm.json").write_text("{")
     assert "confirm.json must map" in Page(write_sweep_report(played(1), tmp_path, facts(tmp_path))).text
 
@@ -302,7 +302,7 @@ def test_trials_are_compared_after_equally_many_epochs(tmp_path):
     assert len(early.values) == 24 > len(final.values)
 
 
-def test_parameters_of_one_condition_stand_together(tmp_path):
+def test_parameters_of_one_condition_are_grouped(tmp_path):
     study = new_study()
     for form in ("flat", "pyramid"):
         study.tell(ask(study, form=form), 0.5)

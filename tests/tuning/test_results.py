@@ -53,7 +53,7 @@ def test_the_table_is_ranked_and_says_why_a_trial_failed(tmp_path):
     assert {"mixing", "mixup_alpha", "label_smoothing", "epochs", "seconds"} <= rows[0].keys()
 
 
-def test_the_best_settings_are_a_file_that_trains_the_same(tmp_path):
+def test_the_best_settings_are_written_to_a_file_that_trains_the_same(tmp_path):
     study = play(opened(tmp_path, settings=base(run={"seed": 3}), num_samples=4, pruner="none"))
     write_results(study)
     best = best_trial(study)
@@ -145,9 +145,7 @@ def bad_base() -> dict:
 
 
 @pytest.mark.parametrize("pruner", ["asha", "hyperband", "median"])
-def test_the_base_is_trained_to_the_end_however_bad_it_is_so_that_the_last_line_compares_like_with_like(
-    tmp_path, pruner, capsys
-):
+def test_a_bad_base_is_trained_to_the_end_so_that_the_last_line_compares_like_with_like(tmp_path, pruner, capsys):
     study = opened(tmp_path, pruner=pruner, **bad_base())
     works = [study.next_work() for _ in range(6)]  # training at the same time
     for _ in range(8):
@@ -166,7 +164,7 @@ def test_the_base_is_trained_to_the_end_however_bad_it_is_so_that_the_last_line_
     )
 
 
-def test_a_base_that_an_older_sweep_stopped_early_is_compared_after_as_many_epochs(tmp_path):
+def test_a_base_that_an_older_sweep_stopped_early_is_compared_after_equal_epochs(tmp_path):
     study = opened(tmp_path, pruner="none", num_samples=3)
     work = study.next_work()
     study.report(work.number, play_epoch(study, work))

@@ -119,7 +119,7 @@ def test_a_trial_whose_value_is_not_finite_fails_with_its_reason_and_the_sweep_c
     assert states(play(study))[1] == "COMPLETE"
 
 
-def test_a_space_that_raises_for_some_points_fails_those_trials_alone(tmp_path):
+def test_a_space_that_raises_for_some_points_fails_only_those_trials(tmp_path):
     def raising(trial):
         settings = draw(trial)
         assert "mixup_alpha" in settings["augment"], "only mixup works"
@@ -196,7 +196,7 @@ def test_a_sweep_of_another_space_or_other_settings_is_refused_with_the_differen
     play(opened(tmp_path, settings=base(run={"output_dir": "elsewhere"}), num_samples=2, keep_checkpoints=1))
 
 
-def test_a_sweep_that_another_driver_runs_is_left_alone(tmp_path):
+def test_a_sweep_that_another_driver_runs_is_not_touched(tmp_path):
     with (
         FileLock(tmp_path / ".lock"),
         pytest.raises(InputError, match="is being run by another process; wait for it or use another --sweep-name"),
@@ -205,7 +205,7 @@ def test_a_sweep_that_another_driver_runs_is_left_alone(tmp_path):
         pytest.fail("the lock was given twice")
 
 
-def test_a_folder_that_is_no_sweeps_is_left_alone(tmp_path):
+def test_a_folder_that_is_not_a_sweeps_is_not_touched(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="must be a sweep's folder or not exist"), held(tmp_path):
         pytest.fail("the folder was taken")

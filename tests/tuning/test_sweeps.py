@@ -165,7 +165,7 @@ def test_a_sweep_whose_drawn_trials_all_fail_says_why_for_each_and_exits_with_co
 
 
 @pytest.mark.slow
-def test_a_confirmation_goes_on_after_an_interruption_and_after_its_driver_was_killed(config, head):
+def test_a_confirmation_resumes_after_an_interruption_and_after_its_driver_was_killed(config, head):
     """Of one sweep, which is not touched by it."""
     sweep = ("--num-samples", "3", "--max-concurrent", "2", "--pruner", "none", "--objectives", "train/loss:min")
     flags = (*sweep, "--confirm-top", "1")

@@ -30,7 +30,7 @@ def test_the_winner_is_what_best_config_trains_with_the_workers_of_the_sweeps_se
     assert winner.run_dir == tmp_path / f"winner-{best_trial(study).number:04d}"
 
 
-def test_a_winner_of_another_length_has_a_folder_of_its_own(tmp_path):
+def test_a_winner_of_another_length_has_its_own_folder(tmp_path):
     study = finished(tmp_path)
     longer = winner_settings(study, 50)
     assert longer.optim.epochs == 50

@@ -76,7 +76,7 @@ def test_another_image_size_is_resized_to(tmp_path):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_our_reading_is_torchvisions(tmp_path, name, monkeypatch):
+def test_images_are_read_as_by_torchvision(tmp_path, name, monkeypatch):
     import torchvision.datasets
 
     make_files, published = ARCHIVES[name]
@@ -159,7 +159,7 @@ def test_an_archive_of_another_layout_is_refused(tmp_path, change, rule):
     assert rule in str(refused.value)
 
 
-def test_other_files_are_another_entry_of_the_cache(tmp_path):
+def test_other_files_are_a_separate_cache_entry(tmp_path):
     one = placed(tmp_path / "one", cifar100_files())
     two = placed(tmp_path / "two", cifar100_files(num_train=60))
     assert len(cached(opened("cifar100", one, tmp_path / "one"))) == 120

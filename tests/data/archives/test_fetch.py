@@ -115,7 +115,7 @@ def test_a_server_without_the_file_and_no_server_at_all_are_named(tmp_path, serv
     assert "cannot be reached" in refusal(nowhere, tmp_path)
 
 
-def test_a_silent_server_is_not_waited_for_without_end(tmp_path, server, monkeypatch):
+def test_a_silent_server_is_not_waited_for_forever(tmp_path, server, monkeypatch):
     monkeypatch.setattr(download, "STALL_S", 0.2)
     done = threading.Event()
     _, archive = packed(FILES)
@@ -167,7 +167,7 @@ def test_an_unsafe_archive_is_not_unpacked_though_its_checksum_holds(tmp_path, s
     assert names(tmp_path) == {"a"}
 
 
-def test_an_archive_that_unpacks_without_bounds_is_refused(tmp_path, archive, monkeypatch):
+def test_an_archive_that_unpacks_too_large_is_refused(tmp_path, archive, monkeypatch):
     monkeypatch.setattr("volo.data.archives.fetch.LARGEST_UNPACKED", 20)
     assert "is not safe to unpack" in refusal(archive, tmp_path)
 
@@ -235,7 +235,7 @@ def test_a_mirror_is_used_with_the_published_checksums_or_with_its_own(tmp_path,
         "cifar-100-python.tar.gz",
     ],
 )
-def test_a_mirror_that_cannot_be_one_is_refused(monkeypatch, mirror):
+def test_an_invalid_mirror_is_refused(monkeypatch, mirror):
     monkeypatch.setenv(MIRROR, mirror)
     with pytest.raises(InputError, match=r"\$VOLO_DATA_MIRROR must .*; correct or unset it"):
         mirrored(CIFAR100)

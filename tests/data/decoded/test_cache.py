@@ -90,7 +90,7 @@ def test_four_processes_at_once_decode_once(images, cache):
     assert decoded(images) == list(range(60))
 
 
-def test_only_the_images_asked_for_are_decoded_and_all_keep_their_numbers(images, cache):
+def test_only_requested_images_are_decoded_and_all_keep_their_numbers(images, cache):
     some = np.array([3, 40, 41])
     found = cached(counting(images), some)
     assert decoded(images) == [3, 40, 41]
@@ -191,7 +191,7 @@ def test_large_images_are_decoded_in_smaller_parts(images, cache, monkeypatch):
     assert sizes == [25, 25, 10]
 
 
-def test_settings_that_change_the_images_make_an_entry_of_their_own(images, cache):
+def test_settings_that_change_the_images_make_a_separate_entry(images, cache):
     for size, resize in ((16, "crop"), (8, "crop"), (16, "squash")):
         cached(ImageFolder(images, "train", size, resize))
     sizes = [file.stat().st_size // (60 * 3) for file in cache.glob("*/images.bin")]

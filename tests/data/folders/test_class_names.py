@@ -59,7 +59,7 @@ def test_an_analysis_accepts_a_class_that_the_checkpoint_spells_differently(tmp_
 
 
 @pytest.mark.parametrize(("name", "other"), SAME)
-def test_a_teacher_may_write_a_class_otherwise(tmp_path, name, other):
+def test_a_teacher_may_spell_a_class_differently(tmp_path, name, other):
     path = save_model(tmp_path / "teacher", (name, "zebra"))
     check_classes(path, checkpoint.load_model(path)[1], ("zebra", other))
     assert places(("zebra", other), (name, "zebra")) == [1, 0]
@@ -73,7 +73,7 @@ def test_a_run_resumes_when_its_folders_were_renamed_to_another_form(tmp_path):
     assert checkpoint.load_model(checkpoint.find(run_dir, prefer="last"))[1].step == 3
 
 
-def test_a_form_that_sorts_otherwise_is_refused_on_resume_rather_than_mixing_up_labels(tmp_path):
+def test_a_unicode_form_that_sorts_differently_is_refused_on_resume_to_protect_labels(tmp_path):
     images = draw_folder(tmp_path / "images", {"train": {"\u00e9toile": 40, "zebra": 40}})
     train(small_run(tmp_path, images, optim=dict(max_steps=2)))
     os.rename(images / "train" / "\u00e9toile", images / "train" / "e\u0301toile")
@@ -92,7 +92,7 @@ def test_names_that_differ_are_quoted_with_what_differs(tmp_path, name, other):
     assert (looks_alike in said) == (other != "dog")
 
 
-def test_of_many_names_the_first_are_quoted_and_the_rest_counted():
+def test_the_first_of_many_names_are_quoted_and_the_rest_counted():
     assert differences([str(number) for number in range(20)], ["1"]).endswith("'15', '16' and 11 more")
 
 

@@ -74,7 +74,7 @@ def test_sixteen_bit_color_is_scaled_to_eight(tmp_path, channels):
     assert np.abs(read_image(tmp_path / "a.png", 4).astype(int) - 128).max() <= 1
 
 
-def test_of_several_frames_the_first_is_read(tmp_path):
+def test_the_first_of_several_frames_is_read(tmp_path):
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     for name in ("a.gif", "a.webp", "a.png", "a.tiff"):
         file = saved(tmp_path, frames[0], name, save_all=True, append_images=frames[1:])
@@ -226,7 +226,7 @@ def test_missing_folders_and_empty_classes_are_refused(folder):
         LabeledFolder(folder / "test2", 32)
 
 
-def test_one_class_is_none_to_tell_from_another(tmp_path):
+def test_a_single_class_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"must have at least two classes, got 1 in .*train; give every"):
         ImageFolder(draw_folder(tmp_path, {"train": {"cat": 3}}), "train", 32)
 
@@ -252,7 +252,7 @@ def test_class_names_are_kept_as_they_are(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe", b"two\nlines", b"\x1b[31mred"])
-def test_a_class_name_that_is_no_text_is_refused(folder, name):
+def test_a_class_name_that_is_not_text_is_refused(folder, name):
     os.mkdir(os.path.join(os.fsencode(folder / "train"), name))
     with pytest.raises(InputError, match=r"a class must have a name of plain text"):
         ImageFolder(folder, "train", 8)

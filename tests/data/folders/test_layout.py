@@ -50,7 +50,7 @@ def test_a_validation_folder_beside_a_fraction_is_refused_as_are_two(tmp_path):
         open_train(data_of(folder))
 
 
-def test_a_run_from_before_that_cut_its_validation_images_from_train_keeps_its_split(tmp_path):
+def test_an_older_run_that_cut_its_validation_images_from_train_keeps_its_split(tmp_path):
     """Its settings state the fraction; the folder's validation images come after all others."""
     folder = draw_folder(tmp_path / "images", {"train": CLASSES})
     before = split_of(open_source(data_of(folder), "train"), data_of(folder)).digest()

@@ -48,7 +48,7 @@ def test_images_are_found_at_any_depth_in_the_order_of_their_paths(tmp_path):
 
 @pytest.mark.parametrize("place", [".", "deep/er"])
 @pytest.mark.parametrize("hidden", [".ipynb_checkpoints/a.png", ".thumbnails/large/a.png", ".a.png", ".cache"])
-def test_hidden_files_and_folders_are_passed_over_at_any_depth(tmp_path, place, hidden):
+def test_hidden_files_and_folders_are_skipped_at_any_depth(tmp_path, place, hidden):
     put(tmp_path / place / "seen.png")
     put(tmp_path / place / hidden)
     assert names(tmp_path) == [os.path.normpath(f"{place}/seen.png")]
@@ -67,7 +67,7 @@ def test_what_systems_leave_in_folders_is_neither_listed_nor_counted(tmp_path, l
     assert find_folders(tmp_path)[0] == [str(tmp_path / "cat")]
 
 
-def test_links_to_files_and_folders_are_followed_and_a_circle_ends(tmp_path):
+def test_links_to_files_and_folders_are_followed_and_cycles_end(tmp_path):
     outside = tmp_path / "outside"
     put(outside / "deep" / "a.png")
     (tmp_path / "in").mkdir()
@@ -87,7 +87,7 @@ def test_a_folder_that_two_links_lead_to_is_listed_once(tmp_path):
     assert names(tmp_path / "in") == ["x/a.png"]
 
 
-def test_dead_links_and_links_in_a_circle_are_counted(tmp_path):
+def test_dead_and_circular_links_are_counted(tmp_path):
     (tmp_path / "dead.png").symlink_to(tmp_path / "nothing")
     (tmp_path / "round.png").symlink_to(tmp_path / "round.png")
     (tmp_path / "folder").symlink_to(tmp_path / "nothing")
@@ -163,7 +163,7 @@ def resolved(folder: Path):
 
 
 @pytest.mark.parametrize("name", PASSED_OVER)
-def test_doctor_names_what_is_passed_over_and_warns_of_images_alone(folder, name):
+def test_doctor_names_skipped_entries_and_warns_only_about_images(folder, name):
     leave(folder / "train" / "dog", name)
     found = check_data(resolved(folder))
     assert found.status == ("warning" if PASSED_OVER[name] else "ok")
@@ -173,7 +173,7 @@ def test_doctor_names_what_is_passed_over_and_warns_of_images_alone(folder, name
 
 
 @pytest.mark.parametrize("name", PASSED_OVER)
-def test_a_class_of_nothing_else_is_refused_with_what_was_found_there(folder, name):
+def test_a_class_of_only_other_files_is_refused_with_what_was_found(folder, name):
     (folder / "train" / "owl").mkdir()
     leave(folder / "train" / "owl", name)
     with pytest.raises(InputError) as refused:
@@ -182,7 +182,7 @@ def test_a_class_of_nothing_else_is_refused_with_what_was_found_there(folder, na
     assert str(refused.value).endswith(" or remove the folder")
 
 
-def test_a_class_wholly_of_heic_is_refused_with_their_number(folder):
+def test_a_class_of_only_heic_files_is_refused_with_their_number(folder):
     for number in range(3):
         put(folder / "train" / "owl" / f"{number}.HEIC")
     with pytest.raises(InputError, match=r"got none in .*owl but 3 \.heic files .*; convert .* to JPEG or PNG"):
@@ -197,7 +197,7 @@ def test_images_beside_the_class_folders_and_dead_class_links_are_counted(folder
     assert "1 link that leads nowhere" in found.found and "1 image outside the class folders" in found.found
 
 
-def test_linked_class_folders_are_classes_and_system_folders_are_none(folder):
+def test_linked_class_folders_are_classes_and_system_folders_are_not(folder):
     shutil.move(folder / "train" / "cat", folder / "elsewhere")
     (folder / "train" / "cat").symlink_to(folder / "elsewhere")
     paint(folder / "train" / "@eaDir" / "a.png")

@@ -154,7 +154,7 @@ TAKEN = [
 
 
 @pytest.mark.parametrize(("dtype", "value", "expected"), TAKEN)
-def test_gray_of_an_unstated_range_is_taken_if_its_values_tell_the_range(dtype, value, expected):
+def test_gray_of_an_unstated_range_is_accepted_if_its_values_show_the_range(dtype, value, expected):
     assert (read_image(tiff(full(value, dtype)), 8) == expected).all()
     assert (fit_image(Image.fromarray(full(value, dtype)), 8) == expected).all()
 

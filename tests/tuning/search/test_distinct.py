@@ -67,7 +67,7 @@ def test_as_many_different_settings_are_drawn_as_are_asked_for(tmp_path, sampler
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_sweep_of_a_small_space_killed_again_and_again_draws_what_an_undisturbed_one_does(tmp_path, sampler):
+def test_a_repeatedly_killed_sweep_of_a_small_space_draws_the_same_as_an_undisturbed_one(tmp_path, sampler):
     sweep = dict(space=DISCRETE, sampler=sampler, num_samples=20, pruner="none", settings=base(epochs=2))
     whole = play(opened(tmp_path / "whole", **sweep))
     while (study := opened(tmp_path / "killed", **sweep)).num_left:
@@ -132,7 +132,7 @@ def older(tmp_path) -> SweepStudy:
     return opened(tmp_path, num_samples=10, pruner="median", keep_checkpoints=3)
 
 
-def test_copies_of_an_older_journal_are_no_trials_of_the_sweep(older):
+def test_copies_in_an_older_journal_are_not_trials_of_the_sweep(older):
     assert older.num_left == 4
     play(older)
     assert len(older.trials) == 6 + 4 + 4
@@ -149,7 +149,7 @@ def test_copies_of_an_older_journal_take_no_place_among_the_kept_checkpoints_or_
     assert not any("copy" in name for name in named(older, 3))
 
 
-def test_copies_of_an_older_journal_do_not_move_the_median(older):
+def test_copies_in_an_older_journal_do_not_move_the_median(older):
     """A trial that is better than the median of six, but not of ten of which five are the best one."""
     ends = sorted(trial.intermediate_values[3] for trial in older.distinct if trial.state.name == "COMPLETE")
     work = older.next_work()

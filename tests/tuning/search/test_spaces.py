@@ -23,7 +23,7 @@ def written(tmp_path: Path, text: str) -> str:
     return str(tmp_path / "widths.py")
 
 
-def test_a_file_of_ones_own_is_a_space(tmp_path):
+def test_a_users_own_file_is_a_space(tmp_path):
     space = load_space(written(tmp_path, WIDTHS), tune_spaces)
     check_space(space, BASE)
     assert (space.name, space.recipe) == ("widths", None)
@@ -52,7 +52,7 @@ def test_an_unknown_name_is_refused_with_those_there_are(name):
         (WIDTHS.replace('"max"', '"most"'), "MODE must be one of max or min, got 'most'"),
     ],
 )
-def test_a_file_that_is_no_space_is_refused(tmp_path, text, message):
+def test_a_file_that_is_not_a_space_is_refused(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         load_space(written(tmp_path, text), tune_spaces)
 
@@ -71,12 +71,12 @@ def test_a_file_that_is_no_space_is_refused(tmp_path, text, message):
         ('return {"model"', 'return {1}, {"model"', r"must return settings, nested dictionaries, got tuple"),
     ],
 )
-def test_a_space_that_raises_or_draws_what_is_refused_is_named_with_the_point(tmp_path, old, new, message):
+def test_a_space_that_raises_or_draws_invalid_settings_is_named_with_the_point(tmp_path, old, new, message):
     text = WIDTHS.replace(old, new)
     with pytest.raises(InputError, match=message):
         check_space(load_space(written(tmp_path, text), tune_spaces), BASE)
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="must name an existing file"):
         load_space(str(tmp_path / "none.py"), tune_spaces)
