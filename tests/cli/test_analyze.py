@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.conftest import draw_folder
-from tests.faults.forked import FORKS, ended
+from tests.faults.tools.forked import FORKS, ended
 from tests.models import save_model
 from tests.training.runs import small_run
 from tests.training.runs import train as train_run

@@ -82,7 +82,7 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Scores:
+class TrialScores:
     """Values of the first objective by trial, comparable because all were trained for `epoch` epochs."""
 
     epoch: int
@@ -164,15 +164,15 @@ class Sweep:
         return order
 
     @cached_property
-    def scores(self) -> list[Scores]:
+    def scores(self) -> list[TrialScores]:
         """Those at the end, and those at the latest epoch that half of all trials reached, where that is earlier."""
         final = {trial.number: trial.values[0] for trial in self.complete}
-        found = [Scores(self.facts.num_epochs, final, True)] if final else []
+        found = [TrialScores(self.facts.num_epochs, final, True)] if final else []
         epoch = self._shared_epoch()
         if epoch is not None:
             early = {trial.number: trial.curve[epoch] for trial in self.trials if epoch in trial.curve}
             if len(early) > len(final):
-                found.append(Scores(epoch, early, False))
+                found.append(TrialScores(epoch, early, False))
         return found
 
     def _shared_epoch(self) -> int | None:
