@@ -84,6 +84,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], num_left:
         print("  ".join(cells).rstrip())
 
 
+def percent(fraction: float, digits: int = 1) -> str:
+    """0.125 is 12.5%."""
+    return f"{fraction:.{digits}%}"
+
+
 def format_bytes(num_bytes: int) -> str:
     """Three digits or four, and the unit: 1.4 MiB, 512 KiB."""
     power = max(0, min(len(UNITS) - 1, (num_bytes.bit_length() - 1) // 10))

@@ -1,4 +1,4 @@
-"""Does 80 % confidence mean 80 % right? Errors of calibration, temperature scaling, reliability diagrams.
+"""Does 80% confidence mean 80% right? Errors of calibration, temperature scaling, reliability diagrams.
 
 Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599: section 2 (ECE, MCE), section 4.2 (temperature).
 """
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from volo.analysis.evaluate import Predictions
+from volo.analysis.evaluate import Predictions, softmax
 from volo.analysis.intervals import LEVEL, mean_interval
-from volo.plots.figures import BLUE, INK, ORANGE, new_figure, percent, percent_axis, save, shorten, style
+from volo.console import percent
+from volo.plots.figures import BLUE, INK, ORANGE, new_figure, percent_axis, save, shorten, style
 
 NUM_BINS = 15
 CHANCE_DRAWS, CHANCE_SEED, DRAWN_AT_ONCE = 500, 0, 2**22
@@ -192,7 +193,7 @@ def _effect_notes(predictions: Predictions, val_predictions: Predictions, temper
     does = "lowers" if high < 0 else "raises" if low > 0 else "may lower or raise"
     return [
         f"Temperature {temperature:.3g}, fitted on the validation images, {does} the negative log-likelihood of these: "
-        f"its change lies between {low:+.3g} and {high:+.3g} nats (95 % interval)."
+        f"its change lies between {low:+.3g} and {high:+.3g} nats (95% interval)."
     ]
 
 
@@ -257,9 +258,7 @@ def _draw_counts(axes: Axes, bins: Reliability, predictions: Predictions) -> Non
 
 def _loss_derivatives(logits: np.ndarray, inverse: float) -> tuple[float, float]:
     """First and second derivative of the mean cross entropy by 1 / temperature; the true class's logits are 0."""
-    weights = logits * inverse
-    weights = np.exp(weights - weights.max(axis=1, keepdims=True))
-    weights /= weights.sum(axis=1, keepdims=True)
+    weights = softmax(logits * inverse)
     mean = np.einsum("nc,nc->n", weights, logits)
     square = np.einsum("nc,nc,nc->n", weights, logits, logits)
     return float(mean.mean()), float((square - mean**2).mean())

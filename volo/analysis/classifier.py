@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from volo.analysis.evaluate import softmax
 from volo.analysis.subject import load_subject
 from volo.data.augment import normalise
 from volo.data.folders.imagefolder import fit_image, read_image
@@ -90,11 +91,8 @@ def ranked(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
     k' is k, or the number of classes where that is less.
     """
-    exact = logits.astype(np.float64)
-    exponentials = np.exp(exact - exact.max(axis=1, keepdims=True))
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-    order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
-    return order, np.take_along_axis(probabilities, order, axis=1)
+    order = np.argsort(-logits.astype(np.float64), axis=1, kind="stable")[:, :k]
+    return order, np.take_along_axis(softmax(logits), order, axis=1)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

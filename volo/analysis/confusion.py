@@ -10,7 +10,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from volo.analysis.evaluate import Predictions
-from volo.plots.figures import BLUE, INK, MUTED, SEQUENTIAL, axes_at, new_figure, percent, save, shorten, style
+from volo.console import percent
+from volo.plots.figures import BLUE, INK, MUTED, SEQUENTIAL, axes_at, new_figure, save, shorten, style
 
 # Inches: the matrix is as large as its classes ask for, within these bounds.
 SMALLEST, LARGEST, CELL = 3.6, 14.0, 0.66
@@ -108,7 +109,7 @@ def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ndarray, pitch: flo
         valign = "bottom" if roomy else "center"
         axes.annotate(f"{matrix[row, column]:,}", (column, row), lift, va=valign, fontsize=size, **common)
         if roomy:
-            text = percent(share, 0) if share >= 0.01 else "<1 %"
+            text = percent(share, 0) if share >= 0.01 else "<1%"
             axes.annotate(text, (column, row), (0, -0.3 * size), va="top", fontsize=0.7 * size, alpha=0.8, **common)
 
 

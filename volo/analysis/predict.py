@@ -29,7 +29,7 @@ from volo.analysis.subject import Subject, load_subject
 from volo.console import Progress
 from volo.data.folders.listing import ImageFile
 from volo.data.folders.passed_over import say_passed_over
-from volo.errors import InferenceError, InputError
+from volo.errors import InferenceError, InputError, first_of
 from volo.files import replaced
 from volo.runs import checkpoint
 
@@ -227,9 +227,8 @@ class Outputs:
         with open(self.errors, newline="", encoding="utf-8", errors="surrogateescape") as file:
             unreadable = list(csv.DictReader(file))
         if unreadable:
-            named = [f"  {row['path']!r}: {row['reason']}" for row in unreadable[:NUM_NAMED]]
-            more = [f"  and {len(unreadable) - NUM_NAMED:,} more"] if len(unreadable) > NUM_NAMED else []
-            print(f"{len(unreadable):,} files could not be read, listed in {self.errors}:", *named, *more, sep="\n")
+            named = first_of([f"{row['path']!r}: {row['reason']}" for row in unreadable], NUM_NAMED, "\n  ")
+            print(f"{len(unreadable):,} files could not be read, listed in {self.errors}:\n  {named}")
         print(f"predictions: {self.table}", flush=True)
 
     def _pieces(self) -> dict[tuple[int, int], Path]:

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from volo.analysis.evaluate import Predictions
+from volo.console import percent
 from volo.plots.figures import (
     BLUE,
     CRISP_BELOW,
@@ -15,7 +16,6 @@ from volo.plots.figures import (
     ORANGE,
     axes_at,
     new_figure,
-    percent,
     save,
     shorten,
     style,

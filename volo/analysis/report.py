@@ -16,8 +16,9 @@ from PIL import Image
 from volo.analysis.confusion import ConfusedPair
 from volo.analysis.evaluate import ClassScore
 from volo.analysis.intervals import Interval, compared, share_interval
+from volo.console import percent
 from volo.plots.curves import CURVES, is_number, save_learning_curves
-from volo.plots.figures import CRISP_BELOW, percent
+from volo.plots.figures import CRISP_BELOW
 from volo.plots.page import Figure, pictures, uri, write_page
 from volo.settings.config import flatten
 
@@ -174,12 +175,12 @@ def _range(metrics: Mapping[str, Any], name: str) -> str:
     if "num_samples" not in metrics:
         return ""
     total = int(metrics["num_samples"])
-    return f"{_between(share_interval(round(float(metrics[name]) * total), total))}, 95 % interval"
+    return f"{_between(share_interval(round(float(metrics[name]) * total), total))}, 95% interval"
 
 
 def _between(interval: Interval) -> str:
     low, high = (percent(end) for end in interval)
-    return f"{low.removesuffix(' %')} to {high}"
+    return f"{low.removesuffix('%')} to {high}"
 
 
 def _pointer(report: Report, key: str) -> tuple[list[tuple[float | None, str]], str]:

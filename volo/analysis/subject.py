@@ -16,7 +16,7 @@ from volo.data.folders.class_names import extra, places, plain, quoted
 from volo.data.folders.imagefolder import LabelledFolder
 from volo.data.folders.listing import find_folders
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
-from volo.errors import InputError
+from volo.errors import InputError, first_of
 from volo.model.build import build_model
 from volo.runs import checkpoint
 from volo.runs.model_file import Description
@@ -72,11 +72,10 @@ class View:
         if self.images.damaged:
             notes.append(f"{len(self.images.damaged):,} damaged images were left out.")
         if missing := self.missing_classes:
-            shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else "")
             total = len(self.images.class_names)
             notes.append(
                 f"The {self.split} images are of {total - len(missing):,} of the {total:,} classes; there are none of "
-                f"{shown}."
+                f"{first_of(missing, SHOWN)}."
             )
         return notes
 

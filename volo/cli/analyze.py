@@ -18,6 +18,7 @@ import tyro
 
 from volo.cli.parse import refuse_torchrun
 from volo.cli.workers import WorkerFlags
+from volo.console import percent
 from volo.errors import InputError
 from volo.settings.paths import check_path
 from volo.settings.sections import RunSettings
@@ -109,7 +110,8 @@ def _summary(output_dir: Path) -> str:
     import json
 
     metrics = json.loads((output_dir / "eval_metrics.json").read_text())
+    top1, top5 = (percent(metrics[name], 2) for name in ("acc1", "acc5"))
     return (
-        f"{metrics['split']}: top-1 {metrics['acc1']:.2%}, top-5 {metrics['acc5']:.2%}, loss {metrics['loss']:.4f} "
+        f"{metrics['split']}: top-1 {top1}, top-5 {top5}, loss {metrics['loss']:.4f} "
         f"on {metrics['num_samples']:,} images"
     )

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from volo.plots.figures import BLUE, GREEN, ORANGE, new_figure, percent, percent_axis, save, style
+from volo.console import percent
+from volo.plots.figures import BLUE, GREEN, ORANGE, new_figure, percent_axis, save, style
 
 CURVES = "learning_curves.png"
 

@@ -109,13 +109,9 @@ def shorten(name: str, limit: int) -> str:
     return f"{_prefix(plain, limit - 1 - _width(tail))}…{tail}"
 
 
-def percent(fraction: float, digits: int = 1) -> str:
-    return f"{100 * fraction:.{digits}f} %"
-
-
 def percent_axis(axis) -> None:
     """Ticks of an axis in [0, 1] as percent."""
-    axis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+    axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
 
 
 def _prefix(text: str, columns: int) -> str:

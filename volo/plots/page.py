@@ -13,8 +13,9 @@ from typing import Any
 
 import jinja2
 
+from volo.console import percent
 from volo.files import replaced
-from volo.plots.figures import DPI, percent
+from volo.plots.figures import DPI
 
 HALF_PAGE = 620  # CSS pixels
 

@@ -78,7 +78,7 @@ def test_the_report_shows_the_scores_beside_their_baselines(found, localisation)
     for name in ("Grad-CAM", "Occlusion, shuffled weights", "Centre of the image", "Random point"):
         assert f">{name}</th>" in page
     for scores in localisation["scores"].values():
-        assert f"{100 * scores['in_mask']:.1f} %" in page
+        assert f"{100 * scores['in_mask']:.1f}%" in page
 
 
 def test_temperature_scaling_lowers_the_loss_of_validation_and_test(quickstart_run, found, tmp_path):

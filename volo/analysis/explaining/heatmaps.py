@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from volo.analysis.evaluate import Predictions
+from volo.console import percent
 from volo.plots.figures import (
     BLUE,
     CRISP_BELOW,
@@ -20,7 +21,6 @@ from volo.plots.figures import (
     ORANGE,
     axes_at,
     new_figure,
-    percent,
     save,
     shorten,
     style,

@@ -11,8 +11,8 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from volo.console import percent
 from volo.plots.curves import is_number
-from volo.plots.figures import percent
 from volo.runs.records import read_records
 from volo.tuning.search.distinct import copies
 from volo.tuning.study import METRICS, REASON
