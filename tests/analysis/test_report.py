@@ -120,7 +120,7 @@ def test_scores_of_explanations_stand_above_their_baselines(tmp_path):
     keys = ("random", "centre", "occlusion_shuffled", "gradcam_shuffled", "occlusion", "gradcam")
     page = Page(write_report(tmp_path, full_report(tmp_path, localisation=dict.fromkeys(keys, shares))))
     shuffled = ("Grad-CAM, shuffled weights", "Occlusion, shuffled weights")
-    names = ("Grad-CAM", "Occlusion", *shuffled, "Centre of the image", "Random point")
+    names = ("Grad-CAM", "Occlusion", *shuffled, "Center of the image", "Random point")
     places = [page.source.index(f'<th scope="row">{name}</th>') for name in names]
     assert places == sorted(places)
     assert page.text.count("12.3%") == 6 and page.text.count("45.6%") == 6

@@ -25,7 +25,7 @@ def space(trial):
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
-    """Two epochs of four steps, with ten images of each class to analyse."""
+    """Two epochs of four steps, with ten images of each class to analyze."""
     folder = tmp_path_factory.mktemp("pipeline")
     images = draw_folder(folder / "images", {"train": {"cat": 40, "dog": 40}, "test": {"cat": 10, "dog": 10}})
     values = small_run(folder, images, optim=dict(epochs=2)).to_dict()
@@ -62,7 +62,7 @@ def epochs_of(run_dir: Path) -> list[int]:
     return [record["epoch"] for record in read_records(run_dir) if record["kind"] == "epoch"]
 
 
-def test_a_submitted_job_searches_and_analyses_the_winner(config, head):
+def test_a_submitted_job_searches_and_analyzes_the_winner(config, head):
     """The winner is to be trained as long as the trials, so that its trial's run is taken over."""
     printed = finished(submitted(head, *job(config, "submitted")), head)
     sweep_dir = config.parent / "outputs" / "submitted"

@@ -1,4 +1,4 @@
-"""Which classes are taken for which: the matrix, its picture, and the pairs worth a look."""
+"""Which classes are confused: the matrix, its picture, and the most confused pairs."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -88,14 +88,14 @@ def _save_picture(matrix: np.ndarray, pairs: list[ConfusedPair], predictions: Pr
 
 
 def _draw_matrix(figure: Figure, axes: Axes, matrix: np.ndarray, side: float, scale: float) -> None:
-    """Rows as shares of their class; the square root in the colours lifts small shares out of the white."""
+    """Rows as shares of their class; the square root in the colors lifts small shares out of the white."""
     shares = _row_shares(matrix)
     norm = PowerNorm(0.5, 0, 1)
     axes.imshow(np.ma.masked_invalid(shares), cmap=SEQUENTIAL, norm=norm, interpolation="nearest", aspect="auto")
     if len(matrix) <= NUMBERED_CLASSES:
         _write_counts(axes, matrix, shares, 72 * side / len(matrix))
     _draw_grid(axes, len(matrix))
-    _draw_colour_bar(figure, axes, norm, scale)
+    _draw_color_bar(figure, axes, norm, scale)
 
 
 def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ndarray, pitch: float) -> None:
@@ -124,7 +124,7 @@ def _draw_grid(axes: Axes, classes: int) -> None:
     axes.spines[:].set_visible(not few)
 
 
-def _draw_colour_bar(figure: Figure, axes: Axes, norm: PowerNorm, scale: float) -> None:
+def _draw_color_bar(figure: Figure, axes: Axes, norm: PowerNorm, scale: float) -> None:
     box = axes.get_position()
     width, height = figure.get_size_inches()
     shown = min(box.height, 6.0 / height)  # the bar need not be as tall as a hundred classes

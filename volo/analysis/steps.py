@@ -20,7 +20,7 @@ from volo.analysis.subject import Subject, View, Work, compute_logits
 from volo.errors import InputError
 from volo.plots.page import Figure
 
-# Does a piece of work for a subject on a view by whatever workers there are: (N, ...) results in the view's order.
+# Runs work for a subject on a view with the available workers; returns (N, ...) results in the order of the view.
 Compute = Callable[[Subject, View, Work], np.ndarray]
 SHUFFLE_SEED = 0
 
@@ -51,7 +51,7 @@ class Findings:
 
     @cached_property
     def objects(self) -> Objects | None:
-        """Where the objects of the scored images are, None where nobody knows or none is predicted right."""
+        """Where the objects of the scored images are, or None if unknown or if no image is predicted right."""
         scored = self.selection.places[self.selection.scored]
         return drawn_objects(self.view, scored) if len(scored) else None
 
@@ -148,7 +148,7 @@ STEPS: dict[str, Callable[[Findings], None]] = {
 
 
 def predict(subject: Subject, view: View, compute: Compute) -> Predictions:
-    """Raises InputError for weights that give no finite logits."""
+    """Raises InputError if the weights give logits that are not finite."""
     logits = compute(subject, view, compute_logits)
     try:
         return Predictions(view.split, subject.description.class_names, view.labels, logits)
@@ -157,7 +157,7 @@ def predict(subject: Subject, view: View, compute: Compute) -> Predictions:
 
 
 def _on_validation(findings: Findings) -> Predictions | None:
-    """None where there are no validation images at hand."""
+    """None if no validation images are available."""
     view = findings.validation
     if view is None:
         return None
@@ -171,7 +171,7 @@ def _explain(
     files: tuple[str, str],
     **about: Any,
 ) -> None:
-    """Maps and heatmaps of the selected images into `files`; scored against the truth where it is known."""
+    """Maps and heatmaps of the selected images into `files`; scored against the truth if it is known."""
     predictions, selection = findings.predictions, findings.selection
     classes = predictions.predicted[selection.places]
     found, heatmaps = maps(Question(selection.places, classes))

@@ -37,7 +37,7 @@ class Flags:
     """Folder for the results. Those of another analysis in it are replaced when the new ones are whole; what does not
     belong to an analysis stays."""
     split: Literal["test", "val"] = "test"
-    """Images to analyse it on."""
+    """Images to analyze it on."""
     data_dir: str | None = None
     """Another place of the data than the checkpoint names, or another labeled folder with all or some of its classes:
     <data_dir>/test/<class>/* or <data_dir>/<class>/*."""
@@ -66,16 +66,16 @@ def main(argv: Sequence[str]) -> None:
     )  # fmt: skip
     run = flags.check()
     refuse_torchrun("jobs.analyze")
-    analyse_checkpoint(flags, run)
+    analyze_checkpoint(flags, run)
 
 
-def analyse_checkpoint(flags: Flags, run: RunSettings) -> Path:
+def analyze_checkpoint(flags: Flags, run: RunSettings) -> Path:
     """Runs the analyses over the workers of `run`; prints and returns the report's absolute path."""
     from volo.runs import checkpoint
 
     path = checkpoint.find(flags.checkpoint)
     output_dir = Path(flags.output_dir).expanduser().absolute()
-    print(f"analysing {path}", flush=True)
+    print(f"analyzing {path}", flush=True)
     report = _here(flags, path, output_dir, run) if run.num_workers == 0 else _on_ray(flags, path, output_dir, run)
     print(_summary(output_dir) if "eval" in flags.analysis else f"results: {output_dir}")
     print(f"report: {report}", flush=True)
@@ -90,18 +90,18 @@ def has_display() -> bool:
 
 
 def _here(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
-    from volo.analysis.local import analyse_here
+    from volo.analysis.local import analyze_here
 
-    return analyse_here(
+    return analyze_here(
         path, flags.analysis, output_dir, split=flags.split, data_dir=flags.data_dir, device=run.device,
         fresh=flags.fresh,
     )  # fmt: skip
 
 
 def _on_ray(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
-    from volo.cluster.analyze import analyse_on_ray
+    from volo.cluster.analyze import analyze_on_ray
 
-    return analyse_on_ray(
+    return analyze_on_ray(
         path, flags.analysis, output_dir, split=flags.split, data_dir=flags.data_dir, run=run, fresh=flags.fresh
     )
 

@@ -51,7 +51,7 @@ class GradCam:
 
 
 def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """(B, 3, H, W) normalised images and (B,) classes -> (B, h, w) float32.
+    """(B, 3, H, W) normalized images and (B,) classes -> (B, h, w) float32.
 
     In units of the class's log-odds.
 
@@ -103,10 +103,10 @@ def other_classes(classes: Tensor, num_classes: int) -> Tensor:
 
 def heatmaps(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     """(n, h, w) maps over patches -> (n, height, width); the patches may reach beyond the lower and right edge."""
-    rows, columns = (_centres(size, places) for size, places in ((height, maps.shape[1]), (width, maps.shape[2])))
+    rows, columns = (_centers(size, places) for size, places in ((height, maps.shape[1]), (width, maps.shape[2])))
     return spread(maps, rows, columns, height, width)
 
 
-def _centres(size: int, places: int) -> np.ndarray:
+def _centers(size: int, places: int) -> np.ndarray:
     """In pixels, of patches that each cover as many whole pixels."""
     return (np.arange(places) + 0.5) * -(-size // places)

@@ -1,7 +1,7 @@
-"""Do the explanations find the object? Scored on drawn images, whose objects' pixels are known.
+"""Do the explanations find the object? Scored on drawn images, whose object masks are known.
 
-An explanation points at the maximum of its heatmap. Beside it stand points that know nothing of what the network
-learned: the image's centre, a random point, and the same explanation of the network with shuffled weights.
+An explanation points at the maximum of its heatmap. Baselines that do not depend on what the network
+learned: the image's center, a random point, and the same explanation of the network with shuffled weights.
 """
 
 import json
@@ -27,7 +27,7 @@ class Objects:
 
     @property
     def off_centre(self) -> np.ndarray:
-        """(m,) bool: the image's centre is no part of the object."""
+        """(m,) bool: the image's center is not on the object."""
         return ~self.masks[:, self.masks.shape[1] // 2, self.masks.shape[2] // 2]
 
 
@@ -41,7 +41,7 @@ def drawn_objects(view: View, places: np.ndarray) -> Objects:
 
 def score_heatmaps(heatmaps: np.ndarray, objects: Objects) -> Shares:
     """Shares of (m, H, W) heatmaps whose maximum lies on the object (in_mask), in the box around it (in_box), and, of
-    the images whose centre is not on the object, on it (in_mask_off_centre; None where there are none)."""
+    the images whose center is not on the object, on it (in_mask_off_centre; None where there are none)."""
     flat = heatmaps.reshape(len(heatmaps), -1).argmax(axis=1)
     points = np.zeros(heatmaps.shape, bool)
     np.put_along_axis(points.reshape(len(points), -1), flat[:, None], True, axis=1)
@@ -55,7 +55,7 @@ def score_centre(objects: Objects) -> Shares:
 
 
 def score_random(objects: Objects) -> Shares:
-    """Of a point that is anywhere with equal probability: exact, nothing is drawn."""
+    """Expected shares of a uniformly random point, computed exactly."""
     return _shares(np.full(objects.masks.shape, 1 / objects.masks[0].size), objects)
 
 

@@ -1,6 +1,6 @@
 """Occlusion: what does the class lose where a window covers the image?
 
-A window of grey (the mean pixel, 0 after normalisation) slides over the image. At each place,
+A window of gray (the mean pixel, 0 after normalisation) slides over the image. At each place,
 
     map = p(class) lost there  -  root mean square over the other classes of what they lose there
 
@@ -84,7 +84,7 @@ class Occlusion:
 
 @torch.inference_mode()
 def occlude(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """(B, 3, H, W) normalised images and (B,) classes -> (B, tops, lefts) float32, in [-1, 1]."""
+    """(B, 3, H, W) normalized images and (B,) classes -> (B, tops, lefts) float32, in [-1, 1]."""
     windows = Windows.of(*images.shape[-2:])
     covers = windows.covers(*images.shape[-2:]).to(images.device)  # (P, H, W)
     before = model(images).float().softmax(dim=-1)  # (B, K)
