@@ -129,7 +129,7 @@ def test_scores_of_explanations_stand_above_their_baselines(tmp_path):
 def test_classes_without_an_image_are_named_and_have_no_accuracy(tmp_path):
     classes = {"cat": ClassScore(20, 10), "owl": ClassScore(0, 0), "yak": ClassScore(5, 0)}
     page = Page(write_report(tmp_path, full_report(tmp_path, classes=classes)))
-    assert "Without an image here, so that nothing is known of them: owl." in page.text
+    assert "Classes without an image here: owl." in page.text
     assert '<th scope="row">owl</th>' not in page.source
     assert '<th scope="row">yak</th><td class="number">5</td>' in page.source
 

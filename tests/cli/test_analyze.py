@@ -223,7 +223,7 @@ def test_a_split_that_lacks_classes_is_analyzed_and_says_which(tmp_path):
     assert np.load(tmp_path / "a" / "confusion_matrix.npy").sum(axis=1).tolist() == [6, 6, 0]
     assert "NaN" not in (tmp_path / "a" / "eval_metrics.json").read_text()
     page = (tmp_path / "a" / "report.html").read_text()
-    assert "Without an image here, so that nothing is known of them: owl." in page
+    assert "Classes without an image here: owl." in page
     assert "nan" not in re.sub(r"base64,[^\"]*", "", page).lower()
     assert "so that figures on them favor it" in page
 

@@ -184,7 +184,7 @@ def test_another_checkpoint_or_other_images_are_refused_and_nothing_is_mixed(
     assert predicted(model, *inputs, output=output) == 2
     errors = capsys.readouterr().err
     assert f"  {change}: " in errors
-    assert f"choose another --output, or remove {output if is_finished else output.with_suffix('.parts')}" in errors
+    assert f"choose another --output, or delete {output if is_finished else output.with_suffix('.parts')}" in errors
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert {path.name for path in tmp_path.glob("a.*")} == {path.relative_to(tmp_path).parts[0] for path in before}
 
