@@ -118,7 +118,7 @@ def test_explanations_stand_beside_their_image_with_the_likeliest_classes(tmp_pa
 def test_scores_of_explanations_stand_above_their_baselines(tmp_path):
     shares = {"in_mask": 0.123, "in_box": 0.456, "in_mask_off_centre": None}
     keys = ("random", "centre", "occlusion_shuffled", "gradcam_shuffled", "occlusion", "gradcam")
-    page = Page(write_report(tmp_path, full_report(tmp_path, localisation=dict.fromkeys(keys, shares))))
+    page = Page(write_report(tmp_path, full_report(tmp_path, localization=dict.fromkeys(keys, shares))))
     shuffled = ("Grad-CAM, shuffled weights", "Occlusion, shuffled weights")
     names = ("Grad-CAM", "Occlusion", *shuffled, "Center of the image", "Random point")
     places = [page.source.index(f'<th scope="row">{name}</th>') for name in names]

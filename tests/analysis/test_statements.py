@@ -138,7 +138,7 @@ def test_the_report_says_of_each_pointer_how_it_compares_and_of_the_random_one_n
     scores = {"gradcam": shares, "centre": shares | {"in_mask": 0.1}, "random": shares | {"in_mask": 0.1}}
     intervals = {name: {"in_mask": share_interval(round(60 * scores[name]["in_mask"]), 60)} for name in scores}
     del intervals["random"]
-    report = Report("run", "best", "test", {}, localisation=scores, intervals=intervals, num_scored=60)
+    report = Report("run", "best", "test", {}, localization=scores, intervals=intervals, num_scored=60)
     page = write_report(tmp_path, report).read_text()
     assert page.count('<td class="verdict">more often</td>') == 1
     assert page.count('<td class="verdict">cannot be told</td>') == 1

@@ -1,6 +1,7 @@
-"""What a checkpoint did and why: metrics, calibration, explanations, one report; predictions for unlabeled images.
+"""How well a checkpoint predicts and why: metrics, calibration, explanations, a report. Predictions for
+unlabeled images.
 
-What the analyses leave in their folder:
+Files that the analyses write to their folder:
 
     eval          eval_metrics.json    split, num_samples, loss, acc1, acc5, nll, brier, ece, mce, ece_by_chance,
                                        coarse_acc1 (if the data have superclasses), per_class (class: accuracy, null
@@ -10,8 +11,8 @@ What the analyses leave in their folder:
     calibration   calibration_stats.npz, reliability_before.png, reliability_after.png    volo/analysis/calibration.py
     gradcam       gradcam.pt, gradcam_overlay.png                                         volo/analysis/explaining/
     occlusion     occlusion_heatmap.pt, occlusion_heatmap.png                             volo/analysis/explaining/
-                  localisation.json, if the position of the objects is known              volo/analysis/explaining/
+                  localisation.json, if the position of the objects is known           volo/analysis/explaining/
     predictions   predictions_grid.png
     always        analysis.json                                                         volo/analysis/output.py
-                  report.html, and learning_curves.png where the run's records are at hand
+                  report.html, and learning_curves.png if the run's records are available
 """

@@ -135,8 +135,8 @@ def save_calibration(
     """Writes the calibration as trained, and after scaling by a temperature fitted on the validation split.
 
     calibration_stats.npz holds, with suffix `_before` and, with a validation split, `_after`:
-    confidence, accuracy, count (as in `Reliability`), and what `calibration_metrics` returns; besides
-    them edges, and temperature if it was fitted. reliability_before.png, reliability_after.png: the diagrams.
+    confidence, accuracy, count (as in `Reliability`), and what `calibration_metrics` returns; also
+    edges, and temperature if it was fitted. reliability_before.png, reliability_after.png: the diagrams.
     Without a validation split no temperature is fitted, and a file of an earlier analysis is deleted.
 
     Returns:

@@ -59,7 +59,7 @@ class Classifier:
 
     @torch.inference_mode()
     def predict(self, image: AnyImage, k: int = TOP_K) -> list[tuple[str, float]]:
-        """The k likeliest classes (or all, if there are fewer) with their probabilities, most likely first.
+        """The k most likely classes (or all, if there are fewer) with their probabilities, in falling order.
 
         Raises:
             InputError: as `preprocess`, and k less than 1.
@@ -87,7 +87,7 @@ def load(path: str | os.PathLike) -> Classifier:
 
 
 def ranked(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(N, classes) -> (N, k') classes, the likeliest first (among equals the first one), and their probabilities.
+    """(N, classes) -> (N, k') classes, most likely first (among equals the first one), and their probabilities.
 
     k' is k, or the number of classes if that is less.
     """

@@ -99,7 +99,7 @@ def _draw_matrix(figure: Figure, axes: Axes, matrix: np.ndarray, side: float, sc
 
 
 def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ndarray, pitch: float) -> None:
-    """The count in each cell `pitch` points wide, and its share where there is room; nothing for 0."""
+    """The count in each cell `pitch` points wide, and its share if there is room; nothing for 0."""
     roomy = pitch > 40
     size = min(14.0, 0.27 * pitch)
     for row, column in np.argwhere(matrix):

@@ -93,7 +93,7 @@ class ClassScore(NamedTuple):
 
     @property
     def accuracy(self) -> float | None:
-        """In [0, 1]; None where there are no images, of which nothing is known."""
+        """In [0, 1]; None if there are no images."""
         return self.num_right / self.num_images if self.num_images else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from volo import __version__
 from volo.analysis.classifier import TOP_K, ranked
-from volo.analysis.explaining.localization import RANDOM, all_intervals, save_localisation, score_centre, score_random
+from volo.analysis.explaining.localization import RANDOM, all_intervals, save_localization, score_center, score_random
 from volo.analysis.output import METRICS, is_finished, made_aside, sha256
 from volo.analysis.report import PAGE, Explained, Report, write_report
 from volo.analysis.steps import STEPS, Compute, Findings, predict
@@ -104,10 +104,10 @@ def _add_baselines(findings: Findings) -> None:
     """Adds baselines to the explanations' scores, if there are any, and writes both to a file."""
     if findings.overlays and findings.view.is_drawn and findings.objects is None:
         findings.notes.append("No image is predicted right, so the explanations cannot be scored.")
-    if not findings.localisation:
+    if not findings.localization:
         return
-    findings.localisation |= {"centre": score_centre(findings.objects), RANDOM: score_random(findings.objects)}
-    save_localisation(findings.output_dir, findings.view.split, findings.objects, findings.localisation)
+    findings.localization |= {"centre": score_center(findings.objects), RANDOM: score_random(findings.objects)}
+    save_localization(findings.output_dir, findings.view.split, findings.objects, findings.localization)
 
 
 def _report(path: Path, findings: Findings) -> Report:
@@ -133,9 +133,9 @@ def _report(path: Path, findings: Findings) -> Report:
         figures=findings.figures,
         explained=_explained(findings),
         methods=findings.methods,
-        localisation=findings.localisation,
-        intervals=all_intervals(findings.localisation, findings.objects) if findings.localisation else {},
-        num_scored=len(findings.objects.masks) if findings.localisation else 0,
+        localization=findings.localization,
+        intervals=all_intervals(findings.localization, findings.objects) if findings.localization else {},
+        num_scored=len(findings.objects.masks) if findings.localization else 0,
         notes=[*notes, *findings.view.notes, *findings.notes],
     )
 

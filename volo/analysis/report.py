@@ -54,7 +54,7 @@ class Explained:
         image: (H, W, 3) uint8.
         overlays: by the method's name, pictures (S, S, 3) uint8.
         true: name of the true class.
-        top: (class, probability) of the likeliest classes, the likeliest first.
+        top: (class, probability) of the most likely classes, most likely first.
     """
 
     image: np.ndarray
@@ -79,9 +79,9 @@ class Report:
         settings: nested by section.
         environment: versions, machine; may be nested.
         figures: shown in this order, after the learning curves.
-        explained: images shown beside what explains them.
+        explained: images with their explanations.
         methods: how they were explained, in a few words each.
-        localisation: of each of POINTERS, the shares that `score_heatmaps` names.
+        localization: of each of POINTERS, the shares that `score_heatmaps` names.
         intervals: the same, with the interval of each share that is not exact.
         num_scored: how many images they are shares of.
         notes: caveats, shown below the headline numbers.
@@ -99,7 +99,7 @@ class Report:
     figures: Sequence[Figure] = ()
     explained: Sequence[Explained] = ()
     methods: Sequence[str] = ()
-    localisation: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    localization: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     intervals: Mapping[str, Mapping[str, Interval | None]] = field(default_factory=dict)
     num_scored: int = 0
     notes: Sequence[str] = ()
@@ -123,7 +123,7 @@ def write_report(output_dir: Path, report: Report) -> Path:
         training=_training_facts(report.history),
         pictures=pictures([*drawn, *report.figures]),
         explained=[_explained(one) for one in report.explained],
-        pointers=[(POINTERS[key], *_pointer(report, key)) for key in POINTERS if key in report.localisation],
+        pointers=[(POINTERS[key], *_pointer(report, key)) for key in POINTERS if key in report.localization],
         pairs=[ConfusedPair(*pair) for pair in report.pairs],
         classes=_class_tables(report.classes),
         unseen=[name for name, score in report.classes.items() if not score.num_images],
@@ -185,9 +185,9 @@ def _between(interval: Interval) -> str:
 
 def _pointer(report: Report, key: str) -> tuple[list[tuple[float | None, str]], str]:
     """Each share with its interval in words, and how the first share compares with that of a random point."""
-    shares, found = report.localisation[key], report.intervals.get(key, {})
+    shares, found = report.localization[key], report.intervals.get(key, {})
     cells = [(share, _between(found[name]) if found.get(name) else "") for name, share in shares.items()]
-    return cells, compared(found["in_mask"], report.localisation["random"]["in_mask"]) if found else ""
+    return cells, compared(found["in_mask"], report.localization["random"]["in_mask"]) if found else ""
 
 
 def _metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:

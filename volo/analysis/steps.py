@@ -41,7 +41,7 @@ class Findings:
     figures: list[Figure] = field(default_factory=list)
     overlays: dict[str, list[np.ndarray]] = field(default_factory=dict)
     methods: list[str] = field(default_factory=list)
-    localisation: dict[str, Shares] = field(default_factory=dict)
+    localization: dict[str, Shares] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @cached_property
@@ -104,7 +104,7 @@ def calibration(findings: Findings) -> None:
 
 
 def explain_by_gradcam(findings: Findings) -> None:
-    """gradcam.pt (see `save_explanation`; besides, `layer`: the module whose map is explained), gradcam_overlay.png."""
+    """gradcam.pt (see `save_explanation`; also `layer`: the module whose map is explained), gradcam_overlay.png."""
     layer = findings.subject.model.explained_layer
     size = findings.view.images.images.shape[1:3]
 
@@ -117,7 +117,7 @@ def explain_by_gradcam(findings: Findings) -> None:
 
 
 def explain_by_occlusion(findings: Findings) -> None:
-    """occlusion_heatmap.pt (see `save_explanation`; besides, in pixels, `window` (height, width), `tops` and `lefts`:
+    """occlusion_heatmap.pt (see `save_explanation`; also, in pixels, `window` (height, width), `tops` and `lefts`:
     where it stood), occlusion_heatmap.png."""
     size = findings.view.images.images.shape[1:3]
     windows = occlusion.Windows.of(*size)
@@ -187,5 +187,5 @@ def _explain(
     scored = selection.scored
     _, blind = maps(Question(selection.places[scored], classes[scored], SHUFFLE_SEED))
     key = files[0].split(".")[0].split("_")[0]
-    findings.localisation[key] = score_heatmaps(heatmaps[scored], findings.objects)
-    findings.localisation[f"{key}_shuffled"] = score_heatmaps(blind, findings.objects)
+    findings.localization[key] = score_heatmaps(heatmaps[scored], findings.objects)
+    findings.localization[f"{key}_shuffled"] = score_heatmaps(blind, findings.objects)

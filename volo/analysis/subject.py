@@ -169,7 +169,7 @@ def open_validation(description: Description, data_dir: str | None) -> View | No
 def _open_elsewhere(description: Description, place: Path) -> Images:
     """The test images of another place: a labeled folder, or the checkpoint's own data set moved there."""
     data = description.settings.data
-    folder = _labelled_folder(place, data.dataset, description.class_names)
+    folder = _labeled_folder(place, data.dataset, description.class_names)
     if folder and not (folder == place and _is_training_data(description, place)):
         source = LabelledFolder(folder, data.image_size, data.resize)
         if folder == place:
@@ -208,7 +208,7 @@ def _shapes_do_not_move(split: str, place: Path | str | None) -> InputError:
     )
 
 
-def _labelled_folder(place: Path, dataset: str, class_names: tuple[str, ...]) -> Path | None:
+def _labeled_folder(place: Path, dataset: str, class_names: tuple[str, ...]) -> Path | None:
     """The folder that holds class folders, or None if the data set's own reader decides."""
     try:
         folders = {Path(folder).name for folder in find_folders(place)[0]}

@@ -101,7 +101,7 @@ def save_explanation(
 
     method and the other entries of `about`. split, class_names.
     indices (n,): the images, by place in the split. labels (n,), predicted (n,): classes; the predicted one is
-    explained. confidence (n,): its probability. maps (n, h, w): as computed, at places of their own; heatmaps
+    explained. confidence (n,): its probability. maps (n, h, w): as computed, on their own grid; heatmaps
     (n, H, W): the same spread over the image's pixels. shown (k,), scored (m,): into the above, as in `Selection`.
     """
     places = selection.places

@@ -1,7 +1,7 @@
-"""Grad-CAM: which places of a map inside the network speak for the class, and for it more than for others?
+"""Grad-CAM: which places of a feature map are evidence for the class, and more so than for other classes?
 
-Let A (B, h, w, C) be the map that the module named by the model's `explained_layer` puts out. What a place says for
-class k by channel c is
+Let A (B, h, w, C) be the output of the module that the model's `explained_layer` names. The evidence of a place for
+class k in channel c is
 
     e_k = gradient of p(k) with respect to A  *  (A - mean of A over the places)              (B, h, w, C)
 
@@ -10,10 +10,10 @@ and the map is, with k the class explained and `others` NUM_OTHERS other classes
     map = sum over channels of  positive part of e_k  -  root mean square over others of the positive part of e_other
 
 Source: Selvaraju et al., arXiv:1610.02391; gradient times activation place by place, as HiResCAM (arXiv:2011.08891,
-eq. 3), not averaged over the places first. Differs from both: activations count from their mean over the image, since
-what all places have in common points to none of them; the positive part is taken before the channels are summed, so
-that none cancels another; what is said for other classes as well is subtracted, or a network that has learned nothing
-would point at whatever stands out of the background.
+eq. 3), not averaged over the places first. Differs from both: activations count from their mean over the image, because
+what all places share distinguishes none of them; the positive part is taken before the channels are summed, so
+that none cancels another; evidence for other classes is subtracted; otherwise an untrained network would
+point at whatever stands out from the background.
 """
 
 from dataclasses import dataclass

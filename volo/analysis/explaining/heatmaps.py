@@ -43,11 +43,11 @@ def spread(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray, height: int,
 def overlay(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
     """The image in gray under the heatmap's positive part, its maximum brightest: (S, S, 3) uint8."""
     size = (max(SIDE, image.shape[1]), max(SIDE, image.shape[0]))
-    grey = np.asarray(_enlarged(Image.fromarray(image).convert("L"), size), np.float64)[..., None] / 255
+    gray = np.asarray(_enlarged(Image.fromarray(image).convert("L"), size), np.float64)[..., None] / 255
     heat = heatmap.clip(0) / max(float(heatmap.max()), 1e-12)
     heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
     strength = (0.85 * heat.clip(0, 1) ** 0.7)[..., None]
-    mixed = (1 - strength) * (0.15 + 0.7 * grey) + strength * HEAT(heat)[..., :3]
+    mixed = (1 - strength) * (0.15 + 0.7 * gray) + strength * HEAT(heat)[..., :3]
     return (255 * mixed).round().astype(np.uint8)
 
 

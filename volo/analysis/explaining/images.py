@@ -1,4 +1,4 @@
-"""Unlabelled images: found in folders, read, and given to a model."""
+"""Unlabeled images: found in folders, read, and passed to a model."""
 
 import hashlib
 import os
@@ -61,7 +61,7 @@ def digest_of(files: Sequence[ImageFile]) -> str:
 
 @torch.inference_mode()
 def predict_files(subject: Subject, paths: Sequence[str], device: torch.device, batch_size: int) -> list[Result]:
-    """The TOP_K likeliest classes of each image, or why it could not be read, in their order.
+    """The TOP_K most likely classes of each image, or why it could not be read, in the order of `paths`.
 
     Images are read in threads while the model computes.
 
