@@ -23,7 +23,7 @@ RAY_TESTS = tests/cluster/test_launchers.py tests/cluster/test_access.py tests/f
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
-quickstart: $(INSTALLED) ## train and analyse a small VOLO on this machine, no download
+quickstart: $(INSTALLED) ## train and analyze a small VOLO on this machine, no download
 	$(PY) -m jobs.pipeline --recipe quickstart --no-show $(ARGS)
 
 test: $(INSTALLED) ## run the tests that need no GPU and little time

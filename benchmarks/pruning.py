@@ -12,7 +12,8 @@ stands that of the same epochs spent on whole trials, in the same order. A winne
 regret is within what two seeds of one setting differ by: --noise, else what the sweep has confirmed (--confirm-top),
 else 0.01.
 
-`tpe` searches the sweep's space with both samplers for the highest value of a function of benchmarks/samplers.py.
+`tpe` searches the sweep's space with both samplers for the highest value of a function of
+benchmarks/replay/samplers.py.
 """
 
 import argparse
@@ -27,11 +28,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.curves import Curve, Recording, recorded
-from benchmarks.samplers import compare
+from benchmarks.replay.curves import Curve, Recording, recorded
+from benchmarks.replay.samplers import compare
 from benchmarks.timing import machine
 from volo.settings.config import build_settings
-from volo.tuning.options import Objective, SweepOptions
+from volo.tuning.options import SweepObjective, SweepOptions
 from volo.tuning.search.spaces import Space
 from volo.tuning.study import SweepStudy
 
@@ -109,7 +110,7 @@ def replayed(recording: Recording, order: Sequence[int], options: SweepOptions, 
 
 def _study(recording: Recording, folder: Path, options: SweepOptions) -> SweepStudy:
     """Of trials that differ in nothing but the number that they arrive with."""
-    objective = Objective.parse(recording.objective)
+    objective = SweepObjective.parse(recording.objective)
 
     def draw(trial) -> dict:
         return {"run": {"seed": 1 + trial.number}}

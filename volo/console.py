@@ -96,6 +96,11 @@ def print_entries(entries: Mapping[str, Sequence[str]]) -> None:
         print(name.ljust(indent) + f"\n{' ' * indent}".join(wrapped))
 
 
+def percent(fraction: float, digits: int = 1) -> str:
+    """0.125 is 12.5%."""
+    return f"{fraction:.{digits}%}"
+
+
 def format_bytes(num_bytes: int) -> str:
     """Three or four digits and the unit: 1.4 MiB, 512 KiB."""
     power = max(0, min(len(UNITS) - 1, (num_bytes.bit_length() - 1) // 10))

@@ -1,5 +1,6 @@
 """The failures the command line tells apart, and the exit code that each ends a process with."""
 
+from collections.abc import Sequence
 from enum import IntEnum, unique
 
 
@@ -41,3 +42,11 @@ class Stopped(Exception):
         when = "after saving" if had_begun else "before a worker had started"
         super().__init__(f"stopped by signal {signal_number} {when}; the same command resumes")
         self.signal_number = signal_number
+
+
+def first_of(items: Sequence[str], limit: int, separator: str = ", ") -> str:
+    """The first `limit` items, and how many more there are: `a, b and 3 more`."""
+    shown = separator.join(items[:limit])
+    if len(items) <= limit:
+        return shown
+    return f"{shown}{' ' if separator == ', ' else separator}and {len(items) - limit:,} more"

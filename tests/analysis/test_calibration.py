@@ -147,7 +147,7 @@ def test_calibration_without_a_validation_split_pretends_no_temperature(tmp_path
 
 
 def test_a_temperature_judged_on_its_own_images_is_noted(tmp_path):
-    assert "it is judged by" in save_calibration(drawn(), drawn(), tmp_path)["notes"][1]
+    assert "it is evaluated on" in save_calibration(drawn(), drawn(), tmp_path)["notes"][1]
 
 
 def test_a_temperature_at_its_bound_is_noted(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.forked import FORKS, ended
+from tests.faults.tools.forked import FORKS, ended
 from volo.analysis.output import MANIFEST, METRICS, RESULTS, is_finished, made_aside
 
 OF = {"weights": "new"}

@@ -95,7 +95,7 @@ def test_a_temperature_that_cannot_help_is_rarely_said_to(tmp_path, monkeypatch)
 def test_a_temperature_that_helps_is_said_to_by_how_much(tmp_path):
     note = effect_of_temperature(np.random.default_rng(4), 3.0, tmp_path)
     assert "Temperature 3" in note and " lowers the negative log-likelihood" in note
-    assert "nats (95 % interval)" in note
+    assert "nats (95% interval)" in note
 
 
 def discs(num_images: int, generator: np.random.Generator) -> Objects:
@@ -138,14 +138,14 @@ def test_the_report_says_of_each_pointer_how_it_compares_and_of_the_random_one_n
     scores = {"gradcam": shares, "centre": shares | {"in_mask": 0.1}, "random": shares | {"in_mask": 0.1}}
     intervals = {name: {"in_mask": share_interval(round(60 * scores[name]["in_mask"]), 60)} for name in scores}
     del intervals["random"]
-    report = Report("run", "best", "test", {}, localisation=scores, intervals=intervals, num_scored=60)
+    report = Report("run", "best", "test", {}, localization=scores, intervals=intervals, num_scored=60)
     page = write_report(tmp_path, report).read_text()
     assert page.count('<td class="verdict">more often</td>') == 1
     assert page.count('<td class="verdict">cannot be told</td>') == 1
     assert page.count('<td class="verdict"></td>') == 1
-    assert "<small>36.8 to 63.2 %</small>" in page and "over 60 images" in page
+    assert "<small>36.8 to 63.2%</small>" in page and "over 60 images" in page
 
 
 def test_an_accuracy_stands_with_its_interval(tmp_path):
     page = write_report(tmp_path, Report("run", "best", "test", {"acc1": 0.5, "num_samples": 100})).read_text()
-    assert "39.8 to 60.2 %, 95 % interval" in page
+    assert "39.8 to 60.2%, 95% interval" in page

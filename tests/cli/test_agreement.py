@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import draw_folder
-from tests.faults.forked import Command
+from tests.faults.tools.forked import Command
 from tests.models import PYRAMID
 from tests.training.runs import small_run, train
 from volo.analysis.evaluate import Predictions, classification_metrics

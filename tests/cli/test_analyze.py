@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.conftest import draw_folder
-from tests.faults.forked import FORKS, ended
+from tests.faults.tools.forked import FORKS, ended
 from tests.models import save_model
 from tests.training.runs import small_run
 from tests.training.runs import train as train_run
@@ -39,7 +39,7 @@ def trained(tmp_path_factory) -> Path:
     return train_run(small_run(folder, images))
 
 
-def analysed(*flags: str) -> int:
+def analyzed(*flags: str) -> int:
     return exit_code(analyze.main, [*flags, "--num-workers", "0", "--no-show"])
 
 
@@ -47,9 +47,9 @@ def metrics(folder: Path) -> dict:
     return json.loads((folder / "eval_metrics.json").read_text())
 
 
-def test_all_six_analyses_write_all_that_they_name(trained, tmp_path, capsys):
+def test_all_six_analyzes_write_all_that_they_name(trained, tmp_path, capsys):
     output = tmp_path / "a"
-    assert analysed("--checkpoint", str(trained), "--output-dir", str(output)) == 0
+    assert analyzed("--checkpoint", str(trained), "--output-dir", str(output)) == 0
     assert {path.name for path in output.iterdir()} == FILES
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {output / 'report.html'}"
     page = (output / "report.html").read_text()
@@ -59,7 +59,7 @@ def test_all_six_analyses_write_all_that_they_name(trained, tmp_path, capsys):
 
 
 def test_metrics_are_flat_but_for_the_classes(trained, tmp_path):
-    assert analysed("--checkpoint", str(trained), "--output-dir", str(tmp_path), "--analysis", "eval") == 0
+    assert analyzed("--checkpoint", str(trained), "--output-dir", str(tmp_path), "--analysis", "eval") == 0
     found = metrics(tmp_path)
     assert found.keys() == {
         "split", "num_samples", "loss", "acc1", "acc5", "nll", "brier", "ece", "mce", "ece_by_chance", "per_class",
@@ -71,7 +71,7 @@ def test_metrics_are_flat_but_for_the_classes(trained, tmp_path):
 
 
 def test_metrics_after_temperature_scaling_are_those_of_the_scaled_logits(trained, tmp_path):
-    assert analysed("--checkpoint", str(trained), "--output-dir", str(tmp_path), "--analysis", "calibration") == 0
+    assert analyzed("--checkpoint", str(trained), "--output-dir", str(tmp_path), "--analysis", "calibration") == 0
     found = metrics(tmp_path)
     with np.load(tmp_path / "calibration_stats.npz") as arrays:
         kept = {name: float(arrays[name]) for name in arrays if name.endswith("_after") and arrays[name].ndim == 0}
@@ -82,7 +82,7 @@ def test_metrics_after_temperature_scaling_are_those_of_the_scaled_logits(traine
 
 def test_explanations_are_read_without_running_code_and_name_their_layer(trained, tmp_path):
     flags = ("--checkpoint", str(trained), "--output-dir", str(tmp_path), "--analysis", "gradcam", "occlusion")
-    assert analysed(*flags) == 0
+    assert analyzed(*flags) == 0
     gradcam, occlusion = (
         torch.load(tmp_path / name, weights_only=True) for name in ("gradcam.pt", "occlusion_heatmap.pt")
     )
@@ -98,18 +98,18 @@ def test_explanations_are_read_without_running_code_and_name_their_layer(trained
     }  # fmt: skip
 
 
-def test_only_the_analyses_asked_for_are_made(trained, tmp_path):
+def test_only_the_analyzes_asked_for_are_made(trained, tmp_path):
     flags = ("--checkpoint", str(trained / "last"), "--analysis", "confusion", "--output-dir", str(tmp_path / "a"))
-    assert analysed(*flags) == 0
+    assert analyzed(*flags) == 0
     assert {path.suffix for path in (tmp_path / "a").iterdir()} == {".npy", ".png", ".html", ".json"}
 
 
 def test_what_is_printed_and_left_is_of_this_analysis(trained, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     flags = ("--checkpoint", str(trained), "--output-dir", str(tmp_path))
-    assert analysed(*flags, "--analysis", "eval", "confusion") == 0
+    assert analyzed(*flags, "--analysis", "eval", "confusion") == 0
     assert "test: top-1" in capsys.readouterr().out
-    assert analysed(*flags, "--analysis", "calibration") == 0
+    assert analyzed(*flags, "--analysis", "calibration") == 0
     assert "top-1" not in capsys.readouterr().out
     assert not (tmp_path / "confusion_matrix.npy").exists()
     assert (tmp_path / "notes.txt").exists()
@@ -117,7 +117,7 @@ def test_what_is_printed_and_left_is_of_this_analysis(trained, tmp_path, capsys)
 
 def test_the_validation_split_is_the_one_of_training(trained, tmp_path):
     flags = ("--checkpoint", str(trained / "last"), "--split", "val", "--output-dir", str(tmp_path))
-    assert analysed(*flags, "--analysis", "eval") == 0
+    assert analyzed(*flags, "--analysis", "eval") == 0
     found = metrics(tmp_path)
     expected = [record for record in read_records(trained) if record["kind"] == "epoch"][-1]
     assert found["num_samples"] == 12
@@ -132,16 +132,16 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 def test_a_finished_analysis_says_so_and_is_left_as_it_is(trained, tmp_path, capsys):
     flags = ("--checkpoint", str(trained), "--output-dir", str(tmp_path), "--analysis", "eval", "calibration")
-    assert analysed(*flags) == 0
+    assert analyzed(*flags) == 0
     before = contents(tmp_path)
     first = capsys.readouterr().out.splitlines()
-    assert analysed(*flags) == 0
+    assert analyzed(*flags) == 0
     again = capsys.readouterr().out.splitlines()
     assert contents(tmp_path) == before
     assert again[-3:] == [
         f"this analysis is finished, in {tmp_path}; volo analyze --fresh makes it again", *first[-2:],
     ]  # fmt: skip
-    assert analysed(*flags, "--fresh") == 0
+    assert analyzed(*flags, "--fresh") == 0
     assert {name: of[0] for name, of in contents(tmp_path).items()} == {name: of[0] for name, of in before.items()}
     assert contents(tmp_path)["report.html"][1] != before["report.html"][1]
 
@@ -155,7 +155,7 @@ def test_an_analysis_of_anything_else_is_made(tmp_path, change, capsys):
     path = save_model(tmp_path / "run", names, split_hash=split, **data)
     analyses, more = ("eval", "calibration"), ()
     flags = ("--output-dir", str(tmp_path / "a"), "--analysis")
-    assert analysed("--checkpoint", str(path), *flags, *analyses) == 0
+    assert analyzed("--checkpoint", str(path), *flags, *analyses) == 0
     assert "temperature" in metrics(tmp_path / "a")
     capsys.readouterr()
     match change:
@@ -172,16 +172,16 @@ def test_an_analysis_of_anything_else_is_made(tmp_path, change, capsys):
             shutil.rmtree(images / "train")
         case "a result":
             (tmp_path / "a" / "eval_metrics.json").write_text("{}")
-    assert analysed("--checkpoint", str(path), *flags, *analyses, *more) == 0
+    assert analyzed("--checkpoint", str(path), *flags, *analyses, *more) == 0
     assert "finished" not in capsys.readouterr().out
     assert ("temperature" in metrics(tmp_path / "a")) == (change not in ("analyses", "validation images"))
 
 
 def test_an_analysis_killed_in_its_midst_leaves_the_earlier_one(trained, tmp_path):
     output = tmp_path / "a"
-    assert analysed("--checkpoint", str(trained), "--output-dir", str(output), "--analysis", "eval", "confusion") == 0
+    assert analyzed("--checkpoint", str(trained), "--output-dir", str(output), "--analysis", "eval", "confusion") == 0
     before = contents(output)
-    process = FORKS.Process(target=analyse_and_die, args=(trained, output))
+    process = FORKS.Process(target=analyze_and_die, args=(trained, output))
     process.start()
     assert ended(process) == -signal.SIGKILL
     [left] = [path for path in output.iterdir() if path.is_dir()]
@@ -189,23 +189,23 @@ def test_an_analysis_killed_in_its_midst_leaves_the_earlier_one(trained, tmp_pat
     shutil.move(left, tmp_path / left.name)
     assert contents(output) == before
     shutil.move(tmp_path / left.name, left)
-    assert analysed("--checkpoint", str(trained), "--output-dir", str(output), "--split", "val") == 0
+    assert analyzed("--checkpoint", str(trained), "--output-dir", str(output), "--split", "val") == 0
     assert {path.name for path in output.iterdir()} == FILES
 
 
-def analyse_and_die(run_dir: Path, output: Path) -> None:
+def analyze_and_die(run_dir: Path, output: Path) -> None:
     STEPS["occlusion"] = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-    analysed("--checkpoint", str(run_dir), "--output-dir", str(output))
+    analyzed("--checkpoint", str(run_dir), "--output-dir", str(output))
 
 
 def test_an_analysis_that_fails_leaves_the_earlier_one_and_nothing_else(trained, tmp_path, monkeypatch):
     flags = ("--checkpoint", str(trained), "--output-dir", str(tmp_path / "a"))
-    assert analysed(*flags, "--analysis", "eval") == 0
+    assert analyzed(*flags, "--analysis", "eval") == 0
     before = contents(tmp_path / "a")
     monkeypatch.setitem(STEPS, "occlusion", lambda _: 1 / 0)
-    assert analysed(*flags) == 1
+    assert analyzed(*flags) == 1
     assert contents(tmp_path / "a") == before
-    assert analysed("--checkpoint", str(trained), "--output-dir", str(tmp_path / "b")) == 1
+    assert analyzed("--checkpoint", str(trained), "--output-dir", str(tmp_path / "b")) == 1
     assert not (tmp_path / "b").exists()
 
 
@@ -215,7 +215,7 @@ def test_a_split_that_lacks_classes_is_analyzed_and_says_which(tmp_path):
     images = draw_folder(tmp_path / "images", {"train": counts})
     split = split_train(np.repeat(np.arange(3), list(counts.values())), 0.2, seed=0).digest()
     path = save_model(tmp_path / "run", tuple(counts), split_hash=split, data_dir=str(images), val_fraction=0.2)
-    assert analysed("--checkpoint", str(path), "--split", "val", "--output-dir", str(tmp_path / "a")) == 0
+    assert analyzed("--checkpoint", str(path), "--split", "val", "--output-dir", str(tmp_path / "a")) == 0
     found = metrics(tmp_path / "a")
     assert found["per_class_images"] == {"cat": 6, "dog": 6, "owl": 0}
     assert found["per_class"]["owl"] is None
@@ -223,7 +223,7 @@ def test_a_split_that_lacks_classes_is_analyzed_and_says_which(tmp_path):
     assert np.load(tmp_path / "a" / "confusion_matrix.npy").sum(axis=1).tolist() == [6, 6, 0]
     assert "NaN" not in (tmp_path / "a" / "eval_metrics.json").read_text()
     page = (tmp_path / "a" / "report.html").read_text()
-    assert "Without an image here, so that nothing is known of them: owl." in page
+    assert "Classes without an image here: owl." in page
     assert "nan" not in re.sub(r"base64,[^\"]*", "", page).lower()
     assert "so that figures on them favor it" in page
 
@@ -234,7 +234,7 @@ def test_a_model_alone_has_all_but_the_learning_curves_also_where_its_training_d
     other = draw_folder(tmp_path / "labelled", {".": dict.fromkeys(COUNTS, 3)})
     hidden = (trained.parents[1] / "images").rename(tmp_path / "hidden")
     try:
-        assert analysed("--checkpoint", best, "--data-dir", str(other), "--output-dir", str(tmp_path / "a")) == 0
+        assert analyzed("--checkpoint", best, "--data-dir", str(other), "--output-dir", str(tmp_path / "a")) == 0
     finally:
         hidden.rename(trained.parents[1] / "images")
     names = {path.name for path in (tmp_path / "a").iterdir()}
@@ -246,7 +246,7 @@ def test_a_model_alone_has_all_but_the_learning_curves_also_where_its_training_d
 def test_without_a_validation_split_every_analysis_still_works(tmp_path):
     images = draw_folder(tmp_path / "images", {"train": COUNTS, "test": dict.fromkeys(COUNTS, 2)})
     path = save_model(tmp_path / "run", tuple(sorted(COUNTS)), data_dir=str(images), val_fraction=0)
-    assert analysed("--checkpoint", str(path), "--output-dir", str(tmp_path / "a")) == 0
+    assert analyzed("--checkpoint", str(path), "--output-dir", str(tmp_path / "a")) == 0
     names = {path.name for path in (tmp_path / "a").iterdir()}
     assert names == FILES - {"learning_curves.png", "reliability_after.png"}
 
@@ -262,7 +262,7 @@ def test_where_no_image_is_right_there_is_nothing_to_score_and_the_report_says_s
     path = checkpoint.save(tmp_path / "run", weights, description, {}, total_steps=1)
     monkeypatch.setitem(shapes.NUM_IMAGES, "test", 20)  # of the first twenty classes
     flags = ("--checkpoint", str(path), "--output-dir", str(tmp_path / "a"), "--analysis", "eval")
-    assert analysed(*flags, "gradcam", "occlusion") == 0
+    assert analyzed(*flags, "gradcam", "occlusion") == 0
     assert metrics(tmp_path / "a")["acc1"] == 0
     assert not (tmp_path / "a" / "localisation.json").exists()
     assert "No image is predicted right" in (tmp_path / "a" / "report.html").read_text()
@@ -271,15 +271,15 @@ def test_where_no_image_is_right_there_is_nothing_to_score_and_the_report_says_s
 def test_another_folder_must_have_the_same_classes(trained, tmp_path, capsys):
     other = draw_folder(tmp_path / "images", {"test": {"cat": 3, "owl": 3}})
     flags = ("--checkpoint", str(trained), "--data-dir", str(other), "--output-dir", str(tmp_path / "a"))
-    assert analysed(*flags) == 2
+    assert analyzed(*flags) == 2
     assert "besides the checkpoint's 2, got 1 of 2 in" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
 
 
-def test_images_of_one_of_the_classes_are_analysed_and_report_and_terminal_say_so(trained, tmp_path, capsys):
+def test_images_of_one_of_the_classes_are_analyzed_and_report_and_terminal_say_so(trained, tmp_path, capsys):
     other = draw_folder(tmp_path / "images", {"test": {"cat": 8}})
     flags = ("--checkpoint", str(trained), "--data-dir", str(other), "--output-dir", str(tmp_path / "a"))
-    assert analysed(*flags) == 0
+    assert analyzed(*flags) == 0
     said = "The test images are of 1 of the 2 classes; there are none of "
     assert f"{said}<b>dog." in capsys.readouterr().out
     assert said in (tmp_path / "a" / "report.html").read_text()
@@ -292,7 +292,7 @@ def test_weights_that_are_not_finite_end_with_code_2(trained, tmp_path, capsys):
     weights, description = checkpoint.load_model(checkpoint.find(trained))
     weights["head.bias"][0] = float("nan")
     path = checkpoint.save(tmp_path / "run", weights, description, {}, total_steps=1)
-    assert analysed("--checkpoint", str(path), "--output-dir", str(tmp_path / "a")) == 2
+    assert analyzed("--checkpoint", str(path), "--output-dir", str(tmp_path / "a")) == 2
     assert "logits must be finite" in capsys.readouterr().err
 
 
@@ -304,6 +304,6 @@ def test_a_checkpoint_that_cannot_be_used_ends_with_code_2(trained, tmp_path, ca
         file.write_bytes(whole[: len(whole) // 2])
     elif harm == "foreign":
         file.write_text("not a checkpoint")
-    assert analysed("--checkpoint", str(file), "--output-dir", str(tmp_path / "a")) == 2
+    assert analyzed("--checkpoint", str(file), "--output-dir", str(tmp_path / "a")) == 2
     assert capsys.readouterr().err.count("error: ") == 1
     assert not (tmp_path / "a").exists()

@@ -58,7 +58,7 @@ def run(app, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("form", ["run", "safetensors", "pt"])
-def test_a_copied_checkpoint_is_analysed_on_data_that_are_elsewhere_too(app, run, form):
+def test_a_copied_checkpoint_is_analyzed_on_data_that_are_elsewhere_too(app, run, form):
     output = app[0] / "outputs" / form
     analysis = ("--analysis", "eval", "confusion", "--no-show", "--output-dir", f"outputs/{form}")
     printed = run(analyze, "--checkpoint", FORMS[form], "--data-dir", "data/pets", *analysis)

@@ -36,12 +36,12 @@ def test_what_cannot_be_searched_or_trained_is_refused_before_torch_or_ray_is_lo
     assert "Traceback" not in errors
 
 
-def test_what_will_be_analysed_is_known_before_anything_is_trained(tmp_path):
+def test_what_will_be_analyzed_is_known_before_anything_is_trained(tmp_path):
     folder, counts = tmp_path / "images", {"cat": 10, "dog": 10}
 
     def split(**data) -> str:
         data = dict(dataset="imagefolder", data_dir=str(folder), **data)
-        return pipeline._split_to_analyse(build_settings({"data": data}))
+        return pipeline._split_to_analyze(build_settings({"data": data}))
 
     draw_folder(folder, {"train": counts, "valid": counts})
     assert split() == "val"

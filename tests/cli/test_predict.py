@@ -135,7 +135,7 @@ def test_killed_and_restarted_it_computes_what_is_missing_and_nothing_else(model
     marked[0] = [[0, 0.5], [1, 0.25], [2, 0.25]]
     second.write_text(json.dumps(marked))
     assert predicted(model, images, output=output, batch_size=5) == 0
-    assert "going on: 12 of 23 images are done" in capsys.readouterr().out
+    assert "resuming: 12 of 23 images are done" in capsys.readouterr().out
     rows, expected = rows_of(output), rows_of(tmp_path / "whole.csv")
     assert rows[4]["prob_1"] == "0.5"  # kept, not computed again
     assert [row["class_1"] for row in rows[:4] + rows[5:]] == [row["class_1"] for row in expected[:4] + expected[5:]]
@@ -164,7 +164,7 @@ def test_a_finished_table_is_left_alone_and_says_so(model, images, tmp_path, cap
 def test_the_same_weights_elsewhere_are_the_same_checkpoint(model, interrupted, tmp_path, capsys):
     images, output = interrupted
     assert predicted(shutil.copytree(model, tmp_path / "moved"), images, output=output) == 0
-    assert "going on: 12 of 23" in capsys.readouterr().out
+    assert "resuming: 12 of 23" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("is_finished", [True, False])
@@ -184,7 +184,7 @@ def test_another_checkpoint_or_other_images_are_refused_and_nothing_is_mixed(
     assert predicted(model, *inputs, output=output) == 2
     errors = capsys.readouterr().err
     assert f"  {change}: " in errors
-    assert f"choose another --output, or remove {output if is_finished else output.with_suffix('.parts')}" in errors
+    assert f"choose another --output, or delete {output if is_finished else output.with_suffix('.parts')}" in errors
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert {path.name for path in tmp_path.glob("a.*")} == {path.relative_to(tmp_path).parts[0] for path in before}
 
@@ -226,7 +226,7 @@ def test_a_full_disk_ends_with_code_3_and_keeps_what_is_finished(model, images, 
     assert "File too large" in errors
     assert not list(tmp_path.glob("*a.csv*"))
     assert predicted(model, images, output=tmp_path / "a.csv") == 0
-    assert "going on: 23 of 23 images are done" in capsys.readouterr().out
+    assert "resuming: 23 of 23 images are done" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

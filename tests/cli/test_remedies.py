@@ -17,7 +17,7 @@ from volo.cli.parse import parse_settings
 from volo.cli.tune import WITHOUT, parse_sweep
 from volo.errors import InputError
 from volo.runs.folder import CONFIG
-from volo.settings import config, sections
+from volo.settings import config
 from volo.settings import model as model_settings
 from volo.tuning.options import SweepOptions
 

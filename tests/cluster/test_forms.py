@@ -1,4 +1,4 @@
-"""Every form of the model under every launcher: trained, resumed in mid-epoch, analysed."""
+"""Every form of the model under every launcher: trained, resumed in mid-epoch, analyzed."""
 
 import json
 import sys
@@ -54,7 +54,7 @@ def config(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(("form", "launcher"), combinations())
-def test_a_form_trains_resumes_and_analyses_under_a_launcher(form, launcher, config, request, capfd, tmp_path):
+def test_a_form_trains_resumes_and_analyzes_under_a_launcher(form, launcher, config, request, capfd, tmp_path):
     head = request.getfixturevalue("head") if launcher == "ray" else None
     env = request.getfixturevalue("ray_env")
     name = f"{form}-{launcher}".replace(" ", "-")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.faults.processes import ended, start, until, workers_of, written
+from tests.faults.tools.processes import ended, start, until, workers_of, written
 from tests.training.runs import losses, small_run
 from volo.runs.listing import read_run
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from tests.cluster.processes import started, submitted
-from tests.faults.forked import Command
-from tests.faults.runs import assert_same, begun_at, draw_images
+from tests.faults.tools.forked import Command
+from tests.faults.tools.runs import assert_same, begun_at, draw_images
 from tests.training.runs import small_run
 
 pytestmark = pytest.mark.ray

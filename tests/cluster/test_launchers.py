@@ -149,7 +149,7 @@ def test_a_failed_training_ends_with_code_3_and_its_cause(config, head):
 
 
 @pytest.mark.slow
-def test_a_submitted_pipeline_trains_analyses_and_its_log_can_be_read(config, head):
+def test_a_submitted_pipeline_trains_analyzes_and_its_log_can_be_read(config, head):
     flags = ("--config", str(config), "--run-name", "submitted", "--num-workers", "1", "--no-show")
     done = run(submitted(head, "-m", "jobs.pipeline", *flags), head.env)
     assert done.returncode == 0, done.stdout + done.stderr

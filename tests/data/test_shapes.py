@@ -20,21 +20,21 @@ PALETTE = np.array(list(COLORS.values()))
 
 
 @pytest.fixture(scope="module")
-def train() -> shapes.Drawing:
+def train() -> shapes.Drawings:
     return draw("train", 0, 8000)
 
 
 @pytest.fixture(scope="module")
-def test() -> shapes.Drawing:
+def test() -> shapes.Drawings:
     return draw("test", 0, NUM_IMAGES["test"])
 
 
-def assert_same(one: shapes.Drawing, two: shapes.Drawing) -> None:
+def assert_same(one: shapes.Drawings, two: shapes.Drawings) -> None:
     for name in ("images", "labels", "masks"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name), err_msg=name)
 
 
-def of_kinds(drawing: shapes.Drawing, *kinds: str) -> np.ndarray:
+def of_kinds(drawing: shapes.Drawings, *kinds: str) -> np.ndarray:
     """(N, H, W) masks of these shapes only."""
     return drawing.masks[np.isin(drawing.labels // 10, [SHAPE_NAMES.index(kind) for kind in kinds])]
 
@@ -82,7 +82,7 @@ def test_the_same_arguments_draw_the_same_images(test):
     [(0, 1), (1, 2), (511, 513), (512, 1024), (37, 1700), (7999, 8000)],
 )
 def test_an_image_does_not_depend_on_the_range_it_is_drawn_in(train, start, stop):
-    expected = shapes.Drawing(train.images[start:stop], train.labels[start:stop], train.masks[start:stop])
+    expected = shapes.Drawings(train.images[start:stop], train.labels[start:stop], train.masks[start:stop])
     assert_same(draw("train", start, stop), expected)
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from tests.cluster.conftest import Head, own_environment, started_head
 from tests.cluster.processes import Training, started
-from tests.faults.forked import Command
-from tests.faults.runs import draw_images, starts
+from tests.faults.tools.forked import Command
+from tests.faults.tools.runs import draw_images, starts
 from tests.training.runs import losses, same, small_run, weights
 from volo.runs import checkpoint
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.kills import IN_A_FILE, PLACES, Kill
-from tests.faults.runs import EVERY, assert_same, begun_at, command, draw_images, newest_step
+from tests.faults.tools.kills import IN_A_FILE, PLACES, Kill
+from tests.faults.tools.runs import EVERY, assert_same, begun_at, command, draw_images, newest_step
 from tests.training.runs import losses
 
 SEED = 6

@@ -11,8 +11,8 @@ import pytest
 
 from tests.cluster.conftest import free_ports
 from tests.cluster.processes import Training, started
-from tests.faults.forked import Command
-from tests.faults.runs import assert_same, begun_at, draw_images
+from tests.faults.tools.forked import Command
+from tests.faults.tools.runs import assert_same, begun_at, draw_images
 from tests.training.runs import small_run
 
 pytestmark = pytest.mark.slow

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.forked import FORKS, ended
-from tests.faults.kills import CUT_AFTER, IN_A_FILE, Fault, Kill, Refusal
-from tests.faults.runs import assert_same, command, draw_images, newest_step
+from tests.faults.tools.forked import FORKS, ended
+from tests.faults.tools.kills import CUT_AFTER, IN_A_FILE, Fault, Kill, Refusal
+from tests.faults.tools.runs import assert_same, command, draw_images, newest_step
 from tests.runs.test_checkpoint import damage, save
 from volo.errors import TrainingError
 from volo.runs import checkpoint

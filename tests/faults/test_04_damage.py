@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.kills import Kill
-from tests.faults.runs import assert_same, begun_at, command, draw_images
+from tests.faults.tools.kills import Kill
+from tests.faults.tools.runs import assert_same, begun_at, command, draw_images
 from tests.runs.test_checkpoint import damage, save
 from volo.cluster.attempt import Attempt
 from volo.runs import checkpoint

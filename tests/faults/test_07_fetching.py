@@ -3,7 +3,7 @@
 import pytest
 
 from tests.data.archives.served import cifar100_files, md5, packed, served
-from tests.faults.forked import Command
+from tests.faults.tools.forked import Command
 from tests.training.runs import same, small_run, weights
 from volo.data.archives.fetch import MIRROR
 

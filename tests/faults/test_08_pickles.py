@@ -152,7 +152,7 @@ def test_inside_a_run_whose_manifest_does_not_hold(tmp_path, mark, images, run_d
     assert not mark.exists()
 
 
-def test_inside_runs_that_are_listed_compared_analysed_or_taken_for_a_teacher(
+def test_inside_runs_that_are_listed_compared_analyzed_or_taken_for_a_teacher(
     tmp_path, mark, images, run_dir, sound, capsys
 ):
     replaced(run_dir, checkpoint.MODEL, harmful(mark, "zip"))

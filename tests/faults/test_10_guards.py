@@ -1,6 +1,6 @@
 """Row 10: a loss that is not finite, a rank that hangs, memory that runs out; and errors that nobody foresaw.
 
-Whole jobs in processes of their own, with the fault built in (tests/faults/faulty.py), except where a run in this
+Whole jobs in processes of their own, with the fault built in (tests/faults/tools/faulty.py), except where a run in this
 process shows the same.
 """
 
@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.faults import faulty
-from tests.faults.processes import ended, in_one_process, pid_of_rank, under_torchrun, until, written
+from tests.faults.tools import faulty
+from tests.faults.tools.processes import ended, in_one_process, pid_of_rank, under_torchrun, until, written
 from tests.training.runs import losses, same, small_run, train, weights
 from volo.cli import train as train_job
 from volo.cli.parse import exit_code
@@ -145,7 +145,7 @@ def test_a_process_whose_data_never_come_is_ended_with_code_3_and_says_where_it_
     settings = small_run(tmp_path, folder, run=dict(hang_timeout="2s"))
     code, _, errors = ended(in_one_process("hang", written(settings, tmp_path)))
     assert code == 3, errors
-    place = f"tests/faults/faulty.py:{line_of('threading.Event().wait()')} in wait_for_ever"
+    place = f"tests/faults/tools/faulty.py:{line_of('threading.Event().wait()')} in wait_for_ever"
     message = (settings.run_dir / "failure.txt").read_text()
     assert f"pid {report(settings.run_dir, 0)['pid']}) hanging in phase data after step 2, at " in message
     assert place in message
@@ -210,7 +210,7 @@ def test_an_error_that_nobody_foresaw_on_one_rank_is_named_with_its_rank_and_pla
     code, _, errors = ended(under_torchrun("raise", written(settings, tmp_path)))
     assert code != 0
     failure = (settings.run_dir / "failure.txt").read_text()
-    place = f"tests/faults/faulty.py:{line_of('raise ZeroDivisionError')} in fail"
+    place = f"tests/faults/tools/faulty.py:{line_of('raise ZeroDivisionError')} in fail"
     assert failure.startswith("ZeroDivisionError: nobody foresaw this (rank 1 of 2, ")
     assert place in failure
     assert errors.count("ZeroDivisionError: nobody foresaw this\n") == 1

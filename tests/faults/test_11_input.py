@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.forked import Command
+from tests.faults.tools.forked import Command
 from tests.training.runs import small_run
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.faults.forked import Command
+from tests.faults.tools.forked import Command
 from tests.training.runs import small_run
 
 

@@ -55,7 +55,7 @@ def test_each_image_of_the_grid_stands_above_its_own_truth_prediction_and_confid
     assert shown.keys() == {*chosen["wrong"], *chosen["right"]}
     for index, lines in shown.items():
         true, predicted = NAMES[judged.labels[index]], NAMES[judged.predicted[index]]
-        confidence = f"confidence {100 * judged.confidence[index]:.1f} %"
+        confidence = f"confidence {100 * judged.confidence[index]:.1f}%"
         assert lines == [f"true {true}", f"pred {predicted}", confidence]
 
 

@@ -9,8 +9,8 @@ from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import draw_folder
-from tests.faults.forked import Command
-from tests.faults.kills import Kill
+from tests.faults.tools.forked import Command
+from tests.faults.tools.kills import Kill
 from tests.training.runs import losses, same, small_run, train, weights
 from volo.analysis.subject import load_subject
 from volo.errors import InputError, TrainingError

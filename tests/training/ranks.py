@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from tests.faults.forked import FORKS, ended
+from tests.faults.tools.forked import FORKS, ended
 from volo.training.world import World, joined_world
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from tests.faults.forked import Command
+from tests.faults.tools.forked import Command
 from tests.training.runs import small_run, train
 from volo.data.pipeline import Batch, Pixels, evaluation_batches
 from volo.model.build import build_model

@@ -41,7 +41,7 @@ def test_all_damaged_images_of_all_splits_are_named_before_anything_is_trained(t
     assert not list(tmp_path.rglob("step_*"))
 
 
-def test_a_run_that_skips_damaged_images_lists_them_resumes_and_is_analysed(tmp_path, folder, damaged, capsys):
+def test_a_run_that_skips_damaged_images_lists_them_resumes_and_is_analyzed(tmp_path, folder, damaged, capsys):
     run_dir = train(small_run(tmp_path, folder, data=SKIP["data"], optim=dict(epochs=2, max_steps=2)))
     said = next(record["text"] for record in read_records(run_dir) if record["kind"] == "note")
     assert "11 damaged images are left out, listed in" in said

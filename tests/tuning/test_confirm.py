@@ -8,7 +8,7 @@ import pytest
 from tests.tuning.sweeps import SPACE, base, epochs_run, opened, play, play_epoch
 from volo.errors import InputError
 from volo.tuning.confirm import Confirmation, named
-from volo.tuning.options import Objective, SweepOptions, check_base
+from volo.tuning.options import SweepObjective, SweepOptions, check_base
 from volo.tuning.report.confirmation import FILE, read_confirmation
 from volo.tuning.study import DRAWN, SweepStudy
 
@@ -126,6 +126,6 @@ def test_what_cannot_be_confirmed_is_refused():
         SweepOptions(space="mix", confirm_seeds=3).check()
     with pytest.raises(InputError, match="--confirm-top must be at least 0, got -1"):
         SweepOptions(space="mix", confirm_top=-1).check()
-    objectives = (Objective.parse("params:min"), Objective.parse("val/acc1:max"))
+    objectives = (SweepObjective.parse("params:min"), SweepObjective.parse("val/acc1:max"))
     with pytest.raises(InputError, match="which is the same for all"):
         check_base(base(), objectives, SweepOptions(space="mix", confirm_top=1))

@@ -25,7 +25,7 @@ def space(trial):
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
-    """Two epochs of four steps, with ten images of each class to analyse."""
+    """Two epochs of four steps, with ten images of each class to analyze."""
     folder = tmp_path_factory.mktemp("pipeline")
     images = draw_folder(folder / "images", {"train": {"cat": 40, "dog": 40}, "test": {"cat": 10, "dog": 10}})
     values = small_run(folder, images, optim=dict(epochs=2)).to_dict()

@@ -7,9 +7,9 @@ import optuna
 import pytest
 
 import tune_spaces
-from benchmarks.curves import Curve, Recording, recorded
 from benchmarks.pruning import Outcome, replayed, shuffled, verdict
-from benchmarks.samplers import Fitted, searched
+from benchmarks.replay.curves import Curve, Recording, recorded
+from benchmarks.replay.samplers import Fitted, searched
 from tests.tuning.sweeps import STEPS, base, opened, play
 from volo.errors import InputError
 from volo.tuning.options import SweepOptions

@@ -182,7 +182,7 @@ def test_values_that_are_not_finite_are_passed_over(tmp_path):
         study.tell(trial, [0.4, math.inf, 0.5, None][number], state=None if number < 3 else TrialState.FAIL)
     page = Page(write_sweep_report(study, tmp_path, facts(tmp_path)))
     assert "nan %" not in page.text and "inf %" not in page.text
-    assert "Trial 2 is the best: val/acc1 50.00 %" in page.text
+    assert "Trial 2 is the best: val/acc1 50.00%" in page.text
 
 
 def test_long_names_and_many_parameters_are_drawn(tmp_path):
@@ -258,7 +258,7 @@ def test_seeds_are_drawn_and_listed_beside_the_sweeps_own_value(sweep_dir):
     page = Page(write_sweep_report(load(sweep_dir), sweep_dir, facts(sweep_dir)))
     assert "seeds" in pictures(sweep_dir)
     said = f"Trained again, {EPOCHS} epochs each"
-    for text in ("best (trial 3)", said, "60.00 % to 62.00 %", "51.00 % over 3 new seeds"):
+    for text in ("best (trial 3)", said, "60.00% to 62.00%", "51.00% over 3 new seeds"):
         assert text in page.text, text
 
 

@@ -1,4 +1,4 @@
-"""Does 80 % confidence mean 80 % right? Errors of calibration, temperature scaling, reliability diagrams.
+"""Does 80% confidence mean 80% right? Calibration errors, temperature scaling, reliability diagrams.
 
 Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599: section 2 (ECE, MCE), section 4.2 (temperature).
 """
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from volo.analysis.evaluate import Predictions
+from volo.analysis.evaluate import Predictions, softmax
 from volo.analysis.intervals import LEVEL, mean_interval
-from volo.plots.figures import BLUE, INK, ORANGE, new_figure, percent, percent_axis, save, shorten, style
+from volo.console import percent
+from volo.plots.figures import BLUE, INK, ORANGE, new_figure, percent_axis, save, shorten, style
 
 NUM_BINS = 15
 CHANCE_DRAWS, CHANCE_SEED, DRAWN_AT_ONCE = 500, 0, 2**22
@@ -25,8 +26,8 @@ class Reliability:
 
     Attributes:
         edges: (bins + 1,) float64, evenly from 0 to 1.
-        confidence: (bins,) mean confidence of the samples of each bin; NaN where there are none.
-        accuracy: (bins,) share of them that is right; NaN where there are none.
+        confidence: (bins,) mean confidence of the samples of each bin; NaN if there are none.
+        accuracy: (bins,) share of them that is right; NaN if there are none.
         count: (bins,) int64 samples.
     """
 
@@ -100,7 +101,7 @@ def fit_temperature(val_predictions: Predictions) -> float:
     """The temperature in [0.05, 20] by which logits are divided for the least validation cross entropy.
 
     Newton's method on 1 / temperature, in which the loss is convex, kept inside a bracket. Never worse than 1, which
-    is also the answer where the temperature makes no difference.
+    is also returned if the temperature makes no difference.
     """
     logits = val_predictions.logits.astype(np.float64)
     logits -= logits[np.arange(len(logits)), val_predictions.labels][:, None]  # the truth at 0
@@ -131,12 +132,12 @@ def scaled(predictions: Predictions, temperature: float) -> Predictions:
 def save_calibration(
     predictions: Predictions, val_predictions: Predictions | None, output_dir: Path, num_bins: int = NUM_BINS
 ) -> dict[str, Any]:
-    """Writes what calibration is like as trained, and after a temperature fitted on the validation split.
+    """Writes the calibration as trained, and after scaling by a temperature fitted on the validation split.
 
-    calibration_stats.npz holds, with suffix `_before` and, where there is a validation split, `_after`:
-    confidence, accuracy, count (as in `Reliability`), and what `calibration_metrics` returns; besides
-    them edges, and temperature where it was fitted. reliability_before.png, reliability_after.png: the diagrams.
-    Without a validation split no temperature is fitted, and a file left by an earlier analysis is removed.
+    calibration_stats.npz holds, with suffix `_before` and, with a validation split, `_after`:
+    confidence, accuracy, count (as in `Reliability`), and what `calibration_metrics` returns; also
+    edges, and temperature if it was fitted. reliability_before.png, reliability_after.png: the diagrams.
+    Without a validation split no temperature is fitted, and a file of an earlier analysis is deleted.
 
     Returns:
         before: the metrics. after: the metrics, or None. temperature: or None. notes: what a reader should know.
@@ -168,7 +169,7 @@ def save_calibration(
 def _save_stage(
     predictions: Predictions, output_dir: Path, stage: str, temperature: float, num_bins: int
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """The diagram of one stage on disk; its metrics, and its arrays named for the archive."""
+    """Saves the diagram of one stage; returns its metrics and its arrays, named for the archive."""
     bins, metrics = reliability(predictions, num_bins), calibration_metrics(predictions, num_bins)
     how = "as trained" if stage == "before" else f"with temperature {temperature:.2f}"
     title = f"Reliability on {shorten(predictions.split, 20)}, {how}\nECE {percent(metrics['ece'], 2)}"
@@ -185,24 +186,24 @@ def _chance_note(metrics: dict[str, float]) -> str:
 
 
 def _effect_notes(predictions: Predictions, val_predictions: Predictions, temperature: float) -> list[str]:
-    """What the temperature does to images that it was not fitted on."""
+    """How the temperature affects images that it was not fitted on."""
     if val_predictions.split == predictions.split or temperature == 1:
         return []
     low, high = mean_interval(scaled(predictions, temperature).losses - predictions.losses)
     does = "lowers" if high < 0 else "raises" if low > 0 else "may lower or raise"
     return [
         f"Temperature {temperature:.3g}, fitted on the validation images, {does} the negative log-likelihood of these: "
-        f"its change lies between {low:+.3g} and {high:+.3g} nats (95 % interval)."
+        f"its change lies between {low:+.3g} and {high:+.3g} nats (95% interval)."
     ]
 
 
 def _notes(predictions: Predictions, val_predictions: Predictions | None) -> list[str]:
     if val_predictions is None:
-        return ["No temperature was fitted: there is no validation split at hand to fit it on."]
+        return ["No temperature was fitted: no validation split is available."]
     if val_predictions.split == predictions.split:
         return [
-            f"The temperature was fitted on the images it is judged by ({predictions.split}); "
-            "the error of calibration after it is too small."
+            f"The temperature was fitted on the images it is evaluated on ({predictions.split}), so the "
+            "calibration error after scaling is too small."
         ]
     return []
 
@@ -211,8 +212,8 @@ def _bound_notes(temperature: float) -> list[str]:
     if not np.isclose(temperature, (LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE), rtol=1e-3).any():
         return []
     return [
-        f"The temperature stands at a bound of its range ({temperature:.2f}): the validation split cannot place it, "
-        "as where every image of it is predicted right."
+        f"The temperature is at a bound of its range ({temperature:.2f}): the validation split does not determine it, "
+        "for example because every image is predicted right."
     ]
 
 
@@ -227,13 +228,13 @@ def _save_diagram(bins: Reliability, predictions: Predictions, title: str, path:
 
 
 def _draw_gaps(axes: Axes, bins: Reliability) -> None:
-    """Bars of accuracy; what is missing to the bin's confidence, or too much of it, hatched."""
+    """Bars of accuracy; the gap to the bin's mean confidence is hatched."""
     width, filled = np.diff(bins.edges), bins.count > 0
-    centre = bins.edges[:-1] + width / 2
-    axes.bar(centre, np.nan_to_num(bins.accuracy), width * 0.92, color=BLUE, label="accuracy")
+    center = bins.edges[:-1] + width / 2
+    axes.bar(center, np.nan_to_num(bins.accuracy), width * 0.92, color=BLUE, label="accuracy")
     lower, upper = (f(bins.accuracy, bins.confidence)[filled] for f in (np.fmin, np.fmax))
     look: dict[str, Any] = dict(facecolor=ORANGE + "40", edgecolor=ORANGE, hatch="////", linewidth=0.8)
-    axes.bar(centre[filled], upper - lower, width[filled] * 0.92, lower, label="gap to confidence", **look)
+    axes.bar(center[filled], upper - lower, width[filled] * 0.92, lower, label="gap to confidence", **look)
     axes.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=(0, (4, 3)), label="perfect")
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     axes.grid(axis="y")
@@ -257,9 +258,7 @@ def _draw_counts(axes: Axes, bins: Reliability, predictions: Predictions) -> Non
 
 def _loss_derivatives(logits: np.ndarray, inverse: float) -> tuple[float, float]:
     """First and second derivative of the mean cross entropy by 1 / temperature; the true class's logits are 0."""
-    weights = logits * inverse
-    weights = np.exp(weights - weights.max(axis=1, keepdims=True))
-    weights /= weights.sum(axis=1, keepdims=True)
+    weights = softmax(logits * inverse)
     mean = np.einsum("nc,nc->n", weights, logits)
     square = np.einsum("nc,nc,nc->n", weights, logits, logits)
     return float(mean.mean()), float((square - mean**2).mean())

@@ -1,4 +1,4 @@
-"""A trained model for use in Python: `volo.load`."""
+"""Loads a trained model for use in Python: `volo.load`."""
 
 import os
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from volo.analysis.evaluate import softmax
 from volo.analysis.subject import load_subject
 from volo.data.augment import normalize
 from volo.data.folders.imagefolder import fit_image, read_image
@@ -40,7 +41,7 @@ class Classifier:
     data: ResolvedData
 
     def preprocess(self, image: AnyImage) -> Tensor:
-        """An image as the model was trained to see it: (3, H, W) float32, resized and normalised, on the CPU.
+        """An image as the model was trained to see it: (3, H, W) float32, resized and normalized, on the CPU.
 
         Args:
             image: A file that Pillow reads, an opened Pillow image, or an array (H, W), (H, W, 3) or (H, W, 4) uint8.
@@ -58,7 +59,7 @@ class Classifier:
 
     @torch.inference_mode()
     def predict(self, image: AnyImage, k: int = TOP_K) -> list[tuple[str, float]]:
-        """The k likeliest classes (all, where there are fewer) with their probabilities, the likeliest first.
+        """The k most likely classes (or all, if there are fewer) with their probabilities, in falling order.
 
         Raises:
             InputError: as `preprocess`, and k less than 1.
@@ -75,26 +76,23 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     """A trained model with its preprocessing and class names.
 
     Args:
-        path: A run folder (its best checkpoint is taken, else its newest), its best or last, a checkpoint folder, or a
-            model.safetensors or `.pt` (volo/runs/checkpoint.py) alone. Reading it never runs code.
+        path: A run folder (its best checkpoint, or its newest if there is no best), its best or last, a checkpoint
+            folder, or a model.safetensors or `.pt` (volo/runs/checkpoint.py) alone. Reading it never runs code.
 
     Raises:
-        InputError: (a ValueError) nothing there, or a file that is damaged or foreign.
+        InputError: (a ValueError) a path that does not exist, or a file that is damaged or foreign.
     """
     subject = load_subject(checkpoint.find(local_path(path, "a checkpoint")))
     return Classifier(subject.model, subject.description.class_names, subject.description.settings.data)
 
 
 def ranked(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(N, classes) -> (N, k') classes, the likeliest first (among equals the first one), and their probabilities.
+    """(N, classes) -> (N, k') classes, most likely first (among equals the first one), and their probabilities.
 
-    k' is k, or the number of classes where that is less.
+    k' is k, or the number of classes if that is less.
     """
-    exact = logits.astype(np.float64)
-    exponentials = np.exp(exact - exact.max(axis=1, keepdims=True))
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-    order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
-    return order, np.take_along_axis(probabilities, order, axis=1)
+    order = np.argsort(-logits.astype(np.float64), axis=1, kind="stable")[:, :k]
+    return order, np.take_along_axis(softmax(logits), order, axis=1)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

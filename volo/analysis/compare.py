@@ -23,9 +23,9 @@ class WeightsDifference:
     """Between the weights to use of two checkpoints.
 
     Attributes:
-        largest: Of the absolute differences; 0 also where only bits differ, as of 0 and -0, or of two NaN.
-        where: The tensor it is in; empty where the weights are the same bit for bit.
-        unshared: Names and shapes that only one of them has; then nothing was compared.
+        largest: Largest absolute difference; also 0 if only bits differ, such as 0 and -0, or two NaN.
+        where: The tensor that has it; empty if the weights are identical bit for bit.
+        unshared: Names and shapes that only one of them has; if there are any, no values are compared.
     """
 
     largest: float
@@ -49,7 +49,7 @@ class Comparison:
 
 
 def compare_runs(one: Path, other: Path) -> Comparison:
-    """Compares the newest checkpoints that hold.
+    """Compares the newest valid checkpoints.
 
     Raises:
         InputError: a path that is no run folder, or has no checkpoint.
@@ -96,17 +96,17 @@ def _bits(tensor: Tensor) -> Tensor:
 
 @style()
 def save_comparison(one: Path, other: Path, output_dir: Path) -> Path | None:
-    """Writes comparison.png: losses and validation accuracy of both runs by step. None where nothing is known."""
+    """Writes comparison.png: losses and validation accuracy of both runs by step. None if there are no records."""
     names = (one.name, other.name) if one.name != other.name else (str(one), str(other))
     panels = pairs_of_curves([read_records(run) for run in (one, other)])
     if not panels:
         return None
     figure = new_figure(4.6 * len(panels), 3.4)
     for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for points, name, colour, line in zip(curves, names, (BLUE, ORANGE), ("-", "--"), strict=True):
+        for points, name, color, line in zip(curves, names, (BLUE, ORANGE), ("-", "--"), strict=True):
             if points:
                 marker = "o" if len(points) < 30 else None
-                axes.plot(*zip(*points, strict=True), line, color=colour, marker=marker, markersize=4, label=name)
+                axes.plot(*zip(*points, strict=True), line, color=color, marker=marker, markersize=4, label=name)
         axes.set_title(title)
         axes.set_xlabel("step")
         axes.grid(axis="y")

@@ -1,4 +1,4 @@
-"""Which classes are taken for which: the matrix, its picture, and the pairs worth a look."""
+"""Which classes are confused: the matrix, its picture, and the most confused pairs."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from volo.analysis.evaluate import Predictions
-from volo.plots.figures import BLUE, INK, MUTED, SEQUENTIAL, axes_at, new_figure, percent, save, shorten, style
+from volo.console import percent
+from volo.plots.figures import BLUE, INK, MUTED, SEQUENTIAL, axes_at, new_figure, save, shorten, style
 
 # Inches: the matrix is as large as its classes ask for, within these bounds.
 SMALLEST, LARGEST, CELL = 3.6, 14.0, 0.66
@@ -87,18 +88,18 @@ def _save_picture(matrix: np.ndarray, pairs: list[ConfusedPair], predictions: Pr
 
 
 def _draw_matrix(figure: Figure, axes: Axes, matrix: np.ndarray, side: float, scale: float) -> None:
-    """Rows as shares of their class; the square root in the colours lifts small shares out of the white."""
+    """Rows as shares of their class; the square root in the colors lifts small shares out of the white."""
     shares = _row_shares(matrix)
     norm = PowerNorm(0.5, 0, 1)
     axes.imshow(np.ma.masked_invalid(shares), cmap=SEQUENTIAL, norm=norm, interpolation="nearest", aspect="auto")
     if len(matrix) <= NUMBERED_CLASSES:
         _write_counts(axes, matrix, shares, 72 * side / len(matrix))
     _draw_grid(axes, len(matrix))
-    _draw_colour_bar(figure, axes, norm, scale)
+    _draw_color_bar(figure, axes, norm, scale)
 
 
 def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ndarray, pitch: float) -> None:
-    """The count in each cell `pitch` points wide, and its share where there is room; nothing for 0."""
+    """The count in each cell `pitch` points wide, and its share if there is room; nothing for 0."""
     roomy = pitch > 40
     size = min(14.0, 0.27 * pitch)
     for row, column in np.argwhere(matrix):
@@ -108,7 +109,7 @@ def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ndarray, pitch: flo
         valign = "bottom" if roomy else "center"
         axes.annotate(f"{matrix[row, column]:,}", (column, row), lift, va=valign, fontsize=size, **common)
         if roomy:
-            text = percent(share, 0) if share >= 0.01 else "<1 %"
+            text = percent(share, 0) if share >= 0.01 else "<1%"
             axes.annotate(text, (column, row), (0, -0.3 * size), va="top", fontsize=0.7 * size, alpha=0.8, **common)
 
 
@@ -125,7 +126,7 @@ def _draw_grid(axes: Axes, classes: int) -> None:
     axes.spines[:].set_visible(not few)
 
 
-def _draw_colour_bar(figure: Figure, axes: Axes, norm: PowerNorm, scale: float) -> None:
+def _draw_color_bar(figure: Figure, axes: Axes, norm: PowerNorm, scale: float) -> None:
     box = axes.get_position()
     width, height = figure.get_size_inches()
     shown = min(box.height, 6.0 / height)  # the bar need not be as tall as a hundred classes

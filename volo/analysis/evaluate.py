@@ -46,8 +46,7 @@ class Predictions:
     @cached_property
     def probabilities(self) -> np.ndarray:
         """(N, num_classes) float64, softmax of the logits."""
-        exponentials = np.exp(_shifted(self.logits))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        return softmax(self.logits)
 
     @cached_property
     def predicted(self) -> np.ndarray:
@@ -94,7 +93,7 @@ class ClassScore(NamedTuple):
 
     @property
     def accuracy(self) -> float | None:
-        """In [0, 1]; None where there are no images, of which nothing is known."""
+        """In [0, 1]; None if there are no images."""
         return self.num_right / self.num_images if self.num_images else None
 
 
@@ -108,6 +107,12 @@ def class_scores(predictions: Predictions) -> dict[str, ClassScore]:
 def coarse_accuracy(predictions: Predictions, of_class: np.ndarray) -> float:
     """Share of the images whose predicted class has the true superclass, in [0, 1]; of_class (num_classes,)."""
     return float((of_class[predictions.predicted] == of_class[predictions.labels]).mean())
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """(N, num_classes) float64 over each row, whatever the dtype of the logits."""
+    exponentials = np.exp(_shifted(logits))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def _shifted(logits: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""A trained model as one file that runs without this project, compared with the model before it gets its name.
+"""Exports a trained model as one file that runs without this project; compared with the model before it is written.
 
     onnx            for onnxruntime and others; making it needs onnx, onnxscript and onnxruntime (the extra `export`)
     torch-export    a .pt2 for torch.export.load
 
-Both take `images` (batch, 3, image_size, image_size) float32, resized and normalised, of any batch, and give `logits`
+Both take `images` (batch, 3, image_size, image_size) float32, resized and normalized, of any batch, and give `logits`
 (batch, classes) float32. Outlook attention is in its dense form: matrix products and scatter-add, no fold and no
 operator of this project. What an application needs to know is in the file's metadata:
 
@@ -62,11 +62,11 @@ class Exported:
 
 
 def export_model(path: Path, output: Path, form: str) -> Exported:
-    """Writes the model of a checkpoint, once the file to be computes what the model does.
+    """Writes the model of a checkpoint, after checking that the exported file gives the same logits.
 
     Args:
         path: A checkpoint folder or a lone model file.
-        output: The file; one that is there is replaced by renaming, and stays as it is where anything fails.
+        output: The file; an existing one is replaced by a rename, and kept if anything fails.
         form: One of `FORMATS`.
 
     Raises:
@@ -103,7 +103,7 @@ def trace(subject: Subject) -> ExportedProgram:
 
 
 def metadata_of(subject: Subject) -> dict[str, Any]:
-    """Plain values; what they mean stands at the head of this file."""
+    """Plain values; what they mean stands in the docstring of this module."""
     description = subject.description
     preprocessing = description.settings.data.model_dump(mode="json", include={"image_size", "resize", "mean", "std"})
     return {
@@ -182,8 +182,8 @@ def _commit(output: Path, content: bytes) -> None:
         replace_synced(output, content)
     except OSError as error:
         raise InferenceError(
-            f"the exported model could not be written: {error.filename or output} ({error.strerror}); the same "
-            "command writes it once that is put right"
+            f"the exported model could not be written: {error.filename or output} ({error.strerror}); fix "
+            "this and run the same command again"
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""What other images of the same kind might have given: intervals, and whether a difference is more than chance.
+"""Statistics over images: confidence intervals, and whether a difference is more than chance.
 
-Every interval holds what it is about in at least LEVEL of all cases; each of its ends fails in half of the rest.
+Every interval covers its value with probability LEVEL at least; the rest is split evenly between both ends.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 LEVEL = 0.95
 TAIL = (1 - LEVEL) / 2
 NORMAL = NormalDist().inv_cdf(1 - TAIL)
-STEPS = 40  # of halving: the ends to twelve digits
+STEPS = 40  # of bisection: twelve digits
 
 Interval = tuple[float, float]
 
@@ -20,7 +20,7 @@ Interval = tuple[float, float]
 def share_interval(hits: int, total: int) -> Interval:
     """For the probability behind `hits` of `total` (at least 1) independent trials (Clopper and Pearson, 1934).
 
-    Exact, and on the safe side where the trials' probabilities differ (Hoeffding, 1956).
+    Exact, and conservative if the trials' probabilities differ (Hoeffding, 1956).
     """
     if not 0 <= hits <= total or total < 1:
         raise ValueError(f"hits must lie in [0, total] and total be at least 1, got {hits} of {total}")
@@ -31,7 +31,7 @@ def share_interval(hits: int, total: int) -> Interval:
 
 
 def mean_interval(values: np.ndarray) -> Interval:
-    """For the mean behind (N,) independent values, by the central limit theorem; endless for a single one."""
+    """For the mean behind (N,) independent values, by the central limit theorem; infinite for a single value."""
     if len(values) < 2:
         return -math.inf, math.inf
     reach = NORMAL * float(values.std(ddof=1)) / math.sqrt(len(values))
@@ -61,7 +61,7 @@ def _tail(choices: np.ndarray, p: float, first: int, end: int) -> float:
 
 
 def _solved(holds: Callable[[float], bool]) -> float:
-    """Where in (0, 1) something ceases to hold that holds below and not above."""
+    """The point in (0, 1) below which a condition holds and above which it does not."""
     low, high = 0.0, 1.0
     for _ in range(STEPS):
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""The analyses of one checkpoint, one after the other, into a folder and a report."""
+"""Runs the analyses of one checkpoint and writes their results and a report to a folder."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 from volo import __version__
 from volo.analysis.classifier import TOP_K, ranked
-from volo.analysis.explaining.localization import RANDOM, all_intervals, save_localisation, score_centre, score_random
+from volo.analysis.explaining.localization import RANDOM, all_intervals, save_localization, score_center, score_random
 from volo.analysis.output import METRICS, is_finished, made_aside, sha256
 from volo.analysis.report import PAGE, Explained, Report, write_report
 from volo.analysis.steps import STEPS, Compute, Findings, predict
@@ -17,7 +17,7 @@ from volo.runs.checkpoint import MODEL
 from volo.runs.records import read_records
 
 
-def analyse(
+def analyze(
     path: Path,
     analyses: Sequence[str],
     output_dir: Path,
@@ -29,16 +29,16 @@ def analyse(
 ) -> Path:
     """Runs the analyses asked for and writes what each one makes, and report.html, into `output_dir`.
 
-    They are made aside and replace what is there when they are whole; a finished analysis of the same checkpoint,
-    images and options (`_identity`) is not made again.
+    Results are staged and replace earlier ones once complete. A finished analysis of the same checkpoint, images and
+    options (`_identity`) is not repeated.
 
     Args:
         path: A checkpoint folder or a lone model file.
         analyses: Of STEPS, done in that order.
         split: test or val.
-        data_dir: Another place of the data than the checkpoint names.
-        compute: Does the work, by whatever workers there are.
-        fresh: Makes a finished one again.
+        data_dir: Where the data are, if not where the checkpoint says.
+        compute: Does the work on the available workers.
+        fresh: Repeats an analysis that is already finished.
 
     Returns:
         The report.
@@ -68,14 +68,14 @@ def analyse(
 
 
 def _validation(subject: Subject, view: View) -> View | None:
-    """The images to fit a temperature on, where they can be had."""
+    """The images to fit a temperature on, if they are available."""
     return view if view.split == "val" else open_validation(subject.description, view.data_dir)
 
 
 def _identity(path: Path, analyses: Sequence[str], view: View, validation: View | None) -> dict[str, Any]:
-    """Whatever the results depend on, but for what changes their last digits: the workers and their devices.
+    """Everything the results depend on, except workers and devices, which change only the last digits.
 
-    Of the run it is what the report shows: its records and environment.
+    From the run it includes what the report shows: its records and environment.
     """
     history = json.dumps([_history(path), _environment(path)])
     return {
@@ -101,24 +101,25 @@ def _by_class(findings: Findings) -> dict[str, dict[str, Any]]:
 
 
 def _add_baselines(findings: Findings) -> None:
-    """What the explanations' scores stand beside, where there are any; and both into a file."""
+    """Adds baselines to the explanations' scores, if there are any, and writes both to a file."""
     if findings.overlays and findings.view.is_drawn and findings.objects is None:
-        findings.notes.append("No image is predicted right, so there is none to score the explanations on.")
-    if not findings.localisation or (objects := findings.objects) is None:
+        findings.notes.append("No image is predicted right, so the explanations cannot be scored.")
+    if not findings.localization or (objects := findings.objects) is None:
         return
-    findings.localisation |= {"centre": score_centre(objects), RANDOM: score_random(objects)}
-    save_localisation(findings.output_dir, findings.view.split, objects, findings.localisation)
+    findings.localization |= {"centre": score_center(objects), RANDOM: score_random(objects)}
+    save_localization(findings.output_dir, findings.view.split, objects, findings.localization)
 
 
 def _report(path: Path, findings: Findings) -> Report:
-    """With learning curves and environment where the checkpoint still lies in its run folder."""
+    """Includes learning curves and environment if the checkpoint is still in its run folder."""
     description = findings.subject.description
     settings = description.settings
-    objects = findings.objects if findings.localisation else None
+    objects = findings.objects if findings.localization else None
     notes = [f"Trained for {description.step:,} steps, {description.epoch} epochs."]
     if findings.view.split == "val":
         notes.append(
-            "Validation images choose a run's best checkpoint, so that figures on them favor it; those on test do not."
+            "The best checkpoint of a run is chosen on the validation images, so results on them are "
+            "optimistic; test results are not."
         )
     return Report(
         title=settings.run.run_name or "VOLO",
@@ -133,8 +134,8 @@ def _report(path: Path, findings: Findings) -> Report:
         figures=findings.figures,
         explained=_explained(findings),
         methods=findings.methods,
-        localisation=findings.localisation,
-        intervals=all_intervals(findings.localisation, objects) if objects else {},
+        localization=findings.localization,
+        intervals=all_intervals(findings.localization, objects) if objects else {},
         num_scored=len(objects.masks) if objects else 0,
         notes=[*notes, *findings.view.notes, *findings.notes],
     )

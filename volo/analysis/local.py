@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from volo.analysis.job import analyse
+from volo.analysis.job import analyze
 from volo.analysis.subject import Subject, View, Work
 
 
-def analyse_here(
+def analyze_here(
     path: Path,
     analyses: Sequence[str],
     output_dir: Path,
@@ -20,11 +20,11 @@ def analyse_here(
     device: str,
     fresh: bool = False,
 ) -> Path:
-    """As `analyse`, on the GPU where there is one and `device` allows. Returns the report."""
+    """As `analyze`, on a GPU if there is one and `device` allows it. Returns the report."""
     use_gpu = device != "cpu" and torch.cuda.is_available()
     own = torch.device("cuda" if use_gpu else "cpu")
 
     def compute(subject: Subject, view: View, work: Work) -> np.ndarray:
         return work(subject, view, own, 0, 1)
 
-    return analyse(path, analyses, output_dir, split=split, data_dir=data_dir, compute=compute, fresh=fresh)
+    return analyze(path, analyses, output_dir, split=split, data_dir=data_dir, compute=compute, fresh=fresh)

@@ -1,8 +1,8 @@
-"""The folder of an analysis: its results are made aside, and put in place by rename when all of them are whole.
+"""The folder of an analysis: its results are written to a staging folder and renamed into place once complete.
 
-    analysis.json    `of`: what was analyzed and how; `files`: sha256 of each result; the last file to get its name
+    analysis.json    `of`: what was analyzed and how; `files`: sha256 of each result; renamed into place last
 
-An earlier analysis stays as it is until then, and so does whatever does not belong to an analysis.
+An earlier analysis stays unchanged until then. Files that do not belong to an analysis are never touched.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ ASIDE = "analysis"
 
 
 def is_finished(output_dir: Path, of: dict[str, Any]) -> bool:
-    """Whether the results of this very analysis lie there, whole."""
+    """Whether the complete results of this analysis are there."""
     _finish_placing(output_dir)
     manifest = _read(output_dir)
     try:
@@ -40,10 +40,10 @@ def is_finished(output_dir: Path, of: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def made_aside(output_dir: Path, of: dict[str, Any]) -> Iterator[Path]:
-    """Yields an empty folder; at the end, what is in it takes the place of an earlier analysis.
+    """Yields an empty folder whose contents replace an earlier analysis at the end.
 
-    After an error it does not, and is gone; a killed process leaves it to the next analysis to remove. Once it is whole
-    it stays until all of it is in place, if need be by the next analysis.
+    After an error the folder is deleted and nothing is replaced. After a kill the next analysis cleans up: it deletes
+    an incomplete folder and finishes moving a complete one.
 
     Raises:
         InputError: a folder that cannot be written.
@@ -78,9 +78,9 @@ def sha256(path: Path) -> str:
 
 
 def _place(folder: Path, output_dir: Path) -> None:
-    """Moves whole results where they belong, and removes those of an earlier analysis that this one has not.
+    """Moves complete results into place and deletes results of an earlier analysis that this one lacks.
 
-    The page comes last but one, and last the manifest, without which nothing there passes for a finished analysis.
+    The page is moved second to last and the manifest last: without a manifest no analysis counts as finished.
     """
     new = _read(folder)["files"]
     (output_dir / MANIFEST).unlink(missing_ok=True)
@@ -93,7 +93,7 @@ def _place(folder: Path, output_dir: Path) -> None:
 
 
 def _finish_placing(output_dir: Path) -> None:
-    """Puts in place what a killed process had made whole, and removes what it had not."""
+    """Finishes moving what a killed process had completed, and deletes the rest."""
     for folder in abandoned(output_dir, f"{ASIDE}."):
         if _read(folder) is not None:
             _place(folder, output_dir)
@@ -101,7 +101,7 @@ def _finish_placing(output_dir: Path) -> None:
 
 
 def _read(folder: Path) -> Any:
-    """The manifest there, None where there is none, or half of one."""
+    """The manifest of a folder, or None if it is missing or incomplete."""
     try:
         return json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):

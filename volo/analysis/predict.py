@@ -1,11 +1,11 @@
-"""Predictions for unlabelled images as a table: piece by piece, so that what is finished survives anything.
+"""Predictions for unlabeled images as a table: in pieces, so that finished ones survive a crash.
 
-    predictions.csv          path, class_1, prob_1, class_2, ...: a row an image, sorted by path; comes last, by rename
+    predictions.csv          path, class_1, prob_1, class_2, ...: one row per image, sorted by path; renamed last
     predictions.errors.csv   path, reason: the files that could not be read
-    predictions.source.json  what the table was made of: checkpoint and images, with their hashes
-    predictions.parts/       while it is being made: the same description, and what is finished; gone at the end
+    predictions.source.json  what the table was made from: checkpoint and images, with their hashes
+    predictions.parts/       while running: the same description, and finished pieces; deleted at the end
 
-Which images a piece holds may differ from start to start, with the batch size; what is missing is computed.
+Pieces may hold different images after a restart with another batch size; only missing images are computed.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from volo.analysis.subject import Subject, load_subject
 from volo.console import Progress
 from volo.data.folders.listing import ImageFile
 from volo.data.folders.passed_over import say_passed_over
-from volo.errors import InferenceError, InputError
+from volo.errors import InferenceError, InputError, first_of
 from volo.files import replaced
 from volo.runs import checkpoint
 
@@ -45,7 +45,7 @@ class Chunk(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What became of the images from number `start` on."""
+    """Results of the images from number `start` on."""
 
     start: int
     results: list[Result]
@@ -56,7 +56,7 @@ Compute = Callable[[Subject, list[Chunk]], Iterable[Piece]]
 
 @dataclass(frozen=True)
 class Job:
-    """What a table is made of. The hashes alone decide whether two are the same; the rest is for people."""
+    """What a table is made from. Only the hashes are compared; the rest is for people."""
 
     checkpoint: str
     model_sha256: str
@@ -83,23 +83,23 @@ class Job:
             raise InputError(
                 f"a table must be of one checkpoint and the same images throughout, got others for {place}:\n"
                 + "\n".join(changes)
-                + f"\nchoose another --output, or remove {place}"
+                + f"\nchoose another --output, or delete {place}"
             )
 
 
 def predict(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int, compute: Compute) -> None:
-    """Writes the table of predictions, going on where a start before this one was cut off.
+    """Writes the table of predictions, resuming an interrupted run.
 
     Args:
         path: A checkpoint folder or a lone model file.
         inputs: Files and folders.
-        output: The table, ending in .csv, in a folder that is there.
+        output: The table, ending in .csv, in an existing folder.
         batch_size: Images computed at once.
-        compute: Makes pieces of chunks, in any order, by whatever workers there are.
+        compute: Turns chunks into pieces, in any order, with the available workers.
 
     Raises:
         InputError: a checkpoint, images or output that cannot be used, or an output of something else.
-        InferenceError: workers that were lost, or results that cannot be written; what is finished is kept.
+        InferenceError: lost workers, or results that cannot be written; finished pieces are kept.
     """
     subject = load_subject(path)
     listing = list_images(inputs)
@@ -109,14 +109,14 @@ def predict(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int,
     outputs = Outputs(output)
     with outputs.locked():
         if outputs.is_finished(job):
-            print(f"this table is finished, {len(files):,} images; choose another --output, or remove it to begin anew")
+            print(f"this table is finished, {len(files):,} images; choose another --output, or delete it to start over")
             outputs.say_result()
             return
         finished = outputs.begin(job)
         chunks = _missing(finished, files, batch_size * BATCHES_PER_PIECE)
         done = len(files) - sum(len(chunk.paths) for chunk in chunks)
         if done:
-            print(f"going on: {done:,} of {len(files):,} images are done", flush=True)
+            print(f"resuming: {done:,} of {len(files):,} images are done", flush=True)
         with Progress("predicting", len(files), "images") as progress:
             progress.begin(done, len(files))
             for piece in compute(subject, chunks):
@@ -127,7 +127,7 @@ def predict(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int,
 
 
 def predict_here(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int, device: str) -> None:
-    """As `predict`, in this process, on the GPU where there is one and `device` allows."""
+    """As `predict`, in this process, on a GPU if there is one and `device` allows it."""
     has_gpu = torch.cuda.is_available()
     if device == "cuda" and not has_gpu:
         raise InputError("--device cuda needs a GPU, got none on this machine; use --device cpu")
@@ -141,7 +141,7 @@ def predict_here(path: Path, inputs: Sequence[str], output: Path, *, batch_size:
 
 
 class Outputs:
-    """The files of one table. See the head of this file."""
+    """The files of one table; see the docstring of this module."""
 
     def __init__(self, output: Path):
         self.table, self.table_is_whole = output, False
@@ -151,7 +151,7 @@ class Outputs:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the table for this process alone. Raises InputError where another does, or it cannot be written."""
+        """Locks the table for this process. Raises InputError if another process has it or it cannot be written."""
         try:
             self.parts.mkdir(exist_ok=True)
             lock = FileLock(self.parts / ".lock", timeout=0)
@@ -170,7 +170,7 @@ class Outputs:
             lock.release()
 
     def is_finished(self, job: Job) -> bool:
-        """Raises InputError where there is a table of something else."""
+        """Raises InputError if a table of something else is there."""
         if not self.table.exists():
             return False
         before = _read_job(self.description)
@@ -184,7 +184,11 @@ class Outputs:
         return True
 
     def begin(self, job: Job) -> list[tuple[int, int]]:
-        """Makes the folder of pieces ready: start and stop of those that are there. Raises InputError for others'."""
+        """Prepares the folder of pieces and returns start and stop of the finished ones.
+
+        Raises:
+            InputError: pieces of another table.
+        """
         finished = sorted(self._pieces())
         source = self.parts / self.description.name
         if finished:
@@ -203,7 +207,7 @@ class Outputs:
             json.dump(piece.results, file)
 
     def finish(self, job: Job, files: Sequence[ImageFile], class_names: Sequence[str]) -> None:
-        """Puts the pieces together, in the order of the images; the table gets its name last."""
+        """Joins the pieces in the order of the images; the table is renamed into place last."""
         k = min(TOP_K, len(class_names))
         num_unreadable = 0
         with committed(self.table) as table:
@@ -223,13 +227,12 @@ class Outputs:
         self.table_is_whole = True
 
     def say_result(self) -> None:
-        """The last thing a prediction prints."""
+        """Prints the last lines of a prediction."""
         with open(self.errors, newline="", encoding="utf-8", errors="surrogateescape") as file:
             unreadable = list(csv.DictReader(file))
         if unreadable:
-            named = [f"  {row['path']!r}: {row['reason']}" for row in unreadable[:NUM_NAMED]]
-            more = [f"  and {len(unreadable) - NUM_NAMED:,} more"] if len(unreadable) > NUM_NAMED else []
-            print(f"{len(unreadable):,} files could not be read, listed in {self.errors}:", *named, *more, sep="\n")
+            named = first_of([f"{row['path']!r}: {row['reason']}" for row in unreadable], NUM_NAMED, "\n  ")
+            print(f"{len(unreadable):,} files could not be read, listed in {self.errors}:\n  {named}")
         print(f"predictions: {self.table}", flush=True)
 
     def _pieces(self) -> dict[tuple[int, int], Path]:
@@ -243,13 +246,13 @@ class Outputs:
                 if len(results) != stop - start:
                     raise ValueError(f"{len(results)} results")
             except ValueError as error:
-                raise InputError(f"{path} is damaged ({error}); remove it, and the same command goes on") from None
+                raise InputError(f"{path} is damaged ({error}); delete it and run the same command again") from None
             yield from results
 
 
 @contextlib.contextmanager
 def committed(path: Path) -> Iterator[TextIO]:
-    """A text file that gets its name when all of it is written and synced. Names that are no UTF-8 keep their bytes.
+    """A text file that is renamed into place once written and synced. File names that are not UTF-8 keep their bytes.
 
     Raises:
         InferenceError: it cannot be written.
@@ -265,12 +268,12 @@ def committed(path: Path) -> Iterator[TextIO]:
     except OSError as error:
         raise InferenceError(
             f"predictions could not be written: {error.filename or path} ({error.strerror}); what is finished is "
-            "kept, and the same command goes on once that is put right"
+            "kept; fix this and run the same command again to resume"
         ) from error
 
 
 def _missing(finished: list[tuple[int, int]], files: Sequence[ImageFile], size: int) -> list[Chunk]:
-    """What lies between the finished parts, in chunks of up to `size` images."""
+    """The images between the finished pieces, in chunks of up to `size`."""
     chunks, position = [], 0
     for start, stop in [*finished, (len(files), len(files))]:
         for first in range(position, start, size):

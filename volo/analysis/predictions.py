@@ -1,4 +1,4 @@
-"""A look at the images themselves: some predicted wrong, some right, each with truth, prediction and confidence."""
+"""A grid of images, some predicted wrong and some right, each with truth, prediction and confidence."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from volo.analysis.evaluate import Predictions
+from volo.console import percent
 from volo.plots.figures import (
     BLUE,
     CRISP_BELOW,
@@ -15,7 +16,6 @@ from volo.plots.figures import (
     ORANGE,
     axes_at,
     new_figure,
-    percent,
     save,
     shorten,
     style,
@@ -30,13 +30,13 @@ ImageReader = Callable[[np.ndarray], np.ndarray]
 def save_prediction_grid(
     predictions: Predictions, images: ImageReader, output_dir: Path, num_images: int = 32, seed: int = 0
 ) -> dict[str, list[int]]:
-    """Writes predictions_grid.png: images drawn at random, half of them predicted wrong where there are so many.
+    """Writes predictions_grid.png: random images, half of them predicted wrong if possible.
 
-    What one half lacks the other gets. Each half is sorted by confidence, the surest first.
+    If one half has too few images, the other half gets more. Each half is sorted by falling confidence.
 
     Args:
         images: the images of these indices, (n, H, W, 3) uint8; called once.
-        num_images: how many to show, at least 1; fewer where the split has fewer.
+        num_images: how many to show, at least 1; fewer if the split has fewer.
         seed: the same seed chooses the same images.
 
     Returns:
@@ -73,7 +73,7 @@ def _check_images(pictures: np.ndarray, expected: int) -> None:
     if pictures.ndim != 4 or pictures.shape[0] != expected or pictures.shape[3] != 3 or pictures.dtype != np.uint8:
         raise ValueError(
             f"images must return (n, H, W, 3) uint8 for n indices, got {pictures.shape} {pictures.dtype} "
-            f"for {expected}; undo normalisation and move the channels last"
+            f"for {expected}; undo normalization and move the channels last"
         )
 
 
@@ -101,28 +101,28 @@ def _draw_part(
     right = name == "Right"
     total = int((predictions.correct == right).sum())
     title = f"{name}: {len(part):,} of {total:,}" if part else f"{name}: none of the {predictions.num_samples:,} images"
-    colour = BLUE if right else ORANGE
+    color = BLUE if right else ORANGE
     header = axes_at(figure, (PITCH - PICTURE) / 2, top, columns * PITCH - PITCH, HEADER - 0.1)
     header.set_axis_off()
-    header.text(0, 0.5, title, fontsize=13, weight="bold", color=colour, va="center")
+    header.text(0, 0.5, title, fontsize=13, weight="bold", color=color, va="center")
     for position, index in enumerate(part):
         row, column = divmod(position, columns)
         place = (column * PITCH, top + HEADER + row * (PITCH + TEXT))
-        _draw_image(figure, place, index, predictions, pictures[index], colour)
+        _draw_image(figure, place, index, predictions, pictures[index], color)
 
 
 def _draw_image(
-    figure: Figure, place: tuple[float, float], index: int, predictions: Predictions, picture: np.ndarray, colour: str
+    figure: Figure, place: tuple[float, float], index: int, predictions: Predictions, picture: np.ndarray, color: str
 ) -> None:
     margin = (PITCH - PICTURE) / 2
     axes = axes_at(figure, place[0] + margin, place[1], PICTURE, PICTURE)
     axes.imshow(picture, interpolation="nearest" if max(picture.shape[:2]) < CRISP_BELOW else "lanczos")
     axes.set(xticks=[], yticks=[])
-    axes.spines[:].set(visible=True, color=colour, linewidth=1.6)
+    axes.spines[:].set(visible=True, color=color, linewidth=1.6)
     names = predictions.class_names
     lines = (
         (f"true {shorten(names[predictions.labels[index]], 16)}", INK),
-        (f"pred {shorten(names[predictions.predicted[index]], 16)}", colour),
+        (f"pred {shorten(names[predictions.predicted[index]], 16)}", color),
         (f"confidence {percent(float(predictions.confidence[index]))}", MUTED),
     )
     for line, (text, ink) in enumerate(lines):

@@ -1,7 +1,7 @@
-"""One HTML page that stands alone: headline numbers, learning curves, pictures, tables, settings.
+"""One self-contained HTML page: headline numbers, learning curves, pictures, tables, settings.
 
-Pictures travel inside the page; it loads nothing from elsewhere and runs no script. The page itself is
-report.html.j2, beside this file; here its contents are gathered and worded.
+Pictures are embedded; the page loads nothing and runs no script. Its template is report.html.j2 in this folder; this
+module collects and words its contents.
 """
 
 import io
@@ -16,20 +16,21 @@ from PIL import Image
 from volo.analysis.confusion import ConfusedPair
 from volo.analysis.evaluate import ClassScore
 from volo.analysis.intervals import Interval, compared, share_interval
+from volo.console import percent
 from volo.plots.curves import CURVES, is_number, save_learning_curves
-from volo.plots.figures import CRISP_BELOW, percent
+from volo.plots.figures import CRISP_BELOW
 from volo.plots.page import Figure, pictures, uri, write_page
 from volo.settings.config import flatten
 
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-SHOWN_CLASSES = 10  # worst and best each; twice as many are shown all
+SHOWN_CLASSES = 10  # worst and best classes; up to twice as many are all shown
 POINTERS = {
     "gradcam": "Grad-CAM",
     "occlusion": "Occlusion",
     "gradcam_shuffled": "Grad-CAM, shuffled weights",
     "occlusion_shuffled": "Occlusion, shuffled weights",
-    "centre": "Centre of the image",
+    "centre": "Center of the image",
     "random": "Random point",
 }
 LABELS = {
@@ -47,13 +48,13 @@ LABELS = {
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """One image and what explains its prediction.
+    """One image and the explanations of its prediction.
 
     Attributes:
         image: (H, W, 3) uint8.
         overlays: by the method's name, pictures (S, S, 3) uint8.
         true: name of the true class.
-        top: (class, probability) of the likeliest classes, the likeliest first.
+        top: (class, probability) of the most likely classes, most likely first.
     """
 
     image: np.ndarray
@@ -64,7 +65,7 @@ class Explained:
 
 @dataclass(frozen=True)
 class Report:
-    """What the page says. Everything but the first four may be left out, and so is its section.
+    """Contents of the page. Everything but the first four may be omitted, and then so is its section.
 
     Attributes:
         title: name of the run or model.
@@ -78,9 +79,9 @@ class Report:
         settings: nested by section.
         environment: versions, machine; may be nested.
         figures: shown in this order, after the learning curves.
-        explained: images shown beside what explains them.
+        explained: images with their explanations.
         methods: how they were explained, in a few words each.
-        localisation: of each of POINTERS, the shares that `score_heatmaps` names.
+        localization: of each of POINTERS, the shares that `score_heatmaps` names.
         intervals: the same, with the interval of each share that is not exact.
         num_scored: how many images they are shares of.
         notes: caveats, shown below the headline numbers.
@@ -98,17 +99,17 @@ class Report:
     figures: Sequence[Figure] = ()
     explained: Sequence[Explained] = ()
     methods: Sequence[str] = ()
-    localisation: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    localization: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     intervals: Mapping[str, Mapping[str, Interval | None]] = field(default_factory=dict)
     num_scored: int = 0
     notes: Sequence[str] = ()
 
 
 def write_report(output_dir: Path, report: Report) -> Path:
-    """Writes report.html, replacing an earlier one at once; draws the learning curves where there is a history.
+    """Writes report.html, replacing an earlier one atomically; draws the learning curves if there is a history.
 
     Raises:
-        ValueError: a figure that is no PNG file.
+        ValueError: a figure that is not a PNG file.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     drawn = [] if any(figure.path.name == CURVES for figure in report.figures) else _curves(report, output_dir)
@@ -122,7 +123,7 @@ def write_report(output_dir: Path, report: Report) -> Path:
         training=_training_facts(report.history),
         pictures=pictures([*drawn, *report.figures]),
         explained=[_explained(one) for one in report.explained],
-        pointers=[(POINTERS[key], *_pointer(report, key)) for key in POINTERS if key in report.localisation],
+        pointers=[(POINTERS[key], *_pointer(report, key)) for key in POINTERS if key in report.localization],
         pairs=[ConfusedPair(*pair) for pair in report.pairs],
         classes=_class_tables(report.classes),
         unseen=[name for name, score in report.classes.items() if not score.num_images],
@@ -138,7 +139,7 @@ def _curves(report: Report, output_dir: Path) -> list[Figure]:
 
 
 def _training_facts(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """What the curves do not say in words: how long, the best epoch, how fast."""
+    """Facts next to the curves: number of steps, best epoch, speed."""
     facts = []
     steps = [record["step"] for record in history if is_number(record.get("step"))]
     if steps:
@@ -155,7 +156,7 @@ def _training_facts(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str
 
 
 def _cards(report: Report) -> list[tuple[str, str, str]]:
-    """(label, value, small print) of the headline numbers that are there."""
+    """(label, value, small print) of the available headline numbers."""
     metrics, classes = report.metrics, len(report.classes)
     after = metrics.get("ece_after")
     wanted = (
@@ -170,29 +171,29 @@ def _cards(report: Report) -> list[tuple[str, str, str]]:
 
 
 def _range(metrics: Mapping[str, Any], name: str) -> str:
-    """Of a share of the images: what it may be for other images like these."""
+    """The interval of a share of the images."""
     if "num_samples" not in metrics:
         return ""
     total = int(metrics["num_samples"])
-    return f"{_between(share_interval(round(float(metrics[name]) * total), total))}, 95 % interval"
+    return f"{_between(share_interval(round(float(metrics[name]) * total), total))}, 95% interval"
 
 
 def _between(interval: Interval) -> str:
     low, high = (percent(end) for end in interval)
-    return f"{low.removesuffix(' %')} to {high}"
+    return f"{low.removesuffix('%')} to {high}"
 
 
 def _pointer(report: Report, key: str) -> tuple[list[tuple[float | None, str]], str]:
-    """Each share with its interval in words, and how the first of them compares with a random point's."""
-    shares, found = report.localisation[key], report.intervals.get(key, {})
+    """Each share with its interval in words, and how the first share compares with that of a random point."""
+    shares, found = report.localization[key], report.intervals.get(key, {})
     ranges = ((share, found.get(name)) for name, share in shares.items())
-    in_mask, chance = found.get("in_mask"), report.localisation["random"]["in_mask"]
+    in_mask, chance = found.get("in_mask"), report.localization["random"]["in_mask"]
     verdict = compared(in_mask, chance) if in_mask is not None and chance is not None else ""
     return [(share, _between(interval) if interval else "") for share, interval in ranges], verdict
 
 
 def _metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The metrics that no card shows."""
+    """The metrics that are not on a card."""
     shown = {"acc1", "acc5", "loss", "num_samples", "ece", "ece_after", "split"}
     return [(LABELS.get(name, name), _value(name, value)) for name, value in metrics.items() if name not in shown]
 
@@ -215,14 +216,14 @@ def _folded(report: Report) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _settings_groups(values: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """(section, rows of name and value); what stands in no section comes first, without a heading."""
+    """(section, rows of name and value); settings without a section come first, without a heading."""
     loose = {name: value for name, value in values.items() if not isinstance(value, dict)}
     groups = [("", loose)] + [(name, flatten(value)) for name, value in values.items() if isinstance(value, dict)]
     return [(name, [(k, _value(k, v, plain=True)) for k, v in rows.items()]) for name, rows in groups if rows]
 
 
 def _value(name: str, value: Any, plain: bool = False) -> str:
-    """A value as a person reads it; `plain`: as it was set."""
+    """A value formatted for people; `plain`: as it was set."""
     value = value.item() if isinstance(value, np.generic) else value
     if value is None:
         return "none"

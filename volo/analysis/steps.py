@@ -20,7 +20,7 @@ from volo.analysis.subject import Subject, View, Work, compute_logits
 from volo.errors import InputError
 from volo.plots.page import Figure
 
-# Does a piece of work for a subject on a view by whatever workers there are: (N, ...) results in the view's order.
+# Runs work for a subject on a view with the available workers; returns (N, ...) results in the order of the view.
 Compute = Callable[[Subject, View, Work], np.ndarray]
 SHUFFLE_SEED = 0
 
@@ -41,7 +41,7 @@ class Findings:
     figures: list[Figure] = field(default_factory=list)
     overlays: dict[str, list[np.ndarray]] = field(default_factory=dict)
     methods: list[str] = field(default_factory=list)
-    localisation: dict[str, Shares] = field(default_factory=dict)
+    localization: dict[str, Shares] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @cached_property
@@ -51,7 +51,7 @@ class Findings:
 
     @cached_property
     def objects(self) -> Objects | None:
-        """Where the objects of the scored images are, None where nobody knows or none is predicted right."""
+        """Where the objects of the scored images are, or None if unknown or if no image is predicted right."""
         scored = self.selection.places[self.selection.scored]
         return drawn_objects(self.view, scored) if len(scored) else None
 
@@ -104,7 +104,7 @@ def calibration(findings: Findings) -> None:
 
 
 def explain_by_gradcam(findings: Findings) -> None:
-    """gradcam.pt (see `save_explanation`; besides, `layer`: the module whose map is explained), gradcam_overlay.png."""
+    """gradcam.pt (see `save_explanation`; also `layer`: the module whose map is explained), gradcam_overlay.png."""
     layer = findings.subject.model.explained_layer
     size = findings.view.images.images.shape[1:3]
 
@@ -117,7 +117,7 @@ def explain_by_gradcam(findings: Findings) -> None:
 
 
 def explain_by_occlusion(findings: Findings) -> None:
-    """occlusion_heatmap.pt (see `save_explanation`; besides, in pixels, `window` (height, width), `tops` and `lefts`:
+    """occlusion_heatmap.pt (see `save_explanation`; also, in pixels, `window` (height, width), `tops` and `lefts`:
     where it stood), occlusion_heatmap.png."""
     size = findings.view.images.images.shape[1:3]
     windows = occlusion.Windows.of(*size)
@@ -148,7 +148,7 @@ STEPS: dict[str, Callable[[Findings], None]] = {
 
 
 def predict(subject: Subject, view: View, compute: Compute) -> Predictions:
-    """Raises InputError for weights that give no finite logits."""
+    """Raises InputError if the weights give logits that are not finite."""
     logits = compute(subject, view, compute_logits)
     try:
         return Predictions(view.split, subject.description.class_names, view.labels, logits)
@@ -157,7 +157,7 @@ def predict(subject: Subject, view: View, compute: Compute) -> Predictions:
 
 
 def _on_validation(findings: Findings) -> Predictions | None:
-    """None where there are no validation images at hand."""
+    """None if no validation images are available."""
     view = findings.validation
     if view is None:
         return None
@@ -171,7 +171,7 @@ def _explain(
     files: tuple[str, str],
     **about: Any,
 ) -> None:
-    """Maps and heatmaps of the selected images into `files`; scored against the truth where it is known."""
+    """Maps and heatmaps of the selected images into `files`; scored against the truth if it is known."""
     predictions, selection = findings.predictions, findings.selection
     classes = predictions.predicted[selection.places]
     found, heatmaps = maps(Question(selection.places, classes))
@@ -187,5 +187,5 @@ def _explain(
     scored = selection.scored
     _, blind = maps(Question(selection.places[scored], classes[scored], SHUFFLE_SEED))
     key = files[0].split(".")[0].split("_")[0]
-    findings.localisation[key] = score_heatmaps(heatmaps[scored], findings.objects)
-    findings.localisation[f"{key}_shuffled"] = score_heatmaps(blind, findings.objects)
+    findings.localization[key] = score_heatmaps(heatmaps[scored], findings.objects)
+    findings.localization[f"{key}_shuffled"] = score_heatmaps(blind, findings.objects)

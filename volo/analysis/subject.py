@@ -1,4 +1,4 @@
-"""What is analysed: a model rebuilt from a checkpoint alone, and the images of a split it is shown."""
+"""What is analyzed: a model rebuilt from its checkpoint alone, and the images of one split."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from volo.data.folders.class_names import extra, places, plain, quoted
 from volo.data.folders.imagefolder import LabeledFolder
 from volo.data.folders.listing import find_folders
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
-from volo.errors import InputError
+from volo.errors import InputError, first_of
 from volo.model.build import build_model
 from volo.runs import checkpoint
 from volo.runs.model_file import Description
@@ -38,10 +38,10 @@ class View:
     """Part of a data set's images.
 
     Attributes:
-        images: All of them.
-        index: (N,) int64, which, in the order they are shown.
+        images: All images of the data set.
+        index: (N,) int64, which of them, in the order they are shown.
         split, data_dir: How it was opened (`open_view`).
-        is_drawn: They were drawn by volo/data/shapes.py, so it is known where their objects are.
+        is_drawn: They were drawn by volo/data/shapes.py, so the position of their objects is known.
     """
 
     images: Images
@@ -61,27 +61,26 @@ class View:
 
     @property
     def missing_classes(self) -> tuple[str, ...]:
-        """Those of the model's classes that none of these images has: nothing is known of them."""
+        """Classes of the model that have no image here."""
         counts = np.bincount(self.labels, minlength=len(self.images.class_names))
         return tuple(name for name, count in zip(self.images.class_names, counts, strict=True) if not count)
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said of these images, in sentences."""
+        """Remarks on these images, in sentences."""
         notes = [f"{note[0].upper()}{note[1:]}." for note in self.images.notes]
         if self.images.damaged:
             notes.append(f"{len(self.images.damaged):,} damaged images were left out.")
         if missing := self.missing_classes:
-            shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else "")
             total = len(self.images.class_names)
             notes.append(
                 f"The {self.split} images are of {total - len(missing):,} of the {total:,} classes; there are none of "
-                f"{shown}."
+                f"{first_of(missing, SHOWN)}."
             )
         return notes
 
     def identity(self) -> str:
-        """sha256 of which images they are, by their names and sizes, wherever they lie; `digest` reads them all."""
+        """sha256 of the names and sizes of the images, in any folder; `digest` reads the images themselves."""
         parts = self.images.source.identity() if self.images.source else {}
         digest = hashlib.sha256(json.dumps(parts).encode())
         for numbers in (self.index, self.labels):
@@ -98,7 +97,7 @@ class View:
 
 
 def load_subject(path: Path) -> Subject:
-    """The model of a checkpoint folder or a lone model file. Raises InputError for a foreign or damaged one."""
+    """The model of a checkpoint folder or a lone model file. Raises InputError if the file is foreign or damaged."""
     weights, description = checkpoint.load_model(path)
     settings = description.settings
     model = build_model(settings.model, num_classes=len(description.class_names), image_size=settings.data.image_size)
@@ -109,18 +108,18 @@ def load_subject(path: Path) -> Subject:
     return Subject(model.eval(), description)
 
 
-# What workers share among them: given the subject, a view, a device, a worker's rank and their number, the results
-# (n, ...) of that worker's share, in order. It travels to other processes: a function or dataclass of a module.
+# Work that is split among workers: takes the subject, a view, a device, the worker's rank and the number of workers,
+# and returns the results (n, ...) of that worker's share, in order. It is pickled: a module's function or dataclass.
 Work = Callable[[Subject, View, torch.device, int, int], np.ndarray]
 
 
 def open_view(description: Description, split: str, data_dir: str | None = None) -> View:
-    """The test images, or the validation images of the very split the checkpoint was trained with.
+    """The test images, or the validation images of the split that the checkpoint was trained with.
 
     Args:
         description: Of the checkpoint; it says how images are read.
         split: test or val.
-        data_dir: Another place of the data than the checkpoint names. For test also any image folder with some of the
+        data_dir: Where the data are, if not where the checkpoint says. For test also any image folder with some of the
             classes, `data_dir/test/<class>/` or `data_dir/<class>/`, whatever the data set trained on.
 
     Raises:
@@ -155,9 +154,9 @@ def _open_val(description: Description, place: str | None, data_dir: str | None)
 
 
 def open_validation(description: Description, data_dir: str | None) -> View | None:
-    """The validation images, from `data_dir` or else from where the checkpoint says.
+    """The validation images, from `data_dir` or from where the checkpoint says.
 
-    None where there are none, or where they cannot be had any more: their data moved away, or changed.
+    None if there are none, or if the data have moved or changed.
     """
     if not description.settings.data.validates:
         return None
@@ -172,7 +171,7 @@ def open_validation(description: Description, data_dir: str | None) -> View | No
 def _open_elsewhere(description: Description, place: Path) -> Images:
     """The test images of another place: a labeled folder, or the checkpoint's own data set moved there."""
     data = description.settings.data
-    folder = _labelled_folder(place, data.dataset, description.class_names)
+    folder = _labeled_folder(place, data.dataset, description.class_names)
     if folder and not (folder == place and _is_training_data(description, place)):
         source = LabeledFolder(folder, data.image_size, data.resize)
         if folder == place:
@@ -185,8 +184,8 @@ def _open_elsewhere(description: Description, place: Path) -> Images:
 
 
 def _is_training_data(description: Description, place: Path) -> bool:
-    """Whether a folder is the very one that was trained on, also where images were added since, or a whole copy of it:
-    of it only what was kept from training is shown."""
+    """Whether a folder is the one that was trained on, even if images were added since, or a complete copy of it. Only
+    images held out from training are analyzed there."""
     data = description.settings.data
     if data.dataset != "imagefolder":
         return False
@@ -211,8 +210,8 @@ def _shapes_do_not_move(split: str, place: Path | str | None) -> InputError:
     )
 
 
-def _labelled_folder(place: Path, dataset: str, class_names: tuple[str, ...]) -> Path | None:
-    """The folder below which class folders lie, None where the data set's own reader has to say what is there."""
+def _labeled_folder(place: Path, dataset: str, class_names: tuple[str, ...]) -> Path | None:
+    """The folder that holds class folders, or None if the data set's own reader decides."""
     try:
         folders = {Path(folder).name for folder in find_folders(place)[0]}
     except InputError:
@@ -233,8 +232,8 @@ def _in_order(images: Images, class_names: tuple[str, ...], place: Path | str | 
     if others := extra(images.class_names, class_names):
         raise InputError(
             f"the data must have no classes besides the checkpoint's {len(class_names)}, got {len(others)} of "
-            f"{len(images.class_names)} in {place} that it lacks: {quoted(others, class_names)}; leave their folders "
-            "out"
+            f"{len(images.class_names)} in {place} that it lacks: {quoted(others, class_names)}; remove their "
+            "folders"
         )
     order = np.array(places(images.class_names, class_names))
     return replace(images, labels=order[images.labels], class_names=class_names, coarse=None)
@@ -244,7 +243,7 @@ def _in_order(images: Images, class_names: tuple[str, ...], place: Path | str | 
 def compute_logits(
     subject: Subject, view: View, device: torch.device, rank: int = 0, world_size: int = 1
 ) -> np.ndarray:
-    """(n, classes) float32, of this worker's share of the view."""
+    """(n, classes) float32, for this worker's share of the view."""
     data = subject.description.settings.data
     model = subject.model.to(device)
     pixels = Pixels(view.images, data.mean, data.std, device)

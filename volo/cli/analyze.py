@@ -17,6 +17,7 @@ from typing import Literal, get_args
 from volo.cli.parse import parse_flags, program, refuse_torchrun
 from volo.cli.workers import WorkerFlags
 from volo.cluster.connect import prepare
+from volo.console import percent
 from volo.errors import InputError
 from volo.settings.paths import check_path
 from volo.settings.run import RunSettings
@@ -35,7 +36,7 @@ class Flags:
     """Folder for the results. Those of another analysis in it are replaced when the new ones are whole; what does not
     belong to an analysis stays."""
     split: Literal["test", "val"] = "test"
-    """Images to analyse it on."""
+    """Images to analyze it on."""
     data_dir: str | None = None
     """Another place of the data than the checkpoint names, or another labeled folder with all or some of its classes:
     <data_dir>/test/<class>/* or <data_dir>/<class>/*."""
@@ -62,16 +63,16 @@ def main(argv: Sequence[str]) -> None:
     flags = parse_flags(Flags, argv, prog=prog, description=__doc__)
     run = flags.check()
     refuse_torchrun(prog)
-    analyse_checkpoint(flags, run)
+    analyze_checkpoint(flags, run)
 
 
-def analyse_checkpoint(flags: Flags, run: RunSettings) -> Path:
+def analyze_checkpoint(flags: Flags, run: RunSettings) -> Path:
     """Runs the analyses over the workers of `run`; prints and returns the report's absolute path."""
     from volo.runs import checkpoint
 
     path = checkpoint.find(flags.checkpoint)
     output_dir = Path(flags.output_dir).expanduser().absolute()
-    print(f"analysing {path}", flush=True)
+    print(f"analyzing {path}", flush=True)
     report = _here(flags, path, output_dir, run) if run.num_workers == 0 else _on_ray(flags, path, output_dir, run)
     print(_summary(output_dir) if "eval" in flags.analysis else f"results: {output_dir}")
     print(f"report: {report}", flush=True)
@@ -86,9 +87,9 @@ def has_display() -> bool:
 
 
 def _here(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
-    from volo.analysis.local import analyse_here
+    from volo.analysis.local import analyze_here
 
-    return analyse_here(
+    return analyze_here(
         path, flags.analysis, output_dir, split=flags.split, data_dir=flags.data_dir, device=run.device,
         fresh=flags.fresh,
     )  # fmt: skip
@@ -96,9 +97,9 @@ def _here(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
 
 def _on_ray(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
     prepare(run.address)
-    from volo.cluster.analyze import analyse_on_ray
+    from volo.cluster.analyze import analyze_on_ray
 
-    return analyse_on_ray(
+    return analyze_on_ray(
         path, flags.analysis, output_dir, split=flags.split, data_dir=flags.data_dir, run=run, fresh=flags.fresh
     )
 
@@ -107,7 +108,8 @@ def _summary(output_dir: Path) -> str:
     import json
 
     metrics = json.loads((output_dir / "eval_metrics.json").read_text())
+    top1, top5 = (percent(metrics[name], 2) for name in ("acc1", "acc5"))
     return (
-        f"{metrics['split']}: top-1 {metrics['acc1']:.2%}, top-5 {metrics['acc5']:.2%}, loss {metrics['loss']:.4f} "
+        f"{metrics['split']}: top-1 {top1}, top-5 {top5}, loss {metrics['loss']:.4f} "
         f"on {metrics['num_samples']:,} images"
     )

@@ -15,7 +15,7 @@ import tyro
 
 from volo.cli.parse import parse_flags, program
 from volo.console import print_table
-from volo.errors import ExitCode
+from volo.errors import ExitCode, first_of
 from volo.settings.paths import local_path
 
 if TYPE_CHECKING:
@@ -66,9 +66,7 @@ def _number(value: float | int | None, form: str = ".2%") -> str:
 
 def _verdict(weights: "WeightsDifference") -> str:
     if weights.unshared:
-        more = len(weights.unshared) - SHOWN
-        listed = ", ".join(weights.unshared[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-        return f"weights differ: other models, only in one of them {listed}"
+        return f"weights differ: other models, only in one of them {first_of(weights.unshared, SHOWN)}"
     if weights.is_identical:
         return "weights are the same, bit for bit"
     if not weights.largest:

@@ -1,4 +1,4 @@
-"""Train, then analyse what came out, on one Ray cluster: `make quickstart`. With --space search first.
+"""Train, then analyze what came out, on one Ray cluster: `make quickstart`. With --space search first.
 
     volo pipeline --recipe quickstart
     volo pipeline --space mix --dataset cifar100 --num-samples 50 --epochs 20 --sweep-name first
@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from volo.cli.analyze import Flags, analyse_checkpoint
+from volo.cli.analyze import Flags, analyze_checkpoint
 from volo.cli.parse import given_flags, parse_settings, program, refuse_torchrun
 from volo.cli.tune import WITHOUT, parse_sweep, tune
 from volo.cluster.connect import prepare
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
             f"volo pipeline trains one run, got seeds={list(settings.run.seeds)}; use volo train for several"
         )
     refuse_torchrun(program("pipeline"))
-    split = _split_to_analyse(settings)
+    split = _split_to_analyze(settings)
     with contextlib.ExitStack() as cluster:
         if options is not None:
             settings = _searched(settings, options, cluster)
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
         from volo.cluster.trainer import train_on_ray
 
         train_on_ray(settings, cluster)
-        analyse_checkpoint(
+        analyze_checkpoint(
             Flags(
                 checkpoint=str(settings.run_dir),
                 output_dir=str(settings.run_dir / "analysis"),
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
         )
 
 
-def _split_to_analyse(settings: Settings) -> Literal["test", "val"]:
+def _split_to_analyze(settings: Settings) -> Literal["test", "val"]:
     """Known before anything is trained: the validation images, where there are none to test on.
 
     Raises:

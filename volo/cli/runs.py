@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from volo.cli.parse import parse_flags, program
-from volo.console import format_bytes, print_table
+from volo.console import format_bytes, percent, print_table
 from volo.errors import InputError
 from volo.runs.listing import Run, find_runs, read_run
 from volo.settings.paths import local_path
@@ -42,7 +42,7 @@ def _row(run: Run, root: Path) -> tuple[str, ...]:
     return (
         str(run.folder.relative_to(root)),
         run.state,
-        "-" if scores.best is None else f"{scores.best:.2%}",
+        "-" if scores.best is None else percent(scores.best, 2),
         "-" if scores.best_epoch is None else str(scores.best_epoch),
         f"{scores.num_epochs}/{run.of_epochs or '?'}",
         "-" if run.images_per_s is None else f"{run.images_per_s:,.0f}",

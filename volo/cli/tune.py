@@ -25,7 +25,7 @@ from volo.cluster.connect import prepare
 from volo.errors import InputError
 from volo.settings.config import Settings
 from volo.settings.paths import check_path
-from volo.tuning.options import Objective, SweepOptions, check_base
+from volo.tuning.options import SweepObjective, SweepOptions, check_base
 from volo.tuning.search.library import library
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def tune(settings: Settings, options: SweepOptions, cluster: contextlib.ExitStac
     from volo.tuning.search.spaces import check_space, load_space
 
     space = load_space(check_path(options.space, "--space"), library())
-    check_base(settings, options.objectives_of(Objective(space.metric, space.mode)), options)
+    check_base(settings, options.objectives_of(SweepObjective(space.metric, space.mode)), options)
     check_space(space, settings.to_dict())
     sweep_dir = Path(settings.run.output_dir).expanduser().absolute() / options.folder_name(space.name)
     if settings.run.fresh:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from volo.analysis.job import analyse
+from volo.analysis.job import analyze
 from volo.analysis.subject import Subject, View, Work
 from volo.cluster.connect import connected
 from volo.cluster.inference import work_on_ray
@@ -14,7 +14,7 @@ from volo.cluster.workers import plan_workers
 from volo.settings.run import RunSettings
 
 
-def analyse_on_ray(
+def analyze_on_ray(
     path: Path,
     analyses: Sequence[str],
     output_dir: Path,
@@ -24,7 +24,7 @@ def analyse_on_ray(
     run: RunSettings,
     fresh: bool = False,
 ) -> Path:
-    """As `analyse`; the workers compute and the driver draws. Returns the report.
+    """As `analyze`; the workers compute and the driver draws. Returns the report.
 
     Ray starts with the first computation, after checkpoint and data have been checked.
     """
@@ -34,4 +34,4 @@ def analyse_on_ray(
             stack.enter_context(connected(run.address))
             return work_on_ray(subject, view, work, plan_workers(run))
 
-        return analyse(path, analyses, output_dir, split=split, data_dir=data_dir, compute=compute, fresh=fresh)
+        return analyze(path, analyses, output_dir, split=split, data_dir=data_dir, compute=compute, fresh=fresh)

@@ -36,7 +36,7 @@ CHUNK = 512
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Drawings:
     """`images` (N, H, W, 3) uint8, `labels` (N,) int64, `masks` (N, H, W) bool: the object's pixels."""
 
     images: np.ndarray
@@ -49,7 +49,7 @@ def labels(split: str) -> np.ndarray:
     return np.arange(_num_images(split), dtype=np.int64) % len(CLASS_NAMES)
 
 
-def draw(split: str, start: int, stop: int, seed: int = 0) -> Drawing:
+def draw(split: str, start: int, stop: int, seed: int = 0) -> Drawings:
     """Images [start, stop) of a split; an image does not depend on the range it is drawn in.
 
     Raises:
@@ -59,16 +59,16 @@ def draw(split: str, start: int, stop: int, seed: int = 0) -> Drawing:
     if not 0 <= start <= stop <= total:
         raise ValueError(f"start and stop must lie within the {total} images of {split}, got [{start}, {stop})")
     parts = [_draw(split, first, min(first + CHUNK, stop), seed) for first in range(start, stop, CHUNK)]
-    empty = Drawing(
+    empty = Drawings(
         np.zeros((0, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8),
         np.zeros(0, np.int64),
         np.zeros((0, IMAGE_SIZE, IMAGE_SIZE), bool),
     )
     fields = ("images", "labels", "masks")
-    return Drawing(**{name: np.concatenate([getattr(part, name) for part in [empty, *parts]]) for name in fields})
+    return Drawings(**{name: np.concatenate([getattr(part, name) for part in [empty, *parts]]) for name in fields})
 
 
-def _draw(split: str, start: int, stop: int, seed: int) -> Drawing:
+def _draw(split: str, start: int, stop: int, seed: int) -> Drawings:
     classes = labels(split)[start:stop]
     uniforms = _uniforms(split, "layout", start, stop, seed, NUM_DRAWS)
     noise = _uniforms(split, "noise", start, stop, seed, IMAGE_SIZE * IMAGE_SIZE * 3)
@@ -79,7 +79,7 @@ def _draw(split: str, start: int, stop: int, seed: int) -> Drawing:
     color = color + COLOR_JITTER * (2 * np.stack([next(columns) for _ in range(3)], axis=1) - 1)
     image = ground + cover[..., None] * (color[:, None, None] - ground)
     image += 0.16 * (noise.reshape(image.shape) - 0.5)
-    return Drawing((image.clip(0, 1) * 255).round().astype(np.uint8), classes, distance < 0)
+    return Drawings((image.clip(0, 1) * 255).round().astype(np.uint8), classes, distance < 0)
 
 
 def _object(kinds: np.ndarray, columns) -> tuple[np.ndarray, np.ndarray]:

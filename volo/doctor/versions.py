@@ -9,6 +9,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from volo.doctor.findings import Finding, failure, ok, warning
+from volo.errors import first_of
 
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 SHOWN = ("torch", "ray", "optuna", "numpy")
@@ -31,7 +32,7 @@ def check_versions() -> Finding:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             wrong += _wrong(requirement)
     if wrong:
-        return failure("versions", "too old or missing: " + _listed(wrong), INSTALL)
+        return failure("versions", "too old or missing: " + first_of(wrong, MAX_LISTED, "; "), INSTALL)
     shown = [f"{name} {found}" for name in SHOWN if (found := installed(name))]
     return ok("versions", ", ".join([f"python {platform.python_version()}", *shown]))
 
@@ -47,7 +48,7 @@ def check_tested_versions(constraints: Path = CONSTRAINTS) -> list[Finding]:
         f"{name} {version}, tested {pins[name]}" for name, version in found.items() if _differs(version, pins[name])
     ]
     if others:
-        return [warning("tested versions", f"{len(others)} differ: " + _listed(others), INSTALL)]
+        return [warning("tested versions", f"{len(others)} differ: " + first_of(others, MAX_LISTED, "; "), INSTALL)]
     return [ok("tested versions", f"all match {constraints.name}")]
 
 
@@ -76,8 +77,3 @@ def _wrong(requirement: Requirement) -> list[str]:
 def _differs(version: Version | None, pin: Version) -> bool:
     """A build for another GPU, such as 2.14.1+cu126, is the same version; a missing package is not needed here."""
     return version is not None and version.public != pin.public
-
-
-def _listed(items: list[str]) -> str:
-    more = len(items) - MAX_LISTED
-    return "; ".join(items[:MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from volo.errors import InputError
+from volo.errors import InputError, first_of
 from volo.model.embedding import resize_position_embedding
 
 HEADS = ("head", "aux_head")
@@ -165,17 +165,12 @@ def _check(source: str | Path, fitted: Mapping[str, Tensor], wanted: Mapping[str
         "not of this model": sorted(fitted.keys() - wanted.keys()),
         "of another shape": shapes,
     }
-    said = [f"{what}: {_listed(names)}" for what, names in faults.items() if names]
+    said = [f"{what}: {first_of(names, MAX_LISTED)}" for what, names in faults.items() if names]
     if said:
         raise InputError(
             f"weights must fit the model entry by entry, got {source} with " + "; ".join(said)
             + "; choose the --model they were made for"
         )  # fmt: skip
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - MAX_LISTED
-    return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _grid(embedding: Tensor) -> str:

@@ -9,17 +9,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from volo.plots.figures import BLUE, GREEN, ORANGE, new_figure, percent, percent_axis, save, style
+from volo.console import percent
+from volo.plots.figures import BLUE, GREEN, ORANGE, new_figure, percent_axis, save, style
 
 CURVES = "learning_curves.png"
 
 
 @style()
 def save_learning_curves(history: Sequence[Mapping[str, Any]], output_dir: Path) -> Path | None:
-    """Writes learning_curves.png: losses, validation accuracies, learning rate, each where the history has it.
+    """Writes learning_curves.png: losses, validation accuracies, learning rate, those that the history has.
 
-    Records may lack any key; those without a step, and values that are not finite, are passed over. None, and no
-    file, where nothing is left.
+    Records may lack any key; records without a step and values that are not finite are skipped. Returns None and
+    writes no file if nothing is left.
     """
     train = _series(history, "train/loss", of_epochs=False), _series(history, "train/loss", of_epochs=True)
     accuracies = {"top-1": _series(history, "val/acc1"), "top-5": _series(history, "val/acc5")}
@@ -44,7 +45,7 @@ def save_learning_curves(history: Sequence[Mapping[str, Any]], output_dir: Path)
 def pairs_of_curves(
     histories: Sequence[Sequence[Mapping[str, Any]]],
 ) -> dict[str, list[list[tuple[float, float]]]]:
-    """Of several runs, by panel: each one's (step, value), of epochs where it has any, else of steps."""
+    """(step, value) of several runs, by panel: from epoch records if a run has any, otherwise from step records."""
     keys = {"Training loss": "train/loss", "Validation loss": "val/loss", "Validation top-1": "val/acc1"}
     panels = {
         title: [_series(history, key, of_epochs=True) or _series(history, key) for history in histories]
@@ -54,14 +55,14 @@ def pairs_of_curves(
 
 
 def _draw_curves(axes: Axes, title: str, curves: dict[str, list[tuple[float, float]]]) -> None:
-    """One panel. In the losses the curve without a name is the noisy one of single steps, drawn behind."""
-    colours = {"validation": ORANGE, "top-5": GREEN}
+    """One panel. Among the losses, the curve without a name is the noisy one of single steps, drawn behind."""
+    colors = {"validation": ORANGE, "top-5": GREEN}
     for name, points in curves.items():
         if points:
             noisy = not name and len(curves) > 1
-            colour = colours.get(name.split(",")[0], BLUE)
+            color = colors.get(name.split(",")[0], BLUE)
             look = dict(alpha=0.3, linewidth=1) if noisy else dict(marker="o" if len(points) < 30 else None)
-            axes.plot(*np.transpose(points), color=colour, markersize=4, label=name or None, **look)
+            axes.plot(*np.transpose(points), color=color, markersize=4, label=name or None, **look)
     axes.set_title(title)
     axes.set_xlabel("step")
     axes.grid(axis="y")
@@ -79,7 +80,7 @@ def _draw_curves(axes: Axes, title: str, curves: dict[str, list[tuple[float, flo
 
 
 def _series(history: Iterable[Mapping[str, Any]], key: str, of_epochs: bool | None = None) -> list[tuple[float, float]]:
-    """(step, value) of the records that have both, in the order of steps; of epoch records alone, or of the others."""
+    """(step, value) of the records that have both, in the order of steps; only epoch records, or only the others."""
     points = [
         (record["step"], record[key])
         for record in history
@@ -95,5 +96,5 @@ def _best(points: list[tuple[float, float]]) -> str:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """A finite int or float; a bool is none."""
+    """Whether a value is a finite int or float, and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

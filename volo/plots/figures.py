@@ -1,7 +1,7 @@
-"""One look for every picture: colours, fonts, sizes, and how a figure is made and saved.
+"""One style for all pictures: colors, fonts, sizes, and how figures are created and saved.
 
-Built on matplotlib's objects alone: no pyplot state, no display. Text is never read as mathtext, so a class may be
-called `$x_1$`; log axes, whose labels are mathtext, are therefore not used.
+Uses only matplotlib's objects: no pyplot state, no display. Text is never parsed as mathtext, so a class may be
+called `$x_1$`; log axes are not used because their labels are mathtext.
 """
 
 import unicodedata
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from volo.files import replaced
 
 DPI = 150
-CRISP_BELOW = 100  # pixels a side: smaller images are shown as the squares they are
+CRISP_BELOW = 100  # pixels per side; smaller images are shown without interpolation
 
 INK, MUTED, GRID, EMPTY = "#1f2933", "#66727f", "#e4e8ec", "#eceff1"
 BLUE, ORANGE, GREEN = "#2b6693", "#c8603a", "#3d8168"
@@ -64,15 +64,15 @@ STYLE = {
     "ytick.labelsize": 9,
 }
 
-# Tried in turn for letters that DejaVu Sans lacks; only those installed are named to matplotlib.
+# Fallbacks for characters that DejaVu Sans lacks; only installed fonts are passed to matplotlib.
 FALLBACK_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Arial Unicode MS", "Noto Sans")
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The project's look, for everything drawn and saved inside; also a decorator, `@style()`.
+    """The project's style for everything drawn and saved inside; also a decorator, `@style()`.
 
-    A letter that no installed font has is drawn as a box, without a warning: the report spells the name out.
+    A character that no installed font has is drawn as a box without a warning: the report has the name as text.
     """
     look: dict[Any, Any] = STYLE | {"font.family": _families()}
     with matplotlib.rc_context(look), warnings.catch_warnings():
@@ -81,21 +81,21 @@ def style() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    """A figure of `width` by `height` inches that can draw itself without a display."""
+    """A figure of `width` by `height` inches that needs no display."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
 def axes_at(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes placed in inches from the upper left corner; what sticks out is still saved, as saving fits the paper."""
+    """Axes placed in inches from the upper left corner; saving includes what lies outside."""
     full_width, full_height = figure.get_size_inches()
     bottom = full_height - top - height
     return figure.add_axes((left / full_width, bottom / full_height, width / full_width, height / full_height))
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Writes a PNG under its name at once, whole or not at all. Call inside `style`."""
+    """Writes a PNG atomically. Call inside `style`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as partial:
         figure.savefig(partial, format="png")
@@ -103,7 +103,7 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def shorten(name: str, limit: int) -> str:
-    """A name on one line and at most `limit` columns wide (at least 3): its middle gives way to an ellipsis."""
+    """A name on one line and at most `limit` columns wide (at least 3): the middle is replaced by an ellipsis."""
     plain = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
     if _width(plain) <= limit:
         return plain
@@ -111,13 +111,9 @@ def shorten(name: str, limit: int) -> str:
     return f"{_prefix(plain, limit - 1 - _width(tail))}…{tail}"
 
 
-def percent(fraction: float, digits: int = 1) -> str:
-    return f"{100 * fraction:.{digits}f} %"
-
-
 def percent_axis(axis) -> None:
     """Ticks of an axis in [0, 1] as percent."""
-    axis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+    axis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
 
 
 def _prefix(text: str, columns: int) -> str:
@@ -125,7 +121,7 @@ def _prefix(text: str, columns: int) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns: two for East Asian wide letters, none for those that sit on another."""
+    """Columns: two for East Asian wide letters, none for combining characters."""
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 

@@ -1,7 +1,7 @@
-"""What every HTML page of ours shares: one look, pictures that travel inside it, no script, nothing from elsewhere.
+"""What all HTML pages share: one style, embedded pictures, no scripts, no external resources.
 
-A page is a Jinja template that extends page.html.j2, beside this file, and may lie anywhere; parts.html.j2 has the
-pieces that several pages are made of.
+A page is a Jinja template, in any folder, that extends page.html.j2 of this folder; parts.html.j2 has macros for
+several pages.
 """
 
 import base64
@@ -13,15 +13,16 @@ from typing import Any
 
 import jinja2
 
+from volo.console import percent
 from volo.files import replaced
-from volo.plots.figures import DPI, percent
+from volo.plots.figures import DPI
 
 HALF_PAGE = 620  # CSS pixels
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG on disk: its heading, what to see in it (`caption`), and the same for who cannot see it (`alt`)."""
+    """A PNG on disk: its heading, caption, and alternative text."""
 
     title: str
     path: Path
@@ -30,7 +31,7 @@ class Figure:
 
 
 def write_page(path: Path, template: Path, **values: Any) -> Path:
-    """Writes what the template makes of `values`, replacing an earlier page at once. Text is escaped.
+    """Renders the template with `values`, replacing an earlier page atomically. Text is escaped.
 
     page.html.j2 takes `cards`, (label, value, small print) of headline numbers, and `notes`, lines below them.
     """
@@ -41,10 +42,10 @@ def write_page(path: Path, template: Path, **values: Any) -> Path:
 
 
 def pictures(figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """What a page needs of each; two small ones that follow each other share a row, any other has its own.
+    """The template's values for each figure; two consecutive small ones share a row, any other has its own.
 
     Raises:
-        ValueError: a figure that is no PNG file.
+        ValueError: a figure that is not a PNG file.
     """
     shown = [_embed(figure, number) for number, figure in enumerate(figures, start=1)]
     for picture in shown:
@@ -66,7 +67,7 @@ def _embed(figure: Figure, number: int) -> dict[str, Any]:
     """A picture's text, its bytes as a data URI, its size in CSS pixels as drawn, and its width in its own."""
     data = figure.path.read_bytes() if figure.path.is_file() else b""
     if data[:8] != b"\x89PNG\r\n\x1a\n":
-        raise ValueError(f"a figure must be a PNG file, got {str(figure.path)!r}; draw it first, or leave it out")
+        raise ValueError(f"a figure must be a PNG file, got {str(figure.path)!r}; draw it first, or omit it")
     width, height = struct.unpack(">II", data[16:24])
     return {
         "id": f"figure-{number}",

@@ -47,7 +47,7 @@ def needed_bytes(settings: Settings) -> int:
     return max(0, num_checkpoints(settings) * checkpoint_bytes(settings) - there)
 
 
-def check_space(settings: Settings) -> None:
+def check_disk_room(settings: Settings) -> None:
     """Raises InputError if the disk has no room for the checkpoints to come."""
     needed, free = needed_bytes(settings), free_bytes(settings.run_dir)
     if needed > free:

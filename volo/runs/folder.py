@@ -22,7 +22,7 @@ from volo.data.splits import Split
 from volo.errors import InputError
 from volo.files import replaced
 from volo.runs import checkpoint
-from volo.runs.disk_room import check_space
+from volo.runs.disk_room import check_disk_room
 from volo.runs.listing import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_locked
 from volo.settings.config import FREE_ON_RESUME, ResolvedSettings, Settings, differences, listed
 
@@ -84,7 +84,7 @@ def open_run(settings: Settings) -> tuple[Start, FileLock]:
         start = find_start(settings)
         _check_same(settings, start)
         if not start.is_finished(settings):
-            check_space(settings)
+            check_disk_room(settings)
         _note_beginning(settings, start)
     except InputError:
         lock.release()

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from volo.console import Progress
+from volo.console import Progress, percent
 from volo.files import read_edited, replaced
 
 FILE = "metrics.jsonl"
@@ -61,8 +61,8 @@ class Display:
 def epoch_line(record: dict[str, Any]) -> str:
     parts = [f"epoch {record['epoch']:3d}", f"step {record['step']:6d}", f"loss {record['train/loss']:.4f}"]
     if "val/acc1" in record:
-        parts += [f"val loss {record['val/loss']:.4f}", f"val top-1 {record['val/acc1']:.2%}"]
-        parts += [f"top-5 {record['val/acc5']:.2%}"]
+        parts += [f"val loss {record['val/loss']:.4f}", f"val top-1 {percent(record['val/acc1'], 2)}"]
+        parts += [f"top-5 {percent(record['val/acc5'], 2)}"]
     return "  ".join([*parts, f"{record['images_per_s']:,.0f} images/s"])
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import torch.distributed as dist
 
+from volo.console import percent
 from volo.errors import InputError, Stopped, TrainingError
 from volo.frames import own_frame
 from volo.runs.folder import Start, further, note_failure, open_data, open_run
@@ -139,5 +140,5 @@ def say_result(settings: Settings) -> None:
     """Prints the best score and the run folder, the last lines of a training run."""
     scores = read_scores(settings.run_dir)
     if scores.best is not None:
-        print(f"best validation top-1 {scores.best:.2%}, after epoch {scores.best_epoch}")
+        print(f"best validation top-1 {percent(scores.best, 2)}, after epoch {scores.best_epoch}")
     print(f"run folder: {settings.run_dir}")

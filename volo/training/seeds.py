@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from volo.console import print_table
+from volo.console import percent, print_table
 from volo.errors import InputError
 from volo.runs.folder import check_run, is_restart, set_aside, write_file
 from volo.runs.listing import CONFIG, METRIC, Scores, read_scores
@@ -153,7 +153,7 @@ def _range(kind: str, spread: dict[str, Any]) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2%}"
+    return "-" if value is None else percent(value, 2)
 
 
 def _loss(value: float | None) -> str:

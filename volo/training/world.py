@@ -50,18 +50,19 @@ class World:
 
     def from_main(self, value: Any) -> Any:
         """Rank 0's value of a small picklable object, on every worker."""
-        return self._from(0, value)
-
-    def gather(self, value: Any) -> list[Any]:
-        """Every rank's value of a small picklable object, on every worker."""
-        return [self._from(rank, value) for rank in range(self.size)]
-
-    def _from(self, rank: int, value: Any) -> Any:
         if self.size == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=rank, device=self.device)
+        dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value of a small picklable object, on every worker."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def wait(self) -> None:
         """Returns when every worker has called this."""

@@ -15,14 +15,14 @@ NUM_CONFIRM_SEEDS = 3
 
 
 @dataclass(frozen=True)
-class Objective:
+class SweepObjective:
     """An epoch's metric or a model's count, and whether more (max) or less (min) of it is better."""
 
     metric: str
     mode: str
 
     @classmethod
-    def parse(cls, text: str) -> "Objective":
+    def parse(cls, text: str) -> "SweepObjective":
         """Parses METRIC:max or METRIC:min. Raises InputError for anything else, or a metric that no trial reports."""
         metric, _, mode = text.rpartition(":")
         if mode not in ("max", "min"):
@@ -117,9 +117,9 @@ class SweepOptions:
         if self.chosen_pruner == "median" and self.reduction_factor:
             raise InputError("--reduction-factor has no effect with --pruner median; omit it")
 
-    def objectives_of(self, default: Objective) -> tuple[Objective, ...]:
+    def objectives_of(self, default: SweepObjective) -> tuple[SweepObjective, ...]:
         """The requested objectives, or the space's own. Raises InputError for some that cannot be compared."""
-        objectives = tuple(Objective.parse(text) for text in self.objectives) or (default,)
+        objectives = tuple(SweepObjective.parse(text) for text in self.objectives) or (default,)
         names = [objective.metric for objective in objectives]
         if len({*names}) < len(names):
             raise InputError(f"objectives must differ, got {', '.join(names)}")
@@ -139,7 +139,7 @@ class SweepOptions:
         return self.sweep_name or f"tune-{space_name}"
 
 
-def check_base(settings: Settings, objectives: tuple[Objective, ...], options: SweepOptions) -> None:
+def check_base(settings: Settings, objectives: tuple[SweepObjective, ...], options: SweepOptions) -> None:
     """Raises InputError for settings that no trial of a sweep can have."""
     if settings.optim.max_steps is not None:
         raise InputError(f"a trial trains whole epochs, got --max-steps {settings.optim.max_steps}; use --epochs")

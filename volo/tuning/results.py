@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
+from volo.console import percent
 from volo.runs.folder import write_file
 from volo.runs.listing import TABLE
 from volo.settings.config import Settings
@@ -106,7 +107,7 @@ def shown(metric: str, value: float | None) -> str:
     if value is None:
         return "-"
     if "acc" in metric:
-        return f"{value:.2%}"
+        return percent(value, 2)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

@@ -20,7 +20,7 @@ from volo.errors import InputError
 from volo.runs.listing import TRIALS
 from volo.settings.config import FREE_ON_RESUME, Settings, build_settings, differences, listed
 from volo.tuning.journal import open_journal
-from volo.tuning.options import COUNTED, MEASURED, REDUCTION_FACTOR, Objective, SweepOptions
+from volo.tuning.options import COUNTED, MEASURED, REDUCTION_FACTOR, SweepObjective, SweepOptions
 from volo.tuning.search.asking import LISTS
 from volo.tuning.search.distinct import DRAWN, copies, identity
 from volo.tuning.search.drawing import REASON, Drawing, reason_of
@@ -74,7 +74,7 @@ class SweepStudy:
     def __init__(self, sweep_dir: Path, space: Space, base: Settings, options: SweepOptions):
         self.sweep_dir, self.space, self.options = sweep_dir, space, options
         self.base = base
-        self.objectives = options.objectives_of(Objective(space.metric, space.mode))
+        self.objectives = options.objectives_of(SweepObjective(space.metric, space.mode))
         self.num_epochs = base.optim.epochs
         self.counts: Callable[[Settings], dict[str, int]] | None = None  # of a model, if an objective is a count
         self.on_end: Callable[[int], None] | None = None  # called for a trial that ends before it is handed out
@@ -300,7 +300,7 @@ def _kept(metrics: Metrics) -> Metrics:
     return {name: metrics[name] for name in ("epoch", "step", *MEASURED) if name in metrics}
 
 
-def _is_finite(objective: Objective, metrics: Metrics) -> bool:
+def _is_finite(objective: SweepObjective, metrics: Metrics) -> bool:
     if objective.metric in COUNTED:
         return True
     value = metrics.get(objective.metric)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from volo.analysis.local import analyse_here
+from volo.analysis.local import analyze_here
 from volo.data import shapes
 from volo.runs import checkpoint
 
@@ -16,15 +16,15 @@ pytestmark = pytest.mark.slow  # trains the whole quickstart
 ANALYSES = ("eval", "calibration", "gradcam", "occlusion")
 
 
-def analysed(run_dir: Path, output_dir: Path, analyses: tuple[str, ...], split: str) -> Path:
+def analyzed(run_dir: Path, output_dir: Path, analyses: tuple[str, ...], split: str) -> Path:
     path = checkpoint.find(run_dir)
-    analyse_here(path, analyses, output_dir, split=split, data_dir=None, device="cpu")
+    analyze_here(path, analyses, output_dir, split=split, data_dir=None, device="cpu")
     return output_dir
 
 
 @pytest.fixture(scope="module")
 def found(quickstart_run, tmp_path_factory) -> Path:
-    return analysed(quickstart_run, tmp_path_factory.mktemp("found"), ANALYSES, "test")
+    return analyzed(quickstart_run, tmp_path_factory.mktemp("found"), ANALYSES, "test")
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +75,15 @@ def test_the_scores_can_be_counted_again_from_the_file(found, localisation, meth
 
 def test_the_report_shows_the_scores_beside_their_baselines(found, localisation):
     page = (found / "report.html").read_text()
-    for name in ("Grad-CAM", "Occlusion, shuffled weights", "Centre of the image", "Random point"):
+    for name in ("Grad-CAM", "Occlusion, shuffled weights", "Center of the image", "Random point"):
         assert f">{name}</th>" in page
     for scores in localisation["scores"].values():
-        assert f"{100 * scores['in_mask']:.1f} %" in page
+        assert f"{100 * scores['in_mask']:.1f}%" in page
 
 
 def test_temperature_scaling_lowers_the_loss_of_validation_and_test(quickstart_run, found, tmp_path):
     on_test = json.loads((found / "eval_metrics.json").read_text())
-    analysed(quickstart_run, tmp_path, ("calibration",), "val")
+    analyzed(quickstart_run, tmp_path, ("calibration",), "val")
     on_val = json.loads((tmp_path / "eval_metrics.json").read_text())
     assert on_val["nll_after"] < on_val["nll"]
     assert on_test["temperature"] == on_val["temperature"]  # fitted on the same images whatever it is judged by

@@ -6,8 +6,8 @@ import pytest
 from volo.analysis.explaining.localization import (
     Objects,
     drawn_objects,
-    save_localisation,
-    score_centre,
+    save_localization,
+    score_center,
     score_heatmaps,
     score_random,
 )
@@ -47,15 +47,15 @@ def test_scores_of_a_case_counted_by_hand():
     heatmaps = np.zeros((2, 4, 4), np.float32)
     heatmaps[0, 1, 1], heatmaps[1, 2, 2] = 1.0, 1.0  # in the box alone; on the object
     assert score_heatmaps(heatmaps, two_objects()) == {"in_mask": 0.5, "in_box": 1.0, "in_mask_off_centre": 0.0}
-    assert score_centre(two_objects()) == {"in_mask": 0.5, "in_box": 0.5, "in_mask_off_centre": 0.0}
+    assert score_center(two_objects()) == {"in_mask": 0.5, "in_box": 0.5, "in_mask_off_centre": 0.0}
     assert score_random(two_objects()) == {"in_mask": 2 / 16, "in_box": 2.5 / 16, "in_mask_off_centre": 3 / 16}
 
 
 def test_where_every_object_is_in_the_centre_there_is_no_score_off_it(tmp_path):
     objects = Objects(np.ones((2, 4, 4), bool), np.ones((2, 4, 4), bool))
-    scores = {"centre": score_centre(objects)}
+    scores = {"centre": score_center(objects)}
     assert scores["centre"] == {"in_mask": 1.0, "in_box": 1.0, "in_mask_off_centre": None}
-    save_localisation(tmp_path, "test", objects, scores)
+    save_localization(tmp_path, "test", objects, scores)
     found = json.loads((tmp_path / "localisation.json").read_text())
     assert found.pop("intervals")["centre"] == {
         "in_mask": list(share_interval(2, 2)), "in_box": list(share_interval(2, 2)), "in_mask_off_centre": None,

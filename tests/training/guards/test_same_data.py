@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster.conftest import free_ports
 from tests.conftest import draw_folder
-from tests.faults.forked import Command
+from tests.faults.tools.forked import Command
 from tests.training.runs import small_run
 from volo.data.datasets import open_train
 from volo.settings.config import build_settings

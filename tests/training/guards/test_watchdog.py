@@ -12,7 +12,7 @@ from tests.training.runs import small_run, train
 from volo.errors import ExitCode, InputError
 from volo.frames import own_frame
 from volo.settings.durations import parse_duration
-from volo.training.guards.hang import Report, accuse, describe
+from volo.training.guards.hang import RankReport, accuse, describe
 from volo.training.guards.watchdog import START_S, TRAINING_FAILED, Watchdog, watched
 from volo.training.world import single_process
 
@@ -23,8 +23,10 @@ BACKWARD = "/lib/torch/autograd/graph.py:9 in _engine_run_backward"
 FORWARD = "/lib/torch/nn/parallel/distributed.py:9 in forward"
 
 
-def at(rank: int, phase: str, step: int, frame: str = COLLECTIVE) -> Report:
-    return Report(rank, f"host{rank}", 100 + rank, step, phase, 5.0, "volo/x.py:1 in f", ["/run.py:1 in main", frame])
+def at(rank: int, phase: str, step: int, frame: str = COLLECTIVE) -> RankReport:
+    return RankReport(
+        rank, f"host{rank}", 100 + rank, step, phase, 5.0, "volo/x.py:1 in f", ["/run.py:1 in main", frame]
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What every explanation shares: which images, for which class, by which weights; and the file it is kept in.
+"""What all explanations share: which images, for which class, with which weights, and the file format.
 
 Shapes: n explained images of H x W pixels.
 """
@@ -40,7 +40,7 @@ class Selection:
 
 
 def select(predictions: Predictions, num_shown: int = NUM_SHOWN, num_scored: int = 0, seed: int = 0) -> Selection:
-    """Images to show, half of them wrong where there are so many, and `num_scored` right ones or as many as there are.
+    """Images to show, half of them wrong if possible, and up to `num_scored` right ones.
 
     The same predictions and seed select the same images.
     """
@@ -56,8 +56,8 @@ def select(predictions: Predictions, num_shown: int = NUM_SHOWN, num_scored: int
 class Question:
     """Why are the images at `places` (n,) of a view predicted as `classes` (n,)?
 
-    `shuffle_seed` asks the same of the same network with shuffled weights: an explanation that finds the object there
-    too owes it to the image, not to what the network learned (Adebayo et al., arXiv:1810.03292).
+    `shuffle_seed` asks the same of the same network with shuffled weights: an explanation that still finds the object
+    follows the image, not what the network learned (Adebayo et al., arXiv:1810.03292).
     """
 
     places: np.ndarray
@@ -70,7 +70,7 @@ class Question:
     def batches(
         self, subject: Subject, view: View, device: torch.device, rank: int, world_size: int, batch_size: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """This worker's share: (b, 3, H, W) normalised images and their (b,) classes."""
+        """This worker's share: (b, 3, H, W) normalized images and their (b,) classes."""
         data = subject.description.settings.data
         pixels = Pixels(view.images, data.mean, data.std, device)
         first, last = worker_share(0, len(self.places), rank, world_size)
@@ -80,7 +80,7 @@ class Question:
 
 
 def shuffled(model: nn.Module, seed: int) -> nn.Module:
-    """A copy in which the numbers of each parameter have changed places at random."""
+    """A copy of the model with the entries of each parameter permuted at random."""
     model, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -99,9 +99,9 @@ def save_explanation(
 ) -> None:
     """Writes a dictionary of tensors and plain values, to be read by `torch.load(path, weights_only=True)`.
 
-    method, and what else `about` holds. split, class_names.
+    method and the other entries of `about`. split, class_names.
     indices (n,): the images, by place in the split. labels (n,), predicted (n,): classes; the predicted one is
-    explained. confidence (n,): its probability. maps (n, h, w): as computed, at places of their own; heatmaps
+    explained. confidence (n,): its probability. maps (n, h, w): as computed, on their own grid; heatmaps
     (n, H, W): the same spread over the image's pixels. shown (k,), scored (m,): into the above, as in `Selection`.
     """
     places = selection.places

@@ -1,4 +1,4 @@
-"""From coarse maps to pictures: spread over the pixels, laid over the image, and set beside it.
+"""Turns coarse maps into pictures: interpolated to pixels, overlaid on the image, and shown next to it.
 
 Shapes: n maps (n, h, w) over images of H x W pixels; a heatmap (H, W); pictures (S, S, 3) uint8.
 """
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from volo.analysis.evaluate import Predictions
+from volo.console import percent
 from volo.plots.figures import (
     BLUE,
     CRISP_BELOW,
@@ -20,7 +21,6 @@ from volo.plots.figures import (
     ORANGE,
     axes_at,
     new_figure,
-    percent,
     save,
     shorten,
     style,
@@ -34,20 +34,20 @@ COLUMNS, PICTURE, GAP, TEXT, HEADER = 3, 1.5, 0.06, 0.58, 0.62  # inches
 def spread(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray, height: int, width: int) -> np.ndarray:
     """(n, h, w) values at pixel coordinates `rows` (h,) and `columns` (w,) -> (n, height, width) float32.
 
-    Linear between them, constant beyond the outermost. The first pixel's centre is 0.5.
+    Linear interpolation, constant beyond the outermost values. The first pixel's center is 0.5.
     """
     down, across = _weights(rows, height), _weights(columns, width)  # (H, h), (W, w)
     return (down @ maps.astype(np.float64) @ across.T).astype(np.float32)
 
 
 def overlay(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
-    """The image in grey under the heatmap's positive part, its maximum brightest: (S, S, 3) uint8."""
+    """The image in gray under the heatmap's positive part, its maximum brightest: (S, S, 3) uint8."""
     size = (max(SIDE, image.shape[1]), max(SIDE, image.shape[0]))
-    grey = np.asarray(_enlarged(Image.fromarray(image).convert("L"), size), np.float64)[..., None] / 255
+    gray = np.asarray(_enlarged(Image.fromarray(image).convert("L"), size), np.float64)[..., None] / 255
     heat = heatmap.clip(0) / max(float(heatmap.max()), 1e-12)
     heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
     strength = (0.85 * heat.clip(0, 1) ** 0.7)[..., None]
-    mixed = (1 - strength) * (0.15 + 0.7 * grey) + strength * HEAT(heat)[..., :3]
+    mixed = (1 - strength) * (0.15 + 0.7 * gray) + strength * HEAT(heat)[..., :3]
     return (255 * mixed).round().astype(np.uint8)
 
 
@@ -67,7 +67,7 @@ def save_overlays(
     predictions: Predictions,
     places: np.ndarray,
 ) -> None:
-    """A PNG of every image with its overlay at its right, and what it is and was taken for beneath.
+    """Writes a PNG of every image next to its overlay, with the true and the predicted class below.
 
     Args:
         images: (k, H, W, 3) uint8.
@@ -96,21 +96,21 @@ def _draw_pair(
     predictions: Predictions,
     index: int,
 ) -> None:
-    colour = BLUE if predictions.correct[index] else ORANGE
+    color = BLUE if predictions.correct[index] else ORANGE
     for number, picture in enumerate((enlarged(pair[0]), pair[1])):
         axes = axes_at(figure, corner[0] + number * (PICTURE + GAP), corner[1], PICTURE, PICTURE)
         axes.imshow(picture, interpolation="antialiased")
         axes.set(xticks=[], yticks=[])
-        axes.spines[:].set(visible=True, color=colour, linewidth=1.4)
+        axes.spines[:].set(visible=True, color=color, linewidth=1.4)
         if number == 0:
-            _write_below(axes, predictions, index, colour)
+            _write_below(axes, predictions, index, color)
 
 
-def _write_below(axes, predictions: Predictions, index: int, colour: str) -> None:
+def _write_below(axes, predictions: Predictions, index: int, color: str) -> None:
     names = predictions.class_names
     lines = (
         (f"true {shorten(names[predictions.labels[index]], 34)}", INK),
-        (f"pred {shorten(names[predictions.predicted[index]], 34)}", colour),
+        (f"pred {shorten(names[predictions.predicted[index]], 34)}", color),
         (f"confidence {percent(float(predictions.confidence[index]))}", MUTED),
     )
     for line, (text, ink) in enumerate(lines):
@@ -118,10 +118,10 @@ def _write_below(axes, predictions: Predictions, index: int, colour: str) -> Non
         axes.annotate(text, (0, 0), below, "axes fraction", "offset points", va="top", color=ink, fontsize=8)
 
 
-def _weights(centres: np.ndarray, size: int) -> np.ndarray:
-    """(size, h): what each pixel takes of the value at each centre."""
+def _weights(centers: np.ndarray, size: int) -> np.ndarray:
+    """(size, h): weight of the value at each center for each pixel."""
     pixels = np.arange(size) + 0.5
-    return np.stack([np.interp(pixels, centres, unit) for unit in np.eye(len(centres))], axis=1)
+    return np.stack([np.interp(pixels, centers, unit) for unit in np.eye(len(centers))], axis=1)
 
 
 def _enlarged(image: Image.Image, size: tuple[int, int]) -> Image.Image:

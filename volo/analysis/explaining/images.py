@@ -1,4 +1,4 @@
-"""Unlabelled images: found in folders, read, and given to a model."""
+"""Unlabeled images: found in folders, read, and passed to a model."""
 
 import hashlib
 import os
@@ -16,17 +16,17 @@ from volo.data.folders.listing import Identity, ImageFile, Listing, find_images
 from volo.data.folders.passed_over import PassedOver
 from volo.errors import InputError
 
-# What became of an image: its likeliest classes with their probabilities, or why it could not be read.
+# Result for an image: its most likely classes with their probabilities, or why it could not be read.
 Result = list[tuple[int, float]] | str
 
 
 def list_images(inputs: Sequence[str]) -> Listing:
-    """The images that files and folders hold, each once, sorted by name, and what of the folders was passed over.
+    """The images in files and folders, each once, sorted by name, and what was skipped in the folders.
 
-    Of folders as in training (volo/data/folders/listing.py); a file that is named itself is taken as it is.
+    Folders are read as in training (volo/data/folders/listing.py); a file given by name is always included.
 
     Raises:
-        InputError: an input that is not there or cannot be listed, or no image at all.
+        InputError: an input that does not exist or cannot be listed, or no image at all.
     """
     found: dict[str, ImageFile] = {}
     passed_over = PassedOver()
@@ -62,12 +62,12 @@ def digest_of(files: Sequence[ImageFile]) -> str:
 
 @torch.inference_mode()
 def predict_files(subject: Subject, paths: Sequence[str], device: torch.device, batch_size: int) -> list[Result]:
-    """The TOP_K likeliest classes of each image, or why it could not be read, in their order.
+    """The TOP_K most likely classes of each image, or why it could not be read, in the order of `paths`.
 
-    Reading goes on in threads while the model computes.
+    Images are read in threads while the model computes.
 
     Raises:
-        InputError: logits that are not finite, which the weights must be to blame for.
+        InputError: logits that are not finite, because of the weights.
     """
     data = subject.description.settings.data
     model = subject.model.to(device)
@@ -105,7 +105,7 @@ def predict_files(subject: Subject, paths: Sequence[str], device: torch.device, 
 
 
 def _is_file_or_dead_link(path: str) -> bool:
-    """No pipe or socket, which reading would wait for. A dead link counts, so as to be listed as unreadable."""
+    """Excludes pipes and sockets, which would block. A dead link counts and is listed as unreadable."""
     return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
 
 

@@ -1,7 +1,7 @@
-"""Do the explanations find the object? Scored on drawn images, whose objects' pixels are known.
+"""Do the explanations find the object? Scored on drawn images, whose object masks are known.
 
-An explanation points at the maximum of its heatmap. Beside it stand points that know nothing of what the network
-learned: the image's centre, a random point, and the same explanation of the network with shuffled weights.
+An explanation points at the maximum of its heatmap. Baselines that do not depend on what the network
+learned: the image's center, a random point, and the same explanation of the network with shuffled weights.
 """
 
 import json
@@ -26,8 +26,8 @@ class Objects:
     boxes: np.ndarray
 
     @property
-    def off_centre(self) -> np.ndarray:
-        """(m,) bool: the image's centre is no part of the object."""
+    def off_center(self) -> np.ndarray:
+        """(m,) bool: the image's center is not on the object."""
         return ~self.masks[:, self.masks.shape[1] // 2, self.masks.shape[2] // 2]
 
 
@@ -41,27 +41,27 @@ def drawn_objects(view: View, places: np.ndarray) -> Objects:
 
 def score_heatmaps(heatmaps: np.ndarray, objects: Objects) -> Shares:
     """Shares of (m, H, W) heatmaps whose maximum lies on the object (in_mask), in the box around it (in_box), and, of
-    the images whose centre is not on the object, on it (in_mask_off_centre; None where there are none)."""
+    the images whose center is not on the object, on it (in_mask_off_centre; None if there are none)."""
     flat = heatmaps.reshape(len(heatmaps), -1).argmax(axis=1)
     points = np.zeros(heatmaps.shape, bool)
     np.put_along_axis(points.reshape(len(points), -1), flat[:, None], True, axis=1)
     return _shares(points, objects)
 
 
-def score_centre(objects: Objects) -> Shares:
+def score_center(objects: Objects) -> Shares:
     points = np.zeros_like(objects.masks)
     points[:, points.shape[1] // 2, points.shape[2] // 2] = True
     return _shares(points, objects)
 
 
 def score_random(objects: Objects) -> Shares:
-    """Of a point that is anywhere with equal probability: exact, nothing is drawn."""
+    """Expected shares of a uniformly random point, computed exactly."""
     return _shares(np.full(objects.masks.shape, 1 / objects.masks[0].size), objects)
 
 
-def intervals(shares: Shares, num_images: int, num_off_centre: int) -> dict[str, Interval | None]:
+def intervals(shares: Shares, num_images: int, num_off_center: int) -> dict[str, Interval | None]:
     """For each share of a pointer that points at one pixel an image: the interval of `share_interval`."""
-    totals = {name: num_off_centre if name == "in_mask_off_centre" else num_images for name in shares}
+    totals = {name: num_off_center if name == "in_mask_off_centre" else num_images for name in shares}
     return {
         name: None if share is None else share_interval(round(share * totals[name]), totals[name])
         for name, share in shares.items()
@@ -70,18 +70,18 @@ def intervals(shares: Shares, num_images: int, num_off_centre: int) -> dict[str,
 
 def all_intervals(scores: dict[str, Shares], objects: Objects) -> dict[str, dict[str, Interval | None]]:
     """`intervals` of every pointer but the random one, whose shares are exact."""
-    num_images, num_off_centre = len(objects.masks), int(objects.off_centre.sum())
-    return {name: intervals(shares, num_images, num_off_centre) for name, shares in scores.items() if name != RANDOM}
+    num_images, num_off_center = len(objects.masks), int(objects.off_center.sum())
+    return {name: intervals(shares, num_images, num_off_center) for name, shares in scores.items() if name != RANDOM}
 
 
-def save_localisation(output_dir: Path, split: str, objects: Objects, scores: dict[str, Shares]) -> None:
+def save_localization(output_dir: Path, split: str, objects: Objects, scores: dict[str, Shares]) -> None:
     """Writes localisation.json: split, num_images, num_off_centre, and `scores`: of each pointer (gradcam, occlusion,
     the same with suffix _shuffled, centre, random) in_mask, in_box, in_mask_off_centre, as from `score_heatmaps`.
     `intervals`: as from `all_intervals`."""
     content = {
         "split": split,
         "num_images": len(objects.masks),
-        "num_off_centre": int(objects.off_centre.sum()),
+        "num_off_centre": int(objects.off_center.sum()),
         "scores": scores,
         "intervals": all_intervals(scores, objects),
     }
@@ -91,11 +91,11 @@ def save_localisation(output_dir: Path, split: str, objects: Objects, scores: di
 def _shares(points: np.ndarray, objects: Objects) -> Shares:
     """`points` (m, H, W): where each pointer points, adding up to 1 for each image."""
     in_mask = (points * objects.masks).sum(axis=(1, 2))  # (m,)
-    off_centre = in_mask[objects.off_centre]
+    off_center = in_mask[objects.off_center]
     return {
         "in_mask": float(in_mask.mean()),
         "in_box": float((points * objects.boxes).sum(axis=(1, 2)).mean()),
-        "in_mask_off_centre": float(off_centre.mean()) if len(off_centre) else None,
+        "in_mask_off_centre": float(off_center.mean()) if len(off_center) else None,
     }
 
 

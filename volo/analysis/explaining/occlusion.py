@@ -1,11 +1,11 @@
-"""Occlusion: what does the class lose where a window covers the image?
+"""Occlusion: how much probability does the class lose if a window covers part of the image?
 
-A window of grey (the mean pixel, 0 after normalisation) slides over the image. At each place,
+A window of gray (the mean pixel, 0 after normalization) slides over the image. At each place,
 
     map = p(class) lost there  -  root mean square over the other classes of what they lose there
 
-so that a place counts where covering it takes this class away, and not where it merely stirs all of them; a network
-that has learned nothing is stirred by whatever stands out of the background. Source: Zeiler and Fergus,
+so that a place counts if covering it lowers this class, and not if it merely changes all of them; the output of an
+untrained network changes with whatever stands out from the background. Source: Zeiler and Fergus,
 arXiv:1311.2901, section 4.2. Differs: the other classes' losses are subtracted.
 
 captum's Occlusion sees one output at a time and no other class, so the windows are covered here, some images and
@@ -84,7 +84,7 @@ class Occlusion:
 
 @torch.inference_mode()
 def occlude(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """(B, 3, H, W) normalised images and (B,) classes -> (B, tops, lefts) float32, in [-1, 1]."""
+    """(B, 3, H, W) normalized images and (B,) classes -> (B, tops, lefts) float32, in [-1, 1]."""
     windows = Windows.of(*images.shape[-2:])
     covers = windows.covers(*images.shape[-2:]).to(images.device)  # (P, H, W)
     before = model(images).float().softmax(dim=-1)  # (B, K)

@@ -21,7 +21,7 @@ NATIVE_SIZE = 32
 
 
 @dataclass(frozen=True)
-class Layout:
+class CifarLayout:
     """The layout of an archive of this family: its files by split, and the keys of its pickles."""
 
     splits: dict[str, tuple[str, ...]]
@@ -46,7 +46,7 @@ CIFAR10 = Archive(
         "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
     },
 )
-CIFAR10_LAYOUT = Layout(
+CIFAR10_LAYOUT = CifarLayout(
     splits={"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)},
     meta="batches.meta",
     labels="labels",
@@ -62,7 +62,7 @@ CIFAR100 = Archive(
         "meta": "7973b15100ade9c7d40fb424638fde48",
     },
 )
-CIFAR100_LAYOUT = Layout(
+CIFAR100_LAYOUT = CifarLayout(
     splits={"train": ("train",), "test": ("test",)},
     meta="meta",
     labels="fine_labels",
@@ -83,7 +83,9 @@ class Cifar:
     held_out: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
-    def __init__(self, name: str, archive: Archive, layout: Layout, data_dir: str | Path, split: str, image_size: int):
+    def __init__(
+        self, name: str, archive: Archive, layout: CifarLayout, data_dir: str | Path, split: str, image_size: int
+    ):
         self.name = f"{name}-{split}"
         self.image_size = image_size
         files = fetch(archive, data_dir)

@@ -3,6 +3,8 @@
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from volo.errors import first_of
+
 NUM_NAMED = 8
 
 
@@ -36,8 +38,7 @@ def differences(names: Sequence[str], others: Sequence[str]) -> str:
 
 def quoted(names: Sequence[str], others: Iterable[str]) -> str:
     """The first few names in quotes, and a pair from `names` and `others` that looks the same to a person, if any."""
-    more = f" and {len(names) - NUM_NAMED:,} more" if len(names) > NUM_NAMED else ""
-    return ", ".join(map(repr, names[:NUM_NAMED])) + more + _alike(names, others)
+    return first_of([repr(name) for name in names], NUM_NAMED) + _alike(names, others)
 
 
 def _alike(names: Iterable[str], others: Iterable[str]) -> str:

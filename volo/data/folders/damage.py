@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from volo.errors import InputError
+from volo.errors import InputError, first_of
 
 SHOWN = 20
 
@@ -27,11 +27,10 @@ class DamagedImages(InputError):
 
     def __init__(self, damaged: Sequence[Damage], num_images: int, listed_in: Path | None):
         are, them = ("is", "it") if len(damaged) == 1 else ("are", "them")
-        shown = "".join(f"\n  {damage}" for damage in damaged[:SHOWN])
-        more = f"\n  and {len(damaged) - SHOWN:,} more" if len(damaged) > SHOWN else ""
+        shown = "\n  " + first_of([str(damage) for damage in damaged], SHOWN, "\n  ")
         where = f"\nall are listed in {listed_in}" if listed_in and len(damaged) > 1 else ""
         super().__init__(
-            f"every image must be readable, got {len(damaged):,} of {num_images:,} that {are} not:{shown}{more}{where}"
+            f"every image must be readable, got {len(damaged):,} of {num_images:,} that {are} not:{shown}{where}"
             f"; fix or remove {them}"
         )
 

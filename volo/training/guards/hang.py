@@ -15,7 +15,7 @@ WAITING_FUNCTIONS = ("_engine_run_backward", "_sync_buffers", "flush", "report")
 
 
 @dataclass(frozen=True)
-class Report:
+class RankReport:
     """What a rank is doing: `phase` began after `step` updates; `place` is the innermost frame of this project's or the
     user's code, and `stack` has every frame, outermost first."""
 
@@ -41,7 +41,7 @@ class Report:
         )
 
 
-def accuse(reports: Mapping[int, Report], num_ranks: int) -> int | None:
+def accuse(reports: Mapping[int, RankReport], num_ranks: int) -> int | None:
     """The rank that hangs, or None if the ranks cannot be told apart.
 
     It is one without a report; otherwise the one that is behind; otherwise the only one that does not wait for others.
@@ -56,7 +56,7 @@ def accuse(reports: Mapping[int, Report], num_ranks: int) -> int | None:
 
 
 def describe(
-    accused: int | None, reports: Mapping[int, Report], ranks: Sequence[str], timeout_s: float, folder: Path
+    accused: int | None, reports: Mapping[int, RankReport], ranks: Sequence[str], timeout_s: float, folder: Path
 ) -> str:
     """The error message. `ranks` has the host and pid of each rank."""
     speaker = reports[min(reports)]
@@ -75,15 +75,15 @@ def describe(
     )
 
 
-def _where(report: Report) -> str:
+def _where(report: RankReport) -> str:
     return f"in phase {report.phase} after step {report.step:,}, at {report.place}"
 
 
-def reports_in(folder: Path) -> dict[int, Report]:
+def reports_in(folder: Path) -> dict[int, RankReport]:
     """The reports written so far."""
     reports = {}
     for path in folder.glob("rank_*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError):
-            report = Report(**json.loads(path.read_text()))
+            report = RankReport(**json.loads(path.read_text()))
             reports[report.rank] = report
     return reports

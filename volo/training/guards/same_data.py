@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from volo.data.decoded.cache import Images
 from volo.data.splits import Split
-from volo.errors import InputError
+from volo.errors import InputError, first_of
 from volo.runs.folder import open_data
 from volo.settings.config import ResolvedSettings
 from volo.training.world import World
@@ -69,12 +69,11 @@ def _check(world: World, opened: tuple[Images, Split] | None, refusal: str | Non
 
 def _difference(world: World, seen: list[Seen], others: list[int], data: Images) -> str:
     first, other = seen[0], seen[others[0]]
-    ranks = ", ".join(f"{rank} on {seen[rank].host}" for rank in others[:SHOWN])
-    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+    ranks = first_of([f"{rank} on {seen[rank].host}" for rank in others], SHOWN)
     what = [name for name, digest in first.digests.items() if other.digests[name] != digest]
     return (
         f"all ranks must have the same data, got {first.in_words} on rank 0 on {first.host}, but others on "
-        f"rank{'s' * (len(others) > 1)} {ranks}{more}: {other.in_words} on rank {others[0]}. They differ in "
+        f"rank{'s' * (len(others) > 1)} {ranks}: {other.in_words} on rank {others[0]}. They differ in "
         f"{' and '.join(what)}{_named(world, others[0], data)}; make the folders the same on all nodes"
     )
 
@@ -90,7 +89,7 @@ def _named(world: World, other: int, data: Images) -> str:
     part = differing[0]
     names = world.gather(source.names(part) if source else [])
     said = [
-        f"{len(found):,} only on rank {rank} ({', '.join(found[:SHOWN])}{', ...' if len(found) > SHOWN else ''})"
+        f"{len(found):,} only on rank {rank} ({first_of(found, SHOWN)})"
         for rank, found in ((0, _more(names[0], names[other])), (other, _more(names[other], names[0])))
         if found
     ]

@@ -24,7 +24,7 @@ from volo.frames import own_frame, stack_of
 from volo.runs.folder import note_failure, write_file
 from volo.settings.config import Settings
 from volo.settings.durations import parse_duration
-from volo.training.guards.hang import Report, accuse, describe, reports_in
+from volo.training.guards.hang import RankReport, accuse, describe, reports_in
 from volo.training.world import COLLECTIVE_TIMEOUT_S, World
 
 FOLDER = "hang"
@@ -124,7 +124,7 @@ class Watchdog:
         if not is_progressing and self._beat is beat and not self._ended.is_set():
             self._end(reports, folder)
 
-    def _gather_reports(self, folder: Path, reports: dict[int, Report]) -> None:
+    def _gather_reports(self, folder: Path, reports: dict[int, RankReport]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + min(REPORTS_S, self.timeout_s)
         while time.monotonic() < deadline and len(reports_in(folder)) < len(self.ranks):
@@ -132,7 +132,7 @@ class Watchdog:
         for rank, report in reports_in(folder).items():
             reports.setdefault(rank, report)
 
-    def _end(self, reports: dict[int, Report], folder: Path) -> None:
+    def _end(self, reports: dict[int, RankReport], folder: Path) -> None:
         accused = accuse(reports, len(self.ranks))
         error, earlier = TrainingError(describe(accused, reports, self.ranks, self.timeout_s, folder)), []
         _within(REPORTS_S, lambda: earlier.append(note_failure(self.folder.parent, error)))
@@ -154,11 +154,11 @@ class Watchdog:
                     write_file(folder / f"rank_{self.rank}.json", report + "\n")
                 self._num_alarms += 1
 
-    def _report(self) -> Report:
+    def _report(self) -> RankReport:
         stack = stack_of(self._watched)
         lines = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in stack]
         phase, step = self._beat
-        return Report(
+        return RankReport(
             self.rank, platform.node(), os.getpid(), step, phase, round(self._waited_s, 1), own_frame(stack), lines
         )
 

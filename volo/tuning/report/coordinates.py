@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from volo.plots.figures import INK, MUTED, SEQUENTIAL, axes_at, new_figure, save, shorten, style
 from volo.tuning.report.pictures import BASE, BEST, COMPLETE, STOPPED, WHOLE, compact, value_axis
 from volo.tuning.report.scales import Scale, scales
-from volo.tuning.report.trials import Scores, Sweep, Tried, num
+from volo.tuning.report.trials import Sweep, TrialScores, Tried, num
 
 SHADES = LinearSegmentedColormap.from_list("shades", SEQUENTIAL(np.linspace(0.3, 1, 64)))
 COLUMN = 0.56  # inches between two axes
@@ -142,13 +142,13 @@ def save_slices(sweep: Sweep, path: Path) -> Path | None:
     return save(figure, path)
 
 
-def _range(scores: Scores) -> tuple[float, float]:
+def _range(scores: TrialScores) -> tuple[float, float]:
     low, high = min(scores.values.values()), max(scores.values.values())
     margin = 0.12 * (high - low) or 0.1 * abs(high) or 1.0
     return low - margin, high + margin
 
 
-def _draw_slice(axes: Axes, sweep: Sweep, scale: Scale, scores: Scores) -> None:
+def _draw_slice(axes: Axes, sweep: Sweep, scale: Scale, scores: TrialScores) -> None:
     by_place = defaultdict(list)
     for trial in sweep.trials:
         if scale.name in trial.params and trial.number in scores.values:
@@ -167,7 +167,7 @@ def _jitter(count: int, width: float) -> np.ndarray:
     return width * (2 * ((np.arange(count) * 0.618 + 0.5) % 1) - 1) if count > 1 else np.zeros(1)
 
 
-def _draw_dot(axes: Axes, sweep: Sweep, trial: Tried, x: float, scores: Scores) -> None:
+def _draw_dot(axes: Axes, sweep: Sweep, trial: Tried, x: float, scores: TrialScores) -> None:
     plain = COMPLETE if trial.is_complete else STOPPED
     look: dict[str, Any] = dict(marker="o", markersize=4, color=plain, alpha=0.8, zorder=2)
     if trial is sweep.base:
@@ -178,7 +178,7 @@ def _draw_dot(axes: Axes, sweep: Sweep, trial: Tried, x: float, scores: Scores) 
 
 
 def _label_slice(
-    axes: Axes, sweep: Sweep, scale: Scale, scores: Scores, row: int, *, is_first: bool, is_last: bool
+    axes: Axes, sweep: Sweep, scale: Scale, scores: TrialScores, row: int, *, is_first: bool, is_last: bool
 ) -> None:
     if row == 0:
         axes.set_title(shorten(scale.name, 24), fontsize=10, pad=5)

@@ -18,7 +18,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.study import Study
 
-from volo.tuning.report.trials import Scores, Sweep, Tried
+from volo.tuning.report.trials import Sweep, TrialScores, Tried
 
 QUARTER = 0.25
 LEAST = 20  # different settings: five in the best quarter, as Optuna recommends
@@ -54,7 +54,7 @@ def importances(sweep: Sweep) -> list[Importances]:
     return sorted((one for one in found if one is not None), key=lambda one: -one.num_trials)
 
 
-def _settings(sweep: Sweep, scores: Scores) -> list[list[Tried]]:
+def _settings(sweep: Sweep, scores: TrialScores) -> list[list[Tried]]:
     """The trials to compare, grouped by equal parameters. The base may have no parameters."""
     groups: dict[str, list[Tried]] = {}
     for trial in sweep.trials:
@@ -63,7 +63,9 @@ def _settings(sweep: Sweep, scores: Scores) -> list[list[Tried]]:
     return list(groups.values())
 
 
-def _importances(sweep: Sweep, scores: Scores, settings: Sequence[Sequence[Tried]], alpha: float) -> Importances | None:
+def _importances(
+    sweep: Sweep, scores: TrialScores, settings: Sequence[Sequence[Tried]], alpha: float
+) -> Importances | None:
     losses = _losses(sweep, scores, settings)
     study = _study([trials[0] for trials in settings])
     found = _divergences(study, losses)
@@ -83,7 +85,7 @@ def _importances(sweep: Sweep, scores: Scores, settings: Sequence[Sequence[Tried
     )
 
 
-def _losses(sweep: Sweep, scores: Scores, settings: Sequence[Sequence[Tried]]) -> np.ndarray:
+def _losses(sweep: Sweep, scores: TrialScores, settings: Sequence[Sequence[Tried]]) -> np.ndarray:
     """The loss of each group, less is better: the mean over trials with the same parameters."""
     if len(sweep.maximized) > 1:
         return _num_better(sweep, [np.mean([trial.values for trial in trials], axis=0) for trials in settings])

@@ -10,8 +10,9 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import TrialState
 
+from volo.console import percent
 from volo.errors import InputError
-from volo.plots.figures import percent, shorten
+from volo.plots.figures import shorten
 from volo.plots.page import Figure, pictures, write_page
 from volo.tuning.report.confirmation import Confirmed, Verdict, read_confirmation, verdicts
 from volo.tuning.report.coordinates import save_parallel, save_slices

@@ -32,7 +32,7 @@ def value_axis(axis, metric: str) -> None:
 
 def compact(metric: str, value: float) -> str:
     if is_share(metric):
-        return f"{100 * value:.3g} %"
+        return f"{100 * value:.3g}%"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if letter == 'k' else size):.3g}{letter}"
@@ -169,7 +169,7 @@ def save_importances(found: Sequence[Importances], path: Path) -> Path | None:
     axes.set_yticks(range(len(names)), [shorten(name, 24) for name in names])
     axes.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, right), xlabel="share of the importance")
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
     axes.grid(axis="x")
     axes.legend(loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=2, columnspacing=1.2)
     return save(figure, path)

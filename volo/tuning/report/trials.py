@@ -11,8 +11,8 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from volo.console import percent
 from volo.plots.curves import is_number
-from volo.plots.figures import percent
 from volo.runs.records import read_records
 from volo.tuning.search.distinct import copies
 from volo.tuning.study import METRICS, REASON
@@ -81,7 +81,7 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Scores:
+class TrialScores:
     """Values of the first objective by trial, comparable because all are from epoch `epoch`."""
 
     epoch: int
@@ -165,15 +165,15 @@ class Sweep:
         return order
 
     @cached_property
-    def scores(self) -> list[Scores]:
+    def scores(self) -> list[TrialScores]:
         """The scores at the end, and those at the latest epoch that half of all trials reached, if that is earlier."""
         final = {trial.number: trial.values[0] for trial in self.complete}
-        found = [Scores(self.facts.num_epochs, final, True)] if final else []
+        found = [TrialScores(self.facts.num_epochs, final, True)] if final else []
         epoch = self._shared_epoch()
         if epoch is not None:
             early = {trial.number: trial.curve[epoch] for trial in self.trials if epoch in trial.curve}
             if len(early) > len(final):
-                found.append(Scores(epoch, early, False))
+                found.append(TrialScores(epoch, early, False))
         return found
 
     def _shared_epoch(self) -> int | None:

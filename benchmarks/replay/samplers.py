@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 
 import tune_spaces
-from benchmarks.curves import Recording
+from benchmarks.replay.curves import Recording
 from volo.settings.config import build_settings
 from volo.tuning.options import SweepOptions
 from volo.tuning.search.spaces import load_space

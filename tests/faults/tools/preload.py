@@ -1,7 +1,7 @@
 """What the parent of forked jobs imports. It loads the CPU kernels, compiled, and runs nothing: it has one thread."""
 
 import volo.training.launch  # noqa: F401
-from tests.faults import forked  # noqa: F401
+from tests.faults.tools import forked  # noqa: F401
 from volo.model.outlook_ops.cpu_kernels import address
 
 for name in ("forward_3", "backward_3"):

@@ -11,7 +11,7 @@ import optuna
 from volo.errors import InputError
 from volo.runs.records import read_records
 from volo.tuning.journal import held, open_journal
-from volo.tuning.options import Objective
+from volo.tuning.options import SweepObjective
 from volo.tuning.report.confirmation import read_confirmation
 from volo.tuning.report.words import spread_of
 from volo.tuning.study import IDENTITY, SETTINGS, STUDY, TRIALS
@@ -44,11 +44,11 @@ class Recording:
 
     @property
     def metric(self) -> str:
-        return Objective.parse(self.objective).metric
+        return SweepObjective.parse(self.objective).metric
 
     @property
     def sign(self) -> int:
-        return 1 if Objective.parse(self.objective).mode == "max" else -1
+        return 1 if SweepObjective.parse(self.objective).mode == "max" else -1
 
     @property
     def ends(self) -> list[float]:
@@ -83,5 +83,5 @@ def _curve(trial: optuna.trial.FrozenTrial, sweep_dir: Path, objective: str, opt
     batch_size = trial.params.get("batch_size", optim["batch_size"])
     steps = epochs[0]["step"]  # of an epoch
     seconds = [steps * batch_size / record["images_per_s"] for record in epochs]
-    values = [record[Objective.parse(objective).metric] for record in epochs]
+    values = [record[SweepObjective.parse(objective).metric] for record in epochs]
     return Curve(trial.number, trial.params, values, seconds)

@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tests.cluster.conftest import free_ports
-from tests.faults.kills import Fault
+from tests.faults.tools.kills import Fault
 from volo.cli import train
 from volo.cli.parse import exit_code
 from volo.settings.config import Settings
@@ -22,7 +22,7 @@ LIMIT_S = 120.0  # of one process; it takes a second or two
 THREADS_LEFT = ".threads"  # of a file with the names of those that a job leaves at its end
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.faults.preload", "pytest.__main__"])
+FORKS.set_forkserver_preload(["tests.faults.tools.preload", "pytest.__main__"])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 from tests.conftest import draw_folder
-from tests.faults.forked import Command
+from tests.faults.tools.forked import Command
 from tests.training.runs import losses, same, small_run, weights
 from volo.runs import checkpoint
 

@@ -15,7 +15,7 @@ import pytest
 
 from volo.settings.config import Settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LIMIT_S = 120.0
 
 
@@ -28,14 +28,14 @@ def written(settings: Settings, folder: Path) -> list[str]:
 
 
 def in_one_process(fault: str, flags: list[str]) -> subprocess.Popen:
-    return start([sys.executable, "-m", "tests.faults.faulty", fault, *flags, "--num-workers", "0"])
+    return start([sys.executable, "-m", "tests.faults.tools.faulty", fault, *flags, "--num-workers", "0"])
 
 
 def under_torchrun(fault: str, flags: list[str]) -> subprocess.Popen:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     elastic = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
-    return start([sys.executable, *elastic, "-m", "tests.faults.faulty", fault, *flags])
+    return start([sys.executable, *elastic, "-m", "tests.faults.tools.faulty", fault, *flags])
 
 
 def start(command: list[str], env: dict[str, str] | None = None) -> subprocess.Popen:

@@ -1,4 +1,4 @@
-"""A training job with a fault built in: `python -m tests.faults.faulty FAULT FLAGS...`, also under torchrun.
+"""A training job with a fault built in: `python -m tests.faults.tools.faulty FAULT FLAGS...`, also under torchrun.
 
 Faults, of rank 1 where there are two, in the third step where not said otherwise:
 
