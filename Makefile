@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow test-all chaos lint constraints
+.PHONY: help quickstart test test-slow test-all chaos lint docs constraints
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -34,6 +34,9 @@ chaos: $(INSTALLED) ## kill and damage a run on Ray for ten minutes, and compare
 
 lint: $(INSTALLED) ## check style and imports
 	$(PY) -m ruff check $(ARGS)
+
+docs: $(INSTALLED) ## build the documentation into site/, every warning an error; needs no network
+	PYTHONPATH=. $(PY) -m mkdocs build --strict $(ARGS)
 
 constraints: $(INSTALLED) ## write the installed versions into constraints.txt
 	$(PY) -m pip freeze --all --exclude-editable > constraints.new

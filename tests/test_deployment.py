@@ -184,6 +184,7 @@ def dry_run(*words: str) -> str:
         ("test", "-m pytest --epochs 1"),
         ("test-slow", "-m pytest -m slow --epochs 1"),
         ("lint", "-m ruff check --epochs 1"),
+        ("docs", "-m mkdocs build --strict --epochs 1"),
         ("constraints", "pip freeze"),
     ],
 )
