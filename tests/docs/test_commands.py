@@ -39,12 +39,19 @@ def test_every_block_is_of_a_kind_that_some_test_runs(block: Block):
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: f"{LINES[line]} {line[:50]}")
 def test_every_line_of_a_shell_block_is_accepted(line, place):
-    accept(words_of(line))
+    for words in commands_of(words_of(line)):
+        accept(words)
 
 
 @pytest.mark.parametrize("span", SPANS)
 def test_every_command_in_the_running_text_is_accepted(span, place):
     accept(words_of(span))
+
+
+def commands_of(words: list[str]) -> list[list[str]]:
+    """What stands between `&&`."""
+    ends = [number for number, word in enumerate(words) if word == "&&"]
+    return [words[start:end] for start, end in zip([0, *(end + 1 for end in ends)], [*ends, None], strict=True)]
 
 
 def accept(words: list[str]) -> None:
@@ -57,6 +64,8 @@ def accept(words: list[str]) -> None:
         parse(command)
     elif words[0] == "make":
         dry_run(words[1:])
+    elif words[:3] == ["python", "-m", "pip"]:
+        accept(words[2:])
     elif words[:2] == ["python", "-m"]:
         accept_module(words[2], words[3:])
     elif words[0] == "pytest":
