@@ -5,6 +5,7 @@
 <!-- include FILE -->     a Markdown file of the repository, its links adapted to the site
 """
 
+import html.parser
 import inspect
 import os
 import re
@@ -31,6 +32,40 @@ LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Called by mkdocs for each page."""
     return filled(markdown)
+
+
+def on_post_build(config: Any) -> None:
+    """Called by mkdocs at the end. Raises ValueError if the site would load anything from another host."""
+    site = Path(config["site_dir"])
+    found = [f"{path.name}: {url}" for path in sorted(site.rglob("*")) for url in loaded_from_elsewhere(path)]
+    if found:
+        raise ValueError(f"the site must work without a network, got {'; '.join(found[:5])}")
+
+
+def loaded_from_elsewhere(path: Path) -> list[str]:
+    """Addresses on other hosts that a browser would load for a page or a style sheet; links are no such."""
+    if path.suffix == ".html":
+        loads = Loads()
+        loads.feed(path.read_text())
+        return [url for url in loads.urls if re.match(r"(https?:)?//", url)]
+    if path.suffix == ".css":
+        return re.findall(r"""(?:url\(|@import )\s*["']?((?:https?:)?//[^"')]+)""", path.read_text())
+    return []
+
+
+class Loads(html.parser.HTMLParser):
+    """Collects what a page loads: scripts, style sheets, icons, pictures, frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.urls: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag == "link" and values.get("rel") not in ("canonical", "next", "prev"):
+            self.urls.append(values.get("href") or "")
+        elif tag in ("script", "img", "iframe", "source", "audio", "video", "embed"):
+            self.urls.append(values.get("src") or "")
 
 
 def filled(markdown: str) -> str:
