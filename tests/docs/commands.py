@@ -9,7 +9,12 @@ import tyro
 from tests.docs.pages import ROOT
 from volo.cli.parse import exit_code
 
-COMMANDS = {path.stem for path in (ROOT / "volo" / "cli").glob("*.py") if "\ndef main(argv" in path.read_text()}
+# By name, the module of each: a file of volo/cli with a main that takes flags.
+COMMANDS = {
+    path.stem: ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in (ROOT / "volo" / "cli").rglob("*.py")
+    if "\ndef main(argv" in path.read_text()
+}
 TAKE_SETTINGS = {"train", "tune", "pipeline", "doctor"}  # these have --print-config
 JOB = re.compile(r"jobs\.(\w+)")
 
@@ -54,7 +59,7 @@ def command_in(words: list[str]) -> Command | None:
 def parse(command: Command) -> None:
     """Gives the flags to the command's own parser, which refuses what it does not know or what contradicts. Nothing is
     trained, read or written."""
-    module = importlib.import_module(f"volo.cli.{command.name}")
+    module = importlib.import_module(COMMANDS[command.name])
     argv = list(command.argv)
     if command.name in TAKE_SETTINGS:
         assert exit_code(module.main, [*argv, "--print-config"]) == 0

@@ -24,7 +24,7 @@ def hooks() -> ModuleType:
 def test_the_settings_page_has_every_flag_of_training_and_no_other(hooks, capsys):
     with pytest.raises(SystemExit):
         train.main(["--help-all"])
-    offered = set(re.findall(r"│ (--[a-z][a-z0-9-]*)", capsys.readouterr().out))
+    offered = set(re.findall(r"^(?:│ |  )(--[a-z][a-z0-9-]*)", capsys.readouterr().out, re.MULTILINE))
     page = hooks.filled(text_of("docs/settings.md"))
     listed = set(re.findall(r"^\| `(--[a-z][a-z0-9-]*)`", page, re.MULTILINE))
     switches = {f"--no-{flag[2:]}" for flag in listed}
