@@ -11,7 +11,7 @@ from tests.test_imports import LAYERS
 
 LINK = re.compile(r"\]\((?!https?://)([^)\s]+)\)")
 FILE = re.compile(r"(?:volo|jobs|tests|tune_spaces|benchmarks|docs)/[\w./-]*|\w[\w.-]*\.(?:md|py|toml|yml)")
-OF_A_USER = {"my_space.py", "path/to/file.py", "utils.py"}
+OF_A_USER = {"my_space.py", "path/to/file.py", "utils.py", "volo/tune_spaces/"}  # the last in a wheel
 ARCHITECTURE = "docs/architecture.md"
 
 
@@ -66,7 +66,8 @@ def test_the_rooms_and_layers_of_the_architecture_page_are_those_that_the_import
     for layer, rooms, _ in rows:
         found.setdefault(int(layer), set()).update(re.findall(r"volo/(\w+)", rooms))
     rooms = [{name for name in found[number] if is_room(name)} for number in sorted(found)]
-    assert rooms == [{name for name in layer if is_room(name)} for layer in LAYERS]
+    held_to = [{name for name in layer if is_room(name)} for layer in LAYERS]
+    assert rooms == [layer for layer in held_to if layer]
 
 
 def is_room(name: str) -> bool:
