@@ -113,6 +113,7 @@ def test_every_python_snippet_runs_and_agrees_with_volo_load(place, monkeypatch,
     assert num_models == 2
 
 
+@pytest.mark.parametrize("place", ["crop"], indirect=True)
 @pytest.mark.parametrize("page", [page for page in PAGES if python_of(page)])
 def test_every_python_block_of_a_page_runs_after_those_before_it(page, place, monkeypatch):
     monkeypatch.chdir(place)
