@@ -10,9 +10,15 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
+# Ray of another version in an environment of its own, which takes all other packages from $(VENV).
+OTHER_RAY = .venv-ray-$(RAY)
+SITE = import sysconfig; path = sysconfig.get_path("purelib")
+RAY_TESTS = tests/cluster/test_launchers.py tests/cluster/test_access.py tests/faults/test_09_control_plane.py \
+  tests/tuning/test_sweeps.py::test_a_sweep_whose_driver_is_killed_goes_on_with_every_trial_once_and_every_epoch_once
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow test-all chaos lint docs constraints
+.PHONY: help quickstart test test-slow test-all test-ray chaos lint format docs constraints
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -29,11 +35,25 @@ test-slow: $(INSTALLED) ## run the tests left out by default
 test-all: $(INSTALLED) ## run both: at most an hour on two cores
 	$(PY) -m pytest -m "slow or not slow" $(ARGS)
 
+test-ray: $(INSTALLED) ## test trainings, sweeps and access on another version of Ray: make test-ray RAY=2.55.1
+	@test -n "$(RAY)" || { echo "RAY must name a version of Ray, as in make test-ray RAY=2.55.1"; exit 2; }
+	test -x $(OTHER_RAY)/bin/ray || $(PY) -m venv --clear $(OTHER_RAY)
+	test -x $(OTHER_RAY)/bin/ray || $(OTHER_RAY)/bin/python -m pip install --quiet --no-deps ray==$(RAY)
+	$(PY) -c '$(SITE); print(f"import site; site.addsitedir({path!r})")' \
+	  > "$$($(OTHER_RAY)/bin/python -c '$(SITE); print(path)')/all-the-rest.pth"
+	$(OTHER_RAY)/bin/python -m pytest -m "slow or not slow" $(RAY_TESTS) $(ARGS)
+
 chaos: $(INSTALLED) ## kill and damage a run on Ray for ten minutes, and compare what comes out
 	$(PY) -m tests.faults.chaos --minutes 10 $(ARGS)
 
-lint: $(INSTALLED) ## check style and imports
-	$(PY) -m ruff check $(ARGS)
+lint: $(INSTALLED) ## check style, imports, format and types
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+format: $(INSTALLED) ## fix what of style and format can be fixed without a decision
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
 
 docs: $(INSTALLED) ## build the documentation into site/, every warning an error; needs no network
 	PYTHONPATH=. $(PY) -m mkdocs build --strict $(ARGS)

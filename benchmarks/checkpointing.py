@@ -18,7 +18,7 @@ from volo.runs import checkpoint
 from volo.settings.config import build_settings
 from volo.settings.recipes import recipe_settings
 from volo.training.launch import opened_run
-from volo.training.loop import Session
+from volo.training.session import Session, open_session
 from volo.training.world import single_process
 
 EPOCH_S = 60.0
@@ -43,7 +43,7 @@ def main() -> None:
             },
         ).resolved()
         world = single_process()
-        with opened_run(settings, world), Session(settings, world, None, lambda phase, step: None) as session:
+        with opened_run(settings, world), open_session(settings, world) as session:
             times = measured(session, flags.rounds, flags.block_s)
         newest = checkpoint.pointed(settings.run_dir, "last")
         size = sum(file.stat().st_size for file in newest.iterdir())
@@ -54,18 +54,18 @@ def main() -> None:
 
 def measured(session: Session, rounds: int, block_s: float) -> dict[str, list[float]]:
     """Seconds of each block without a save, of each with one, and of those that the loop waited for it."""
-    batch = session.batches.batch(0, 0)
+    batch = session.data.batches.batch(0, 0)
     num_steps = 2 + int(block_s / _steps(session, batch, 2) * 2)
-    session.save()  # finds the buffers
-    session.saver.wait()
+    session.recorder.save()  # finds the buffers
+    session.recorder.saver.wait()
     times: dict[str, list[float]] = {"without": [], "with": [], "blocked": []}
     for _ in range(rounds):
         times["without"].append(_steps(session, batch, num_steps))
         start = time.perf_counter()
-        session.save()
+        session.recorder.save()
         times["blocked"].append(time.perf_counter() - start)
         _steps(session, batch, num_steps)
-        session.saver.wait()
+        session.recorder.saver.wait()
         times["with"].append(time.perf_counter() - start)
     return times
 

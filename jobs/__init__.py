@@ -1,1 +1,1 @@
-"""Entry points: each parses, builds, runs, and says where the result is."""
+"""`python -m jobs.NAME` is `volo NAME` in a checkout and in a Ray job; the commands lie in volo/cli."""

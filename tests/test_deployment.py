@@ -6,10 +6,12 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 ROOT = Path(__file__).parents[1]
@@ -183,7 +185,7 @@ def dry_run(*words: str) -> str:
         ("quickstart", "-m jobs.pipeline --recipe quickstart --no-show --epochs 1"),
         ("test", "-m pytest --epochs 1"),
         ("test-slow", "-m pytest -m slow --epochs 1"),
-        ("lint", "-m ruff check --epochs 1"),
+        ("lint", "-m mypy"),
         ("docs", "-m mkdocs build --strict --epochs 1"),
         ("constraints", "pip freeze"),
     ],
@@ -210,7 +212,32 @@ def test_make_alone_prints_every_target():
     assert [line.split()[1] for line in printed.splitlines() if line.startswith("make ")] == phony.split()
 
 
-def test_continuous_integration_runs_make_test():
+def test_lint_checks_style_format_and_types(tmp_path):
+    printed = dry_run("lint", f"VENV={tmp_path}/venv")
+    commands = [line.partition(" -m ")[2] for line in printed.splitlines() if " -m " in line][2:]
+    assert commands == ["ruff check", "ruff format --check", "mypy"]
+
+
+def test_continuous_integration_runs_the_checks_and_then_the_tests():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert re.search(r"^(exec )?make test\b", script.read_text(), re.MULTILINE)
+    targets = re.findall(r"^(?:exec )?make (\S+)", script.read_text(), re.MULTILINE)
+    assert (targets[0], targets[-1]) == ("lint", "test")
+
+
+def test_the_workflow_calls_the_script_of_continuous_integration_with_a_python_that_is_supported():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    [job] = workflow["jobs"].values()
+    assert job["steps"][-1] == {"run": ".ci/run"}
+    [python] = [step["with"]["python-version"] for step in job["steps"] if "setup-python" in step.get("uses", "")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert SpecifierSet(project["requires-python"]).contains(f"{python}.99")
+
+
+def test_hooks_before_a_commit_are_the_checks_of_lint_and_fetch_nothing():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    [repository] = config["repos"]
+    assert repository["repo"] == "local"
+    assert {hook["language"] for hook in repository["hooks"]} == {"system"}
+    programs = [hook["entry"].split()[2] for hook in repository["hooks"]]
+    assert programs == ["ruff", "ruff", "mypy"]

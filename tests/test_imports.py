@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from volo.cli.main import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("volo", "jobs", "tune_spaces")
 HEAVY = {"torch", "ray"}
@@ -15,14 +17,15 @@ HEAVY = {"torch", "ray"}
 # Lowest first; a room of volo/ imports from its own layer and those below. A new module or package directly under volo/
 # gets its place here.
 LAYERS = (
-    {"settings", "errors", "log", "console", "files", "frames"},
+    {"settings", "errors", "log", "console", "files", "frames", "hosts"},
     {"model", "data"},
-    {"runs"},
+    {"runs", "ops"},
     {"training", "plots"},
     {"analysis", "doctor"},
     {"cluster"},
     {"tuning"},
     {"cli"},
+    {"__main__"},
 )
 LEVEL = {room: level for level, layer in enumerate(LAYERS) for room in layer}
 # Above the bottom, rooms of one layer leave each other alone.
@@ -150,7 +153,10 @@ def loaded(code: str, report: Path, *argv: str) -> tuple[int, set[str], str]:
     return done.returncode, set(json.loads(report.read_text())), done.stderr
 
 
-@pytest.mark.parametrize("module", ["volo", *sorted(f"volo.{name}" for name in LAYERS[0]), "jobs.cli"])
+LIGHT = ["volo", *sorted(f"volo.{name}" for name in LAYERS[0]), "volo.cli.main", "volo.cli.parse"]
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_importing_it_loads_neither_torch_nor_ray(module, tmp_path):
     code, heavy, errors = loaded(f"import {module}", tmp_path / "loaded.json")
     assert (code, heavy) == (0, set()), errors
@@ -164,9 +170,26 @@ JOBS = {path.stem for path in (ROOT / "jobs").glob("*.py") if '__name__ == "__ma
 
 
 @pytest.mark.parametrize("job", sorted({"train"} | JOBS))
-def test_help_answers_without_torch_or_ray(job, tmp_path):
+def test_help_of_a_job_answers_without_torch_or_ray(job, tmp_path):
     code, heavy, errors = run_module(f"jobs.{job}", tmp_path / "loaded.json", "--help")
     assert (code, heavy) == (0, set()), errors
+
+
+def test_what_volo_says_of_itself_and_of_every_command_needs_neither_torch_nor_ray(tmp_path):
+    """One after the other in one process, so that the message names the first that loads what it should not."""
+    said = [["--help"], ["--version"], ["recipes"], ["spaces"], ["completion", "bash"]]
+    code = (
+        "import json, runpy\n"
+        "for argv in json.loads(sys.argv.pop(1)):\n"
+        "    sys.argv[1:] = argv\n"
+        "    try:\n"
+        "        runpy.run_module('volo', run_name='__main__')\n"
+        "    except SystemExit as ended:\n"
+        "        assert not ended.code, argv\n"
+        "    assert not {*heavy} & {*sys.modules}, argv\n"
+    )
+    argvs = json.dumps([*said, *([command, "--help-all"] for command in COMMANDS)])
+    assert loaded(code, tmp_path / "loaded.json", argvs)[:2] == (0, set())
 
 
 def test_a_refused_setting_ends_with_code_2_before_torch_or_ray_is_loaded(tmp_path):

@@ -1,14 +1,13 @@
-"""Search spaces, one a file: what is searched, over which recipe, for which metric, and what is tried first.
+"""Search spaces, one per file: what to search, on top of which recipe, for which metric, and what to try first.
 
-A space is a function of an Optuna trial: it asks the trial for values, later ones depending on earlier ones where
-that makes sense, and returns settings, nested as in a YAML file, that are laid over the recipe. Whatever it draws is a
-model.
+A space is a function of an Optuna trial. It asks the trial for values, which may depend on earlier ones, and returns
+settings, nested as in a YAML file, that override those of the recipe. Every point must be a valid model.
 
-    RECIPE          the recipe that it lies over, unless --recipe or --config names another
-    METRIC, MODE    what is compared, and whether more (max) or less (min) of it is better
-    FIRST_POINTS    whole points to try before searching; the first one is the recipe itself, in the space's words
+    RECIPE          the recipe that the space modifies, unless --recipe or --config names another
+    METRIC, MODE    the metric to compare, and whether more (max) or less (min) of it is better
+    FIRST_POINTS    complete points to try before searching; the first is the recipe itself, in the space's parameters
     COST            what a trial costs
 
-A file of one's own works the same: --space path/to/file.py. It is run by the driver only; workers get plain settings.
-NumPy's numbers become Python's. A parameter has the same choices in every trial, and the same kind of range.
+Your own file works the same way: --space path/to/file.py. Only the driver runs it; workers get plain settings.
+NumPy numbers become Python numbers. A parameter must have the same choices, or the same kind of range, in every trial.
 """

@@ -1,11 +1,14 @@
-"""What a person sees: a bar while something runs and tables on a terminal, plain lines elsewhere."""
+"""Console output: progress bars and tables on a terminal, plain lines elsewhere."""
 
+import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
@@ -15,16 +18,16 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 class Progress:
-    """Counts towards a total, with rate and time left. A context manager.
+    """Counts toward a total, with rate and time left. A context manager.
 
-    On a terminal a bar; elsewhere (a log file, a Ray job) at most one line every PLAIN_INTERVAL_S, so that logs stay
-    readable. A total of None is given later, by `begin`.
+    Shows a bar on a terminal; elsewhere (a log file, a Ray job) at most one line every PLAIN_INTERVAL_S, so that logs
+    stay readable. A total of None is set later, by `begin`.
     """
 
     def __init__(self, title: str, total: int | None, unit: str):
         self.title, self.unit = title, unit
         self._bar = _bar() if sys.stdout.isatty() else None
-        self._task = self._bar.add_task(title, total=total, note="", rate="") if self._bar else None
+        self._task = self._bar.add_task(title, total=total, note="", rate="") if self._bar else TaskID(0)
         self.begin(0, total)
 
     def __enter__(self) -> "Progress":
@@ -37,14 +40,14 @@ class Progress:
             self._bar.stop()
 
     def begin(self, done: int, total: int | None) -> None:
-        """Starts the clock with `done` behind it, so that a resumed run shows its true rate."""
+        """Starts the clock with `done` already counted, so that a resumed run shows its true rate."""
         self._done_before, self._total = done, total
         self._started = self._said = time.monotonic()
         if self._bar:
             self._bar.reset(self._task, total=total, completed=done)
 
     def update(self, done: int, note: str = "") -> None:
-        """Sets the count, and what stands behind it. May be called as often as one likes."""
+        """Sets the count and the note after it. May be called any number of times."""
         now = time.monotonic()
         rate = (done - self._done_before) / max(now - self._started, 1e-9)
         if self._bar:
@@ -57,7 +60,7 @@ class Progress:
             print(f"{self.title}: {count}, {rate:,.0f}/s, {left} left  {note}", flush=True)
 
     def say(self, line: str) -> None:
-        """A line of its own, above the bar where there is one."""
+        """Prints a separate line, above the bar if there is one."""
         if self._bar:
             self._bar.console.print(line, markup=False, highlight=False)
         else:
@@ -65,8 +68,8 @@ class Progress:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], num_left: int = 1) -> None:
-    """Columns under their names, the first `num_left` aligned on the left; plain text where it is no terminal."""
-    sides = ["left" if place < num_left else "right" for place in range(len(columns))]
+    """Prints columns under their names, the first `num_left` left-aligned; plain text if not on a terminal."""
+    sides: list[Literal["left", "right"]] = ["left" if place < num_left else "right" for place in range(len(columns))]
     if sys.stdout.isatty():
         table = Table()
         for column, side in zip(columns, sides, strict=True):
@@ -84,8 +87,17 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], num_left:
         print("  ".join(cells).rstrip())
 
 
+def print_entries(entries: Mapping[str, Sequence[str]]) -> None:
+    """Each name, its lines beside it, wrapped to the width of the terminal."""
+    indent = max(map(len, entries), default=0) + 2
+    width = max(shutil.get_terminal_size((120, 24)).columns, indent + 40)
+    for name, lines in entries.items():
+        wrapped = [part for line in lines for part in textwrap.wrap(line, width - indent, break_on_hyphens=False)]
+        print(name.ljust(indent) + f"\n{' ' * indent}".join(wrapped))
+
+
 def format_bytes(num_bytes: int) -> str:
-    """Three digits or four, and the unit: 1.4 MiB, 512 KiB."""
+    """Three or four digits and the unit: 1.4 MiB, 512 KiB."""
     power = max(0, min(len(UNITS) - 1, (num_bytes.bit_length() - 1) // 10))
     value = num_bytes / 1024**power
     return f"{value:.{1 if power and value < 100 else 0}f} {UNITS[power]}"

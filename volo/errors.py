@@ -1,26 +1,43 @@
-"""The failures the command line tells apart: a wrong input, work that failed, a training asked to stop."""
+"""The failures the command line tells apart, and the exit code that each ends a process with."""
+
+from enum import IntEnum, unique
+
+
+@unique
+class ExitCode(IntEnum):
+    """Every exit code of every command. A training that a signal stopped ends with 128 + the signal."""
+
+    DONE = 0
+    UNFORESEEN = 1  # a crash: any exception that is none of those below
+    WRONG_INPUT = 2  # InputError, an unknown command or flag
+    WORK_FAILED = 3  # TrainingError, InferenceError, a hang
+    OUT_OF_RETRIES = 4  # OutOfRetries
+    DIFFERENT = 5  # compare: the weights of the two runs differ
+    UNHEALTHY = 6  # doctor: a check fails
+    INTERRUPTED = 130  # Ctrl-C: 128 + SIGINT
+    TERMINATED = 143  # 128 + SIGTERM
 
 
 class InputError(ValueError):
-    """A user's mistake. The message holds the rule, the values and the remedy; the process ends with code 2."""
+    """A user's mistake. The message holds the rule, the values and the remedy; the process ends with WRONG_INPUT."""
 
 
 class TrainingError(RuntimeError):
-    """Training began and could not go on. The process ends with code 3."""
+    """Training began and could not continue. The process ends with WORK_FAILED."""
 
 
 class OutOfRetries(TrainingError):
-    """Workers were lost more often than they may be started again. The process ends with code 4."""
+    """Workers were lost more often than they may be started again. The process ends with OUT_OF_RETRIES."""
 
 
 class InferenceError(RuntimeError):
-    """A trained model was being applied and that could not go on. The process ends with code 3."""
+    """A trained model was being applied and that could not continue. The process ends with WORK_FAILED."""
 
 
 class Stopped(Exception):
-    """Training was asked to stop by a signal, and has saved if it had begun. The process ends with 128 + signal."""
+    """A signal stopped training, which has saved if it had started. The process exits with code 128 + signal."""
 
     def __init__(self, signal_number: int, had_begun: bool = True):
-        when = "after saving" if had_begun else "before a worker had begun"
+        when = "after saving" if had_begun else "before a worker had started"
         super().__init__(f"stopped by signal {signal_number} {when}; the same command resumes")
         self.signal_number = signal_number

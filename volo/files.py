@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all: written under another name, then renamed."""
+"""Files and folders that exist complete or not at all: written under another name, then renamed."""
 
 import contextlib
 import os
@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SUFFIX = ".partial"
-ABANDONED_S = 3600.0  # another machine's, which cannot be asked whether it still writes
+ABANDONED_S = 3600.0  # for another machine's file, since that machine cannot be asked whether it is still writing
 
 
 def partial_of(path: Path) -> Path:
-    """The name under which this process writes what is to be called `path`."""
+    """The temporary name under which this process writes `path`."""
     return path.with_name(f".{path.name}{_owner()}{SUFFIX}")
 
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Yields the name to write a file to; afterwards it replaces `path`, or is removed where writing it failed."""
+    """Yields a temporary name to write a file to, which then replaces `path`, or is removed if writing failed."""
     partial = partial_of(path)
     try:
         yield partial
@@ -29,13 +29,12 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 def read_edited(path: Path) -> str:
-    """The text of a file that a person may have opened: an editor's byte order mark is left out, its line ends are
-    plain ones."""
+    """The text of a file that a person may have edited, without a byte order mark and with `\\n` line endings."""
     return path.read_text(encoding="utf-8-sig")
 
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Returns when the disk has it. An OSError names the file."""
+def write_synced(path: Path, content: bytes | memoryview) -> None:
+    """Writes a file and returns when it is on disk. An OSError names the file."""
     try:
         with open(path, "wb") as file:
             file.write(content)
@@ -47,14 +46,14 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def replace_synced(path: Path, content: bytes) -> None:
-    """As `write_synced`, under its name at once; the rename is on the disk too."""
+    """Like `write_synced`, but replaces `path` by an atomic rename, which is also on disk on return."""
     with replaced(path) as partial:
         write_synced(partial, content)
     sync(path.parent)
 
 
 def sync(path: Path) -> None:
-    """Returns when a file's bytes, or a folder's names, are on the disk."""
+    """Returns when a file's bytes, or a folder's entries, are on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -63,37 +62,37 @@ def sync(path: Path) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """On the disk that the folder lies on, or will when it is made."""
+    """Free space on the disk that holds the folder, or will hold it once it is created."""
     return shutil.disk_usage(existing(folder)).free
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that exists."""
+    """The folder, or its nearest existing parent."""
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def remove(path: Path) -> None:
-    """A file or a folder, if it is there and can be removed."""
+    """Removes a file or a folder, if it exists and can be removed."""
     with contextlib.suppress(OSError):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes what processes that are gone have left half-written there. Call it where this one writes nothing."""
+    """Removes partial files of ended processes. Do not call it while this process writes to the folder."""
     for partial in abandoned(folder):
         remove(partial)
 
 
 def abandoned(folder: Path, prefix: str = "") -> list[Path]:
-    """What processes that are gone have left half-written there, of what was to have a name that begins so."""
+    """Partial files of ended processes whose final names start with `prefix`."""
     return [partial for partial in folder.glob(f".{prefix}*{SUFFIX}") if _is_abandoned(partial)]
 
 
 @contextlib.contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`; what has not been committed from it is removed at the end.
+    """Yields a new folder beside `target`; anything not committed from it is removed at the end.
 
-    The caller holds a lock on the target: what a killed process left behind is removed first.
+    The caller must hold a lock on the target: what a killed process left behind is removed first.
     """
     for left in target.parent.glob(f".{target.name}.*{SUFFIX}"):
         remove(left)
@@ -106,7 +105,7 @@ def staging(target: Path) -> Iterator[Path]:
 
 
 def commit(folder: Path, target: Path) -> None:
-    """Gives a filled folder its final name, in place of what had it."""
+    """Renames a complete folder to its final name, replacing what was there."""
     for path in folder.iterdir():
         sync(path)
     sync(folder)

@@ -1,4 +1,4 @@
-"""Where in its own code a program stands: one line for a person, in place of a wall of frames."""
+"""The line of its own code that a program is at, instead of a long traceback."""
 
 import sys
 import sysconfig
@@ -11,23 +11,23 @@ FOREIGN = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "
 
 
 def stack_of(thread: int) -> list[FrameSummary]:
-    """The frames of a thread, by its ident, outermost first. Reads no source: the disk may hang."""
+    """The frames of the thread with this ident, outermost first. Reads no source files: the disk may hang."""
     frames = [(frame.f_code, line) for frame, line in walk_stack(sys._current_frames()[thread])]
     return [FrameSummary(code.co_filename, line, code.co_name, lookup_line=False) for code, line in reversed(frames)]
 
 
 def own_frame(frames: Sequence[FrameSummary]) -> str:
-    """The innermost frame that is neither Python's nor an installed package's, as `file:line in function`.
+    """The innermost frame that is not in Python's or an installed package's code, as `file:line in function`.
 
     Args:
-        frames: Outermost first, as `traceback.extract_stack` and `extract_tb` give them; may be empty.
+        frames: Outermost first, as `traceback.extract_stack` and `extract_tb` return them; may be empty.
     """
     own = [frame for frame in frames if is_own(frame.filename)] or list(frames)
     return shown(own[-1]) if own else "an unknown place"
 
 
 def is_own(filename: str) -> bool:
-    """This package is, wherever it is installed; frozen and generated code is nobody's."""
+    """Whether a file is the user's or this package's, wherever that is installed; frozen and generated code is not."""
     return filename.startswith(f"{PACKAGE}/") or not filename.startswith(("<", *FOREIGN))
 
 

@@ -1,4 +1,4 @@
-"""What the library says once, such as which formulation computes: on the terminal of a job, in a worker's log."""
+"""Messages that the library logs once, such as the chosen formulation: on a job's terminal or in a worker's log."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ def say_once(message: str) -> None:
 
 
 def show_log() -> None:
-    """Writes the library's messages to standard error; of torchrun's ranks only the first one's."""
+    """Writes the library's messages to standard error; under torchrun, only from the first rank."""
     if not LOGGER.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(message)s"))

@@ -32,7 +32,7 @@ def test_matrix_holds_every_image_and_its_trace_every_right_one():
 def test_most_confused_are_sorted_by_count_then_share_and_never_right():
     matrix = np.array([[90, 6, 4], [6, 14, 0], [0, 4, 96]])
     pairs = most_confused(matrix, ("a", "b", "c"))
-    assert [(p.true, p.predicted, p.count) for p in pairs] == [
+    assert [(p.true, p.predicted, p.num_images) for p in pairs] == [
         ("b", "a", 6), ("a", "b", 6), ("a", "c", 4), ("c", "b", 4),
     ]  # fmt: skip
     assert pairs[0].share == pytest.approx(0.3) and pairs[1].share == pytest.approx(0.06)

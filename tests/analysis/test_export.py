@@ -69,7 +69,7 @@ def test_a_pickle_with_code_ends_with_code_2_and_runs_nothing(tmp_path, capsys, 
     else:
         code = exit_code(predict.main, [*flags, "--input", str(images), "--output", str(tmp_path / "out.csv")])
     assert code == 2
-    assert "must be a whole file of tensors and plain values only" in capsys.readouterr().err
+    assert "must be a complete file of only tensors and plain values" in capsys.readouterr().err
     assert not (tmp_path / "ran").exists()
     assert not list(tmp_path.glob("out*"))
 
@@ -111,7 +111,7 @@ def test_foreign_files_are_refused(tmp_path, content):
 def test_a_file_cut_short_is_refused(exported):
     content = exported.read_bytes()
     exported.write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match="must be a whole file"):
+    with pytest.raises(InputError, match="must be a complete file"):
         checkpoint.load_model(exported)
 
 

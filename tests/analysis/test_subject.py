@@ -75,7 +75,7 @@ def test_class_folders_alone_are_shown_as_they_were_split_also_where_they_were_m
     description = described(split_hash=split.digest(), data_dir=str(folder))
     test = open_view(description, "test")
     assert len(test.labels) + len(train) == 120
-    assert "are kept from training as a test split" in test.notes[0]
+    assert "are held out as a test split" in test.notes[0]
     shutil.copy(folder / "cat" / "0000.png", folder / "cat" / "new.png")
     for place in (None, str(folder)):  # an image was added since: the others still are what they were
         assert len(open_view(description, "test", place).labels) <= len(test.labels) + 1

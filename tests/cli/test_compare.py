@@ -7,6 +7,7 @@ from tests.training.runs import small_run, train
 from volo.analysis.compare import weights_difference
 from volo.cli import compare
 from volo.cli.parse import exit_code
+from volo.errors import ExitCode
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +43,13 @@ def test_the_same_run_twice_has_the_same_weights_and_no_other_setting(runs, tmp_
 
 def test_another_seed_is_named_with_the_largest_difference(runs, tmp_path, capsys):
     code, said = compared(runs, "a", "seed", tmp_path, capsys)
-    assert code == 1
+    assert code == ExitCode.DIFFERENT == 5
     assert "run.seed" in said and "weights differ, by" in said
 
 
 def test_another_model_is_named_by_what_only_one_has(runs, tmp_path, capsys):
     code, said = compared(runs, "a", "wide", tmp_path, capsys)
-    assert code == 1
+    assert code == ExitCode.DIFFERENT == 5
     assert "model.embed_dim" in said and "weights differ: other models, only in one of them" in said
 
 

@@ -32,7 +32,7 @@ def test_without_a_network_the_error_says_what_to_place_where(tmp_path, monkeypa
     errors = capsys.readouterr().err
     assert errors.startswith(f"error: {CIFAR100.file} with md5 {CIFAR100.md5} is needed, from https://127.0.0.1:1/")
     assert "but that cannot be reached" in errors
-    assert f"place it as {tmp_path / 'data' / CIFAR100.file}, or name the folder that holds it" in errors
+    assert f"save it as {tmp_path / 'data' / CIFAR100.file}, or pass the folder that holds it" in errors
     assert "Traceback" not in errors
     assert not ray.is_initialized()
 

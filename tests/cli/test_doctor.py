@@ -16,7 +16,7 @@ from volo.doctor import gpu, versions
 from volo.doctor.cache import ARCHIVES
 from volo.doctor.data import check_cache, check_data
 from volo.doctor.findings import examine, ok
-from volo.errors import InputError
+from volo.errors import ExitCode, InputError
 from volo.runs.folder import open_data
 from volo.settings.config import build_settings
 
@@ -66,7 +66,7 @@ def test_a_machine_without_a_cluster_is_well(capsys):
 def test_who_can_open_the_dashboard_is_told_where_it_listens(capsys, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", 64 * "0")
     _, found = diagnosed(capsys)
-    assert found["access"] == ("ok", "no token file; the dashboard of a job's own cluster is on loopback alone")
+    assert found["access"] == ("ok", "no token file; the dashboard of a job's own cluster is on loopback only")
 
 
 def test_training_without_ray_is_not_asked_about_ray(capsys):
@@ -139,10 +139,10 @@ def test_the_driver_is_read_from_its_kernel_module(text, monkeypatch, tmp_path):
 
 def test_no_room_for_the_checkpoints_is_a_failure_with_need_and_found(capsys):
     code, found = diagnosed(capsys, "--keep-checkpoints", "1000000000")
-    assert code == 1
+    assert code == ExitCode.UNHEALTHY == 6
     status, said = found["disk"]
     assert status == "failure"
-    assert "needed for 1000000002 checkpoints of 1.8 MiB; make room, lower --keep-checkpoints" in said
+    assert "needed for 1000000002 checkpoints of 1.8 MiB; free some space, lower --keep-checkpoints" in said
 
 
 def test_every_seed_needs_room(capsys):
@@ -153,7 +153,7 @@ def test_every_seed_needs_room(capsys):
 def test_a_folder_that_cannot_be_written_is_a_failure(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     code, found = diagnosed(capsys, "--output-dir", str(tmp_path / "file" / "outputs"))
-    assert code == 1
+    assert code == ExitCode.UNHEALTHY == 6
     assert found["output"][0] == "failure"
     assert "set --output-dir" in found["output"][1]
 
@@ -204,7 +204,7 @@ def test_an_archive_that_is_not_there_yet_is_counted_too(tmp_path):
 
 def test_a_missing_image_folder_is_a_failure(capsys, tmp_path):
     code, found = diagnosed(capsys, "--dataset", "imagefolder", "--data-dir", str(tmp_path / "no"))
-    assert (code, found["data"][0]) == (1, "failure")
+    assert (code, found["data"][0]) == (6, "failure")
 
 
 def test_an_archive_is_fetched_at_the_start_unless_it_is_there_and_whole(tmp_path, monkeypatch):
@@ -244,7 +244,7 @@ def test_a_token_that_others_can_read_is_a_failure(capsys, tmp_path):
     token.write_text("secret")
     token.chmod(0o644)
     code, found = diagnosed(capsys)
-    assert (code, found["access"][0]) == (1, "failure")
+    assert (code, found["access"][0]) == (6, "failure")
     assert f"got {token} with mode 0644; chmod 600 {token}" in found["access"][1]
     token.chmod(0o600)
     assert diagnosed(capsys)[1]["access"][0] == "ok"
@@ -261,7 +261,7 @@ def test_too_large_an_upload_is_named(capsys, tmp_path):
 
 def test_auto_is_no_address(capsys, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    assert diagnosed(capsys)[1]["address"] == ("ok", "none: jobs start a cluster of their own")
+    assert diagnosed(capsys)[1]["address"] == ("ok", "none: jobs start their own cluster")
     monkeypatch.setattr("volo.cluster.doctor.check_cluster", lambda *_: [])
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert diagnosed(capsys)[1]["address"][0] == "warning"
@@ -270,7 +270,7 @@ def test_auto_is_no_address(capsys, monkeypatch):
 def test_a_cluster_that_does_not_answer_is_a_failure(capsys, monkeypatch):
     monkeypatch.setattr("volo.cluster.access.PATIENCE_S", 0.1)
     code, found = diagnosed(capsys, "--address", "127.0.0.1:1")
-    assert (code, found["cluster"][0]) == (1, "failure")
+    assert (code, found["cluster"][0]) == (6, "failure")
     assert "nothing listens there; check --address" in found["cluster"][1].replace(")", "")
 
 

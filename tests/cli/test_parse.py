@@ -184,4 +184,4 @@ def test_an_elastic_number_of_workers_is_refused_under_torchrun(monkeypatch, cap
 def test_data_that_are_not_there_are_named_with_what_to_do(tmp_path, capsys):
     flags = ["--dataset", "imagefolder", "--data-dir", str(tmp_path / "none"), "--num-workers", "0"]
     assert exit_code(train.main, [*flags, "--output-dir", str(tmp_path)]) == 2
-    assert "place it there or name another with --data-dir" in capsys.readouterr().err
+    assert "put it there or pass another with --data-dir" in capsys.readouterr().err

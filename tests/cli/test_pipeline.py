@@ -16,7 +16,7 @@ from volo.settings.config import build_settings
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--space mix --num-workers 0", "jobs.pipeline runs on Ray, got --num-workers 0"),
+        ("--space mix --num-workers 0", "volo pipeline runs on Ray, got --num-workers 0"),
         ("--space mix --seeds 0 1", "a sweep has no --seeds; use --seed"),
         ("--space mix --run-name x", "a sweep has no --run-name; use --sweep-name"),
         ("--space mix --max-steps 9", "a sweep has no --max-steps; use --epochs"),
@@ -59,7 +59,7 @@ def test_flags_of_a_sweep_need_a_space(capsys):
 
 def test_help_lists_the_flags_of_search_and_winner_where_a_space_is_named(capsys):
     with pytest.raises(SystemExit, match="0"):
-        pipeline.main(["--space", "mix", "--help"])
+        pipeline.main(["--space", "mix", "--help-all"])
     printed = capsys.readouterr().out
     for flag in ("--num-samples", "--winner-epochs", "--num-workers", "--max-failures", "--no-show"):
         assert flag in printed
@@ -69,7 +69,7 @@ def test_help_lists_the_flags_of_search_and_winner_where_a_space_is_named(capsys
 def test_a_sweep_with_a_winner_is_refused_under_torchrun(monkeypatch, capsys):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     assert exit_code(pipeline.main, ["--space", "mix", "--dataset", "shapes"]) == 2
-    assert "jobs.pipeline starts its own workers, got torchrun around it" in capsys.readouterr().err
+    assert "volo pipeline starts its own workers, got torchrun around it" in capsys.readouterr().err
 
 
 def test_a_finished_pipeline_says_so_and_leaves_its_report_as_it_is(tmp_path, folder, capsys):

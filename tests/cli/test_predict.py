@@ -268,6 +268,6 @@ def test_what_a_folder_holds_besides_images_is_said_with_its_number(model, image
     assert predicted(model, images, output=tmp_path / "a.csv") == 0
     assert len(rows_of(tmp_path / "a.csv")) == 23
     assert rows_of(tmp_path / "a.errors.csv") == []
-    [said] = [message for message in caplog.messages if "passed over" in message]
-    assert said.startswith(f"{images}: 23 images; passed over: 2 .heic files (the first is {images}/b/1.heic), 1 link")
+    [said] = [message for message in caplog.messages if "; skipped: " in message]
+    assert said.startswith(f"{images}: 23 images; skipped: 2 .heic files (the first is {images}/b/1.heic), 1 link")
     assert "1 .txt file" in said

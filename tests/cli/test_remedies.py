@@ -40,7 +40,7 @@ def test_a_command_that_does_what_a_refusal_says_is_accepted(refused, said, reme
 
 def test_every_flag_that_a_refusal_of_the_settings_names_is_a_flag(capsys):
     with pytest.raises(SystemExit):
-        parse_settings(["--help"], prog="train", description="")
+        parse_settings(["--help-all"], prog="train", description="")
     known = set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out))
     named = {flag for _, said, _ in REMEDIES for flag in re.findall(r"--[a-z][a-z0-9-]*", said)}
     assert named <= known
@@ -85,7 +85,7 @@ def _raised(module: ModuleType) -> Iterator[str]:
 def test_what_a_sweep_has_in_place_of_a_flag_is_a_flag_of_it(flag, remedy):
     def swept(flags: str):
         argv = ["--space", "mix", *flags.split()]
-        return parse_sweep(SweepOptions, argv, prog="jobs.tune", description=tune.__doc__, without=WITHOUT)
+        return parse_sweep(SweepOptions, argv, prog="tune", description=tune.__doc__, without=WITHOUT)
 
     with pytest.raises(InputError, match=f"use {remedy.split()[0]}"):
         swept(flag)
@@ -104,7 +104,7 @@ def test_another_setting_for_another_runs_checkpoint_is_refused_with_a_way_and_l
     with pytest.raises(InputError) as refused:
         train(settings)
     said = str(refused.value)
-    assert f"got other ones for {first}:\n  optim.lr: 0.002 before, 0.1 now\n" in said
+    assert f"got different ones for {first}:\n  optim.lr: 0.002 before, 0.1 now\n" in said
     assert "--fresh" not in said
     assert argv_in(said) == ["--init-weights", str(first)]
     assert not settings.run_dir.exists()
@@ -128,7 +128,7 @@ def test_more_training_than_a_finished_run_had_is_refused_with_the_way_that_ther
     for said in (str(longer.value), str(other_name.value), same_again):
         assert argv_in(said) == ["--init-weights", str(run_dir)]
     assert "another --run-name" in str(longer.value)
-    assert "in place of --resume-path" in str(other_name.value)
+    assert "instead of --resume-path" in str(other_name.value)
 
 
 def test_a_checkpoint_at_the_step_to_stop_at_says_which_flag_goes_further(tmp_path, folder):

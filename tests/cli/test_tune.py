@@ -17,17 +17,23 @@ SHAPES = ["--dataset", "shapes", "--epochs", "2"]
     ("flags", "message"),
     [
         ("--space pools", "--space must be one of architecture, downsampling, hierarchy, mix, optimizer, pooling"),
-        ("--space none.py", "--space must name a file that is there"),
+        ("--space none.py", "--space must name an existing file"),
         ("--space mix --num-samples 0", "--num-samples must be at least 1, got 0"),
         ("--space mix --num-workers 2", "a sweep has no --num-workers; use --workers-per-trial"),
         ("--space mix --run-name x", "a sweep has no --run-name; use --sweep-name"),
         ("--space mix --epochs 0", "optim.epochs must be greater than or equal to 1"),
-        ("--space mix --val-fraction 0", "val/acc1 needs validation images, got val_fraction=0"),
-        ("--space mix --objectives val/f1:max", "which no trial would ever report"),
-        ("--space mix --objectives val/acc1:max params:min --pruner asha", "stopped early for one objective only"),
+        ("--space mix --val-fraction 0", "val/acc1 needs validation images, got --val-fraction 0"),
+        ("--space mix --objectives val/f1:max", "an objective must be one that a trial reports"),
+        (
+            "--space mix --objectives val/acc1:max params:min --pruner asha",
+            "stopped early only with a single objective",
+        ),
         ("--space mix --sampler grid", "a grid needs a discrete space, got mixup_alpha"),
-        ("--space hierarchy --model volo_d1", "the space hierarchy draws settings that are refused: the form must be"),
-        ("--space mix --epochs 3 --grace-period 3", "grace_period must be less than epochs, or no trial is"),
+        (
+            "--space hierarchy --model volo_d1",
+            "the space hierarchy must draw valid settings, got invalid ones: the form must be",
+        ),
+        ("--space mix --epochs 3 --grace-period 3", "--grace-period must be less than --epochs, or no trial is"),
         ("--space mix --workers-per-trial 99", "batch_size must give each worker a sample"),
     ],
 )
@@ -62,7 +68,7 @@ def test_the_recipe_is_the_spaces_own_unless_another_is_named(tmp_path, capsys):
 def test_a_sweep_is_refused_under_torchrun(monkeypatch, capsys):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     assert exit_code(tune.main, ["--space", "mix", *SHAPES]) == 2
-    assert "jobs.tune starts its own workers, got torchrun around it" in capsys.readouterr().err
+    assert "volo tune starts its own workers, got torchrun around it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("job", [tune, pipeline])

@@ -5,14 +5,13 @@ import sys
 import zipfile
 
 import pytest
-from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 
 from tests.cli.test_doctor import table
 from tests.cluster.conftest import ROOT
 from volo.cluster.doctor import _reachable, _shared, _size, clusters_here
-from volo.cluster.upload import upload_size
-from volo.settings.sections import RunSettings
+from volo.cluster.upload import ALWAYS_EXCLUDED, upload_size
+from volo.settings.run import RunSettings
 
 LIMIT_S = 120
 
@@ -26,7 +25,7 @@ def test_a_cluster_is_looked_at_from_its_nodes(head, tmp_path):
     found = table(done.stdout)
     assert found["cluster"] == ("ok", "1 node, 3 cores, 0 GPUs")
     dashboard = head.dashboard.removeprefix("http://")
-    assert found["dashboard"] == ("ok", f"{dashboard} answers, on the head's loopback alone")
+    assert found["dashboard"] == ("ok", f"{dashboard} answers, on the head's loopback only")
     assert found["authentication"][0] == "warning"
     assert found["shared storage"] == ("ok", f"{tmp_path} is read and written by every node")
     assert list(tmp_path.iterdir()) == [], "something was left behind"
@@ -64,7 +63,7 @@ def test_a_node_that_does_not_share_the_storage_is_named(tmp_path):
         ({"address": "10.0.0.2"}, "10.0.0.2 did not answer"),
         ({"address": "10.0.0.2", "host": "two", "error": "No such file or directory"}, "two cannot use it (No such"),
         ({"address": "10.0.0.2", "host": "two", "read": "other"}, "two cannot use it (another file there)"),
-        ({"address": "10.0.0.2", "host": "two", "read": "word"}, "what two writes is not seen here"),
+        ({"address": "10.0.0.2", "host": "two", "read": "word"}, "files written by two are not visible here"),
     ):
         found = _shared({"here": good, "there": bad}, tmp_path, "word")
         assert found.status == "failure"
@@ -72,15 +71,26 @@ def test_a_node_that_does_not_share_the_storage_is_named(tmp_path):
 
 
 def test_the_upload_is_what_ray_packs(tmp_path):
+    """Against the function by which Ray packs, whose name is private and may change with its version."""
     root = tmp_path / "project"
-    for name in ("a.py", "kept/b.py", "kept/skipped.bin", "out/c", ".git/d", "data.bin", "e/.venv/f"):
+    names = (
+        "a.py",
+        "kept/b.py",
+        "kept/skipped.bin",
+        "out/c",
+        ".git/d",
+        "data.bin",
+        "e/.venv/f",
+        "kept/out/g",
+        "h/venv",
+    )
+    for name in (*names, "h/venv", "kept/__pycache__/i", "logs/j.txt", "logs/keep.txt", "k/temporary/l", "k/m~"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name * 100)
-    (root / ".gitignore").write_text("/out/\n")
+    (root / ".gitignore").write_text("/out/\n# a comment\n\nlogs/*\n!logs/keep.txt\n**/temporary/\n*~\n")
     (root / ".rayignore").write_text("data.bin\n")
     (root / "kept" / ".gitignore").write_text("*.bin\n")
-    excludes = get_runtime_env_default_excludes()
-    create_package(str(root), tmp_path / "sent.zip", include_gitignore=True, excludes=excludes)
+    create_package(str(root), tmp_path / "sent.zip", include_gitignore=True, excludes=ALWAYS_EXCLUDED.split(","))
     entries = [entry for entry in zipfile.ZipFile(tmp_path / "sent.zip").infolist() if not entry.is_dir()]
     assert upload_size(root) == (sum(entry.compress_size for entry in entries), len(entries), True)
     assert {entry.filename for entry in entries} >= {"a.py", "kept/b.py"}

@@ -70,7 +70,7 @@ def test_a_killed_worker_is_started_again_and_one_too_many_ends_with_code_4(laun
     assert said.count(f"worker 1 of 2 on {HOST} was lost: ") == 2
     assert "starting again from the newest checkpoint, 1 of 1 times" in said
     assert "gave up after --max-failures 1; the same command goes on" in said
-    assert "the system kills processes where memory runs out" in said
+    assert "the system kills processes when memory runs out" in said
     assert said.count("\n  log: ") == 2
     assert "Traceback" not in said and "raylet" not in said
 

@@ -29,7 +29,7 @@ def train_command(config: Path, *flags: str) -> list[str]:
 
 def torchrun_command(config: Path, *flags: str) -> list[str]:
     elastic = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_ports(1)[0]}"]
-    return [sys.executable, *elastic, "-m", "jobs.train", "--config", str(config), *flags]
+    return [sys.executable, *elastic, "-m", "volo", "train", "--config", str(config), *flags]
 
 
 @pytest.fixture(scope="module")

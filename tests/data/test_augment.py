@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volo.data.augment import ERASED_AREA, crop_and_flip, erase, erased_boxes, normalise
+from volo.data.augment import ERASED_AREA, crop_and_flip, erase, erased_boxes, normalize
 from volo.data.epoch import NUM_UNIFORMS, Draw, EpochTable
 from volo.data.mixing import mix, one_hot, plan_mix
 
@@ -41,7 +41,7 @@ def test_crops_equal_reflect_padding_and_slicing(crop_y, crop_x, flip, padding):
 def test_normalisation_is_that_of_channel_first_tensors():
     mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
     expected = (IMAGES.permute(0, 3, 1, 2) / 255 - mean[:, None, None]) / std[:, None, None]
-    assert torch.allclose(normalise(IMAGES, mean, std), expected)
+    assert torch.allclose(normalize(IMAGES, mean, std), expected)
 
 
 def test_as_many_boxes_as_asked_are_erased_and_each_is_a_rectangle():
@@ -55,7 +55,7 @@ def test_as_many_boxes_as_asked_are_erased_and_each_is_a_rectangle():
     assert torch.equal(erased.any(dim=(1, 2)), torch.from_numpy(uniforms[:, Draw.ERASE] < 0.25))
 
 
-def test_boxes_have_the_area_and_shape_of_the_paper_and_lie_anywhere():
+def test_boxes_have_the_area_and_shape_of_the_paper_and_can_be_anywhere():
     top, bottom, left, right = erased_boxes(EpochTable.draw(0, 0, 1).uniforms(0, 20_000), 1.0, 64, 64)
     height, width = bottom - top, right - left
     share = height * width / 64**2
@@ -115,7 +115,7 @@ def test_samples_have_partners_and_coefficients_of_their_own():
     assert len(set(plan.partner.tolist())) > BATCH / 2
 
 
-def test_mix_prob_says_how_many_are_mixed():
+def test_mix_prob_is_the_fraction_of_mixed_samples():
     plan, images, _ = mixed(mixup_alpha=1.0, cutmix_alpha=0.0, mix_prob=0.25)
     is_mixed = plan.weight < 1
     assert 0.1 < is_mixed.mean() < 0.4

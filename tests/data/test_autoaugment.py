@@ -13,7 +13,7 @@ from volo.data.epoch import NUM_UNIFORMS, Draw, EpochTable
 
 
 def smooth_images(count: int, height: int, width: int) -> Tensor:
-    """(count, H, W, 3) uint8: soft patches of colour, as photographs have; neither black nor white."""
+    """(count, H, W, 3) uint8: soft patches of color, as photographs have; neither black nor white."""
     coarse = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     fine = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)
     return (20 + 210 * fine).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
@@ -102,7 +102,7 @@ def test_operations_and_levels_are_drawn_equally_often():
 
 
 @pytest.mark.parametrize("size", [(32, 32), (7, 5), (2, 2), (1, 1)])
-def test_a_sample_comes_out_the_same_in_whatever_company(size):
+def test_a_sample_does_not_depend_on_the_rest_of_the_batch(size):
     images = smooth_images(64, *size)
     uniforms = EpochTable.draw(0, 0, 1).uniforms(0, 64)
     whole = trivial_augment(images.clone(), uniforms)
@@ -113,7 +113,7 @@ def test_a_sample_comes_out_the_same_in_whatever_company(size):
 
 
 @pytest.mark.parametrize("op", Op)
-def test_one_colour_and_the_extremes_survive_every_operation(op):
+def test_one_color_and_the_extremes_survive_every_operation(op):
     flat = torch.full((2, 8, 8, 3), 77, dtype=torch.uint8)
     extreme = torch.tensor([0, 255], dtype=torch.uint8)[torch.randint(2, (2, 8, 8, 3))]
     for images in (flat, extreme):

@@ -9,7 +9,7 @@ from volo.data.epoch import NUM_UNIFORMS, EpochTable, worker_share
 
 
 @given(start=st.integers(0, 500), length=st.integers(0, 60), cut=st.integers(0, 60))
-def test_a_row_is_the_same_in_whatever_range_it_is_drawn(start, length, cut):
+def test_a_row_does_not_depend_on_the_range_it_is_drawn_in(start, length, cut):
     table = EpochTable.draw(seed=3, epoch=5, num_images=8)
     whole = table.uniforms(start, start + length)
     middle = start + min(cut, length)
@@ -18,7 +18,7 @@ def test_a_row_is_the_same_in_whatever_range_it_is_drawn(start, length, cut):
     assert np.array_equal(whole, np.concatenate(parts))
 
 
-def test_every_image_comes_once_an_epoch_in_another_order_each_time():
+def test_every_image_occurs_once_per_epoch_in_a_new_order_each_time():
     first, second, again = (EpochTable.draw(0, epoch, 1000).order for epoch in (0, 1, 0))
     assert np.array_equal(np.sort(first), np.arange(1000))
     assert not np.array_equal(first, second)

@@ -1,4 +1,4 @@
-"""Batches: the same whatever the workers, and from a cache larger than the memory there is for it."""
+"""Batches: the same for any number of workers, also from a cache larger than memory."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import torch
 from volo.data.decoded.cache import Images, cached
 from volo.data.decoded.store import KEY
 from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batches, resident
-from volo.settings.sections import AugmentSettings
+from volo.settings.augment import AugmentSettings
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -48,7 +48,7 @@ def test_the_workers_parts_together_are_the_batch_of_one(augment, world_size):
     assert torch.equal(torch.cat([part.targets for part in parts]), whole.targets)
 
 
-def test_a_batch_is_the_same_whatever_was_made_before():
+def test_a_batch_does_not_depend_on_earlier_batches():
     data = noise(100)
     one, other = batches(data, EVERYTHING), batches(data, EVERYTHING)
     expected = one.batch(epoch=2, step=1)
@@ -116,7 +116,7 @@ def epoch_sums(data: Images) -> list[float]:
     return sums + [images.double().sum().item() for images, _ in shown]
 
 
-# Otherwise what the C library keeps of memory that was given back counts, and that is 6 to 20 MiB from run to run.
+# Otherwise freed memory that the C library keeps would count, which varies by 6 to 20 MiB between runs.
 GIVEN_BACK_AT_ONCE = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 IN_LITTLE_MEMORY = """
 import resource, sys
@@ -129,7 +129,7 @@ def kib(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name + ":"))
 
-epoch_sums(noise(64, 64))  # whatever is allocated once
+epoch_sums(noise(64, 64))  # one-time allocations
 allowed = kib("VmData") * 1024 + 16 * 2**20
 resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
 before = kib("RssAnon")

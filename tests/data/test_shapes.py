@@ -6,8 +6,8 @@ import pytest
 from volo.data import shapes
 from volo.data.shapes import (
     CLASS_NAMES,
-    COLOUR_NAMES,
-    COLOURS,
+    COLOR_NAMES,
+    COLORS,
     DISTANCES,
     IMAGE_SIZE,
     NUM_IMAGES,
@@ -16,7 +16,7 @@ from volo.data.shapes import (
     draw,
 )
 
-PALETTE = np.array(list(COLOURS.values()))
+PALETTE = np.array(list(COLORS.values()))
 
 
 @pytest.fixture(scope="module")
@@ -40,30 +40,30 @@ def of_kinds(drawing: shapes.Drawing, *kinds: str) -> np.ndarray:
 
 
 def centroids(masks: np.ndarray) -> np.ndarray:
-    """(N, H, W) -> (N, 2): y and x, pixel centres at 0.5, 1.5, ..."""
+    """(N, H, W) -> (N, 2): y and x, pixel centers at 0.5, 1.5, ..."""
     place = np.arange(IMAGE_SIZE) + 0.5
     mass = masks.sum((1, 2))
     return np.stack([masks.sum(2) @ place / mass, masks.sum(1) @ place / mass], axis=1)
 
 
 def grown(masks: np.ndarray) -> np.ndarray:
-    """Masks with every pixel's eight neighbours."""
+    """Masks with every pixel's eight neighbors."""
     padded = np.pad(masks, ((0, 0), (1, 1), (1, 1)))
     H, W = masks.shape[1:]
     return np.any([padded[:, dy : dy + H, dx : dx + W] for dy in range(3) for dx in range(3)], axis=0)
 
 
 def moment(mask: np.ndarray) -> float:
-    """Second moment over squared area: the same for a shape wherever, however large and however turned."""
+    """Second moment over squared area: the same for a shape at any position, size and angle."""
     y, x = np.nonzero(mask)
     return float((x.var() + y.var()) / len(x))
 
 
-def test_classes_are_shape_times_ten_plus_colour():
-    assert len(SHAPE_NAMES) == len(COLOUR_NAMES) == 10
+def test_classes_are_shape_times_ten_plus_color():
+    assert len(SHAPE_NAMES) == len(COLOR_NAMES) == 10
     assert len(set(CLASS_NAMES)) == 100
     for number, name in enumerate(CLASS_NAMES):
-        assert name == f"{COLOUR_NAMES[number % 10]} {SHAPE_NAMES[number // 10]}"
+        assert name == f"{COLOR_NAMES[number % 10]} {SHAPE_NAMES[number // 10]}"
 
 
 def test_a_drawing_has_the_documented_shapes_and_types():
@@ -160,22 +160,22 @@ def test_no_shape_prefers_a_side_of_the_image(train, kind):
     np.testing.assert_allclose(centroids(of_kinds(train, kind)).mean(0), IMAGE_SIZE / 2, atol=0.7)
 
 
-def test_the_mask_is_where_the_colour_of_the_class_is(train):
-    colour = PALETTE[train.labels % 10][:, None, None]
-    far = np.abs(train.images / 255 - colour).max(-1) > 0.2  # jitter and noise together stay below
+def test_the_mask_is_where_the_color_of_the_class_is(train):
+    color = PALETTE[train.labels % 10][:, None, None]
+    far = np.abs(train.images / 255 - color).max(-1) > 0.2  # jitter and noise together stay below
     inside, outside = ~grown(~train.masks), ~grown(train.masks)
     assert inside.any((1, 2)).mean() > 0.98
     assert far[inside].mean() < 0.001
     assert far[outside].mean() > 0.97
 
 
-def test_the_mean_colour_of_the_mask_names_the_colour(train):
+def test_the_mean_color_of_the_mask_names_the_color(train):
     mean = (train.images * train.masks[..., None]).sum((1, 2)) / train.masks.sum((1, 2))[:, None] / 255
     nearest = np.linalg.norm(mean[:, None] - PALETTE, axis=-1).argmin(1)
     np.testing.assert_array_equal(nearest, train.labels % 10)
 
 
-def test_the_ground_is_greyish(train):
+def test_the_ground_is_grayish(train):
     ground = train.images[~grown(train.masks)] / np.float32(255)
     assert np.ptp(ground, axis=1).mean() < 0.15
 
@@ -215,17 +215,17 @@ def test_no_two_shapes_of_one_area_cover_the_same_pixels():
 @pytest.mark.parametrize(
     "summary",
     [lambda images: images.mean((1, 2)), lambda images: images[:, 16, 16]],
-    ids=["mean colour", "centre pixel"],
+    ids=["mean color", "center pixel"],
 )
-def test_one_colour_of_the_image_does_not_tell_the_class(train, test, summary):
+def test_one_color_of_the_image_does_not_tell_the_class(train, test, summary):
     fit, held_out = (_quadratic(summary(drawing.images / np.float32(255))) for drawing in (train, test))
     weights = np.linalg.lstsq(fit, np.eye(100)[train.labels], rcond=None)[0]
     assert ((held_out @ weights).argmax(1) == test.labels).mean() < 0.15
 
 
-def _quadratic(colour: np.ndarray) -> np.ndarray:
+def _quadratic(color: np.ndarray) -> np.ndarray:
     """(N, 3) -> (N, 10) monomials up to the second degree."""
-    full = np.concatenate([np.ones_like(colour[:, :1]), colour], axis=1)
+    full = np.concatenate([np.ones_like(color[:, :1]), color], axis=1)
     rows, cols = np.triu_indices(4)
     return full[:, rows] * full[:, cols]
 

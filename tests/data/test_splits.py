@@ -49,8 +49,8 @@ def test_without_validation_all_images_are_trained_on():
 @pytest.mark.parametrize(
     ("arguments", "rule"),
     [
-        (dict(val_fraction=0.001), "val_fraction must leave an image"),
-        (dict(val_fraction=0.1, train_images=1000), "train_images must not exceed"),
+        (dict(val_fraction=0.001), "--val-fraction must hold out at least one image"),
+        (dict(val_fraction=0.1, train_images=1000), "--train-images must not exceed"),
     ],
 )
 def test_what_cannot_be_split_is_refused(arguments, rule):

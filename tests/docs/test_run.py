@@ -17,6 +17,7 @@ from tests.conftest import draw_folder
 from tests.docs.commands import Command, command_in
 from tests.docs.pages import ROOT, SITE, blocks, python_of, shell_lines, words_of
 from tests.training.runs import small_run, train
+from volo.errors import ExitCode
 from volo.settings.config import build_settings
 
 TINY = ("--dataset", "imagefolder", "--data-dir", "data/mine")
@@ -47,7 +48,6 @@ PRESUPPOSED = {
     "docs/reliability.md": ("best",),
     "docs/tutorial.md": ("quickstart",),
 }
-DIFFER = {"compare"}  # their exit code says what they found
 RUNNING = [page for page in ("README.md", *SITE) if any(b.language == "sh" for b in blocks(page))]
 
 
@@ -101,7 +101,7 @@ def test_the_commands_of_a_page_run_one_after_the_other(page, reader):
     for command in commands(page):
         argv = [sys.executable, "-m", "volo", command.name, *scaled(command)]
         done = subprocess.run(argv, cwd=reader, env=env, capture_output=True, text=True)
-        is_right = done.returncode == 0 or (command.name in DIFFER and "Traceback" not in done.stderr)
+        is_right = done.returncode in (ExitCode.DONE, ExitCode.DIFFERENT)
         assert is_right, f"{page}: {' '.join(argv[2:])}\n{done.stdout}\n{done.stderr}"
 
 

@@ -38,7 +38,7 @@ def test_rays_own_state_is_never_read_whatever_became_of_it(tmp_path, harm):
     attempt = Attempt.create(tmp_path)
     assert attempt.folder.name == ("001" if harm == "remove all" else "003")
     assert attempt.members() == attempt.errors() == []
-    assert attempt.last_failure() is None and attempt.wants_stop() == 0
+    assert attempt.last_failure() is None and attempt.stop.asked() == 0
 
 
 def test_a_flipped_byte_anywhere_in_a_checkpoint_is_seen_and_the_one_before_is_used(tmp_path):
@@ -55,7 +55,7 @@ def test_a_flipped_byte_anywhere_in_a_checkpoint_is_seen_and_the_one_before_is_u
             content[index] ^= 1 << index % 8
         num_bytes += len(content)
         (bad / name).write_bytes(content[:-1] + b"?")
-        with pytest.warns(UserWarning, match=f"passed over a damaged checkpoint: .*{name}"):
+        with pytest.warns(UserWarning, match=f"skipped a damaged checkpoint: .*{name}"):
             assert checkpoint.newest(tmp_path) == good
         (bad / name).write_bytes(content)
     assert num_bytes > 1000

@@ -22,7 +22,7 @@ from tests.training.runs import losses, small_run
 from volo.data.decoded.cache import Images
 from volo.data.pipeline import Pixels, TrainingBatches
 from volo.runs import checkpoint
-from volo.settings.sections import AugmentSettings
+from volo.settings.augment import AugmentSettings
 
 NUM_IMAGES, BATCH_SIZE = 131, 17
 

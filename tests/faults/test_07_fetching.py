@@ -41,7 +41,7 @@ def test_two_jobs_at_once_refuse_what_is_not_the_archive_and_leave_nothing(tmp_p
     assert [job.ends_with() for job in started] == [2, 2], [job.said() for job in started]
     for job in started:
         assert f"{archive.file} with md5 {expected} is needed" in job.said()
-        found = f"got md5 {md5(content)}" if harm == "wrong checksum" else f"broke off after 1,000 of {len(content):,}"
+        found = f"got md5 {md5(content)}" if harm == "wrong checksum" else f"stopped after 1,000 of {len(content):,}"
         assert found in job.said()
     assert [path.name for path in (tmp_path / "data").iterdir() if path.suffix != ".lock"] == []
     assert not list(tmp_path.rglob("step_*"))

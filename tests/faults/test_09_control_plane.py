@@ -20,9 +20,11 @@ from volo.cli.parse import exit_code
 
 LIMIT_S = 90.0
 LISTENS = "0A"  # the state of a socket in /proc/net/tcp
-# As jobs.train does: Ray is imported by the trainer, long before it is known whose cluster it will be.
+# As jobs.train does: Ray is told what to do before the trainer imports it.
 START = (
     "import sys\n"
+    "from volo.cluster.connect import prepare\n"
+    "prepare(None)\n"
     "from volo.cluster.trainer import connected\n"
     "with connected(None, num_cpus=1) as dashboard:\n"
     "    print('ready', dashboard, flush=True)\n"
@@ -107,11 +109,10 @@ def status(url: str) -> int:
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads what listens from Linux's /proc")
 @pytest.mark.parametrize("token", [{}, {"RAY_AUTH_TOKEN": "0" * 64}], ids=["its own", "the user's"])
 def test_what_a_job_starts_listens_on_loopback_alone_and_wants_a_token(tmp_path, token):
-    """A dashboard that nobody has the token of is not started, and the log monitor, which nobody hears, ends."""
+    """A dashboard whose token nobody has is not started."""
     with own_cluster(tmp_path, token) as (dashboard, session):
         commands = list(commands_of(session))
         assert any("raylet" in command for command in commands)
-        assert not any("log_monitor.py" in command for command in commands)
         found = listening(session)
         assert [str(address) for address in found if not address.is_loopback] == []
         ports = {port for ports in found.values() for port in ports}
@@ -138,7 +139,7 @@ def test_the_table_of_sockets_is_read_right():
     [
         ({}, "must ask for a token, since it takes jobs, got dashboard_host=0.0.0.0 with none in $RAY_AUTH_TOKEN"),
         ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "secret"}, "with RAY_AUTH_MODE=disabled; unset RAY_AUTH_MODE"),
-        ({"RAY_ADDRESS": "127.0.0.1:1"}, "dashboard_host has no effect on a cluster that is there"),
+        ({"RAY_ADDRESS": "127.0.0.1:1"}, "dashboard_host has no effect on an existing cluster"),
     ],
 )
 def test_a_dashboard_for_others_without_a_token_is_refused_before_anything_starts(

@@ -168,7 +168,7 @@ def test_a_frozen_rank_ends_the_run_which_names_it(tmp_path, folder):
     code, _, errors = ended(process)
     assert code != 0
     message = f"no answer from rank 1 ({socket.gethostname()}, pid {frozen}), which is frozen or gone; rank 0 waits"
-    assert f"training failed: training must go on within hang_timeout=2 s, got {message}" in errors
+    assert f"training failed: training must make progress within hang_timeout=2 s, got {message}" in errors
     assert message in (run_dir / "failure.txt").read_text()
 
 
@@ -214,7 +214,7 @@ def test_an_error_that_nobody_foresaw_on_one_rank_is_named_with_its_rank_and_pla
     assert failure.startswith("ZeroDivisionError: nobody foresaw this (rank 1 of 2, ")
     assert place in failure
     assert errors.count("ZeroDivisionError: nobody foresaw this\n") == 1
-    assert f"training failed: rank 0 lost the others, of which one failed first: {failure.strip()}" in errors
+    assert f"training failed: rank 0 lost the others, one of which failed first: {failure.strip()}" in errors
 
 
 def report(run_dir: Path, rank: int) -> dict:

@@ -36,7 +36,7 @@ def test_padding_below_and_right_does_not_move_the_patches():
     image = torch.randn(1, 3, 10, 9)
     assert embed(image).shape == (1, 3, 3, 8)
     assert torch.allclose(embed(image)[:, :2, :2], embed(image[..., :8, :8]), atol=1e-6)
-    with pytest.raises(ValueError, match="image sizes must be divisible by patch_size where pad is off"):
+    with pytest.raises(ValueError, match="image sizes must be divisible by patch_size if pad is off"):
         PatchEmbeddingConv(4, 8, pad=False)(image)
 
 
@@ -52,8 +52,8 @@ def test_the_plain_embedding_is_a_linear_map_of_each_patch():
     ("arguments", "rule"),
     [
         (dict(pooling="max"), "pooling must be mean, cls or cli, got 'max'"),
-        (dict(pooling="cls", global_depth=0), "a class token needs a block that fills it, got pooling='cls'"),
-        (dict(pooling="cli", class_depth=0), "a class token needs a block that fills it, got pooling='cli'"),
+        (dict(pooling="cls", global_depth=0), "a class token needs a block that processes it, got pooling='cls'"),
+        (dict(pooling="cli", class_depth=0), "a class token needs a block that processes it, got pooling='cli'"),
         (dict(img_size=3), "img_size must be at least patch_size, got img_size=3, patch_size=4"),
     ],
 )

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize, prune
 
 import volo
 from tests.model.forms import FORMS
-from volo.model.eager import OneLayer, OutlookLayers, PlainAttention, TwoLayers
+from volo.model.cpu_autograd import AttentionFunction, LinearFunction, MlpFunction, OutlookAttentionFunction
 from volo.model.flat import VOLOStage
 from volo.model.layers import Linear, Mlp
 from volo.model.outlook import OutlookAttention
@@ -142,10 +142,10 @@ def test_a_second_derivative_is_refused_and_never_wrong():
     x, maps = torch.randn(2, 5, 16, requires_grad=True), torch.randn(1, 3, 3, 16, requires_grad=True)
     heads = x.unflatten(-1, (2, 8)).transpose(1, 2)
     cases = {
-        OneLayer: (Linear(16, 8)(x), x),
-        TwoLayers: (Mlp(16, 2.0)(x), x),
-        PlainAttention: (PlainAttention.apply(heads, heads, heads), x),
-        OutlookLayers: (OutlookAttention(16, 2)(maps), maps),
+        LinearFunction: (Linear(16, 8)(x), x),
+        MlpFunction: (Mlp(16, 2.0)(x), x),
+        AttentionFunction: (AttentionFunction.apply(heads, heads, heads), x),
+        OutlookAttentionFunction: (OutlookAttention(16, 2)(maps), maps),
     }
     for kind, (out, source) in cases.items():
         assert kind.__name__ in out.grad_fn.name()

@@ -205,12 +205,12 @@ def test_fused_compiles_for_a_gpu_that_is_not_here(kernel, dtype, K, S, head_siz
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from volo.model.outlook_ops import triton_kernels
+    from volo.model.outlook_ops import triton_kernels, triton_launch
 
     function = getattr(triton_kernels, kernel)
     accumulate, index = (tl.float64, tl.int64) if dtype == "fp64" else (tl.float32, tl.int32)
     h = 8 // S
-    constants = triton_kernels.constants(8, 8, h, h, 2, head_size, K, S, K // 2, Y=S - 1, X=0)
+    constants = triton_launch.constants(8, 8, h, h, 2, head_size, K, S, K // 2, Y=S - 1, X=0)
     constants |= dict(FLOAT=accumulate, INDEX=index)
     planes = "*fp16" if dtype == "bf16" else f"*{dtype}"
     tensors = dict.fromkeys(("values", "logits", "out", "grad", "dvalues", "dlogits"), f"*{dtype}") | {"planes": planes}

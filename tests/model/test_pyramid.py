@@ -70,7 +70,7 @@ def test_the_last_local_map_is_explained(kinds, layer):
 @pytest.mark.parametrize(
     ("arguments", "rule"),
     [
-        (dict(stage_depths=[1]), r"every stage needs a kind, a depth, a width and heads, got .*stage_depths=\(1,\)"),
+        (dict(stage_depths=[1]), r"every stage needs a kind, a depth, a width, and heads, got .*stage_depths=\(1,\)"),
         (dict(stage_kinds=("local", "outer")), "stage_kinds must be local or global, got outer"),
         (dict(downsample_kind="pool"), "downsample_kind must be map or token, got 'pool'"),
         (dict(img_size=1), "img_size must be at least patch_size"),

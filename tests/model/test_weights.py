@@ -84,7 +84,7 @@ def test_a_backbone_without_heads_loads_and_they_start_afresh(tmp_path, heads):
     fresh = {name: tensor.clone() for name, tensor in target.state_dict().items()}
     state = {name: tensor for name, tensor in source.state_dict().items() if name.split(".")[0] not in heads}
     torch.save(state, tmp_path / "w.pth")
-    notes = [f"{head} starts afresh: there are no weights for it" for head in sorted(heads)]
+    notes = [f"{head} keeps its initialization: there are no weights for it" for head in sorted(heads)]
     assert load_weights(target, tmp_path / "w.pth") == notes
     for name, tensor in target.state_dict().items():
         assert torch.equal(tensor, fresh[name] if name.split(".")[0] in heads else state[name])
@@ -141,7 +141,7 @@ def test_a_pickle_with_code_in_it_is_refused_and_runs_nothing(tmp_path):
     (tmp_path / "w.pth").write_bytes(pickle.dumps({"state_dict": Code()}))
     torch.save({"state_dict": Code()}, tmp_path / "zip.pth")
     for name in ("w.pth", "zip.pth"):
-        with pytest.raises(InputError, match=r"must be a \.safetensors, or a whole \.pth .* nothing in it was run"):
+        with pytest.raises(InputError, match=r"must be a \.safetensors, or a complete \.pth .* nothing in it was run"):
             read_state_dict(tmp_path / name)
     assert not (tmp_path / "was-here").exists()
 

@@ -1,4 +1,4 @@
-"""What a checkpoint is, and what is passed over or refused."""
+"""What a checkpoint is, and what is skipped or refused."""
 
 import builtins
 import json
@@ -53,7 +53,7 @@ def test_a_run_its_pointers_its_checkpoints_and_a_lone_file_can_be_named(tmp_pat
     assert description.step == 12
 
 
-def test_a_run_means_its_best_checkpoint_for_inference_and_its_newest_to_go_on(tmp_path):
+def test_a_run_means_its_best_checkpoint_for_inference_and_its_newest_to_resume(tmp_path):
     checkpoint.point(tmp_path, "best", save(tmp_path, 5))
     newest = save(tmp_path, 6)
     assert checkpoint.find(tmp_path).name == "step_00000005"
@@ -61,7 +61,7 @@ def test_a_run_means_its_best_checkpoint_for_inference_and_its_newest_to_go_on(t
 
 
 @pytest.mark.parametrize("harm", ["flip a byte", "remove", "remove all", "empty pointer"])
-def test_a_best_that_does_not_hold_is_passed_over_with_a_warning_but_refused_where_it_is_named(tmp_path, harm):
+def test_a_damaged_best_is_skipped_with_a_warning_but_refused_if_named_directly(tmp_path, harm):
     best = save(tmp_path, 5)
     checkpoint.point(tmp_path, "best", best)
     newest = save(tmp_path, 6)
@@ -157,7 +157,7 @@ def test_a_torch_file_with_code_is_refused_and_runs_nothing(tmp_path):
 
 def test_foreign_and_missing_files_are_refused(tmp_path):
     safetensors.torch.save_file(WEIGHTS, tmp_path / "foreign.safetensors")
-    with pytest.raises(InputError, match="got one without its description"):
+    with pytest.raises(InputError, match="got one without a description"):
         checkpoint.load_model(tmp_path / "foreign.safetensors")
     with pytest.raises(InputError, match="a checkpoint must exist"):
         checkpoint.find(tmp_path / "nothing")
@@ -228,7 +228,7 @@ def test_a_failure_at_any_write_sync_or_rename_leaves_the_checkpoint_before_inta
 
 
 def test_a_full_disk_is_named_and_leaves_the_checkpoint_before_intact(tmp_path):
-    """A real file-size limit, in a process of its own."""
+    """A real file-size limit, in a separate process."""
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""A run begins only where it can be written, and where the checkpoints to come have room."""
+"""A run starts only if its folder is writable and has room for the checkpoints to come."""
 
 import contextlib
 import resource
@@ -35,14 +35,16 @@ def test_what_a_checkpoint_will_take_is_known_before(tmp_path, folder):
     assert needed_bytes(settings) == num_checkpoints(settings) * expected - size
 
 
-def test_as_many_are_counted_as_lie_on_the_disk_while_one_is_written(tmp_path, folder):
+def test_the_count_equals_the_checkpoints_on_disk_while_one_is_written(tmp_path, folder):
     assert num_checkpoints(small_run(tmp_path, folder, run=dict(keep_checkpoints=3))) == 5
     assert num_checkpoints(small_run(tmp_path, folder, data=dict(val_fraction=0))) == 3
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_trained(tmp_path, folder):
     settings = small_run(tmp_path, folder, run=MORE_THAN_ANY_DISK)
-    with pytest.raises(InputError, match=r"free at .*run for 1000000000002 of .*iB, which need .* TiB more; make room"):
+    with pytest.raises(
+        InputError, match=r"free at .*run for 1000000000002 of .*iB, which need .* TiB more; free some space"
+    ):
         train(settings)
     assert not settings.run_dir.exists(), "what is refused leaves no folder"
     train(small_run(tmp_path, folder, optim=dict(max_steps=1)))

@@ -18,6 +18,7 @@ from volo.runs import checkpoint
 from volo.runs.listing import LOCK
 from volo.runs.records import read_records
 from volo.training import loop, world
+from volo.training.learner import Learner
 
 
 def test_a_run_leaves_all_that_the_architecture_names(tmp_path, folder):
@@ -84,13 +85,13 @@ def test_the_epoch_in_which_a_run_was_stopped_is_recorded_as_that_of_a_whole_run
 
 
 @pytest.mark.parametrize(("every", "steps"), [(3, [3, 4, 6, 8, 9, 12]), ("0.001s", None)])
-def test_checkpoints_come_as_often_as_asked_besides_those_of_the_epochs(tmp_path, folder, every, steps):
+def test_checkpoints_are_saved_as_often_as_requested_besides_those_of_epochs(tmp_path, folder, every, steps):
     run_dir = train(small_run(tmp_path, folder, run=dict(checkpoint_every=every, keep_checkpoints=100)))
     saved = sorted(int(path.name[5:]) for path in (run_dir / "checkpoints").iterdir())
     assert saved == steps if steps else len(saved) > 6
 
 
-def test_a_run_that_goes_on_with_other_threads_says_so(tmp_path, folder, capsys, monkeypatch):
+def test_a_run_that_resumes_with_other_threads_says_so(tmp_path, folder, capsys, monkeypatch):
     train(small_run(tmp_path, folder, optim=dict(max_steps=2)))
     assert "before on" not in capsys.readouterr().out
     monkeypatch.setattr(world, "num_cores", lambda: 7)
@@ -100,7 +101,7 @@ def test_a_run_that_goes_on_with_other_threads_says_so(tmp_path, folder, capsys,
     assert "the same images, summed in another order" in out
 
 
-def test_the_same_command_on_a_finished_run_says_so_and_touches_nothing(tmp_path, folder, capsys):
+def test_the_same_command_on_a_finished_run_says_so_and_changes_nothing(tmp_path, folder, capsys):
     run_dir = train(small_run(tmp_path, folder))
     before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.name != ".lock"}
     train(small_run(tmp_path, folder))
@@ -108,7 +109,7 @@ def test_the_same_command_on_a_finished_run_says_so_and_touches_nothing(tmp_path
     assert before == {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.name != ".lock"}
 
 
-def test_a_damaged_newest_checkpoint_costs_its_epoch_only(tmp_path, folder):
+def test_a_damaged_newest_checkpoint_costs_only_its_epoch(tmp_path, folder):
     whole = train(small_run(tmp_path / "a", folder))
     run_dir = train(small_run(tmp_path / "b", folder, optim=dict(max_steps=8)))
     state = run_dir / "checkpoints" / "step_00000008" / checkpoint.STATE
@@ -154,7 +155,7 @@ def test_an_older_checkpoint_of_the_run_itself_is_refused(tmp_path, folder):
         train(small_run(tmp_path, folder, run=dict(resume_path=older)))
 
 
-def test_a_run_that_has_begun_needs_the_path_it_began_from_no_more(tmp_path, folder):
+def test_a_run_with_a_checkpoint_no_longer_needs_the_path_it_started_from(tmp_path, folder):
     first = train(small_run(tmp_path, folder, optim=dict(max_steps=4)))
     branch = dict(run_name="branch", resume_path=str(first))
     train(small_run(tmp_path, folder, optim=dict(max_steps=6), run=branch))
@@ -166,7 +167,7 @@ def test_a_run_that_has_begun_needs_the_path_it_began_from_no_more(tmp_path, fol
 def test_weights_alone_cannot_be_gone_on_from(tmp_path, folder):
     lone = tmp_path / "model.safetensors"
     lone.write_bytes(b"weights")
-    with pytest.raises(InputError, match=r"must name a run or checkpoint folder, got .*, which holds weights only"):
+    with pytest.raises(InputError, match=r"must name a run or checkpoint folder, got .*, which holds only weights"):
         train(small_run(tmp_path, folder, run=dict(resume_path=str(lone))))
 
 
@@ -206,8 +207,8 @@ def test_other_images_or_classes_than_the_checkpoints_are_refused(tmp_path, fold
         train(small_run(tmp_path, folder))
 
 
-def test_what_cannot_be_trained_on_is_refused_before_the_run_begins(tmp_path, folder):
-    with pytest.raises(InputError, match=r"batch_size must not exceed .* got batch_size=100, 64 images"):
+def test_unusable_data_is_refused_before_the_run_starts(tmp_path, folder):
+    with pytest.raises(InputError, match=r"--batch-size must not exceed .* got --batch-size 100, 64 images"):
         train(small_run(tmp_path, folder, optim=dict(batch_size=100)))
     (folder / "train" / "dog" / "0003.png").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"0003\.png"):
@@ -234,13 +235,13 @@ def test_without_validation_there_is_no_best(tmp_path, folder):
 
 
 def test_a_loss_that_is_not_finite_fails_and_is_never_saved(tmp_path, folder, monkeypatch):
-    real = loop.Learner.update
+    real = Learner.update
 
     def poisoned(self, batch, lr):
         loss, norm = real(self, batch, lr)
         return (loss * float("nan") if self.step == 6 else loss), norm
 
-    monkeypatch.setattr(loop.Learner, "update", poisoned)
+    monkeypatch.setattr(Learner, "update", poisoned)
     with pytest.raises(TrainingError, match="got nan at step 6"):
         train(small_run(tmp_path, folder))
     assert checkpoint.newest(tmp_path / "outputs" / "run").name == "step_00000004"
@@ -248,14 +249,14 @@ def test_a_loss_that_is_not_finite_fails_and_is_never_saved(tmp_path, folder, mo
 
 def test_a_gradient_that_is_not_finite_fails_and_is_never_saved_or_best(tmp_path, folder, monkeypatch):
     """At the last step of the second epoch, where the loss is still finite."""
-    real = loop.Learner.update
+    real = Learner.update
 
     def poisoned(self, batch, lr):
         if self.step == 7:
             next(self.model.parameters()).register_hook(lambda gradient: gradient * float("nan"))
         return real(self, batch, lr)
 
-    monkeypatch.setattr(loop.Learner, "update", poisoned)
+    monkeypatch.setattr(Learner, "update", poisoned)
     with pytest.raises(TrainingError, match=r"gradient must stay finite, got a norm of nan at step 8; .* lower --lr"):
         train(small_run(tmp_path, folder))
     run_dir = tmp_path / "outputs" / "run"

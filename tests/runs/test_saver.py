@@ -1,4 +1,4 @@
-"""Saving in a thread of its own: what is written, when, and what becomes of its errors."""
+"""Saving in a background thread: what is written, when, and how its errors surface."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +68,7 @@ def test_what_a_write_has_met_is_raised_in_training(found_by):
             pytest.fail("nothing was raised")
 
 
-def test_an_error_of_training_is_not_hidden_by_that_of_a_write_but_a_stop_is():
+def test_a_write_error_hides_a_stop_but_not_an_error_of_training():
     with pytest.raises(ZeroDivisionError), Saver(gives_way=(Stopped,)) as saver:
         saver.save({}, failing)
         raise ZeroDivisionError

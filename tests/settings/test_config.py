@@ -26,7 +26,7 @@ def test_later_layers_win_key_by_key():
 def test_resolving_twice_changes_nothing_and_yaml_brings_it_all_back():
     resolved = build_settings(recipe_settings("tiny")).resolved()
     assert resolved.resolved() == resolved
-    assert build_settings(yaml.safe_load(resolved.to_yaml())) == resolved
+    assert build_settings(yaml.safe_load(resolved.to_yaml())).to_dict() == resolved.to_dict()
     assert None not in {resolved.data.data_dir, resolved.augment.crop_padding, resolved.optim.warmup_epochs}
 
 
@@ -41,7 +41,7 @@ def test_resolving_twice_changes_nothing_and_yaml_brings_it_all_back():
         ({"augment": {"mix_prob": 0.5}}, "mix_prob has no effect without mixup or cutmix"),
         ({"optim": {"use_amp": False, "autocast_dtype": "bf16"}}, "autocast_dtype has no effect with --no-amp"),
         ({"data": {"dataset": "shapes", "data_dir": "x"}}, "data_dir has no effect on shapes"),
-        ({"data": {"dataset": "shapes"}, "augment": {"auto_augment": "trivial"}}, "auto_augment changes colours"),
+        ({"data": {"dataset": "shapes"}, "augment": {"auto_augment": "trivial"}}, "auto_augment changes colors"),
         ({"augment": {"auto_augment": "rand"}}, "augment.auto_augment must be 'none' or 'trivial', got 'rand'"),
         ({"augment": {"random_erasing": 1.5}}, "augment.random_erasing must be less than or equal to 1, got 1.5"),
         ({"data": {"image_size": 2}}, "image_size must be at least patch_size, got image_size=2, patch_size=4"),
@@ -64,7 +64,7 @@ def test_a_number_of_workers_may_be_a_range_on_the_way_through_a_file_too(tmp_pa
     settings = build_settings(read_yaml(tmp_path / "a.yaml"))
     assert (settings.run.num_workers, settings.run.min_workers, settings.run.max_workers) == ("1:4", 1, 4)
     (tmp_path / "a.yaml").write_text(settings.resolved().to_yaml())
-    assert build_settings(read_yaml(tmp_path / "a.yaml")) == settings.resolved()
+    assert build_settings(read_yaml(tmp_path / "a.yaml")).to_dict() == settings.resolved().to_dict()
 
 
 def test_differences_name_what_changed_after_resolving():

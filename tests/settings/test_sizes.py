@@ -50,7 +50,7 @@ def test_without_classes_a_model_gives_the_features_that_its_head_would_read(for
 
 @pytest.mark.parametrize("name", ["nano", "volo_d1"])
 def test_no_number_given_to_create_model_is_taken_for_none_given(name):
-    with pytest.raises(InputError, match="num_classes must be at least 0, which gives features, got -1"):
+    with pytest.raises(InputError, match=r"num_classes must be at least 0 \(features instead of logits\), got -1"):
         volo.create_model(name, num_classes=-1)
     with pytest.raises(InputError, match=r"data\.image_size must be greater than or equal to 1, got 0"):
         volo.create_model(name, img_size=0)

@@ -16,10 +16,10 @@ from volo.runs import checkpoint
 from volo.runs.folder import open_data
 from volo.runs.records import read_records
 from volo.settings.config import Settings, build_settings
-from volo.settings.sections import OptimSettings
-from volo.training.ema import MovingAverage
+from volo.settings.optim import OptimSettings
 from volo.training.learner import Learner
 from volo.training.metrics import evaluate
+from volo.training.optim import MovingAverage
 from volo.training.world import single_process
 
 CPU = torch.device("cpu")

@@ -36,7 +36,7 @@ def num_decoded(cache) -> int:
 def test_all_damaged_images_of_all_splits_are_named_before_anything_is_trained(tmp_path, folder, damaged):
     with pytest.raises(InputError, match="got 12 of 100 that are not") as refused:
         train(small_run(tmp_path, folder))
-    assert str(refused.value).endswith("; fix or remove them, or leave out what is damaged with --skip-damaged")
+    assert str(refused.value).endswith("; fix or remove them, or leave out damaged images with --skip-damaged")
     assert all(name in str(refused.value) for name in damaged)
     assert not list(tmp_path.rglob("step_*"))
 
@@ -68,7 +68,7 @@ def test_images_damaged_since_a_run_began_change_its_split_and_are_refused(tmp_p
 def test_a_class_of_damaged_images_alone_cannot_be_skipped(tmp_path, folder):
     for file in (folder / "train" / "dog").iterdir():
         file.write_bytes(b"broken")
-    with pytest.raises(InputError, match="a class must hold an image that is readable, got none in dog, of 40"):
+    with pytest.raises(InputError, match="a class must hold a readable image, got none in dog, with 40"):
         train(small_run(tmp_path, folder, **SKIP))
 
 

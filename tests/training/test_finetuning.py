@@ -46,7 +46,7 @@ def test_a_run_begins_with_timms_weights_and_says_what_was_made_to_fit(tmp_path,
     assert trained["head.weight"].shape == (2, 32)
     note = next(record["text"] for record in read_records(run_dir) if record["kind"] == "note")
     assert "pos_embed resized from 8x8 to 4x4 patches" in note
-    assert "head.weight starts afresh: 7 classes in the file, 2 here" in note
+    assert "head.weight keeps its initialization: 7 classes in the file, 2 here" in note
 
 
 def test_a_finished_run_needs_the_file_no_more(tmp_path, folder):
@@ -94,7 +94,10 @@ def test_a_head_is_kept_for_the_same_classes_in_their_order_now_and_starts_afres
         assert torch.equal(model.head.weight, kept[[1, 0]])
     else:
         assert torch.equal(model.head.weight, fresh)
-        expected = ["trained on other classes: 2 there, 2 here", "head starts afresh: there are no weights for it"]
+        expected = [
+            "trained on other classes: 2 there, 2 here",
+            "head keeps its initialization: there are no weights for it",
+        ]
         assert notes[1:] == expected
 
 

@@ -5,8 +5,8 @@ import torch
 
 from tests.training.runs import small_run
 from volo.runs.folder import open_data
-from volo.training.loop import Session
 from volo.training.meter import Meter
+from volo.training.session import open_session
 from volo.training.world import single_process
 
 
@@ -17,13 +17,16 @@ def test_the_host_prepares_a_step_while_the_gpu_computes_the_one_before(tmp_path
     settings = small_run(tmp_path, folder, augment=dict(auto_augment="trivial", random_erasing=0.5)).resolved()
     settings.run_dir.mkdir(parents=True)
     open_data(settings)
-    session = Session(settings, single_process("cuda"), None, lambda phase, step: None)
-    try:
-        for step in range(4):
-            torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
-            session.meter.add(step + 1, *session.update(session.batch(0, step), lr=1e-3))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with open_session(settings, single_process("cuda")) as session:
+        try:
+            for step in range(4):
+                torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")
+                with session.phase("data"):
+                    batch = session.data.batches.batch(0, step)
+                with session.phase("update"):
+                    session.meter.add(step + 1, *session.learner.update(batch, lr=1e-3))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.gpu

@@ -13,12 +13,11 @@ from volo.errors import TrainingError
 from volo.runs.records import read_records, rewind_records
 from volo.settings.config import build_settings
 from volo.training import meter as meter_module
-from volo.training.ema import MovingAverage, ema_decay_at
 from volo.training.learner import Learner
 from volo.training.loop import step_seed
 from volo.training.meter import Meter
 from volo.training.metrics import evaluate
-from volo.training.optim import build_optimizer, learning_rate
+from volo.training.optim import MovingAverage, build_optimizer, ema_decay_at, learning_rate
 from volo.training.precision import MAX_SKIPPED, Precision
 from volo.training.world import single_process
 
@@ -156,7 +155,7 @@ def test_fp16_gives_up_after_twenty_updates_that_were_not_finite():
     with pytest.raises(TrainingError, match=f"got {MAX_SKIPPED} updates in a row"):
         for _ in range(MAX_SKIPPED):
             optimizer.zero_grad()
-            precision.backward((weight * float("inf")).sum())
+            precision.scale((weight * float("inf")).sum()).backward()
             precision.clip(optimizer, [weight], grad_clip=1.0)
             assert not precision.step(optimizer)
     assert weight.item() == 1.0
@@ -185,7 +184,7 @@ def test_autocast_types_train_on_a_cpu_too(dtype):
         optimizer.zero_grad()
         with precision.autocast():
             loss = torch.nn.functional.cross_entropy(model(images).float(), labels)
-        precision.backward(loss)
+        precision.scale(loss).backward()
         precision.clip(optimizer, list(model.parameters()), 1.0)
         precision.step(optimizer)
         losses.append(loss.item())

@@ -10,7 +10,7 @@ from tests.training.ranks import on_ranks
 from volo.data.decoded.cache import Images
 from volo.data.epoch import worker_share
 from volo.data.pipeline import Batch, Pixels, evaluation_batches
-from volo.settings.sections import OptimSettings
+from volo.settings.optim import OptimSettings
 from volo.training.learner import Learner
 from volo.training.metrics import evaluate
 from volo.training.world import World, single_process

@@ -18,7 +18,8 @@ from volo.cli.parse import exit_code, parse_settings
 from volo.errors import InputError, Stopped, TrainingError
 from volo.runs.listing import Scores, read_scores
 from volo.training import launch, loop
-from volo.training.seeds import summarise
+from volo.training.learner import Learner
+from volo.training.seeds import summarize
 
 
 def several(tmp_path, folder, *seeds, **overrides):
@@ -81,10 +82,10 @@ def test_the_summary_is_the_mean_and_spread_of_the_runs_validation(trained):
 
 def test_a_mean_needs_every_seed_and_a_spread_two():
     full, empty = Scores(2, 0.5, 1, 0.25, 1.0), Scores(2, None, None, None, 2.0)
-    assert summarise({0: full})["best"] == {
+    assert summarize({0: full})["best"] == {
         "mean": 0.5, "std": None, "interval": None, "min": 0.5, "max": 0.5,
     }  # fmt: skip
-    summary = summarise({0: full, 1: empty})
+    summary = summarize({0: full, 1: empty})
     assert summary["best"] is None
     assert summary["train_loss"]["std"] == pytest.approx(math.sqrt(0.5))
 
@@ -95,7 +96,7 @@ def test_the_interval_of_a_mean_over_few_seeds_holds_the_truth_at_its_rate(num_s
     generator = np.random.default_rng(num_seeds)
     misses = 0
     for values in generator.normal(0.7, 0.02, (1000, num_seeds)):
-        low, high = summarise({seed: Scores(1, float(v), 1, float(v), 1.0) for seed, v in enumerate(values)})["best"][
+        low, high = summarize({seed: Scores(1, float(v), 1, float(v), 1.0) for seed, v in enumerate(values)})["best"][
             "interval"
         ]
         misses += not low <= 0.7 <= high
@@ -104,7 +105,7 @@ def test_the_interval_of_a_mean_over_few_seeds_holds_the_truth_at_its_rate(num_s
 
 def test_the_same_command_goes_on_with_the_seed_that_was_stopped(images, tmp_path, capsys, monkeypatch):
     settings = several(tmp_path, images, 0, 1)
-    real, calls = loop.Learner.update, 0
+    real, calls = Learner.update, 0
 
     def counted(self, *args):
         nonlocal calls
@@ -114,7 +115,7 @@ def test_the_same_command_goes_on_with_the_seed_that_was_stopped(images, tmp_pat
     def stop() -> int:
         return 15 if calls >= 6 else 0  # after the second of four steps of the second run
 
-    monkeypatch.setattr(loop.Learner, "update", counted)
+    monkeypatch.setattr(Learner, "update", counted)
     with monkeypatch.context() as patched:
         patched.setattr(launch, "train", lambda *args, **kwargs: loop.train(*args, **kwargs | {"wants_stop": stop}))
         with pytest.raises(Stopped):
@@ -148,20 +149,20 @@ def test_other_settings_than_those_of_a_seed_that_is_there_are_refused_before_an
 def test_seeds_and_a_single_run_never_share_a_folder(continued, images):
     with pytest.raises(InputError, match="must be a run folder or not exist"):
         train(small_run(continued, images))
-    with pytest.raises(InputError, match="seeds must be trained into a folder of their own"):
+    with pytest.raises(InputError, match="seeds must be trained in their own folder"):
         train(several(continued, images, 0, run=dict(run_name="run/seed3")))
 
 
 def test_a_failed_seed_ends_the_command_and_leaves_word_of_why(continued, images, monkeypatch):
     settings = several(continued, images, 3, 0, 1)
-    real = loop.Learner.update
+    real = Learner.update
 
     def poisoned(self, batch, lr):
         loss, norm = real(self, batch, lr)
         return loss * float("nan"), norm
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop.Learner, "update", poisoned)
+        patched.setattr(Learner, "update", poisoned)
         with pytest.raises(TrainingError, match="got nan at step"):
             train(settings)
     assert "the loss must stay finite" in (settings.run_dir / "seed0" / "failure.txt").read_text()
@@ -188,7 +189,7 @@ def test_seeds_that_contradict_end_with_code_2(flags, message, capsys):
 
 def test_the_pipeline_refuses_several_seeds(capsys):
     assert exit_code(pipeline.main, ["--recipe", "quickstart", "--seeds", "0", "1"]) == 2
-    assert "jobs.pipeline trains one run" in capsys.readouterr().err
+    assert "volo pipeline trains one run" in capsys.readouterr().err
 
 
 def test_printed_seeds_are_settings_and_read_back(capsys, tmp_path):

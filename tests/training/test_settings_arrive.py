@@ -9,7 +9,8 @@ from torch import nn
 from tests.training.runs import small_run, train
 from volo.data.pipeline import Batch
 from volo.model.token_labels import DenseLogits
-from volo.settings.sections import OptimSettings, TeachingSettings
+from volo.settings.optim import OptimSettings
+from volo.settings.teaching import TeachingSettings
 from volo.training import loop
 from volo.training.learner import Learner
 from volo.training.objective import TokenLabels
@@ -53,20 +54,20 @@ def test_adamw_keeps_its_second_moment_for_as_long_as_beta2_says(beta2):
 def test_gradients_are_clipped_to_the_norm_that_was_asked_for_whatever_scales_the_loss(amp, grad_clip):
     precision, weight = Precision(OptimSettings(**amp), CPU), nn.Parameter(torch.ones(2))
     optimizer = torch.optim.AdamW([weight])
-    precision.backward((weight * torch.tensor([3.0, 4.0])).sum())
+    precision.scale((weight * torch.tensor([3.0, 4.0])).sum()).backward()
     assert precision.clip(optimizer, [weight], grad_clip).item() == pytest.approx(5.0)
     assert weight.grad.norm().item() == pytest.approx(min(5.0, grad_clip or 5.0), rel=1e-4)
     assert precision.step(optimizer)
 
 
 def test_dropout_is_drawn_anew_for_each_step_and_rank(tmp_path, folder, monkeypatch):
-    seeds, real = [], loop.Learner.update
+    seeds, real = [], Learner.update
 
     def noted(self, batch, lr):
         seeds.append(torch.initial_seed())
         return real(self, batch, lr)
 
-    monkeypatch.setattr(loop.Learner, "update", noted)
+    monkeypatch.setattr(Learner, "update", noted)
     train(small_run(tmp_path, folder, optim=dict(epochs=1)))
     assert seeds == [loop.step_seed(0, step, 0) for step in range(4)]
     assert len({loop.step_seed(seed, step, rank) for seed in (0, 1) for step in (0, 1) for rank in (0, 1)}) == 8

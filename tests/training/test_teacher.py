@@ -13,7 +13,7 @@ from volo.errors import InputError
 from volo.model.token_labels import Box, DenseLogits, draw_box, mix_tokens
 from volo.runs import checkpoint
 from volo.settings.config import build_settings
-from volo.settings.sections import TeachingSettings
+from volo.settings.teaching import TeachingSettings
 from volo.training.objective import Labels, step_generator, token_label_loss
 from volo.training.teacher import Teacher
 

@@ -1,4 +1,4 @@
-"""Sweeps without Ray and without training: a study, and trials whose epochs are played."""
+"""Sweeps without Ray and without training: a study, and trials with simulated epochs."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ STEPS = 10  # of an epoch
 
 
 def draw(trial) -> dict:
-    """Continuous, discrete and conditional at once."""
+    """A space with continuous, discrete and conditional parameters."""
     mixing = trial.suggest_categorical("mixing", ["none", "mixup"])
     augment = {"label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.5)}
     if mixing == "mixup":
@@ -48,7 +48,7 @@ def accuracy(settings: Settings, epoch: int) -> float:
 
 
 def play_epoch(study: SweepStudy, work: Work) -> dict:
-    """Leaves in the trial's run folder what training one more epoch leaves there, and returns its metrics."""
+    """Writes what one more epoch of training writes to the trial's run folder, and returns its metrics."""
     run_dir = study.run_dir(work.number)
     (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
     epoch = 1 + len(epochs_run(study, work.number))

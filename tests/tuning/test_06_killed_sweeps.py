@@ -19,8 +19,8 @@ def leave_as_a_crash_does(sweep_dir) -> None:
 
 @pytest.mark.parametrize("pruner", ["none", "asha"])
 @pytest.mark.parametrize("hears_last", [True, False])
-def test_a_sweep_killed_again_and_again_draws_and_trains_what_an_undisturbed_one_does(tmp_path, pruner, hears_last):
-    """Killed after every second epoch, before or after the study has heard of it; TPE has begun to learn by then."""
+def test_a_repeatedly_killed_sweep_draws_and_trains_the_same_as_an_undisturbed_one(tmp_path, pruner, hears_last):
+    """Killed after every second epoch, before or after it is reported; TPE has started to learn by then."""
     sweep = dict(num_samples=14, pruner=pruner, settings=base(epochs=3))
     whole, killed = play(opened(tmp_path / "whole", **sweep)), tmp_path / "killed"
     while (study := opened(killed, **sweep)).num_left:
@@ -53,7 +53,7 @@ def _is_start_of_trial(line: dict, number: int, before: list[str]) -> bool:
     return line["op_code"] == created and sum(json.loads(one)["op_code"] == created for one in before) == number
 
 
-def test_a_trial_that_ended_before_it_was_told_is_complete_without_being_handed_out_again(tmp_path):
+def test_a_trial_that_ended_unreported_is_complete_without_being_handed_out_again(tmp_path):
     study = play(opened(tmp_path, num_samples=2, pruner="none"), most=4, hears_last=False)
     assert states(study) == ["RUNNING"]
     study = opened(tmp_path, num_samples=1, pruner="none")
@@ -62,14 +62,14 @@ def test_a_trial_that_ended_before_it_was_told_is_complete_without_being_handed_
     assert epochs_run(study, 0) == [1, 2, 3, 4]
 
 
-def test_an_epoch_whose_checkpoint_was_not_saved_is_not_told(tmp_path):
+def test_an_epoch_whose_checkpoint_was_not_saved_is_not_reported(tmp_path):
     study = play(opened(tmp_path, num_samples=1, pruner="none"), most=2, hears_last=False)
     shutil.rmtree(study.run_dir(0) / "checkpoints" / "step_00000020")
     study = play(opened(tmp_path, num_samples=1, pruner="none"), most=0)
     assert list(study.trials[0].intermediate_values) == [1]
 
 
-def test_a_running_trial_goes_on_with_the_settings_it_began_with(tmp_path):
+def test_a_running_trial_resumes_with_the_settings_it_started_with(tmp_path):
     study = opened(tmp_path)
     begun = [study.next_work(), study.next_work()]
     again = opened(tmp_path)
@@ -77,7 +77,7 @@ def test_a_running_trial_goes_on_with_the_settings_it_began_with(tmp_path):
     assert again.next_work().number == 2
 
 
-def test_a_journal_with_a_damaged_line_in_its_midst_is_refused_by_name(tmp_path):
+def test_a_journal_with_a_damaged_line_before_the_last_is_refused_by_name(tmp_path):
     play(opened(tmp_path, num_samples=1))
     lines = (tmp_path / JOURNAL).read_text().splitlines(keepends=True)
     (tmp_path / JOURNAL).write_text("".join([lines[0], lines[1][:20] + "\n", *lines[2:]]))

@@ -1,4 +1,4 @@
-"""The best trials and the base on other seeds: which, how often, and what is said. Runs are played, not trained."""
+"""The best trials and the base on other seeds: which, how often, and the verdict. Runs are faked, not trained."""
 
 import dataclasses
 import json
@@ -45,13 +45,13 @@ def test_the_best_and_the_base_train_equally_long_on_seeds_that_the_sweep_has_no
     assert confirmation.names == {"base": 0, "best": best.number, f"trial {second.number}": second.number}
 
 
-def test_what_they_reached_is_left_for_the_report_and_said(tmp_path):
+def test_results_are_written_for_the_report_and_printed(tmp_path):
     study = swept(tmp_path, confirm_top=1)
     confirmation = play_runs(Confirmation(study))
     best = confirmation.names["best"]
     [said] = confirmation.conclusion()
     assert said.startswith(f"val/acc1 on new seeds: Best (trial {best}): ")
-    assert "in the mean of 3 seeds" in said
+    assert "on average over 3 seeds" in said
     assert "Every seed is better than every seed of the base" in said
     found = read_confirmation(tmp_path)
     assert found[1].values == dict.fromkeys("123", study.frozen(best).value)
@@ -62,7 +62,7 @@ def test_a_confirmation_killed_after_every_epoch_trains_each_epoch_of_each_run_o
     study = swept(tmp_path, confirm_top=1, confirm_seeds=2)
     for _ in range(2 * 2 * 4):
         confirmation = play_runs(Confirmation(study), most=1)
-        assert confirmation.num_left == 0 or "the same command goes on" in confirmation.conclusion()[0]
+        assert confirmation.num_left == 0 or "the same command continues" in confirmation.conclusion()[0]
     assert Confirmation(study).next_work() is None
     assert Confirmation(study).num_left == 0
     assert [epochs_run(confirmation, number) for number in range(4)] == [[1, 2, 3, 4]] * 4
@@ -84,7 +84,7 @@ def test_a_run_that_fails_is_null_with_its_reason_kept_and_is_not_tried_again(tm
     assert None not in (seeds["2"], seeds["3"])
 
 
-def test_a_trial_of_which_every_run_failed_is_named(tmp_path):
+def test_a_trial_whose_runs_all_failed_is_named(tmp_path):
     confirmation = Confirmation(swept(tmp_path, confirm_top=1, confirm_seeds=1))
     confirmation.fail(1, "out of memory")
     play_runs(confirmation)
@@ -114,7 +114,7 @@ def test_a_setting_drawn_twice_is_confirmed_once(tmp_path):
     assert sorted(chosen[1:]) == [0.1, 0.2, 0.3]
 
 
-def test_where_nothing_but_the_base_was_trained_to_the_end_there_is_nothing_to_confirm(tmp_path):
+def test_if_only_the_base_was_trained_to_the_end_there_is_nothing_to_confirm(tmp_path):
     study = swept(tmp_path, confirm_top=3, num_samples=1)
     assert Confirmation(study).num_left == 0
     assert Confirmation(study).conclusion() == ["nothing to confirm: no trial but the base was trained to the end"]

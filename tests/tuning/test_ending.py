@@ -1,21 +1,22 @@
-"""A sweep that ends before its last trial, and what a person sees of one."""
+"""A sweep that ends before its last trial, and the display of a sweep."""
 
 import signal
 
 from tests.tuning.sweeps import opened, play, play_epoch
+from volo.cluster.start import StopFile
 from volo.tuning import ending as module
 from volo.tuning.board import Board, in_short
-from volo.tuning.ending import Ending, StopWish, new_folder
+from volo.tuning.ending import Ending
 
 
 def test_a_signal_asks_running_trials_once_and_the_sweep_ends_when_they_have(tmp_path):
     signals, said = [], []
-    wish = StopWish(new_folder(tmp_path))
-    ending = Ending(wish, lambda: signals[-1] if signals else 0, None, said.append)
+    file = StopFile.create(tmp_path)
+    ending = Ending(file, lambda: signals[-1] if signals else 0, None, said.append)
     ending.num_running = 2
-    assert (ending.stop_all(), wish.wanted()) == (False, 0)
+    assert (ending.stop_all(), file.asked()) == (False, 0)
     signals.append(signal.SIGINT)
-    assert (ending.is_asked(), wish.wanted(), ending.stop_all()) == (True, signal.SIGINT, False)
+    assert (ending.is_asked(), file.asked(), ending.stop_all()) == (True, signal.SIGINT, False)
     ending.num_running = 0
     assert ending.stop_all()
     assert said == ["asked to stop: saving 2 running trials"]
@@ -23,27 +24,23 @@ def test_a_signal_asks_running_trials_once_and_the_sweep_ends_when_they_have(tmp
 
 def test_when_the_time_is_up_trials_are_asked_to_save_too(tmp_path):
     said = []
-    wish = StopWish(new_folder(tmp_path))
-    ending = Ending(wish, lambda: 0, 1e-9, said.append)
+    file = StopFile.create(tmp_path)
+    ending = Ending(file, lambda: 0, 1e-9, said.append)
     ending.num_running = 1
     assert ending.is_asked()
-    assert wish.wanted()
+    assert file.asked()
     assert said == ["the time is up: saving 1 running trial"]
 
 
-def test_trials_that_never_hear_of_it_do_not_hold_a_sweep_up_for_ever(tmp_path, monkeypatch):
+def test_trials_that_never_see_the_request_do_not_block_a_sweep_forever(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "UNHEARD_S", 0.0)
-    ending = Ending(StopWish(new_folder(tmp_path)), lambda: signal.SIGTERM, None, lambda line: None)
+    ending = Ending(StopFile.create(tmp_path), lambda: signal.SIGTERM, None, lambda line: None)
     ending.num_running = 1
     assert ending.is_asked()
     assert ending.stop_all()
 
 
-def test_every_start_of_a_sweep_has_a_folder_of_its_own(tmp_path):
-    assert [new_folder(tmp_path).name for _ in range(3)] == ["001", "002", "003"]
-
-
-def test_where_it_is_no_terminal_a_line_says_what_became_of_each_trial(tmp_path, capsys):
+def test_without_a_terminal_one_line_gives_the_outcome_of_each_trial(tmp_path, capsys):
     study = opened(tmp_path, num_samples=4, pruner="none")
     with Board(study) as board:
         for outcome in ("complete", "failed", "saved"):
@@ -56,12 +53,12 @@ def test_where_it_is_no_terminal_a_line_says_what_became_of_each_trial(tmp_path,
                 study.fail(work.number, "no memory")
             board.end(work.number)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "trial 0 starts: as they are"
+    assert lines[0] == "trial 0 starts: unchanged"
     assert lines[1].startswith("trial 0 complete after 4 epochs: val/acc1 40.00%; 1 of 4 trials, about ")
     assert lines[2].startswith("trial 1 starts: label_smoothing=0.1, mixup_alpha=0.5, batch_size=32")
     assert lines[3].startswith("trial 1 failed: no memory; 2 of 4 trials, about ")
     assert lines[3].endswith("best val/acc1 40.00% (trial 0)")
-    assert lines[5].startswith("trial 2 saved; it goes on with the next start")
+    assert lines[5].startswith("trial 2 saved; it resumes at the next start")
 
 
 def test_the_table_shows_what_runs_first_then_the_best(tmp_path):
@@ -77,8 +74,8 @@ def test_the_table_shows_what_runs_first_then_the_best(tmp_path):
     assert board._render().renderables
 
 
-def test_settings_are_shown_in_short():
+def test_settings_have_a_short_form():
     model, augment = {"form": "pyramid", "stage_depths": [1, 2]}, {"mixup_alpha": 0.123456, "mix_prob": None}
     drawn = {"model": model, "augment": augment}
     assert in_short(drawn) == "form=pyramid, stage_depths=1-2, mixup_alpha=0.123"
-    assert in_short({}) == "as they are"
+    assert in_short({}) == "unchanged"

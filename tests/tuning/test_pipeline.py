@@ -66,7 +66,7 @@ def test_a_submitted_job_searches_and_analyses_the_winner(config, head):
     """The winner is to be trained as long as the trials, so that its trial's run is taken over."""
     printed = finished(submitted(head, *job(config, "submitted")), head)
     sweep_dir = config.parent / "outputs" / "submitted"
-    assert "was trained with just these settings: its run is the winner's" in printed
+    assert "was trained with exactly these settings, so its run is the winner's" in printed
     assert epochs_of(winner_of(sweep_dir)) == [1, 2]
     assert f"report: {winner_of(sweep_dir) / 'analysis' / 'report.html'}" in printed
     assert (winner_of(sweep_dir) / "analysis" / "report.html").exists()

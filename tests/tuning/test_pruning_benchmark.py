@@ -1,4 +1,4 @@
-"""What `python -m benchmarks.pruning` measures, on curves whose best one is known."""
+"""What `python -m benchmarks.pruning` measures, on curves with a known best."""
 
 import dataclasses
 import math
@@ -47,14 +47,14 @@ def test_without_a_pruner_every_epoch_of_every_curve_is_spent_once():
     assert found == Outcome(epochs=1.0, time=1.0, winner=NUM_CURVES - 1, regret=0.0, regret_of_whole=0.0)
 
 
-def test_a_best_curve_that_rises_late_is_missed_and_the_regret_says_by_how_much():
+def test_a_best_curve_that_rises_late_is_missed_and_the_regret_measures_by_how_much():
     curves = [rising(0.3 + 0.02 * number, 2.0) for number in range(NUM_CURVES - 1)] + [[0.0] * (NUM_EPOCHS - 1) + [0.9]]
     found = replayed(recording(curves), range(NUM_CURVES), options("asha"), 2)
     assert found.winner != NUM_CURVES - 1
     assert found.regret == pytest.approx(0.9 - curves[found.winner][-1])
 
 
-def test_the_goal_is_reached_only_where_every_order_is_cheap_and_good():
+def test_the_goal_is_reached_only_if_every_order_is_cheap_and_good():
     good = Outcome(epochs=0.3, time=0.3, winner=1, regret=0.005, regret_of_whole=0.0)
     assert verdict([good, good], 0.01).endswith("both in 2: reached")
     assert verdict([good, dataclasses.replace(good, epochs=0.5)], 0.01).endswith("both in 1: missed")

@@ -1,4 +1,4 @@
-"""The report of a sweep, from real studies whose trials are played: what it shows, what it claims, what it survives."""
+"""The report of a sweep, from real studies with simulated trials: what it shows, claims and tolerates."""
 
 import json
 import math
@@ -40,7 +40,7 @@ def facts(folder: Path, **changes) -> SweepFacts:
 
 
 def ask(study, **fixed) -> optuna.Trial:
-    """A trial of a conditional space; `fixed` are values that it takes."""
+    """A trial of a conditional space with these `fixed` values."""
     study.enqueue_trial(fixed)
     trial = study.ask()
     if trial.suggest_categorical("form", ["flat", "pyramid"]) == "flat":
@@ -117,7 +117,7 @@ def load(folder: Path) -> optuna.Study:
     return optuna.load_study(study_name=None, storage=open_journal(folder))
 
 
-def test_a_page_from_a_journal_shows_what_was_tried_and_stands_alone(sweep_dir):
+def test_a_page_from_a_journal_shows_what_was_tried_and_is_self_contained(sweep_dir):
     study = load(sweep_dir)
     page = Page(write_sweep_report(study, sweep_dir, facts(sweep_dir)))
     assert pictures(sweep_dir) == {"history", "curves", "importances", "parallel", "slices"}
@@ -182,7 +182,7 @@ def test_values_that_are_not_finite_are_passed_over(tmp_path):
         study.tell(trial, [0.4, math.inf, 0.5, None][number], state=None if number < 3 else TrialState.FAIL)
     page = Page(write_sweep_report(study, tmp_path, facts(tmp_path)))
     assert "nan %" not in page.text and "inf %" not in page.text
-    assert "Trial 2 is the best one: val/acc1 50.00 %" in page.text
+    assert "Trial 2 is the best: val/acc1 50.00 %" in page.text
 
 
 def test_long_names_and_many_parameters_are_drawn(tmp_path):
@@ -228,7 +228,7 @@ def test_the_studys_own_trials_are_understood(tmp_path):
     """With the settings, metrics and reasons that a sweep leaves; its base has no parameters."""
     study = play(opened(tmp_path, num_samples=8))
     page = Page(write_sweep_report(study.study, tmp_path, facts(tmp_path, num_epochs=4, run_dir=study.run_dir)))
-    assert "the recipe as it is" in page.text and "trials/0000" in page.source
+    assert "the unmodified recipe" in page.text and "trials/0000" in page.source
 
 
 def test_a_lone_best_trial_is_not_called_better_than_the_base(sweep_dir):
@@ -246,25 +246,25 @@ def test_a_lone_best_trial_is_not_called_better_than_the_base(sweep_dir):
         ((0.50, 0.51, 0.52, None), (0.53, None, 0.54, 0.55), "2 runs without a value"),
     ],
 )
-def test_better_is_said_only_where_the_seeds_do_not_overlap_and_there_are_enough(sweep_dir, base, best, claim):
+def test_better_is_claimed_only_if_seeds_do_not_overlap_and_are_enough(sweep_dir, base, best, claim):
     confirm(sweep_dir, base=runs(*base, trial=0), best=runs(*best, trial=3))
     said = claims(sweep_dir, load(sweep_dir))
     assert claim in said
     assert ("better by" in said) == (claim.startswith("better") or "runs" in claim)
 
 
-def test_seeds_are_drawn_and_listed_beside_what_the_sweep_saw(sweep_dir):
+def test_seeds_are_drawn_and_listed_beside_the_sweeps_own_value(sweep_dir):
     confirm(sweep_dir, base=runs(0.5, 0.51, 0.52, trial=0), best=runs(0.6, 0.61, 0.62, trial=3))
     page = Page(write_sweep_report(load(sweep_dir), sweep_dir, facts(sweep_dir)))
     assert "seeds" in pictures(sweep_dir)
-    said = f"Trained anew, {EPOCHS} epochs each"
+    said = f"Trained again, {EPOCHS} epochs each"
     for text in ("best (trial 3)", said, "60.00 % to 62.00 %", "51.00 % over 3 new seeds"):
         assert text in page.text, text
 
 
-def test_less_is_better_where_the_objective_is_a_loss(tmp_path):
+def test_less_is_better_if_the_objective_is_a_loss(tmp_path):
     confirm(tmp_path, base=runs(2.0, 2.1, 2.2), best=runs(1.0, 1.1, 1.2))
-    [verdict] = verdicts(read_confirmation(tmp_path), is_maximised=False)
+    [verdict] = verdicts(read_confirmation(tmp_path), is_maximized=False)
     assert verdict.holds and verdict.separation == 1 and verdict.gain == pytest.approx(1.0)
     assert verdict.chance == pytest.approx(1 / 20)
 
@@ -309,7 +309,7 @@ def test_parameters_of_one_condition_stand_together(tmp_path):
     assert Sweep.of(study, facts(tmp_path)).params == ["form", "num_stages", "pooling", "label_smoothing", "lr"]
 
 
-def test_values_find_their_place_whatever_they_are():
+def test_values_of_any_kind_have_a_position_on_the_axis():
     mixed = Scale("x", (1, 1.5, True, None, "a"))
     assert [mixed.place(value) for value in (1, 1.5, True, None, "a")] == [0, 0.25, 0.5, 0.75, 1]
     assert Scale("x", (), 1e-4, 1e-2, True).place(1e-3) == pytest.approx(0.5)

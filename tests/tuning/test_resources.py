@@ -3,7 +3,7 @@
 import pytest
 
 from volo.errors import InputError
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 from volo.tuning.options import SweepOptions
 from volo.tuning.resources import TrialPlan, plan
 

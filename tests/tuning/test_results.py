@@ -125,7 +125,7 @@ def test_parameters_and_operations_of_a_model_are_counted():
     assert counts(cli, num_classes=10)["params"] > counts(build_settings(), num_classes=10)["params"]
 
 
-def test_a_report_that_cannot_be_drawn_is_told_of_and_costs_nothing_else(tmp_path, capsys, caplog):
+def test_a_report_that_cannot_be_drawn_is_logged_and_does_no_other_harm(tmp_path, capsys, caplog):
     study = play(opened(tmp_path, num_samples=2, pruner="none"))
     write_results(study)
     (tmp_path / "figures").write_text("in the way of the pictures")
@@ -149,7 +149,7 @@ def test_the_base_is_trained_to_the_end_however_bad_it_is_so_that_the_last_line_
     tmp_path, pruner, capsys
 ):
     study = opened(tmp_path, pruner=pruner, **bad_base())
-    works = [study.next_work() for _ in range(6)]  # that train side by side
+    works = [study.next_work() for _ in range(6)]  # training at the same time
     for _ in range(8):
         for work in works:
             if not study.has_ended(work.number):
@@ -190,9 +190,9 @@ def test_a_base_that_failed_or_has_not_ended_is_not_compared(tmp_path):
     assert against_base(study, best_trial(study)) == "the base, trial 0, failed"
 
 
-def test_a_base_that_nothing_beats_is_said_to_be_the_best(tmp_path):
+def test_an_unbeaten_base_is_called_the_best(tmp_path):
     study = play(opened(tmp_path, settings=base(augment={"label_smoothing": 0.2}), num_samples=3, pruner="none"))
-    assert against_base(study, best_trial(study)).startswith("that is the base itself, which no other trial")
+    assert against_base(study, best_trial(study)).startswith("this is the base itself, which no other trial")
 
 
 def failing(study, numbers) -> None:
@@ -213,7 +213,7 @@ def failing(study, numbers) -> None:
         ({0}, None),
     ],
 )
-def test_a_sweep_of_which_every_drawn_trial_failed_has_failed_once_all_is_said(tmp_path, capsys, failed, message):
+def test_a_sweep_whose_drawn_trials_all_failed_fails_after_printing_its_results(tmp_path, capsys, failed, message):
     study = opened(tmp_path, pruner="none", num_samples=3)
     failing(study, failed)
     write_results(study)
@@ -231,12 +231,12 @@ def test_a_sweep_of_the_base_alone_has_not_failed(tmp_path):
     say_result(study, [])
 
 
-def test_a_space_that_is_exhausted_is_said_last(tmp_path, capsys):
+def test_an_exhausted_space_is_reported_last(tmp_path, capsys):
     def draw(trial) -> dict:
         return {"augment": {"label_smoothing": trial.suggest_categorical("label_smoothing", [0.2, 0.3])}}
 
     study = opened(tmp_path, space=dataclasses.replace(SPACE, draw=draw, first_points=()), num_samples=20)
-    said = "the space played has 2 points, the base beside them: the sweep ends after 3 trials, not 20"
+    said = "the space played has 2 points plus the base: the sweep ends after 3 trials, not 20"
     assert study.shortage == said
     write_results(play(study))
     say_result(study, [])
@@ -244,15 +244,15 @@ def test_a_space_that_is_exhausted_is_said_last(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["plain", "my sweeps", "a #1", "it's $HOME", "--config"])
-def test_the_command_to_train_the_best_is_taken_by_a_shell_as_it_stands(tmp_path, name):
+def test_the_command_to_train_the_best_works_in_a_shell_unchanged(tmp_path, name):
     study = play(opened(tmp_path / name / "first", num_samples=2, pruner="none"))
     write_results(study)
     command = train_command(study)
-    in_a_shell = command.replace("python", f"{shlex.quote(sys.executable)} -c 'import sys; print(sys.argv)'", 1)
+    in_a_shell = command.replace("volo", f"{shlex.quote(sys.executable)} -c 'import sys; print(sys.argv)'", 1)
     shown = subprocess.run(["sh", "-c", in_a_shell], capture_output=True, text=True, check=True).stdout
     config = str(tmp_path / name / "first" / BEST_CONFIG)
-    assert shown.strip() == str(["-c", "-m", "jobs.train", "--config", config, "--run-name", "NAME"])
-    parse_settings(shlex.split(command)[3:], prog="train", description="")
+    assert shown.strip() == str(["-c", "train", "--config", config, "--run-name", "NAME"])
+    parse_settings(shlex.split(command)[2:], prog="train", description="")
     page = write_sweep_report(
         study.study, study.sweep_dir, SweepFacts("s", "s", "s", ["val/acc1"], study.num_epochs, study.run_dir)
     )

@@ -43,7 +43,7 @@ def test_a_base_that_is_a_point_of_the_space_is_tried_as_that_point(tmp_path):
     assert drawn(study)[0] == point
 
 
-def test_a_trials_value_is_that_of_its_last_epoch_and_its_run_lies_below_the_sweep(tmp_path):
+def test_a_trials_value_is_that_of_its_last_epoch_and_its_run_is_below_the_sweep(tmp_path):
     study = play(opened(tmp_path, pruner="none", num_samples=1))
     [trial] = study.trials
     assert trial.intermediate_values[4] == trial.value
@@ -73,7 +73,7 @@ def test_the_grace_period_is_granted(tmp_path):
     assert min(len(epochs_run(study, number)) for number in range(12)) == 3
 
 
-def test_tpe_finds_better_settings_than_it_began_with(tmp_path):
+def test_tpe_finds_better_settings_than_it_started_with(tmp_path):
     study = play(opened(tmp_path, settings=base(epochs=1), num_samples=30, pruner="none"))
     smoothings = [trial.params["label_smoothing"] for trial in study.trials[1:]]
     early, late = (sum(abs(value - 0.2) for value in part) / len(part) for part in (smoothings[:10], smoothings[-10:]))
@@ -110,7 +110,7 @@ def test_more_samples_extend_a_sweep_that_has_ended(tmp_path):
     assert play(opened(tmp_path, num_samples=6)).num_left == 0
 
 
-def test_a_trial_whose_value_is_not_finite_fails_with_its_reason_and_the_sweep_goes_on(tmp_path):
+def test_a_trial_whose_value_is_not_finite_fails_with_its_reason_and_the_sweep_continues(tmp_path):
     study = opened(tmp_path, num_samples=2)
     work = study.next_work()
     assert study.report(work.number, {"epoch": 1, "val/acc1": math.nan})
@@ -141,7 +141,9 @@ def test_several_objectives_have_a_front_and_no_pruner(tmp_path):
     assert states(study) == ["COMPLETE"] * 4
     assert [trial.values[1] for trial in study.trials] == [400, 300, 200, 100]
     assert 3 in [trial.number for trial in study.study.best_trials]
-    with pytest.raises(InputError, match="stopped early for one objective only, got pruner=asha and 2 objectives"):
+    with pytest.raises(
+        InputError, match="stopped early only with a single objective, got --pruner asha and 2 objectives"
+    ):
         SweepOptions(space="x", objectives=objectives, pruner="asha").check()
 
 
@@ -151,8 +153,11 @@ def test_several_objectives_have_a_front_and_no_pruner(tmp_path):
         (dict(num_samples=0), "--num-samples must be at least 1, got 0"),
         (dict(max_concurrent="0"), "--max-concurrent must be auto or at least 1, got 0"),
         (dict(gpus_per_trial=0.0), "--gpus-per-trial must be more than 0, got 0.0"),
-        (dict(gpus_per_trial=0.5, workers_per_trial=2), "one worker takes a GPU or a part of it"),
-        (dict(gpus_per_trial=3.0, workers_per_trial=2), "each of several workers takes one GPU"),
+        (
+            dict(gpus_per_trial=0.5, workers_per_trial=2),
+            "a fraction of a GPU must be less than 1 and for a single worker",
+        ),
+        (dict(gpus_per_trial=3.0, workers_per_trial=2), "several workers must have one GPU each"),
         (dict(pruner="none", grace_period=2), "have no effect with --pruner none"),
         (dict(pruner="median", reduction_factor=2), "no effect with --pruner median"),
         (dict(reduction_factor=1), "--reduction-factor must be at least 2, got 1"),
@@ -167,7 +172,7 @@ def test_options_that_make_no_sense_are_refused(options, message):
     ("objectives", "message"),
     [
         (("val/acc1",), "an objective must be METRIC:max or METRIC:min, got 'val/acc1'"),
-        (("val/f1:max",), "'val/f1', which no trial would ever report"),
+        (("val/f1:max",), "an objective must be one that a trial reports, got 'val/f1'"),
         (("params:min",), "one objective must be measured in training, got params"),
         (("val/acc1:max", "val/acc1:min"), "objectives must differ"),
     ],
@@ -194,7 +199,7 @@ def test_a_sweep_of_another_space_or_other_settings_is_refused_with_the_differen
 def test_a_sweep_that_another_driver_runs_is_left_alone(tmp_path):
     with (
         FileLock(tmp_path / ".lock"),
-        pytest.raises(InputError, match="is run by another process; wait for it or use --sweep-name"),
+        pytest.raises(InputError, match="is being run by another process; wait for it or use another --sweep-name"),
         held(tmp_path),
     ):
         pytest.fail("the lock was given twice")

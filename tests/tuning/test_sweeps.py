@@ -1,4 +1,4 @@
-"""Whole sweeps on a Ray cluster: as commands, whose driver is killed with -9 or interrupted."""
+"""Whole sweeps on a Ray cluster, run as commands whose driver is killed with SIGKILL or interrupted."""
 
 import contextlib
 import csv
@@ -42,7 +42,7 @@ def space(trial):
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
-    """Three epochs of four steps; in the space beside it, some trials diverge and some learn next to nothing."""
+    """Three epochs of four steps; in its space, some trials diverge and some learn almost nothing."""
     folder = tmp_path_factory.mktemp("sweeps")
     images = draw_folder(folder / "images", {"train": {"cat": 40, "dog": 40}})
     values = small_run(folder, images, optim=dict(epochs=EPOCHS)).to_dict()
@@ -89,7 +89,7 @@ def trials_of(sweep_dir: Path) -> dict[int, dict[str, str]]:
 
 
 def assert_stands_alone(report: Path, *texts: str) -> None:
-    """A page with pictures inside it, that fetches nothing and says all of `texts`."""
+    """A page with embedded pictures that loads nothing and contains all of `texts`."""
     page = Page(report)
     sources = [attrs["src"] for attrs in page.attributes("img")]
     assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
@@ -102,7 +102,7 @@ def num_created(sweep_dir: Path) -> int:
     return sum(line["op_code"] == 4 for line in lines)  # optuna's JournalOperation.CREATE_TRIAL
 
 
-def test_a_sweep_whose_driver_is_killed_goes_on_with_every_trial_once_and_every_epoch_once(config, head):
+def test_a_sweep_whose_driver_is_killed_resumes_with_every_trial_once_and_every_epoch_once(config, head):
     """Trials that diverge fail, and some of those that report after others are stopped early; then the best one is
     confirmed."""
     flags = ("--num-samples", "5", "--max-concurrent", "2", "--pruner", "asha", "--objectives", "train/loss:min")
@@ -126,17 +126,17 @@ def test_a_sweep_whose_driver_is_killed_goes_on_with_every_trial_once_and_every_
     assert best.optim.lr == float(next(row["lr"] for row in trials.values() if row["rank"] == "1"))
     report = sweep_dir / "sweep_report.html"
     assert f"report: {report}" in printed.splitlines()
-    assert_stands_alone(report, "up to 3 epochs a trial", "quickstart on imagefolder", "must stay finite")
+    assert_stands_alone(report, "up to 3 epochs per trial", "quickstart on imagefolder", "must stay finite")
     report.unlink()
     assert_confirmed(sweep_dir, printed)
     printed = finished(config, head, "killed", *flags)
     assert "this sweep is finished, with 5 trials" in printed
-    assert "runs to confirm with" not in printed
+    assert "confirmation runs to run" not in printed
     assert report.exists()
 
 
 def assert_confirmed(sweep_dir: Path, printed: str) -> None:
-    """The base and another trial, each run trained to its end once, and what came out said last."""
+    """The base and another trial, each run trained to its end once, with the result printed last."""
     confirmed = json.loads((sweep_dir / "confirm.json").read_text())
     other = next(one["trial"] for name, one in confirmed.items() if name != "base")
     assert len(confirmed) == 2
@@ -149,10 +149,10 @@ def assert_confirmed(sweep_dir: Path, printed: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_whose_drawn_trials_all_fail_says_why_of_each_and_ends_with_code_3(config, head):
+def test_a_sweep_whose_drawn_trials_all_fail_says_why_for_each_and_exits_with_code_3(config, head):
     """The base is trained to the end; the space has two points."""
     printed = finished(config, head, "diverging", "--num-samples", "20", space="diverging", code=3).splitlines()
-    said = "the space diverging has 2 points, the base beside them: the sweep ends after 3 trials, not 20"
+    said = "the space diverging has 2 points plus the base: the sweep ends after 3 trials, not 20"
     assert printed.count(said) == 2
     assert any(line.startswith(f"trial 0 complete after {EPOCHS} epochs: val/acc1 ") for line in printed)
     trials = trials_of(config.parent / "outputs" / "diverging")
@@ -184,11 +184,11 @@ def test_a_confirmation_goes_on_after_an_interruption_and_after_its_driver_was_k
     printed = finished(config, head, "confirmed", *flags)
     assert_confirmed(sweep_dir, printed)
     assert all_epochs(sweep_dir) == trials
-    assert "runs to confirm with" not in finished(config, head, "confirmed", *flags)
+    assert "confirmation runs to run" not in finished(config, head, "confirmed", *flags)
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_interrupted_saves_says_how_to_go_on_and_does(config, head):
+def test_an_interrupted_sweep_saves_says_how_to_resume_and_does(config, head):
     flags = ("--num-samples", "3", "--max-concurrent", "1", "--pruner", "none", "--epochs", "2000")
     sweep_dir = config.parent / "outputs" / "interrupted"
     with driver(config, head, "interrupted", *flags) as driven:
@@ -202,7 +202,7 @@ def test_a_sweep_that_is_interrupted_saves_says_how_to_go_on_and_does(config, he
     before = all_epochs(sweep_dir)["0000"]
     printed = finished(config, head, "interrupted", *flags, "--budget-minutes", "0.3")
     assert "the time is up: saving 1 running trial" in printed
-    assert "3 of 3 trials are left; the same command goes on" in printed
+    assert "3 of 3 trials are left; the same command continues" in printed
     assert f"report: {sweep_dir / 'sweep_report.html'}" in printed.splitlines()
     after = all_epochs(sweep_dir)["0000"]
     assert after == list(range(1, len(after) + 1))

@@ -1,4 +1,4 @@
-"""The winner of a sweep as a run: whose settings, in which folder, and what is not trained twice."""
+"""The winner of a sweep as a run: its settings, its folder, and what is not trained twice."""
 
 import shutil
 
@@ -44,7 +44,7 @@ def test_a_winner_as_long_as_its_trial_is_that_trials_run_finished(tmp_path, cap
     study = finished(tmp_path)
     winner, number = winner_settings(study), best_trial(study).number
     take_over(study, winner)
-    assert capsys.readouterr().out.startswith(f"trial {number} was trained with just these settings")
+    assert capsys.readouterr().out.startswith(f"trial {number} was trained with exactly these settings")
     assert find_start(winner).is_finished(winner)
     assert read_records(winner.run_dir) == read_records(study.run_dir(number))
     written = parse_settings(["--config", str(winner.run_dir / CONFIG)], prog="train", description="")
@@ -54,7 +54,7 @@ def test_a_winner_as_long_as_its_trial_is_that_trials_run_finished(tmp_path, cap
     assert find_start(winner).is_finished(winner), "what is there was not taken over again"
 
 
-def test_a_winner_whose_trial_has_no_weights_any_more_is_trained(tmp_path):
+def test_a_winner_whose_trial_has_lost_its_weights_is_trained(tmp_path):
     study = finished(tmp_path)
     shutil.rmtree(study.run_dir(best_trial(study).number) / "checkpoints")
     winner = winner_settings(study)

@@ -151,8 +151,8 @@ def save_calibration(
         )
     before = _save_stage(predictions, output_dir, "before", 1.0, num_bins)
     notes = [_chance_note(before[0]), *_notes(predictions, val_predictions)]
-    result = {"before": before[0], "after": None, "temperature": None, "notes": notes}
-    arrays = before[1]
+    result: dict[str, Any] = {"before": before[0], "after": None, "temperature": None, "notes": notes}
+    arrays: dict[str, Any] = before[1]
     if val_predictions:
         temperature = fit_temperature(val_predictions)
         after = _save_stage(scaled(predictions, temperature), output_dir, "after", temperature, num_bins)
@@ -232,7 +232,7 @@ def _draw_gaps(axes: Axes, bins: Reliability) -> None:
     centre = bins.edges[:-1] + width / 2
     axes.bar(centre, np.nan_to_num(bins.accuracy), width * 0.92, color=BLUE, label="accuracy")
     lower, upper = (f(bins.accuracy, bins.confidence)[filled] for f in (np.fmin, np.fmax))
-    look = dict(facecolor=ORANGE + "40", edgecolor=ORANGE, hatch="////", linewidth=0.8)
+    look: dict[str, Any] = dict(facecolor=ORANGE + "40", edgecolor=ORANGE, hatch="////", linewidth=0.8)
     axes.bar(centre[filled], upper - lower, width[filled] * 0.92, lower, label="gap to confidence", **look)
     axes.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=(0, (4, 3)), label="perfect")
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
@@ -244,11 +244,11 @@ def _draw_gaps(axes: Axes, bins: Reliability) -> None:
 def _draw_counts(axes: Axes, bins: Reliability, predictions: Predictions) -> None:
     width = np.diff(bins.edges)
     axes.bar(bins.edges[:-1] + width / 2, bins.count / predictions.num_samples, width * 0.92, color="#b9c6d1")
-    for value, name, look in (
-        (predictions.correct.mean(), "accuracy", dict(color=BLUE)),
-        (predictions.confidence.mean(), "mean confidence", dict(color=ORANGE, linestyle="--")),
+    for value, name, color, linestyle in (
+        (predictions.correct.mean(), "accuracy", BLUE, "-"),
+        (predictions.confidence.mean(), "mean confidence", ORANGE, "--"),
     ):
-        axes.axvline(value, label=f"{name} {percent(float(value))}", **look)
+        axes.axvline(value, label=f"{name} {percent(float(value))}", color=color, linestyle=linestyle)
     axes.set(xlabel=f"confidence ({predictions.num_samples:,} images)", ylabel="share of images")
     axes.legend(loc="upper left")
     percent_axis(axes.xaxis)

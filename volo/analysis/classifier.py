@@ -9,15 +9,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from volo.analysis.subject import load_subject
-from volo.data.augment import normalise
+from volo.data.augment import normalize
 from volo.data.folders.imagefolder import fit_image, read_image
 from volo.errors import InputError
 from volo.runs import checkpoint
+from volo.settings.data import ResolvedData
 from volo.settings.paths import local_path
-from volo.settings.sections import DataSettings
 
 TOP_K = 5
-AnyImage = str | os.PathLike | Image.Image | np.ndarray
+AnyImage = str | os.PathLike[str] | Image.Image | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Classifier:
 
     model: nn.Module
     class_names: tuple[str, ...]
-    data: DataSettings
+    data: ResolvedData
 
     def preprocess(self, image: AnyImage) -> Tensor:
         """An image as the model was trained to see it: (3, H, W) float32, resized and normalised, on the CPU.
@@ -54,7 +54,7 @@ class Classifier:
         else:
             pixels = fit_image(image if isinstance(image, Image.Image) else _from_array(image), size, resize)
         mean, std = torch.tensor(self.data.mean), torch.tensor(self.data.std)
-        return normalise(torch.from_numpy(pixels.copy())[None], mean, std)[0]  # (3, H, W)
+        return normalize(torch.from_numpy(pixels.copy())[None], mean, std)[0]  # (3, H, W)
 
     @torch.inference_mode()
     def predict(self, image: AnyImage, k: int = TOP_K) -> list[tuple[str, float]]:
@@ -71,7 +71,7 @@ class Classifier:
         return [(self.class_names[c], float(p)) for c, p in zip(order[0], probabilities[0], strict=True)]
 
 
-def load(path: str | os.PathLike) -> Classifier:
+def load(path: str | os.PathLike[str]) -> Classifier:
     """A trained model with its preprocessing and class names.
 
     Args:

@@ -1,7 +1,7 @@
 """Which classes are taken for which: the matrix, its picture, and the pairs worth a look."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,11 +19,11 @@ NUMBERED_CLASSES = 20  # up to so many classes the cells hold their counts
 
 
 class ConfusedPair(NamedTuple):
-    """`count` images of class `true` were taken for class `predicted`: `share`, in (0, 1], of the true class."""
+    """`num_images` images of class `true` were taken for class `predicted`: `share`, in (0, 1], of the true class."""
 
     true: str
     predicted: str
-    count: int
+    num_images: int
     share: float
 
 
@@ -103,7 +103,7 @@ def _write_counts(axes: Axes, matrix: np.ndarray, shares: np.ndarray, pitch: flo
     size = min(14.0, 0.27 * pitch)
     for row, column in np.argwhere(matrix):
         share = shares[row, column]
-        common = dict(textcoords="offset points", ha="center", color="white" if share > 0.3 else INK)
+        common: dict[str, Any] = dict(textcoords="offset points", ha="center", color="white" if share > 0.3 else INK)
         lift = (0, 0.1 * size if roomy else 0)
         valign = "bottom" if roomy else "center"
         axes.annotate(f"{matrix[row, column]:,}", (column, row), lift, va=valign, fontsize=size, **common)
@@ -116,7 +116,9 @@ def _draw_grid(axes: Axes, classes: int) -> None:
     """White lines between few cells; between many, faint ones at every tenth class to find the way by."""
     few = classes <= NUMBERED_CLASSES
     lines = np.arange(1 if few else 10, classes, 1 if few else 10) - 0.5
-    look = dict(colors="white", linewidth=1.5) if few else dict(colors="#9aa7b2", linewidth=0.4, alpha=0.7)
+    look: dict[str, Any] = (
+        dict(colors="white", linewidth=1.5) if few else dict(colors="#9aa7b2", linewidth=0.4, alpha=0.7)
+    )
     if classes <= MAX_LABELS:
         axes.hlines(lines, -0.5, classes - 0.5, **look)
         axes.vlines(lines, -0.5, classes - 0.5, **look)
@@ -150,14 +152,14 @@ def _label_axes(axes: Axes, names: list[str], fontsize: float, scale: float) -> 
 
 def _draw_pairs(axes: Axes, pairs: list[ConfusedPair], scale: float) -> None:
     """One bar a pair: how many images of the true class were taken for the other."""
-    rows, counts = range(len(pairs)), [pair.count for pair in pairs]
+    rows, counts = range(len(pairs)), [pair.num_images for pair in pairs]
     axes.barh(rows, counts, color=BLUE, height=0.62)
     names = [f"{shorten(pair.true, 20)} → {shorten(pair.predicted, 20)}" for pair in pairs]
     axes.set_yticks(rows, names, fontsize=9.5 * scale)
     for row, pair in enumerate(pairs):
-        text = f"{pair.count:,} ({percent(pair.share)} of {shorten(pair.true, 20)})"
-        look = dict(textcoords="offset points", va="center", color=MUTED, fontsize=9 * scale)
-        axes.annotate(text, (pair.count, row), (5, 0), **look)
+        text = f"{pair.num_images:,} ({percent(pair.share)} of {shorten(pair.true, 20)})"
+        look: dict[str, Any] = dict(textcoords="offset points", va="center", color=MUTED, fontsize=9 * scale)
+        axes.annotate(text, (pair.num_images, row), (5, 0), **look)
     axes.set(ylim=(len(pairs) - 0.5, -0.5), xlim=(0, max(counts) * 1.4), xticks=[])
     axes.tick_params(length=0)
     axes.spines["bottom"].set_visible(False)

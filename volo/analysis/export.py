@@ -143,6 +143,7 @@ def _encode_onnx(program: ExportedProgram, metadata: dict[str, Any]) -> bytes:
     exported = torch.onnx.export(
         program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=ANY_BATCH, verbose=False
     )
+    assert exported is not None, "dynamo gives a program"
     model = exported.model_proto
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):

@@ -53,7 +53,7 @@ def analyse(
     validation = _validation(subject, view) if "calibration" in analyses else None
     identity = _identity(path, analyses, view, validation)
     if not fresh and is_finished(output_dir, identity):
-        print(f"this analysis is finished, in {output_dir}; jobs.analyze --fresh makes it again", flush=True)
+        print(f"this analysis is finished, in {output_dir}; volo analyze --fresh makes it again", flush=True)
         return output_dir / PAGE
     with made_aside(output_dir, identity) as folder:
         findings = Findings(subject, view, predict(subject, view, compute), compute, folder, validation)
@@ -104,16 +104,17 @@ def _add_baselines(findings: Findings) -> None:
     """What the explanations' scores stand beside, where there are any; and both into a file."""
     if findings.overlays and findings.view.is_drawn and findings.objects is None:
         findings.notes.append("No image is predicted right, so there is none to score the explanations on.")
-    if not findings.localisation:
+    if not findings.localisation or (objects := findings.objects) is None:
         return
-    findings.localisation |= {"centre": score_centre(findings.objects), RANDOM: score_random(findings.objects)}
-    save_localisation(findings.output_dir, findings.view.split, findings.objects, findings.localisation)
+    findings.localisation |= {"centre": score_centre(objects), RANDOM: score_random(objects)}
+    save_localisation(findings.output_dir, findings.view.split, objects, findings.localisation)
 
 
 def _report(path: Path, findings: Findings) -> Report:
     """With learning curves and environment where the checkpoint still lies in its run folder."""
     description = findings.subject.description
     settings = description.settings
+    objects = findings.objects if findings.localisation else None
     notes = [f"Trained for {description.step:,} steps, {description.epoch} epochs."]
     if findings.view.split == "val":
         notes.append(
@@ -133,8 +134,8 @@ def _report(path: Path, findings: Findings) -> Report:
         explained=_explained(findings),
         methods=findings.methods,
         localisation=findings.localisation,
-        intervals=all_intervals(findings.localisation, findings.objects) if findings.localisation else {},
-        num_scored=len(findings.objects.masks) if findings.localisation else 0,
+        intervals=all_intervals(findings.localisation, objects) if objects else {},
+        num_scored=len(objects.masks) if objects else 0,
         notes=[*notes, *findings.view.notes, *findings.notes],
     )
 

@@ -25,6 +25,6 @@ def analyse_here(
     own = torch.device("cuda" if use_gpu else "cpu")
 
     def compute(subject: Subject, view: View, work: Work) -> np.ndarray:
-        return work(subject, view, own)
+        return work(subject, view, own, 0, 1)
 
     return analyse(path, analyses, output_dir, split=split, data_dir=data_dir, compute=compute, fresh=fresh)

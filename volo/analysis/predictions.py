@@ -1,6 +1,6 @@
 """A look at the images themselves: some predicted wrong, some right, each with truth, prediction and confidence."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from volo.plots.figures import (
 COLUMNS, MIN_COLUMNS = 8, 4
 PITCH, PICTURE, TEXT, HEADER = 1.52, 1.28, 0.46, 0.42  # inches: cell, image in it, lines beneath, a part's title
 
-ImageReader = Callable[[Sequence[int]], np.ndarray]
+ImageReader = Callable[[np.ndarray], np.ndarray]
 
 
 def save_prediction_grid(
@@ -47,7 +47,7 @@ def save_prediction_grid(
     """
     chosen = choose_images(predictions, num_images, seed)
     indices = chosen["wrong"] + chosen["right"]
-    pictures = np.asarray(images(indices))
+    pictures = np.asarray(images(np.array(indices)))
     _check_images(pictures, len(indices))
     _save_grid(predictions, chosen, dict(zip(indices, pictures, strict=True)), output_dir / "predictions_grid.png")
     return chosen

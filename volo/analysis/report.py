@@ -185,8 +185,10 @@ def _between(interval: Interval) -> str:
 def _pointer(report: Report, key: str) -> tuple[list[tuple[float | None, str]], str]:
     """Each share with its interval in words, and how the first of them compares with a random point's."""
     shares, found = report.localisation[key], report.intervals.get(key, {})
-    cells = [(share, _between(found[name]) if found.get(name) else "") for name, share in shares.items()]
-    return cells, compared(found["in_mask"], report.localisation["random"]["in_mask"]) if found else ""
+    ranges = ((share, found.get(name)) for name, share in shares.items())
+    in_mask, chance = found.get("in_mask"), report.localisation["random"]["in_mask"]
+    verdict = compared(in_mask, chance) if in_mask is not None and chance is not None else ""
+    return [(share, _between(interval) if interval else "") for share, interval in ranges], verdict
 
 
 def _metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -200,7 +202,7 @@ def _class_tables(classes: Mapping[str, ClassScore]) -> list[tuple[str, list[tup
     highest. Without classes that no image shows."""
     rows = [
         (name, score.num_images, score.accuracy, _between(share_interval(score.num_right, score.num_images)))
-        for name, score in classes.items() if score.num_images
+        for name, score in classes.items() if score.accuracy is not None
     ]  # fmt: skip
     rows.sort(key=lambda row: row[2])
     if len(rows) <= 2 * SHOWN_CLASSES:

@@ -13,14 +13,14 @@ from torch import nn
 from volo.data.datasets import open_source, open_split, open_train, split_of
 from volo.data.decoded.cache import CHUNK, Images, cached
 from volo.data.folders.class_names import extra, places, plain, quoted
-from volo.data.folders.imagefolder import LabelledFolder
+from volo.data.folders.imagefolder import LabeledFolder
 from volo.data.folders.listing import find_folders
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
 from volo.errors import InputError
 from volo.model.build import build_model
 from volo.runs import checkpoint
 from volo.runs.model_file import Description
-from volo.settings.sections import DataSettings
+from volo.settings.data import ResolvedData
 
 SHOWN = 8
 
@@ -85,14 +85,15 @@ class View:
         parts = self.images.source.identity() if self.images.source else {}
         digest = hashlib.sha256(json.dumps(parts).encode())
         for numbers in (self.index, self.labels):
-            digest.update(np.ascontiguousarray(numbers, "<i8"))
+            digest.update(np.ascontiguousarray(numbers, "<i8").data)
         return digest.hexdigest()
 
     def digest(self) -> str:
         """sha256 of the images as the model gets them, in order, with their labels."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.labels, "<i8"))
+        digest = hashlib.sha256(np.ascontiguousarray(self.labels, "<i8").data)
         for start in range(0, len(self.index), CHUNK):
-            digest.update(np.ascontiguousarray(self.pixels(np.arange(start, min(start + CHUNK, len(self.index))))))
+            pixels = self.pixels(np.arange(start, min(start + CHUNK, len(self.index))))
+            digest.update(np.ascontiguousarray(pixels).data)
         return digest.hexdigest()
 
 
@@ -126,10 +127,11 @@ def open_view(description: Description, split: str, data_dir: str | None = None)
         InputError: data that are missing or have other classes, or no validation split.
     """
     data = description.settings.data
-    place = data.data_dir if data_dir is None else str(Path(data_dir).expanduser().absolute())
+    moved = None if data_dir is None else Path(data_dir).expanduser().absolute()
+    place = data.data_dir if moved is None else str(moved)
     if split == "val":
         return _open_val(description, place, data_dir)
-    images = open_split(data, "test") if data_dir is None else _open_elsewhere(description, Path(place))
+    images = open_split(data, "test") if moved is None else _open_elsewhere(description, moved)
     images = _in_order(images, description.class_names, place)
     if not len(images.decoded):
         raise InputError(f"there must be images to analyze, got only damaged ones in {place}; fix them")
@@ -172,7 +174,7 @@ def _open_elsewhere(description: Description, place: Path) -> Images:
     data = description.settings.data
     folder = _labelled_folder(place, data.dataset, description.class_names)
     if folder and not (folder == place and _is_training_data(description, place)):
-        source = LabelledFolder(folder, data.image_size, data.resize)
+        source = LabeledFolder(folder, data.image_size, data.resize)
         if folder == place:
             source.notes = (f"all {len(source.labels):,} images of {place} are taken for the test split",)
         source.say_passed_over()
@@ -198,7 +200,7 @@ def _is_training_data(description: Description, place: Path) -> bool:
     return split.digest() == description.split_hash
 
 
-def _moved(data: DataSettings, place: Path | str | None) -> DataSettings:
+def _moved(data: ResolvedData, place: Path | str | None) -> ResolvedData:
     return data.model_copy(update=dict(data_dir=None if place is None else str(place)))
 
 

@@ -1,1 +1,1 @@
-"""The commands: volo train, tune, analyze, predict, pipeline, export, compare, runs, doctor."""
+"""The commands of `volo`, one module each: parse, build, run, say where the result is. main.py finds them."""

@@ -1,6 +1,6 @@
 """Evaluate and explain a checkpoint: metrics, confusion, calibration, Grad-CAM, occlusion, predictions, one report.
 
-    python -m jobs.analyze --checkpoint outputs/quickstart --analysis eval confusion
+    volo analyze --checkpoint outputs/quickstart --analysis eval confusion
 
 Model and data are rebuilt from the checkpoint alone, also where the run folder has been moved. The same command again
 makes nothing twice: a finished analysis says so.
@@ -12,15 +12,14 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-import tyro
-
-from volo.cli.parse import refuse_torchrun
+from volo.cli.parse import parse_flags, program, refuse_torchrun
 from volo.cli.workers import WorkerFlags
+from volo.cluster.connect import prepare
 from volo.errors import InputError
 from volo.settings.paths import check_path
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 
 Analysis = Literal["eval", "confusion", "calibration", "gradcam", "occlusion", "predictions"]
 
@@ -30,7 +29,7 @@ class Flags:
     checkpoint: str
     """A run folder (its best checkpoint is taken, else its newest), its best or last, a checkpoint folder, or a
     model.safetensors or .pt alone."""
-    analysis: tuple[Analysis, ...] = Analysis.__args__
+    analysis: tuple[Analysis, ...] = get_args(Analysis)
     """What to do; by default all of it."""
     output_dir: str = "./outputs/volo_inference"
     """Folder for the results. Those of another analysis in it are replaced when the new ones are whole; what does not
@@ -50,7 +49,7 @@ class Flags:
     def check(self) -> RunSettings:
         """Raises InputError for values that no analysis can have."""
         if not self.analysis:
-            raise InputError(f"--analysis needs at least one of {', '.join(Analysis.__args__)}, got none")
+            raise InputError(f"--analysis needs at least one of {', '.join(get_args(Analysis))}, got none")
         check_path(self.checkpoint, "--checkpoint")
         check_path(self.output_dir, "--output-dir")
         if self.data_dir is not None:
@@ -59,12 +58,10 @@ class Flags:
 
 
 def main(argv: Sequence[str]) -> None:
-    flags = tyro.cli(
-        Flags, args=list(argv), prog="python -m jobs.analyze", description=__doc__,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-    )  # fmt: skip
+    prog = program("analyze")
+    flags = parse_flags(Flags, argv, prog=prog, description=__doc__)
     run = flags.check()
-    refuse_torchrun("jobs.analyze")
+    refuse_torchrun(prog)
     analyse_checkpoint(flags, run)
 
 
@@ -98,6 +95,7 @@ def _here(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
 
 
 def _on_ray(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
+    prepare(run.address)
     from volo.cluster.analyze import analyse_on_ray
 
     return analyse_on_ray(

@@ -1,8 +1,8 @@
 """Compare two runs: settings that differ, metrics side by side with a picture, and whether their weights are the same.
 
-    python -m jobs.compare outputs/one outputs/other
+    volo compare outputs/one outputs/other
 
-Ends with exit code 0 where the weights of the newest checkpoints are the same bit for bit, 1 where they differ.
+Ends with exit code 0 if the weights of the newest checkpoints are the same bit for bit, with 5 if they differ.
 """
 
 import dataclasses
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from volo.cli.parse import DONE
+from volo.cli.parse import parse_flags, program
 from volo.console import print_table
+from volo.errors import ExitCode
 from volo.settings.paths import local_path
 
 if TYPE_CHECKING:
     from volo.analysis.compare import Comparison, WeightsDifference
 
-DIFFERENT = 1
 SHOWN = 6
 
 
@@ -33,10 +33,7 @@ class Flags:
 
 
 def main(argv: Sequence[str]) -> None:
-    flags = tyro.cli(
-        Flags, args=list(argv), prog="python -m jobs.compare", description=__doc__,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )  # fmt: skip
+    flags = parse_flags(Flags, argv, prog=program("compare"), description=__doc__)
     one, other = (local_path(run, "a run to compare") for run in flags.runs)
     output_dir = local_path(flags.output_dir, "--output-dir")
     from volo.analysis.compare import compare_runs, save_comparison
@@ -46,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     if picture := save_comparison(one, other, output_dir):
         print(f"picture: {picture}")
     print(_verdict(found.weights))
-    sys.exit(DONE if found.weights.is_identical else DIFFERENT)
+    sys.exit(ExitCode.DONE if found.weights.is_identical else ExitCode.DIFFERENT)
 
 
 def _show(found: "Comparison", one: Path, other: Path) -> None:

@@ -1,25 +1,24 @@
-"""Check this machine, and the cluster that is to be used, before a training: one line a check, with its remedy.
+"""Check this machine, and the cluster that is to be used, before a training: one line per check, with its remedy.
 
-    python -m jobs.doctor --recipe small --dataset cifar100
-    python -m jobs.doctor --recipe small --address HOST:6379 --output-dir /shared/outputs
+    volo doctor --recipe small --dataset cifar100
+    volo doctor --recipe small --address HOST:6379 --output-dir /shared/outputs
 
-Takes the flags of jobs.train and starts nothing. Ends with exit code 1 where a check fails, else with 0.
+Takes the flags of `volo train` and starts nothing. Ends with exit code 0, or 6 if a check fails.
 """
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from volo.cli.parse import parse_settings
+from volo.cli.parse import parse_settings, program
 from volo.console import print_table
 from volo.doctor.findings import Check, Finding, examine
-from volo.settings.config import Settings
-
-UNHEALTHY = 1
+from volo.errors import ExitCode
+from volo.settings.config import ResolvedSettings
 
 
 def main(argv: Sequence[str]) -> None:
-    settings = parse_settings(argv, prog="python -m jobs.doctor", description=__doc__)
+    settings = parse_settings(argv, prog=program("doctor"), description=__doc__)
     if settings is None:
         return
     findings = examine(checks(settings.resolved()))
@@ -27,11 +26,11 @@ def main(argv: Sequence[str]) -> None:
     counts = {status: sum(one.status == status for one in findings) for status in ("failure", "warning")}
     print(", ".join(f"{count} {status}{'s' * (count != 1)}" for status, count in counts.items()))
     if counts["failure"]:
-        sys.exit(UNHEALTHY)
+        sys.exit(ExitCode.UNHEALTHY)
 
 
-def checks(settings: Settings) -> dict[str, Check]:
-    """By name, those that concern what the resolved settings would start."""
+def checks(settings: ResolvedSettings) -> dict[str, Check]:
+    """By name, those that concern what the settings would start."""
     from volo.cluster.connect import OWN_CLUSTER, resolved_address
     from volo.doctor.data import check_cache, check_data
     from volo.doctor.gpu import check_gpu
@@ -52,7 +51,7 @@ def checks(settings: Settings) -> dict[str, Check]:
     return local if run.num_workers == 0 else local | _of_ray(settings, joins)
 
 
-def _of_ray(settings: Settings, joins: bool) -> dict[str, Check]:
+def _of_ray(settings: ResolvedSettings, joins: bool) -> dict[str, Check]:
     from volo.cluster.doctor import check_address, check_cluster, check_doors
 
     run = settings.run

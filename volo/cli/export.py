@@ -1,6 +1,6 @@
 """Write a checkpoint's model as one file that runs without this project: ONNX, or a program of torch.export.
 
-    python -m jobs.export --checkpoint outputs/quickstart --output volo.onnx
+    volo export --checkpoint outputs/quickstart --output volo.onnx
 
 The file takes batches of any number of images, of the checkpoint's size. Before it gets its name it is run and compared
 with the model. Its metadata say how images are prepared and what the classes are called.
@@ -14,11 +14,12 @@ from typing import Annotated, Literal
 
 import tyro
 
+from volo.cli.parse import parse_flags, program
 from volo.errors import InputError
 from volo.settings.paths import check_path, local_path
 
 Format = Literal["onnx", "torch-export"]
-ENDINGS = {"onnx": ".onnx", "torch-export": ".pt2"}
+ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
 NEEDED_FOR_ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -49,7 +50,7 @@ class Flags:
         if said == "onnx" and (missing := [name for name in NEEDED_FOR_ONNX if find_spec(name) is None]):
             raise InputError(
                 f"--format onnx needs {', '.join(NEEDED_FOR_ONNX)}, got no {', '.join(missing)}; install them with "
-                "pip install 'volo[export]'"
+                f"pip install {' '.join(NEEDED_FOR_ONNX)}"
             )
         return said
 
@@ -59,7 +60,7 @@ class Flags:
 
 
 def main(argv: Sequence[str]) -> None:
-    flags = tyro.cli(Flags, args=list(argv), prog="python -m jobs.export", description=__doc__)
+    flags = parse_flags(Flags, argv, prog=program("export"), description=__doc__)
     form = flags.check()
     from volo.analysis.export import TOLERANCE, export_model
     from volo.runs import checkpoint

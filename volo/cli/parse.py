@@ -1,4 +1,4 @@
-"""What every job shares: settings from the command line, and the exit code of the process."""
+"""What every command shares: settings from the command line, and the exit code of the process."""
 
 import argparse
 import dataclasses
@@ -8,55 +8,64 @@ import time
 import traceback
 import typing
 from collections.abc import Callable, Collection, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from volo.errors import InferenceError, InputError, OutOfRetries, Stopped, TrainingError
+from volo.cli.short_help import asks_for_short_help, shortened, spelled_for_tyro
+from volo.errors import ExitCode, InferenceError, InputError, OutOfRetries, Stopped, TrainingError
 from volo.log import LOGGER, show_log
 from volo.settings.config import Settings, build_settings, left_behind, merge
 from volo.settings.model import FORMS, AnyModel, own_fields
+from volo.settings.optim import OptimSettings
 from volo.settings.recipes import RECIPES, recipe_settings
-from volo.settings.sections import OptimSettings, RunSettings, Section
+from volo.settings.run import RunSettings
+from volo.settings.section import Section
 from volo.settings.yaml_files import read_yaml
 
-DONE, UNFORESEEN, WRONG_INPUT, WORK_FAILED, OUT_OF_RETRIES = 0, 1, 2, 3, 4
+Flags = TypeVar("Flags")
 RANK_0_FIRST_S = 5.0
 SECTIONS = ("data", "augment", "optim", "teaching", "run")
 FLAG_NAMES = {"variant": "model"}
 
 
-def run_job(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs a job's main on the command line and ends the process with the documented exit code."""
+def program(command: str) -> str:
+    """What the usage line calls a command: as it was started, `python -m jobs.train` in a checkout or `volo train`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m jobs.{command}" if spec and spec.name == f"jobs.{command}" else f"volo {command}"
+
+
+def run_job(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
+    """Runs a command's main on its arguments, by default the command line's, and ends the process with the documented
+    exit code."""
     show_log()
-    sys.exit(exit_code(main, sys.argv[1:]))
+    sys.exit(exit_code(main, sys.argv[1:] if argv is None else argv))
 
 
 def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
-    """0 done, 1 unforeseen, 2 wrong input, 3 training or inference failed, 4 workers lost too often; 128 + the signal
-    that stopped it."""
+    """Runs a command's main. Returns one of ExitCode, or 128 + the signal that stopped it."""
     try:
         main(argv)
     except InputError as error:
         _let_rank_0_speak_first()
         print(f"error: {error}", file=sys.stderr)
-        return WRONG_INPUT
+        return ExitCode.WRONG_INPUT
     except TrainingError as error:
         print(f"training failed: {error}", file=sys.stderr)
-        return OUT_OF_RETRIES if isinstance(error, OutOfRetries) else WORK_FAILED
+        return ExitCode.OUT_OF_RETRIES if isinstance(error, OutOfRetries) else ExitCode.WORK_FAILED
     except InferenceError as error:
         print(f"inference failed: {error}", file=sys.stderr)
-        return WORK_FAILED
+        return ExitCode.WORK_FAILED
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return 128 + stopped.signal_number
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
-        return 130
+        return ExitCode.INTERRUPTED
     except Exception:
         traceback.print_exc()
-        return UNFORESEEN
-    return DONE
+        return ExitCode.UNFORESEEN
+    return ExitCode.DONE
 
 
 def _let_rank_0_speak_first() -> None:
@@ -71,7 +80,7 @@ def parse_settings(argv: Sequence[str], *, prog: str, description: str) -> Setti
 
     Raises:
         InputError: an unknown key, a value out of range, or settings that contradict each other.
-        SystemExit: with code 2 for an unknown flag, 0 after `--help`.
+        SystemExit: with code 2 for an unknown flag, 0 after `--help` or `--help-all`.
     """
     settings, _ = parse_settings_and(None, argv, prog=prog, description=description)
     return settings
@@ -90,9 +99,14 @@ def parse_settings_and(
         The settings, and an instance of `own`.
     """
     layers = _layers(argv)
-    flags = tyro.cli(
-        _flags_over(_shown(layers), own, without),
-        args=list(argv),
+    kind = flags_over(_shown(layers), own, without)
+    if asks_for_short_help(argv):
+        tyro.cli(
+            shortened(kind), args=["--help"], prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,)
+        )
+    flags: Any = tyro.cli(
+        kind,
+        args=spelled_for_tyro(argv),
         prog=prog,
         description=description,
         config=(tyro.conf.OmitArgPrefixes,),
@@ -108,10 +122,18 @@ def parse_settings_and(
     return settings, getattr(flags, "job", None)
 
 
+def parse_flags(flags: type[Flags], argv: Sequence[str], *, prog: str, description: str | None) -> Flags:
+    """The flags of a command that takes no settings, as an instance of their dataclass."""
+    return tyro.cli(
+        flags, args=spelled_for_tyro(argv), prog=prog, description=description,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )  # fmt: skip
+
+
 def refuse_torchrun(prog: str) -> None:
-    """Raises InputError for a job that starts its own workers, where torchrun would start it once for each rank."""
+    """Raises InputError for a command that starts its own workers, if torchrun would start it once for each rank."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise InputError(f"{prog} starts its own workers, got torchrun around it; start it as python -m {prog}")
+        raise InputError(f"{prog} starts its own workers, got torchrun around it; start it without torchrun")
 
 
 def given_flags(argv: Sequence[str]) -> set[str]:
@@ -184,7 +206,7 @@ def _spoken(group: Any, given: set[str]) -> dict[str, Any]:
     return {name: getattr(group, name) for name, flag in names.items() if given & {f"--{flag}", f"--no-{flag}"}}
 
 
-def _flags_over(base: Settings, own: type | None, without: Collection[str]) -> type:
+def flags_over(base: Settings, own: type | None, without: Collection[str]) -> type:
     """A dataclass for tyro: one flag a setting, its default taken from `base`, its help from the setting's docstring.
 
     tyro only parses; what the values may be is decided in volo/settings/config.py alone.
@@ -195,6 +217,7 @@ def _flags_over(base: Settings, own: type | None, without: Collection[str]) -> t
         ("use_amp", _switch(OptimSettings.model_fields["use_amp"].description), False),
         ("no_amp", _switch("Compute in float32."), False),
         ("print_config", _switch("Check every value, print the settings as a file for --config, and stop."), False),
+        ("help_all", _switch("Show every flag and exit."), False),
         ("hierarchical", _flag(bool, "A pyramid in place of a flat model; see below."), base.model.form == "pyramid"),
     ]
     groups = [*_model_groups(base.model), *((name, _group(getattr(base, name), without=without)) for name in SECTIONS)]
@@ -204,7 +227,7 @@ def _flags_over(base: Settings, own: type | None, without: Collection[str]) -> t
     )
 
 
-def _model_groups(model: Section) -> list[tuple[str, type]]:
+def _model_groups(model: AnyModel) -> list[tuple[str, type]]:
     """Of every form, so that each flag is known; what a form cannot have is refused where settings are built."""
     forms = {name: model if model.form == name else form() for name, form in FORMS.items()}
     common = [name for name in AnyModel.model_fields if name != "form"]

@@ -1,14 +1,14 @@
 """Train, then analyse what came out, on one Ray cluster: `make quickstart`. With --space search first.
 
-    python -m jobs.pipeline --recipe quickstart
-    python -m jobs.pipeline --space mix --dataset cifar100 --num-samples 50 --epochs 20 --sweep-name first
+    volo pipeline --recipe quickstart
+    volo pipeline --space mix --dataset cifar100 --num-samples 50 --epochs 20 --sweep-name first
 
-The first takes the flags of jobs.train; the report lies in the run folder, under analysis/.
+The first takes the flags of `volo train`; the report lies in the run folder, under analysis/.
 
-The second takes those of jobs.tune (`--space mix --help` lists them). The best trial's settings are trained in
+The second takes those of `volo tune` (`--space mix --help` lists them). The best trial's settings are trained in
 <output-dir>/<sweep-name>/winner-0007, if that is trial 7, by as many workers as --num-workers says, for --winner-epochs
-epochs. By default that is as long as the trials, as jobs.train does it with best_config.yaml; their trial has done just
-that, so its run is taken over, and no epoch is trained twice.
+epochs. By default that is as long as the trials, as `volo train --config best_config.yaml` does it; their trial has
+done just that, so its run is taken over, and no epoch is trained twice.
 
 The same command again resumes where it ended: a finished sweep, a finished training and a finished analysis are passed
 over. Where --budget-minutes end the sweep, the best trial so far is the winner.
@@ -22,8 +22,9 @@ from typing import Annotated, Literal
 import tyro
 
 from volo.cli.analyze import Flags, analyse_checkpoint
-from volo.cli.parse import given_flags, parse_settings, refuse_torchrun
+from volo.cli.parse import given_flags, parse_settings, program, refuse_torchrun
 from volo.cli.tune import WITHOUT, parse_sweep, tune
+from volo.cluster.connect import prepare
 from volo.errors import InputError
 from volo.settings.config import Settings, build_settings
 from volo.tuning.options import SweepOptions
@@ -45,16 +46,17 @@ def main(argv: Sequence[str]) -> None:
     if settings is None:
         return
     if settings.run.num_workers == 0:
-        raise InputError("jobs.pipeline runs on Ray, got --num-workers 0; use jobs.train, then jobs.analyze")
+        raise InputError("volo pipeline runs on Ray, got --num-workers 0; use volo train, then volo analyze")
     if settings.run.seeds is not None:
         raise InputError(
-            f"jobs.pipeline trains one run, got seeds={list(settings.run.seeds)}; use jobs.train for several"
+            f"volo pipeline trains one run, got seeds={list(settings.run.seeds)}; use volo train for several"
         )
-    refuse_torchrun("jobs.pipeline")
+    refuse_torchrun(program("pipeline"))
     split = _split_to_analyse(settings)
     with contextlib.ExitStack() as cluster:
         if options is not None:
             settings = _searched(settings, options, cluster)
+        prepare(settings.run.address, settings.run.dashboard_host)
         from volo.cluster.trainer import train_on_ray
 
         train_on_ray(settings, cluster)
@@ -82,7 +84,7 @@ def _split_to_analyse(settings: Settings) -> Literal["test", "val"]:
         return "test"
     if not data.validates:
         raise InputError(
-            f"jobs.pipeline analyzes test or validation images, got no test split in {data.data_dir} and "
+            f"volo pipeline analyzes test or validation images, got no test split in {data.data_dir} and "
             "val_fraction=0; add test/<class>/, or leave --val-fraction out"
         )
     return "val"
@@ -92,9 +94,9 @@ def _parsed(argv: Sequence[str]) -> tuple[Settings | None, PipelineOptions | Non
     """The settings, and where there is a sweep its options."""
     description = f"{__doc__}\n{NO_SHOW}: do not open the report in a browser where there is a display."
     if "--space" not in given_flags(argv):
-        return parse_settings(argv, prog="python -m jobs.pipeline", description=description), None
+        return parse_settings(argv, prog=program("pipeline"), description=description), None
     without = [name for name in WITHOUT if name not in OF_WINNER]
-    return parse_sweep(PipelineOptions, argv, prog="jobs.pipeline", description=description, without=without)
+    return parse_sweep(PipelineOptions, argv, prog=program("pipeline"), description=description, without=without)
 
 
 def _searched(settings: Settings, options: PipelineOptions, cluster: contextlib.ExitStack) -> Settings:

@@ -1,8 +1,8 @@
 """Predict the classes of unlabelled images: a table with the five likeliest classes of each.
 
-    python -m jobs.predict --checkpoint outputs/quickstart --input photos more/one.jpg --output predictions.csv
+    volo predict --checkpoint outputs/quickstart --input photos more/one.jpg --output predictions.csv
 
-Killed and started again, it goes on with what is missing. Files that cannot be read are listed beside the table, in
+Killed and started again, it continues with what is missing. Files that cannot be read are listed beside the table, in
 predictions.errors.csv.
 """
 
@@ -10,13 +10,12 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
-
-from volo.cli.parse import refuse_torchrun
+from volo.cli.parse import parse_flags, program, refuse_torchrun
 from volo.cli.workers import WorkerFlags
+from volo.cluster.connect import prepare
 from volo.errors import InputError
 from volo.settings.paths import check_path, local_path
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +52,10 @@ class Flags:
 
 
 def main(argv: Sequence[str]) -> None:
-    flags = tyro.cli(
-        Flags, args=list(argv), prog="python -m jobs.predict", description=__doc__,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-    )  # fmt: skip
+    prog = program("predict")
+    flags = parse_flags(Flags, argv, prog=prog, description=__doc__)
     run = flags.check()
-    refuse_torchrun("jobs.predict")
+    refuse_torchrun(prog)
     from volo.runs import checkpoint
 
     path = checkpoint.find(flags.checkpoint)
@@ -68,6 +65,7 @@ def main(argv: Sequence[str]) -> None:
 
         predict_here(path, flags.input, flags.output_file, batch_size=flags.batch_size, device=run.device)
     else:
+        prepare(run.address)
         from volo.cluster.predict import predict_on_ray
 
         predict_on_ray(path, flags.input, flags.output_file, batch_size=flags.batch_size, run=run)

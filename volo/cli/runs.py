@@ -1,6 +1,6 @@
 """List the runs under a folder: state, best validation top-1, epochs, rate, size on disk.
 
-    python -m jobs.runs --output-dir outputs
+    volo runs --output-dir outputs
 
 State: running, finished, stopped early (by its sweep), failed (the run's failure.txt or the sweep's trials.csv says
 why), interrupted (the same command resumes), never saved.
@@ -10,8 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
-
+from volo.cli.parse import parse_flags, program
 from volo.console import format_bytes, print_table
 from volo.errors import InputError
 from volo.runs.listing import Run, find_runs, read_run
@@ -27,10 +26,10 @@ class Flags:
 
 
 def main(argv: Sequence[str]) -> None:
-    flags = tyro.cli(Flags, args=list(argv), prog="python -m jobs.runs", description=__doc__)
+    flags = parse_flags(Flags, argv, prog=program("runs"), description=__doc__)
     root = local_path(flags.output_dir, "--output-dir")
     if not root.is_dir():
-        raise InputError(f"--output-dir must be a folder, got {root}; name the one that jobs.train wrote into")
+        raise InputError(f"--output-dir must be a folder, got {root}; name the one that `volo train` wrote into")
     runs = [read_run(folder) for folder in find_runs(root)]
     if not runs:
         print(f"no runs in {root}")

@@ -1,8 +1,8 @@
 """Train a VOLO: on a Ray cluster, in this process, or as one rank of torchrun.
 
-    python -m jobs.train --recipe quickstart                      Ray, a cluster of its own on this machine
-    python -m jobs.train --recipe quickstart --num-workers 0      this process, without Ray
-    torchrun --nproc_per_node=2 -m jobs.train --recipe quickstart
+    volo train --recipe quickstart                      Ray, its own cluster on this machine
+    volo train --recipe quickstart --num-workers 0      this process, without Ray
+    torchrun --nproc_per_node=2 -m volo train --recipe quickstart
     ray job submit --working-dir . -- python -m jobs.train --recipe quickstart --output-dir /shared/outputs
 
 The same command again resumes. Several seeds, one after the other and summed up: --seeds 0 1 2.
@@ -11,12 +11,13 @@ The same command again resumes. Several seeds, one after the other and summed up
 import os
 from collections.abc import Sequence
 
-from volo.cli.parse import given_flags, parse_settings
+from volo.cli.parse import given_flags, parse_settings, program
+from volo.cluster.connect import prepare
 from volo.errors import InputError
 
 
 def main(argv: Sequence[str]) -> None:
-    settings = parse_settings(argv, prog="python -m jobs.train", description=__doc__)
+    settings = parse_settings(argv, prog=program("train"), description=__doc__)
     if settings is None:
         return
     if settings.run.seeds is not None and "--seed" in given_flags(argv):
@@ -25,18 +26,19 @@ def main(argv: Sequence[str]) -> None:
     if is_rank and (given := given_flags(argv) & {"--num-workers", "--address", "--max-failures"}):
         raise InputError(
             f"{' and '.join(sorted(given))} cannot be given under torchrun, which starts the workers itself and no "
-            "Ray; set torchrun's --nproc_per_node and --max-restarts, or start python -m jobs.train without torchrun"
+            "Ray; set torchrun's --nproc_per_node and --max-restarts, or start volo train without torchrun"
         )
     if is_rank and settings.run.is_elastic:
         raise InputError(
-            f"num_workers must be one number under torchrun, got {settings.run.num_workers}; torchrun has --nnodes "
-            "MIN:MAX of its own"
+            f"num_workers must be one number under torchrun, got {settings.run.num_workers}; torchrun has its own "
+            "--nnodes MIN:MAX"
         )
     if is_rank or settings.run.num_workers == 0:
         from volo.training.launch import train_here
 
         train_here(settings)
     else:
+        prepare(settings.run.address, settings.run.dashboard_host)
         from volo.cluster.trainer import train_on_ray
 
         train_on_ray(settings)

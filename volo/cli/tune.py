@@ -1,13 +1,13 @@
 """Search for better settings: trials over a space; a study decides which come next and which are stopped early.
 
-    python -m jobs.tune --space architecture --dataset cifar100 --num-samples 50 --epochs 20 --sweep-name first
-    python -m jobs.train --config outputs/first/best_config.yaml --run-name best
+    volo tune --space architecture --dataset cifar100 --num-samples 50 --epochs 20 --sweep-name first
+    volo train --config outputs/first/best_config.yaml --run-name best
 
-Takes the flags of jobs.train for what all trials have in common, over the recipe that the space names. The same
-command again goes on where it ended, however it ended; more --num-samples extend it.
+Takes the flags of `volo train` for what all trials have in common, over the recipe that the space names (`volo spaces`
+lists them). The same command again resumes, however it ended; more --num-samples extend it.
 
     <output-dir>/<sweep-name>/trials.csv          the trials, ranked; renewed after each
-                              best_config.yaml    for jobs.train
+                              best_config.yaml    for volo train --config
                               sweep_report.html   what was tried, what came out, which settings matter; at the end
                               study.journal       Optuna's study: optuna-dashboard opens it, also while it grows
                               trials/0007/        a run folder each, for TensorBoard
@@ -17,15 +17,16 @@ command again goes on where it ended, however it ended; more --num-samples exten
 import contextlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-import tune_spaces
-from volo.cli.parse import given_flags, known_first, parse_settings_and, refuse_torchrun
-from volo.cluster.connect import check_access
+from volo.cli.parse import given_flags, known_first, parse_settings_and, program, refuse_torchrun
+from volo.cli.short_help import asks_for_help
+from volo.cluster.connect import prepare
 from volo.errors import InputError
 from volo.settings.config import Settings
 from volo.settings.paths import check_path
 from volo.tuning.options import Objective, SweepOptions, check_base
+from volo.tuning.search.library import library
 
 if TYPE_CHECKING:
     from volo.tuning.study import SweepStudy
@@ -38,18 +39,19 @@ INSTEAD = {
     "seeds": "--seed",
     "resume_path": "--init-weights",
 }
+Options = TypeVar("Options", bound=SweepOptions)
 WITHOUT = (*INSTEAD, "keep_checkpoints", "max_failures")
 
 
 def main(argv: Sequence[str]) -> None:
-    settings, options = parse_sweep(SweepOptions, argv, prog="jobs.tune", description=__doc__, without=WITHOUT)
+    settings, options = parse_sweep(SweepOptions, argv, prog=program("tune"), description=__doc__, without=WITHOUT)
     if settings is not None:
         tune(settings, options)
 
 
 def parse_sweep(
-    own: type[SweepOptions], argv: Sequence[str], *, prog: str, description: str, without: Collection[str]
-) -> tuple[Settings | None, SweepOptions]:
+    own: type[Options], argv: Sequence[str], *, prog: str, description: str, without: Collection[str]
+) -> tuple[Settings | None, Options]:
     """As `parse_settings_and`, over the recipe that the space names.
 
     Args:
@@ -58,9 +60,7 @@ def parse_sweep(
     given = {flag.removeprefix("--").replace("-", "_") for flag in given_flags(argv)}
     if wrong := sorted(given & {*INSTEAD} & {*without}):
         raise InputError(f"a sweep has no --{wrong[0].replace('_', '-')}; use {INSTEAD[wrong[0]]}")
-    settings, options = parse_settings_and(
-        own, _with_recipe(argv), prog=f"python -m {prog}", description=description, without=without
-    )
+    settings, options = parse_settings_and(own, _with_recipe(argv), prog=prog, description=description, without=without)
     if settings is not None:
         if options.sweep_name is not None:
             check_path(options.sweep_name, "--sweep-name")
@@ -72,10 +72,10 @@ def parse_sweep(
 def tune(settings: Settings, options: SweepOptions, cluster: contextlib.ExitStack | None = None) -> "SweepStudy":
     """Runs the sweep, or what is left of it. Refuses what can be refused before torch and Ray are loaded. `cluster`
     keeps the connection open for a training that follows, where it is given."""
-    check_access(settings.run.address, settings.run.dashboard_host)
+    prepare(settings.run.address, settings.run.dashboard_host)
     from volo.tuning.search.spaces import check_space, load_space
 
-    space = load_space(check_path(options.space, "--space"), tune_spaces)
+    space = load_space(check_path(options.space, "--space"), library())
     check_base(settings, options.objectives_of(Objective(space.metric, space.mode)), options)
     check_space(space, settings.to_dict())
     sweep_dir = Path(settings.run.output_dir).expanduser().absolute() / options.folder_name(space.name)
@@ -96,10 +96,12 @@ def tune(settings: Settings, options: SweepOptions, cluster: contextlib.ExitStac
 
 
 def _with_recipe(argv: Sequence[str]) -> list[str]:
-    """The command line, with the space's own recipe where it names neither a recipe nor a file of settings."""
-    if given_flags(argv) & {"--recipe", "--config", "--help"} or not (name := known_first(argv, "--space").space):
+    """The command line, with the space's own recipe if it names neither a recipe nor a file of settings."""
+    if given_flags(argv) & {"--recipe", "--config"} or asks_for_help(argv):
+        return list(argv)
+    if not (name := known_first(argv, "--space").space):
         return list(argv)
     from volo.tuning.search.spaces import load_space
 
-    space = load_space(check_path(name, "--space"), tune_spaces)
+    space = load_space(check_path(name, "--space"), library())
     return [*argv, "--recipe", space.recipe] if space.recipe else list(argv)

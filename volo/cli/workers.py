@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from volo.errors import InputError
 from volo.settings.config import describe
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 
 
 @dataclasses.dataclass(frozen=True)

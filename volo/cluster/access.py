@@ -1,46 +1,51 @@
 """Who may reach a Ray cluster: its token, the file that holds it, where the dashboard listens. Needs no Ray.
 
-Who has the token, or finds a cluster without one, runs code there: the dashboard takes jobs.
+Anyone who has the token, or finds a cluster without one, can run code there, because the dashboard accepts jobs.
 """
 
-import ipaddress
 import os
 import secrets
 import socket
+import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from packaging.version import Version
+
 from volo.errors import InputError
+from volo.hosts import is_loopback
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 LOOPBACK = "127.0.0.1"
 FOR_OTHERS = 0o077
 HOW_TO_MAKE = "(umask 077 && ray get-auth-token --generate)"
-TUNNEL = "leave it out and reach the dashboard by a tunnel, ssh -L 8265:127.0.0.1:8265 HOST"
-PATIENCE_S = 5.0  # for a head that is just being started
+TUNNEL = "leave it out and reach the dashboard through a tunnel, ssh -L 8265:127.0.0.1:8265 HOST"
+PATIENCE_S = 5.0  # for a head that is still starting
 RETRY_S = 0.2
+ASKS_BY_DEFAULT = Version("2.59")  # from here on, a cluster that Ray starts asks for a token unless told otherwise
 
-_made_tokens: set[str] = set()  # by this process, for clusters of its own
+_made_tokens: set[str] = set()  # by this process, for its own clusters
 
 
 def token_file() -> Path:
-    """Where Ray looks for the token where $RAY_AUTH_TOKEN does not hold it."""
+    """Where Ray looks for the token if $RAY_AUTH_TOKEN is not set."""
     return Path(os.path.expanduser(os.environ.get(TOKEN_PATH) or "~/.ray/auth_token"))
 
 
 def mode() -> str:
-    """token or disabled, as $RAY_AUTH_MODE says; empty where it says nothing."""
+    """`token` or `disabled`, as $RAY_AUTH_MODE says; empty if it is not set."""
     return os.environ.get(MODE, "").lower()
 
 
 def has_token() -> bool:
-    """Whether there is a token of the user's, in the environment or in its file."""
+    """Whether the user has a token, in the environment or in its file."""
     return bool(os.environ.get(TOKEN)) or token_file().is_file()
 
 
 def check_token_file() -> None:
-    """Raises InputError where others may read the token's file. Where there is none, all is well."""
+    """Raises InputError if others may read the token's file. A missing file is fine."""
     file = token_file()
     try:
         rights = file.stat().st_mode & 0o777
@@ -48,13 +53,13 @@ def check_token_file() -> None:
         return
     if rights & FOR_OTHERS:
         raise InputError(
-            f"a token must be for its owner alone, since who reads it runs code on the cluster, got {file} with mode "
-            f"{rights:04o}; chmod 600 {file}, and make a new token where others may have read it"
+            f"only its owner may read a token, since anyone who has it can run code on the cluster, got {file} with "
+            f"mode {rights:04o}; chmod 600 {file}, and make a new token if others may have read it"
         )
 
 
 def check_dashboard_host(host: str) -> None:
-    """Raises InputError for a dashboard that others could reach without a token."""
+    """Raises InputError if others could reach the dashboard without a token."""
     if is_loopback(host):
         return
     if mode() not in ("", "token"):
@@ -70,15 +75,15 @@ def check_dashboard_host(host: str) -> None:
 
 
 def reads_token_file(address: str, dashboard_host: str = LOOPBACK) -> bool:
-    """Whether the token of the cluster at this address comes from the file, where there is one."""
+    """Whether Ray takes the token of the cluster at this address from the file, if the file exists."""
     if os.environ.get(TOKEN) or mode() not in ("", "token"):
         return False
     return mode() == "token" or bool(os.environ.get(TOKEN_PATH)) or address == "auto" or not is_loopback(dashboard_host)
 
 
 def user_can_enter(address: str, dashboard_host: str = LOOPBACK) -> bool:
-    """Whether the user could use the dashboard of a cluster started here: with a token of theirs, or with none where
-    they turned authentication off."""
+    """Whether the user could use the dashboard of a cluster started here: with their own token, or because they turned
+    authentication off."""
     if mode() not in ("", "token"):
         return True
     if os.environ.get(TOKEN):
@@ -87,37 +92,41 @@ def user_can_enter(address: str, dashboard_host: str = LOOPBACK) -> bool:
 
 
 def protect_own_cluster(address: str, dashboard_host: str) -> bool:
-    """A token for a cluster of our own alone, handed to its processes by the environment: no file that others could
-    read, as Ray would make. A token or mode that the user has chosen stays.
+    """Makes our own cluster ask for a token, which its processes get through the environment: the file that Ray would
+    write may be readable by others. A token or mode that the user has chosen stays.
 
     Returns:
         As `user_can_enter`.
+
+    Raises:
+        InputError: it is too late, because Ray has been imported and read its environment.
     """
+    can_enter = user_can_enter(address, dashboard_host)
     if not mode():
-        os.environ.pop(MODE, None)  # Ray takes an empty one for `disabled`
-    if user_can_enter(address, dashboard_host):
-        return True
-    if os.environ.get(TOKEN) not in _made_tokens:
+        _ask_for_token()
+    if not can_enter and os.environ.get(TOKEN) not in _made_tokens:
         os.environ[TOKEN] = secrets.token_hex(32)
         _made_tokens.add(os.environ[TOKEN])
-    return False
+    return can_enter
 
 
-def is_loopback(host: str) -> bool:
-    """Of an address or a name; of names only `localhost` is known to be."""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+def _ask_for_token() -> None:
+    if "ray" not in sys.modules:
+        os.environ[MODE] = "token"
+        return
+    os.environ.pop(MODE, None)  # Ray reads an empty one as `disabled`
+    if (version := Version(metadata.version("ray"))) < ASKS_BY_DEFAULT:
+        raise InputError(
+            f"before Ray {ASKS_BY_DEFAULT}, {MODE} must be set before Ray is imported, got Ray {version}, imported "
+            f"without it; set {MODE}=token, or call volo.cluster.connect.prepare() first"
+        )
 
 
 def listens(address: str) -> bool:
-    """Whether a port is open at HOST:PORT within PATIENCE_S; True of an address of another kind, such as auto.
+    """Whether a port is open at HOST:PORT within PATIENCE_S; True for an address of another kind, such as auto.
 
-    Ray itself asks for more than a minute."""
+    Ray itself would keep trying for more than a minute.
+    """
     try:
         target = urlsplit(address if "//" in address else f"//{address}")
         host, port = target.hostname, target.port

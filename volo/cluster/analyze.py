@@ -11,7 +11,7 @@ from volo.analysis.subject import Subject, View, Work
 from volo.cluster.connect import connected
 from volo.cluster.inference import work_on_ray
 from volo.cluster.workers import plan_workers
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 
 
 def analyse_on_ray(
@@ -24,9 +24,9 @@ def analyse_on_ray(
     run: RunSettings,
     fresh: bool = False,
 ) -> Path:
-    """As `analyse`; the workers compute, the driver draws. Returns the report.
+    """As `analyse`; the workers compute and the driver draws. Returns the report.
 
-    Ray is started by the first thing to compute, when checkpoint and data have been found good.
+    Ray starts with the first computation, after checkpoint and data have been checked.
     """
     with contextlib.ExitStack() as stack:
 

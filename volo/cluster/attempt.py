@@ -1,10 +1,9 @@
-"""One start of a run under Ray, as it lies on disk: what workers, controller and driver tell each other meanwhile."""
+"""The files of one start of a run on Ray, by which workers, controller and driver tell each other what happens."""
 
 import contextlib
 import json
 import os
 import platform
-import shutil
 import time
 import traceback
 from dataclasses import asdict, dataclass
@@ -12,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from volo.cluster.failures import Failure, failure_of
+from volo.cluster.start import StopFile, StopListener, new_start
 from volo.files import replaced
 from volo.runs import checkpoint
-
-KEPT = 3
-STOP_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
 class Member:
-    """A worker: `output` is the file on its node that takes what it and its libraries print, `since` when it began."""
+    """A worker. `output` is the file on its node that holds what it and its libraries print, `since` its start time."""
 
     rank: int
     num_workers: int
@@ -32,85 +29,65 @@ class Member:
 
 
 class Attempt:
-    """`<run>/.ray/<number>`, new at each start and read by no other. Ray keeps its own state there; beside it:
+    """`<run>/.ray/<number>`, the folder of one start. Ray keeps its own state there, next to:
 
-    records.jsonl       what rank 0 has to show
-    worker-<rank>.json  who a worker is; worker-<rank>.log: the tracebacks it left
-    error-<rank>.json   what ended it
-    failures.jsonl      each time that Ray ended all workers, the first cause
-    stop                the signal that asks to stop, 0: none
+    records.jsonl       what rank 0 reports
+    worker-<rank>.json  the worker's `Member`; worker-<rank>.log: its tracebacks
+    error-<rank>.json   the error that ended the worker
+    failures.jsonl      the first cause of each end of all workers
+    stop                the signal that asks to stop, 0 if none
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.records, self.failed, self.stop = folder / "records.jsonl", folder / "failures.jsonl", folder / "stop"
+        self.records, self.failed = folder / "records.jsonl", folder / "failures.jsonl"
+        self.stop = StopFile(folder)
 
     @classmethod
     def create(cls, run_dir: Path) -> "Attempt":
-        """The next one. Of those before, the newest stay for a person to look at; the caller holds the run's lock."""
-        parent = run_dir / ".ray"
-        parent.mkdir(exist_ok=True)
-        before = sorted(int(path.name) for path in parent.iterdir() if path.name.isdigit())
-        for number in before[: -(KEPT - 1)]:
-            shutil.rmtree(parent / f"{number:03d}", ignore_errors=True)
-        folder = parent / f"{1 + max(before, default=0):03d}"
-        folder.mkdir()
-        attempt = cls(folder)
-        attempt.stop.write_text("0")
-        return attempt
+        """The next start of a run, whose lock the caller holds."""
+        folder = new_start(run_dir)
+        StopFile.create(folder)
+        return cls(folder)
 
     def show(self, record: dict[str, Any]) -> None:
         append(self.records, record)
 
-    def ask_to_stop(self, signal_number: int) -> None:
-        self.stop.write_text(str(signal_number))
-
-    def wants_stop(self) -> int:
-        """The signal's number that `ask_to_stop` was given, else 0.
-
-        The file is there from the beginning and is written in place: opening it shows a client of NFS what it holds
-        now, whereas a file that was missing may stay so for half a minute.
-        """
-        return int(self.stop.read_text() or 0)
-
     def members(self) -> list[Member]:
-        """The workers that began last, by rank; those of an earlier, larger start are left out."""
+        """The workers that started last, by rank; those of an earlier start with more workers are left out."""
         found = [Member(**json.loads(path.read_text())) for path in self.folder.glob("worker-*.json")]
         num_workers = max(found, key=lambda member: member.since).num_workers if found else 0
         return sorted((member for member in found if member.rank < num_workers), key=lambda member: member.rank)
 
     def errors(self) -> list[Failure]:
-        """What the members left word of, the first one first."""
+        """The errors that the members wrote down, the earliest first."""
         pids = {member.rank: member.pid for member in self.members()}
         found = [Failure(**json.loads(path.read_text())) for path in self.folder.glob("error-*.json")]
         return sorted((error for error in found if pids.get(error.rank) == error.pid), key=lambda error: error.time)
 
     def last_failure(self) -> Failure | None:
-        """The last cause that the controller noted."""
+        """The last cause that the controller wrote down."""
         noted = Follower(self.failed).new_records()
         return Failure(**noted[-1]) if noted else None
 
 
 class Worker:
-    """A worker's part in an attempt: says who it is and what ended it, and hears of the wish to stop."""
+    """A worker's part in an attempt: it says who it is and what ended it, and looks for a request to stop."""
 
     def __init__(self, attempt: Attempt, run_dir: Path, rank: int, num_workers: int):
         self.attempt = attempt
         self.me = Member(rank, num_workers, platform.node(), os.getpid(), _output(), time.time())
         self.step = _step_of(checkpoint.pointed(run_dir, "last"))
-        self._stop_signal, self._looked_at = 0, 0.0
+        self._asked = StopListener(attempt.stop) if rank == 0 else lambda: 0
         _write(attempt.folder / f"worker-{rank}.json", asdict(self.me))
 
     def wants_stop(self) -> int:
-        """Asked after every step. Rank 0 alone looks, and not each time: the loop spreads it to the others."""
+        """Called after every step. Only rank 0 reads the file; the loop passes its answer to the others."""
         self.step += 1
-        if self.me.rank == 0 and time.monotonic() - self._looked_at >= STOP_POLL_S:
-            self._looked_at = time.monotonic()
-            self._stop_signal = self._stop_signal or self.attempt.wants_stop()
-        return self._stop_signal
+        return self._asked()
 
     def note(self, error: Exception) -> None:
-        """Leaves word of what ended this worker; where the disk fails, Ray's own log has it still."""
+        """Writes down the error that ended this worker. If the disk fails, Ray's own log still has it."""
         log = self.attempt.folder / f"worker-{self.me.rank}.log"
         failure = failure_of(error, **asdict(self.me), step=self.step, log=str(log))
         with contextlib.suppress(OSError):
@@ -121,7 +98,7 @@ class Worker:
 
 
 class Follower:
-    """Reads a growing file of records, each whole line once."""
+    """Reads a growing file of records, each complete line once."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -149,7 +126,7 @@ def _write(path: Path, values: dict[str, Any]) -> None:
 
 
 def _output() -> str:
-    """The file behind this process's standard error, where it is one."""
+    """The file behind this process's standard error; empty if it is not a file."""
     try:
         target = os.readlink("/proc/self/fd/2")
     except OSError:
@@ -158,6 +135,6 @@ def _output() -> str:
 
 
 def _step_of(folder: Path | None) -> int:
-    """The step that a checkpoint's name tells; good enough to compare two failures by."""
+    """The step in a checkpoint's name, which is precise enough to compare two failures."""
     number = folder.name.rpartition("_")[2] if folder else ""
     return int(number) if number.isdigit() else 0

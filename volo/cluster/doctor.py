@@ -1,6 +1,6 @@
-"""What `jobs.doctor` looks at of a Ray cluster: that it answers, who could reach it, whether its nodes share a disk.
+"""What `volo doctor` checks of a Ray cluster: that it answers, who could reach it, whether its nodes share a disk.
 
-One small task on each node does the looking there.
+One small task per node does the checks there.
 """
 
 import contextlib
@@ -16,15 +16,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from volo.cluster.access import HOW_TO_MAKE, check_token_file, is_loopback, token_file, user_can_enter
+from volo.cluster.access import HOW_TO_MAKE, check_token_file, token_file, user_can_enter
 from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_address
 from volo.data.decoded.cache import Room
 from volo.doctor.cache import cache_room, judged
 from volo.doctor.findings import Finding, failure, ok, warning
 from volo.errors import InputError
-from volo.settings.sections import DataSettings, RunSettings
+from volo.hosts import is_loopback
+from volo.settings.data import ResolvedData
+from volo.settings.run import RunSettings
 
-HEAD = "node:__internal_head__"  # a resource that Ray gives the head alone
+HEAD = "node:__internal_head__"  # a resource that only the head has
 ANSWER_S = 3.0
 TASKS_S = 8.0
 OTHER_FOLDER = "set --output-dir to a folder that every node sees under one path"
@@ -32,7 +34,7 @@ CLOSE = f"start the head with RAY_AUTH_MODE=token and a token, {HOW_TO_MAKE}"
 
 
 def check_address(address: str | None) -> Finding:
-    """Whether it is certain which cluster a job will use, or that it starts its own."""
+    """Whether it is clear which cluster a job will use, or that it will start its own."""
     resolved = resolved_address(address)
     source = "--address" if address else "$RAY_ADDRESS"
     if resolved == "auto":
@@ -42,14 +44,14 @@ def check_address(address: str | None) -> Finding:
     running = clusters_here()
     if running and not os.environ.get("RAY_ADDRESS"):
         return warning(
-            "address", f"none is pinned while Ray runs here, at {', '.join(running)}",
-            "use that one with --address, or say RAY_ADDRESS=local for a cluster of the job's own",
+            "address", f"none is set while Ray runs here, at {', '.join(running)}",
+            "use that cluster with --address, or set RAY_ADDRESS=local so that the job starts its own",
         )  # fmt: skip
-    return ok("address", "none: jobs start a cluster of their own")
+    return ok("address", "none: jobs start their own cluster")
 
 
 def clusters_here() -> list[str]:
-    """Addresses of the Ray clusters with a node on this machine, read from its processes; none where /proc is not."""
+    """Addresses of the Ray clusters with a node on this machine, read from /proc; empty on systems without it."""
     found = set()
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -62,22 +64,22 @@ def check_doors(run: RunSettings) -> Finding:
     """Who could use the token, or reach a cluster that a job would start.
 
     Raises:
-        InputError: as `check_access`; a token's file that others can read, used now or not.
+        InputError: as `check_access`; others can read the token's file, whether or not it is used now.
     """
     check_access(run.address, run.dashboard_host)
     check_token_file()
     file = token_file()
-    token = f"{file} is its owner's alone" if file.exists() else "no token file"
+    token = f"only its owner can read {file}" if file.exists() else "no token file"
     if resolved_address(run.address) != OWN_CLUSTER:
         return ok("access", token)
     if not user_can_enter(OWN_CLUSTER, run.dashboard_host):
         return ok("access", f"{token}; to open the dashboard of a job's own cluster, set RAY_AUTH_TOKEN")
-    where = "on loopback alone" if is_loopback(run.dashboard_host) else f"on {run.dashboard_host}, by token"
+    where = "on loopback only" if is_loopback(run.dashboard_host) else f"on {run.dashboard_host}, by token"
     return ok("access", f"{token}; the dashboard of a job's own cluster is {where}")
 
 
-def check_cluster(run: RunSettings, output_dir: Path, data: DataSettings) -> Iterator[Finding]:
-    """Connects to the cluster that is there, and looks at it from each of its nodes.
+def check_cluster(run: RunSettings, output_dir: Path, data: ResolvedData) -> Iterator[Finding]:
+    """Connects to the existing cluster, and checks it from each of its nodes.
 
     Raises:
         InputError: as `connected`.
@@ -102,23 +104,23 @@ def _size(run: RunSettings, num_nodes: int, resources: dict[str, float]) -> Find
     found = f"{num_nodes} node{'s' * (num_nodes != 1)}, {cores} cores, {gpus} GPUs"
     wanted = run.min_workers or 1
     if wanted > (min(cores, gpus) if run.device == "cuda" else cores):
-        return warning("cluster", f"{found} for {wanted} workers", "training waits until the cluster has grown")
+        return warning("cluster", f"{found} for {wanted} workers", "training will wait until the cluster has grown")
     return ok("cluster", found)
 
 
 @contextlib.contextmanager
 def _probe(output_dir: Path) -> Iterator[tuple[Path, str]]:
-    """A folder where run folders go, with a file that nobody could know; gone afterwards."""
+    """A temporary folder next to the run folders, with a file whose content nobody could guess."""
     above = next(path for path in (output_dir, *output_dir.parents) if path.exists())
     word = secrets.token_hex(8)
     with tempfile.TemporaryDirectory(prefix=".volo-doctor-", dir=above, ignore_cleanup_errors=True) as folder:
-        os.chmod(folder, 0o777)  # workers may be another user, where the disk tells them apart
+        os.chmod(folder, 0o777)  # workers may run as another user
         Path(folder, "driver").write_text(word)
         yield Path(folder), word
 
 
 def _visits(nodes: list[dict[str, Any]], folder: Path, word: str, dashboard: str | None) -> dict[str, dict[str, Any]]:
-    """What a task on each node reports, by its identifier; its address alone where it does not answer in TASKS_S."""
+    """What a task on each node reports, by node identifier; only the address if it does not answer in TASKS_S."""
 
     def arguments(node: dict[str, Any]) -> tuple:
         return str(folder), node["NodeID"], dashboard if HEAD in node["Resources"] else None
@@ -132,7 +134,7 @@ def _visits(nodes: list[dict[str, Any]], folder: Path, word: str, dashboard: str
 def _asked(
     nodes: list[dict[str, Any]], function: Callable, arguments: Callable[[dict[str, Any]], tuple]
 ) -> dict[str, Any]:
-    """What a function returns on each node, by the node's identifier; none of those that do not answer in TASKS_S."""
+    """What a function returns on each node, by node identifier, without nodes that do not answer in TASKS_S."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -149,8 +151,8 @@ def _asked(
     return answers
 
 
-def _caches(nodes: list[dict[str, Any]], data: DataSettings) -> Finding:
-    """The room for decoded images on each node, which it says itself from its own disk and its own copy of the data."""
+def _caches(nodes: list[dict[str, Any]], data: ResolvedData) -> Finding:
+    """The room for decoded images on each node, as each reports from its own disk and its own copy of the data."""
     rooms, wrong = {}, []
     answers = _asked(nodes, cache_of, lambda node: (data.model_dump(),))
     for node in nodes:
@@ -163,19 +165,19 @@ def _caches(nodes: list[dict[str, Any]], data: DataSettings) -> Finding:
         return failure("caches", "; ".join(wrong), "make data and cache the same on all nodes")
     address, tightest = min(rooms.items(), key=lambda item: item[1].free - item[1].needed)
     finding = judged(tightest)
-    return replace(finding, check="caches", found=f"the tightest of {len(rooms)}, on {address}: {finding.found}")
+    return replace(finding, check="caches", found=f"least room of {len(rooms)}, on {address}: {finding.found}")
 
 
 def cache_of(data: dict[str, Any]) -> Room | str:
-    """On a node: what its cache has to take; or why training would be refused there."""
+    """On a node: the room that its cache needs, or why training would be refused there."""
     try:
-        return cache_room(DataSettings(**data))
+        return cache_room(ResolvedData(**data))
     except InputError as error:
         return str(error)
 
 
 def visit(folder: str, node_id: str, dashboard: str | None) -> dict[str, Any]:
-    """On a node: reads the driver's file and writes one of its own; on the head, asks the dashboard who may use it."""
+    """On a node: reads the driver's file and writes its own; on the head, asks the dashboard who may use it."""
     report: dict[str, Any] = {"host": socket.gethostname()}
     try:
         report["read"] = Path(folder, "driver").read_text()
@@ -188,7 +190,7 @@ def visit(folder: str, node_id: str, dashboard: str | None) -> dict[str, Any]:
 
 
 def authentication_of(dashboard: str) -> str | None:
-    """`token` or `disabled`, as the dashboard says; None where it does not answer."""
+    """`token` or `disabled`, as the dashboard says; None if it does not answer."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(f"http://{dashboard}/api/authentication_mode", timeout=ANSWER_S) as answer:
@@ -198,7 +200,7 @@ def authentication_of(dashboard: str) -> str | None:
 
 
 def reachable_by_others(dashboard: str) -> bool:
-    """Whether the port is open at this machine's own address, not on loopback alone."""
+    """Whether the port is open at this machine's own address, not only on loopback."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
         route.connect(("192.0.2.1", 9))  # sends nothing: says which address would be used
         own = route.getsockname()[0]
@@ -217,19 +219,19 @@ def _reachable(visits: dict[str, dict[str, Any]], dashboard: str | None) -> Iter
         )  # fmt: skip
         return
     is_open = any(visit.get("is_open") for visit in visits.values())
-    where = "others can reach it" if is_open else "on the head's loopback alone"
+    where = "others can reach it" if is_open else "on the head's loopback only"
     yield ok("dashboard", f"{dashboard} answers, {where}")
     alone = not is_open and all(is_loopback(visit["address"]) for visit in visits.values())
     if mode == "token":
         yield ok("authentication", "by token")
     elif alone:
-        yield warning("authentication", "off: whoever is on that machine runs code in the cluster", CLOSE)
+        yield warning("authentication", "off: anyone on that machine can run code in the cluster", CLOSE)
     else:
-        yield failure("authentication", "off: whoever reaches the cluster's network runs code in it", CLOSE)
+        yield failure("authentication", "off: anyone who reaches the cluster's network can run code in it", CLOSE)
 
 
 def _shared(visits: dict[str, dict[str, Any]], folder: Path, word: str) -> Finding:
-    """Of the files that the nodes should have read and written."""
+    """Whether the nodes read and wrote the files of the probe."""
     wrong = []
     for node_id, visit in visits.items():
         written = folder / node_id
@@ -238,7 +240,7 @@ def _shared(visits: dict[str, dict[str, Any]], folder: Path, word: str) -> Findi
         elif "error" in visit or visit["read"] != word:
             wrong.append(f"{visit['host']} cannot use it ({visit.get('error', 'another file there')})")
         elif not written.exists() or written.read_text() != word:
-            wrong.append(f"what {visit['host']} writes is not seen here")
+            wrong.append(f"files written by {visit['host']} are not visible here")
     if wrong:
         return failure("shared storage", f"{folder.parent}: {', '.join(wrong)}", OTHER_FOLDER)
     return ok("shared storage", f"{folder.parent} is read and written by every node")

@@ -1,4 +1,4 @@
-"""What ended the workers of a training on Ray: the first cause among many errors, and in words for a person."""
+"""What ended the workers of a training on Ray: the first cause among many errors, described for a person."""
 
 import time
 import traceback
@@ -19,11 +19,11 @@ GONE = (
     ray.exceptions.NodeDiedError,
     ray.exceptions.OutOfMemoryError,
 )
-NEIGHBOUR_WORDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+NEIGHBOR_WORDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 MAX_MESSAGE = 400
 MEMORY_HINT = (
-    "the system kills processes where memory runs out (dmesg on the node tells): fewer workers a node or a smaller "
-    "--batch-size need less"
+    "the system kills processes when memory runs out (see dmesg on the node): use fewer workers per node or a smaller "
+    "--batch-size"
 )
 
 
@@ -32,13 +32,13 @@ class Failure:
     """What ended a worker.
 
     Args:
-        kind: One of FINAL_ERRORS, which no start can mend; an exception's name; or LOST, where nobody was left to say.
-        frame: The user's own line that it came from.
-        step: How far training had come.
-        log: A file with more; on the worker's node where the worker was lost.
-        is_echo: Whether another worker's end is what it tells of.
-        may_pass: Whether the next start may be spared it: the world outside was at fault.
-        is_repeated: Whether the start before ended the same way at the same step.
+        kind: One of FINAL_ERRORS, which no restart can fix; an exception's name; or LOST, if the process is gone.
+        frame: The line of the user's own code that raised it.
+        step: The step that training had reached.
+        log: A file with details, on the worker's node if the worker was lost.
+        is_echo: Whether it only reports the end of another worker.
+        may_pass: Whether a restart may avoid it, because its cause lies outside the program.
+        is_repeated: Whether the previous start ended the same way at the same step.
     """
 
     rank: int
@@ -69,25 +69,25 @@ class Failure:
         return f"{self.who} {verb}{self.message}"
 
     def details(self) -> str:
-        """Lines to stand below the headline."""
+        """Lines to print below the headline."""
         parts = {"at": self.frame, "hint": self.hint, "log": self.log}
         return "".join(f"\n  {name}: {value}" for name, value in parts.items() if value)
 
     def comes_after(self, before: "Failure | None") -> "Failure":
-        """The same, marked as repeated where the start before ended by an equal error at an equal step.
+        """This failure, marked as repeated if the previous start ended with an equal error at an equal step.
 
-        Every start computes the same from a checkpoint on, so a third one would end there too.
+        Every start computes the same from a checkpoint, so a third start would end there as well.
         """
         same = before and (before.kind, before.frame, before.step) == (self.kind, self.frame, self.step)
         return replace(self, is_repeated=bool(same) and not self.may_pass)
 
 
 def failure_of(error: Exception, *, step: int, log: str, **member) -> Failure:
-    """A worker's own word. `member` are the fields of a `Member`."""
+    """The failure that a worker reports of itself. `member` holds the fields of a `Member`."""
     kind = next((name for name, kind in FINAL_ERRORS.items() if isinstance(error, kind)), type(error).__name__)
     is_echo = kind not in FINAL_ERRORS and (
         isinstance(error, dist.DistError)
-        or (isinstance(error, RuntimeError) and any(word in str(error) for word in NEIGHBOUR_WORDS))
+        or (isinstance(error, RuntimeError) and any(word in str(error) for word in NEIGHBOR_WORDS))
     )
     return Failure(
         **{name: member[name] for name in ("rank", "num_workers", "node", "pid")},
@@ -105,13 +105,13 @@ def failure_of(error: Exception, *, step: int, log: str, **member) -> Failure:
 def first_cause(noted: Iterable[Failure], raised: Mapping[int, Exception], members: Iterable) -> Failure | None:
     """Why all workers had to end.
 
-    What no start can mend comes first. Then a process that is gone: the others' errors may tell of that alone. Then a
-    worker's own error, the earliest; then a worker that left no word while others tell of a neighbour's end; then what
-    there is.
+    In order of priority: an error that no restart can fix; a lost process, which may be all that the other errors are
+    about; the earliest error of a worker's own; a worker that reported nothing while others report the end of a
+    neighbor; any other error.
 
     Args:
-        noted: What workers left word of, the earliest first.
-        raised: What Ray says of each rank.
+        noted: The failures that workers wrote down, the earliest first.
+        raised: The exception that Ray reports for each rank.
         members: Every `Member` that had begun.
     """
     noted, members = list(noted), {member.rank: member for member in members}
@@ -126,7 +126,7 @@ def first_cause(noted: Iterable[Failure], raised: Mapping[int, Exception], membe
     if own:
         return own[0]
     if noted and silent:
-        others = f" (or worker {', '.join(map(str, silent[1:]))}, that left no word either)" if silent[1:] else ""
+        others = f" (or worker {', '.join(map(str, silent[1:]))}, which reported nothing either)" if silent[1:] else ""
         message = f"worker {noted[0].rank} found the connection to it closed{others}"
         return _lost(silent[0], message, f"its node is gone, or its process; {MEMORY_HINT}", members)
     if noted:
@@ -138,23 +138,23 @@ def first_cause(noted: Iterable[Failure], raised: Mapping[int, Exception], membe
 
 
 def _shortly(error: Exception) -> str:
-    """The first line; the log has all of it."""
+    """The first line; the log has the whole message."""
     return next(iter(str(error).strip().splitlines()), "no message")[:MAX_MESSAGE]
 
 
 def _told_of_loss(error: Exception) -> tuple[str, str] | None:
-    """What happened, and a hint; None for an error that the worker raised itself."""
+    """What happened, and a hint; None for an error that the worker itself raised."""
     error = getattr(error, "health_check_failure", error)
     if not isinstance(error, GONE):
         return None
     text = str(error)
     if "node has died" in text or isinstance(error, ray.exceptions.NodeDiedError):
-        return "its node is gone", "with --num-workers MIN:MAX training goes on with the nodes that are left"
+        return "its node is gone", "with --num-workers MIN:MAX training continues on the remaining nodes"
     if "low on memory" in text or isinstance(error, ray.exceptions.OutOfMemoryError):
-        return "Ray ended it, as its node ran low on memory", MEMORY_HINT
+        return "Ray ended it because its node ran low on memory", MEMORY_HINT
     if isinstance(error, ray.exceptions.ActorUnavailableError):
-        return "it cannot be reached", "look at the network between the nodes"
-    return "its process ended without a word: killed, or crashed in native code", MEMORY_HINT
+        return "it cannot be reached", "check the network between the nodes"
+    return "its process ended without an error: killed, or crashed in native code", MEMORY_HINT
 
 
 def _lost(rank: int, message: str, hint: str, members: Mapping) -> Failure:

@@ -1,4 +1,4 @@
-"""Inference over the workers of a cluster: each takes its share of the images and returns what came of it."""
+"""Inference over the workers of a cluster: each takes its share of the images and returns the results."""
 
 import platform
 
@@ -13,13 +13,13 @@ from volo.training.world import set_threads
 
 
 def work_on_ray(subject: Subject, view: View, work: Work, workers: Workers) -> np.ndarray:
-    """(N, ...) results in the order of the work, whatever the number of workers.
+    """(N, ...) results in the order of the work, for any number of workers.
 
-    The view's images are opened by each worker, from its own node's cache.
+    Each worker opens the view's images itself, from its own node's cache.
 
     Raises:
-        InputError: as `open_view`, from a worker; a node whose images are others than here.
-        TrainingError: a worker that was lost and could not be replaced.
+        InputError: as `open_view`, from a worker; a node has other images than the driver.
+        TrainingError: a worker was lost and could not be replaced.
     """
     num_local = workers.num_local()
     task = ray.remote(num_cpus=1, num_gpus=int(workers.use_gpu), max_retries=2)(_share)
@@ -53,7 +53,7 @@ def _share(
     view = open_view(subject.description, split, data_dir)
     if view.identity() != identity:
         raise InputError(
-            f"every node must have the same data, got other {split} images on {platform.node()} than where the "
-            "analysis was started; make the folders the same on all nodes"
+            f"every node must have the same data, got other {split} images on {platform.node()} than on the node "
+            "that started the analysis; make the folders the same on all nodes"
         )
     return work(subject, view, torch.device("cuda" if use_gpu else "cpu"), rank, world_size)

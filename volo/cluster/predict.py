@@ -1,17 +1,18 @@
 """Predictions for unlabelled images over the workers of a Ray cluster.
 
-A pool of actors, each with the model in memory, takes chunks of images from the driver, which writes what comes back.
-Not Ray Data, for three reasons. Its order of rows has to be paid for and its checkpoints (`ray.data.checkpoint`) resume
-a `write_parquet` into many files that every node must reach, whereas here one table in the order of the images is
-wanted, and the driver alone writes. A file that cannot be read has to become a row of another table, where its readers
-either stop or leave it out. And what decides whether an earlier start may be gone on with, the hashes of checkpoint and
-images, is the same off Ray. What is given up: images are read on the node that computes them, not on others as well.
+A pool of actors, each with the model in memory, takes chunks of images from the driver, which writes the results. Ray
+Data is not used, for three reasons. Keeping its rows in order costs extra, and its checkpoints (`ray.data.checkpoint`)
+resume a `write_parquet` into many files that every node must reach, whereas here the driver writes one table in the
+order of the images. A file that cannot be read must become a row of another table, whereas its readers either stop or
+skip the file. And the hashes of checkpoint and images, which decide whether an earlier start may be resumed, are the
+same without Ray. The drawback: images are read only on the node that computes them.
 """
 
 import os
 import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -22,15 +23,15 @@ from volo.analysis.subject import Subject
 from volo.cluster.connect import connected
 from volo.cluster.workers import Workers, plan_workers
 from volo.errors import InferenceError, InputError
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 from volo.training.world import set_threads
 
-QUEUED = 2  # chunks at each worker: one at work, one waiting
+QUEUED = 2  # chunks per worker: one in work, one waiting
 MAX_RESTARTS = 3
 
 
 def predict_on_ray(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int, run: RunSettings) -> None:
-    """As `predict`. Ray is started when checkpoint, images and output have been found good, if anything is missing."""
+    """As `predict`. Ray starts after checkpoint, images and output have been checked, if there is work left."""
 
     def compute(subject: Subject, chunks: list[Chunk]) -> Iterator[Piece]:
         if chunks:
@@ -41,7 +42,7 @@ def predict_on_ray(path: Path, inputs: Sequence[str], output: Path, *, batch_siz
 
 
 class Predictor:
-    """An actor. `shared` holds a reference to the subject; `known` is an image that the driver sees, if it sees any."""
+    """An actor. `shared` holds a reference to the subject; `known` is an image that the driver sees, or None."""
 
     def __init__(self, shared: list[ray.ObjectRef], batch_size: int, num_local: int, use_gpu: bool, known: str | None):
         set_threads(num_local)
@@ -55,29 +56,30 @@ class Predictor:
 
 
 def check_seen(known: str | None) -> None:
-    """Raises InputError on a node that does not see an image which the driver sees: else all would seem unreadable."""
+    """Raises InputError on a node that cannot see an image of the driver, where all images would seem unreadable."""
     if known and not os.path.exists(known):
         raise InputError(
             f"every node must see the images under the same path, got no {known} on {platform.node()}; put them on "
-            "storage that all share"
+            "storage that all nodes share"
         )
 
 
 def over_workers(subject: Subject, chunks: list[Chunk], batch_size: int, workers: Workers) -> Iterator[Piece]:
-    """The pieces as they get ready. A worker that is lost is replaced and its chunk computed again, MAX_RESTARTS times.
+    """Yields pieces as they finish. A lost worker is replaced and its chunk computed again, up to MAX_RESTARTS times.
 
     Raises:
-        InputError: as `predict_files`, or images that a worker does not see.
-        InferenceError: a worker that could not be replaced.
+        InputError: as `predict_files`; a worker does not see the images.
+        InferenceError: a worker could not be replaced.
     """
     num_local = workers.num_local()
     known = next((path for chunk in chunks for path in chunk.paths if os.path.exists(path)), None)
-    actor = ray.remote(
+    actor: Any = ray.remote(
         num_cpus=1, num_gpus=int(workers.use_gpu), max_restarts=MAX_RESTARTS, max_task_retries=MAX_RESTARTS
     )(Predictor)
-    shared = [ray.put(subject)]  # held here, so that a worker started anew finds it
+    shared = [ray.put(subject)]  # kept alive here for workers that are restarted
     pool = [actor.remote(shared, batch_size, num_local, workers.use_gpu, known) for _ in range(workers.num_workers)]
-    to_do, at_work = iter(chunks), {}
+    to_do = iter(chunks)
+    at_work: dict[ray.ObjectRef, tuple[ray.actor.ActorHandle, Chunk]] = {}
 
     def give(worker: ray.actor.ActorHandle) -> None:
         if chunk := next(to_do, None):
@@ -102,6 +104,6 @@ def _fetched(ready: ray.ObjectRef) -> list[Result]:
         raise
     except ray.exceptions.RayError as error:
         raise InferenceError(
-            f"a worker was lost {MAX_RESTARTS + 1} times ({error}); what is finished is kept, and the same command "
-            "goes on"
+            f"a worker was lost {MAX_RESTARTS + 1} times ({error}); finished predictions are kept, and the same "
+            "command resumes"
         ) from error

@@ -1,4 +1,4 @@
-"""Ray Train around the training loop: who starts it, restarts it, and hears of it. Ray is told metrics only."""
+"""Ray Train around the training loop: starts it, restarts it, and follows it. Ray is told metrics only."""
 
 import contextlib
 import signal
@@ -11,12 +11,11 @@ from typing import Any
 import ray.train
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
-from ray.train.torch import TorchConfig, get_device
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from volo.cluster.attempt import Attempt, Follower, Worker
 from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_address
 from volo.cluster.failures import FINAL_ERRORS, Failure
-from volo.cluster.lean import LeanTrainer
 from volo.cluster.watch import FailureWatch
 from volo.cluster.workers import Workers, plan_workers
 from volo.errors import OutOfRetries, Stopped, TrainingError
@@ -27,13 +26,13 @@ from volo.training.compilation import check_compiler
 from volo.training.guards.watchdog import watched
 from volo.training.launch import display, opened_run, say_finished, say_result, stop_signals
 from volo.training.loop import train
-from volo.training.seeds import train_each
+from volo.training.seeds import each_run
 from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
 
 POLL_S = 0.2
-RESIZE_S = 30.0  # how often Ray looks whether more of an elastic number of workers fit
-MOST_STARTS = 360  # that fail before a worker trains: an hour of waiting for room, asked for every ten seconds
-UNHEARD_S = 60.0  # a wish to stop that no worker is there to hear, since none has begun, ends the driver
+RESIZE_S = 30.0  # how often Ray checks whether more workers of an elastic number fit
+MOST_STARTS = 360  # that fail before a worker trains: an hour of waiting for resources, requested every ten seconds
+UNHEARD_S = 60.0  # after this, a request to stop ends the driver if no worker has begun that could answer it
 
 
 def train_on_ray(settings: Settings, cluster: contextlib.ExitStack | None = None) -> None:
@@ -41,22 +40,23 @@ def train_on_ray(settings: Settings, cluster: contextlib.ExitStack | None = None
 
     Args:
         settings: Checked.
-        cluster: Keeps the connection open for what follows, where it is given; else it ends with the training.
+        cluster: Keeps the connection open for later work; if it is None, the connection ends with the training.
 
     Raises:
         InputError: as `open_run` and `check_access`, and more workers than fit.
-        TrainingError: a worker's error, with its rank, node and line; one that came twice at the same step.
-        OutOfRetries: workers were lost, or raised what a new start may be spared, more often than that.
+        TrainingError: a worker's error, with its rank, node and line; an error that came twice at the same step.
+        OutOfRetries: workers were lost, or raised errors that may pass, more often than that.
         Stopped: a signal asked for it, and a checkpoint has been saved.
     """
     check_access(settings.run.address, settings.run.dashboard_host)
     driver = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
     with contextlib.ExitStack() as own:
-        train_each(settings, driver, lambda one: _train_one(one, driver, cluster or own))
+        for one in each_run(settings, driver):
+            _train_one(one, driver, cluster or own)
 
 
 def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack) -> None:
-    """Connects where there is something to train; `cluster` keeps the connection, for the seeds that follow."""
+    """Connects if there is something to train; `cluster` keeps the connection for the seeds that follow."""
     with opened_run(settings, driver) as start:
         if start.is_finished(settings):
             say_finished(settings, start, driver)
@@ -74,7 +74,7 @@ def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack)
 def _fit(settings: Settings, workers: Workers, driver: World) -> None:
     attempt = Attempt.create(settings.run_dir)
     print(f"starting {workers}", flush=True)
-    trainer = LeanTrainer(
+    trainer = TorchTrainer(
         _train_worker,
         train_loop_config={"settings": settings.to_dict(), "attempt": str(attempt.folder)},
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
@@ -88,16 +88,15 @@ def _fit(settings: Settings, workers: Workers, driver: World) -> None:
             callbacks=[FailureWatch(attempt)],
         ),
     )
-    trainer.is_alone = resolved_address(settings.run.address) == OWN_CLUSTER
     error = _fit_and_follow(trainer, attempt, settings, driver)
     _raise_outcome(attempt, error, settings.run.max_failures)
 
 
-def _fit_and_follow(trainer: LeanTrainer, attempt: Attempt, settings: Settings, driver: World) -> Exception | None:
-    """Runs the trainer in a thread of its own, so that this one can show records and answer signals.
+def _fit_and_follow(trainer: TorchTrainer, attempt: Attempt, settings: Settings, driver: World) -> Exception | None:
+    """Runs the trainer in another thread, so that this one can show records and answer signals.
 
     Raises:
-        Stopped: UNHEARD_S after a signal while no worker has begun, as where the cluster lacks resources.
+        Stopped: UNHEARD_S after a signal if no worker has begun, for example because the cluster lacks resources.
     """
     failed: list[Exception] = []
 
@@ -109,6 +108,7 @@ def _fit_and_follow(trainer: LeanTrainer, attempt: Attempt, settings: Settings, 
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     with display(settings, driver) as show, stop_signals() as wants_stop:
+        assert show is not None, "the driver is rank 0"
         asked_at = None
         show_news = _news(attempt, settings.run.max_failures, show)
         thread.start()
@@ -116,7 +116,7 @@ def _fit_and_follow(trainer: LeanTrainer, attempt: Attempt, settings: Settings, 
             thread.join(POLL_S)
             show_news()
             if (number := wants_stop()) and asked_at is None:
-                attempt.ask_to_stop(number)
+                attempt.stop.ask(number)
                 asked_at = time.monotonic()
             if asked_at is not None and not attempt.records.exists() and time.monotonic() - asked_at > UNHEARD_S:
                 raise Stopped(number, had_begun=False)
@@ -125,7 +125,7 @@ def _fit_and_follow(trainer: LeanTrainer, attempt: Attempt, settings: Settings, 
 
 
 def _news(attempt: Attempt, max_failures: int, show: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
-    """Shows, each time it is called, what the workers recorded since, and after which failures they start again."""
+    """Returns a function that shows new records of the workers, and the failures after which they start again."""
     records, failures = Follower(attempt.records), Follower(attempt.failed)
     num_failures = 0
 
@@ -143,7 +143,7 @@ def _news(attempt: Attempt, max_failures: int, show: Callable[[dict[str, Any]], 
 
 
 def _train_worker(config: dict[str, Any]) -> None:
-    """One rank. Leaves word of what ends it, by which FailureWatch decides whether all workers start again."""
+    """One rank. It writes down the error that ends it, so that FailureWatch can decide whether to start again."""
     show_log()
     settings, attempt = build_settings(config["settings"]), Attempt(Path(config["attempt"]))
     context = ray.train.get_context()
@@ -171,41 +171,41 @@ def _train_worker(config: dict[str, Any]) -> None:
 
 
 def _raise_outcome(attempt: Attempt, error: Exception | None, max_failures: int) -> None:
-    """Raises what the training ended with, if not well.
+    """Raises the error that ended the training, if there was one.
 
     Args:
-        attempt: Where the controller has noted the cause.
+        attempt: Where the controller wrote down the cause.
         error: What `fit` raised.
-        max_failures: How many starts after the first there may have been.
+        max_failures: The number of starts allowed after the first.
     """
     if error is None:
         return
     failure = attempt.last_failure()
     if not isinstance(error, TrainingFailedError):
         raise TrainingError(
-            f"Ray's controller was lost ({_first_line(error)}); the same command goes on from the newest checkpoint"
+            f"Ray's controller was lost ({_first_line(error)}); the same command resumes from the newest checkpoint"
         ) from error
     if failure is None or not (failure.is_final or isinstance(error, WorkerGroupError)):
-        raise TrainingError(f"Ray could not go on ({_first_line(error)})") from error
+        raise TrainingError(f"Ray could not continue ({_first_line(error)})") from error
     if failure.kind == "Stopped":
-        raise Stopped(attempt.wants_stop() or signal.SIGTERM) from None
+        raise Stopped(attempt.stop.asked() or signal.SIGTERM) from None
     if failure.kind in FINAL_ERRORS:
         told_by = "" if failure.kind == "InputError" else f"\n  {failure.who}, log: {failure.log}"
         raise FINAL_ERRORS[failure.kind](failure.message + told_by) from None
     if failure.is_repeated:
         raise TrainingError(
-            f"{failure.headline()}{failure.details()}\n  it came twice in a row, at the same step: another start would "
-            "not help"
+            f"{failure.headline()}{failure.details()}\n  it came twice in a row at the same step, so another start "
+            "would not help"
         ) from None
     raise OutOfRetries(
         f"{failure.headline()}{failure.details()}\n  gave up after --max-failures {max_failures}; the same "
-        "command goes on from the newest checkpoint"
+        "command resumes from the newest checkpoint"
     ) from None
 
 
 def _first_line(error: Exception) -> str:
     inner = getattr(error, "controller_failure", error)
-    inner = getattr(inner, "cause", None) or inner  # what a worker raised before it trained
+    inner = getattr(inner, "cause", None) or inner  # raised by a worker before it trained
     return f"{type(inner).__name__}: {inner}".strip().splitlines()[0]
 
 

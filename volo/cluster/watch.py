@@ -1,4 +1,4 @@
-"""What Ray's controller does when workers fail: notes the first cause, and ends what a new start cannot mend."""
+"""What Ray's controller does when workers fail: writes down the first cause, and ends what a restart cannot fix."""
 
 import contextlib
 from dataclasses import asdict
@@ -11,18 +11,18 @@ from volo.cluster.failures import Failure, first_cause
 
 
 class TrainingEnded(Exception):
-    """Raised in the controller, where it ends the training without another start of the workers."""
+    """Raised in the controller, it ends the training without another start of the workers."""
 
 
 class FailureWatch(UserCallback):
-    """Runs in the controller. Every failure is noted before Ray decides whether to start the workers again."""
+    """Runs in the controller. Writes down each failure before Ray decides whether to start the workers again."""
 
     def __init__(self, attempt: Attempt):
         self.attempt = attempt
         self.last: Failure | None = None
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raises TrainingEnded for an error of the input, of training, a signal, or one that came twice."""
+        """Raises TrainingEnded for an error in the input or in training, a signal, or an error that came twice."""
         failure = first_cause(self.attempt.errors(), worker_exceptions, self.attempt.members())
         if failure is None or self._is_known(failure):
             return
@@ -33,6 +33,6 @@ class FailureWatch(UserCallback):
             raise TrainingEnded(self.last.headline())
 
     def _is_known(self, failure: Failure) -> bool:
-        """While a node is being drained Ray asks again and again."""
+        """While a node is being drained, Ray reports the same failure repeatedly."""
         last = self.last
         return last is not None and (last.rank, last.pid, last.kind) == (failure.rank, failure.pid, failure.kind)

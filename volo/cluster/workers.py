@@ -1,4 +1,4 @@
-"""How many workers, and what each one gets."""
+"""How many workers there are, and which resources each one gets."""
 
 from dataclasses import dataclass
 
@@ -6,13 +6,13 @@ import ray
 
 from volo.cluster.connect import OWN_CLUSTER, resolved_address
 from volo.errors import InputError
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 
 
 @dataclass(frozen=True)
 class Workers:
-    """`num_workers` of one core each, and of one GPU each where `use_gpu`; `min_workers` are enough to train with,
-    where fewer are (None: all)."""
+    """`num_workers` with one core each, and one GPU each if `use_gpu`. If `min_workers` is given, that many are enough
+    to train with."""
 
     num_workers: int
     use_gpu: bool
@@ -24,23 +24,23 @@ class Workers:
 
     @property
     def bounds(self) -> int | tuple[int, int]:
-        """As Ray's ScalingConfig takes them."""
+        """The number of workers as Ray's ScalingConfig takes it."""
         return (self.min_workers, self.num_workers) if self.min_workers else self.num_workers
 
     def num_local(self) -> int:
-        """How many share a node, at most, where they are spread evenly over those that are alive."""
+        """The largest number of workers on one node if they are spread evenly over the nodes that are alive."""
         num_nodes = sum(node["Alive"] for node in ray.nodes())
         return -(-self.num_workers // max(1, num_nodes))
 
 
 def plan_workers(run: RunSettings) -> Workers:
-    """As many as asked, on GPUs where there are enough; by default as many as there are GPUs, else one.
+    """As many workers as requested, on GPUs if there are enough; by default one per GPU, or one if there is none.
 
-    A cluster that was there before us may grow, so what it lacks now is waited for; one of our own cannot. Of an
-    elastic number the fewest must be there, and decide whether there are enough GPUs.
+    An existing cluster may grow, so missing resources are waited for; our own cluster cannot grow. The lower bound of
+    an elastic number must fit, and decides whether there are enough GPUs.
 
     Raises:
-        InputError: more workers than a cluster of our own has cores or, with device cuda, GPUs.
+        InputError: more workers than our own cluster has cores or, with device cuda, GPUs.
     """
     resources = ray.cluster_resources()
     num_gpus, num_cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))

@@ -1,1 +1,1 @@
-"""Images from disk or drawn, to batches on the device."""
+"""From images, on disk or drawn, to batches on the device."""

@@ -1,6 +1,6 @@
-"""Per-sample augmentation of whole batches, on the device, from the epoch table's uniform numbers.
+"""Per-sample augmentation of whole batches, on the device, driven by the epoch table's uniform numbers.
 
-Shapes: N images in all, B in the batch, H x W pixels.
+Shapes: N images in total, B in the batch, H x W pixels.
 """
 
 import numpy as np
@@ -15,11 +15,11 @@ ERASED_RATIO = (0.3, 1 / 0.3)  # height to width
 
 
 def crop_and_flip(images: Tensor, index: Tensor, uniforms: Tensor, padding: int, hflip: float) -> Tensor:
-    """Gathers images, each moved by up to `padding` pixels (edges reflected) and mirrored with probability `hflip`.
+    """Gathers images, each shifted by up to `padding` pixels (edges reflected) and flipped with probability `hflip`.
 
     Args:
         images: (N, H, W, 3) uint8.
-        index: (B,) which of them.
+        index: (B,) which images.
         uniforms: (B, NUM_UNIFORMS) in [0, 1), columns as in `Draw`.
         padding: Less than H and W.
 
@@ -41,15 +41,15 @@ def _moved(uniform: Tensor, size: int, padding: int) -> Tensor:
     return (size - 1) - ((size - 1) - place).abs()
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, channels last in memory. `mean` and `std` (3,), of [0, 1]."""
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, channels last in memory. `mean` and `std` (3,) for [0, 1]."""
     return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
 def erase(images: Tensor, uniforms: np.ndarray, probability: float) -> Tensor:
-    """Random erasing (arXiv 1708.04896): a box of so many samples is set to 0, the mean colour once normalised.
+    """Random erasing (arXiv 1708.04896): sets a box to 0, the mean color after normalization, with this `probability`.
 
-    Differs from the paper: one colour, not noise; a box longer than the image is cut to it, not drawn again.
+    Differs from the paper: one color instead of noise; a box longer than the image is clipped, not drawn again.
 
     Args:
         images: (B, 3, H, W).
@@ -68,7 +68,7 @@ def erase(images: Tensor, uniforms: np.ndarray, probability: float) -> Tensor:
 
 
 def erased_boxes(uniforms: np.ndarray, probability: float, H: int, W: int) -> np.ndarray:
-    """(4, B) int64: the first row and column of each box and those after its last; all 0 where there is none."""
+    """(4, B) int64: first row, first column, last row + 1 and last column + 1 of each box; all 0 if there is none."""
     smallest, largest = ERASED_AREA
     area = (smallest + (largest - smallest) * uniforms[:, Draw.ERASE_AREA]) * H * W
     narrow, wide = np.log(ERASED_RATIO)

@@ -1,9 +1,9 @@
-"""TrivialAugment (arXiv 2103.10158, the "wide" strengths of its table 7): one operation a sample, of random strength.
+"""TrivialAugment (arXiv 2103.10158, the "wide" strengths of table 7): one operation per sample, of random strength.
 
-Samples whose operations are of one kind are computed together: moved by an affine map, recoloured by a table of 256
-levels, or blended with a greyer or smoother self. Every result depends on its own sample alone, bit for bit.
+Samples with the same kind of operation are computed together: an affine map, a lookup table of 256 levels, or a blend
+with a grayer or smoother copy. Every result depends only on its own sample, bit for bit.
 
-Shapes: B samples, H x W pixels; images (B, H, W, 3) uint8, a draw a sample on the host.
+Shapes: B samples, H x W pixels; images (B, H, W, 3) uint8, one draw per sample on the host.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 from volo.data.epoch import Draw
 from volo.data.transfer import to_device
 
-NUM_LEVELS = 31  # of strength, the weakest being 0
+NUM_LEVELS = 31  # of strength, from 0
 
 
 class Op(IntEnum):
@@ -36,7 +36,7 @@ class Op(IntEnum):
     SHARPNESS = 13
 
 
-# The strongest amount of each: a slope, pixels, radians, a factor's distance from 1.
+# The largest amount of each operation: a slope, pixels, radians, or a factor's distance from 1.
 STRONGEST = {
     Op.SHEAR_X: 0.99,
     Op.SHEAR_Y: 0.99,
@@ -55,7 +55,7 @@ LUMA = (299, 587, 114)  # ITU-R 601, in thousandths
 
 
 def trivial_augment(images: Tensor, uniforms: np.ndarray) -> Tensor:
-    """Images after one operation each, in place of those given.
+    """Applies one operation to each image, in place.
 
     Args:
         images: (B, H, W, 3) uint8, overwritten.
@@ -71,7 +71,7 @@ def trivial_augment(images: Tensor, uniforms: np.ndarray) -> Tensor:
 
 
 def drawn_ops(uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(B,) operations and their (B,) float32 amounts: signed; bits kept by POSTERIZE, SOLARIZE's threshold."""
+    """(B,) operations and their (B,) float32 amounts: signed, or the bits POSTERIZE keeps, or SOLARIZE's threshold."""
     ops = (uniforms[:, Draw.AUTO_OP] * len(Op)).astype(np.int64)
     level = np.floor(uniforms[:, Draw.AUTO_LEVEL] * NUM_LEVELS) / (NUM_LEVELS - 1)  # (B,) in [0, 1]
     sign = np.where(uniforms[:, Draw.AUTO_SIGN] < 0.5, -1, 1)
@@ -83,7 +83,7 @@ def drawn_ops(uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def moved(images: Tensor, ops: np.ndarray, amounts: np.ndarray) -> Tensor:
-    """Sheared from the upper left corner, translated, or turned about the centre; nearest pixel, black around."""
+    """Shears from the upper left corner, translates, or rotates about the center; nearest pixel, filled with black."""
     _, H, W, _ = images.shape
     maps = to_device(_inverse_maps(ops, amounts, H, W), images.device)[..., None, None]  # (B, 2, 3, 1, 1)
     y = torch.arange(H, device=images.device)[:, None] + 0.5
@@ -96,7 +96,7 @@ def moved(images: Tensor, ops: np.ndarray, amounts: np.ndarray) -> Tensor:
 
 
 def _inverse_maps(ops: np.ndarray, amounts: np.ndarray, H: int, W: int) -> np.ndarray:
-    """(B, 2, 3) float32: where a pixel's x and y come from, as factors of x, of y, and 1."""
+    """(B, 2, 3) float32: the source of a pixel's x and y, as factors of x, y and 1."""
     maps = np.tile(np.eye(2, 3, dtype=np.float32), (len(ops), 1, 1))
     for op, row, col in ((Op.SHEAR_X, 0, 1), (Op.SHEAR_Y, 1, 0), (Op.TRANSLATE_X, 0, 2), (Op.TRANSLATE_Y, 1, 2)):
         sign = -1 if col == 2 else 1
@@ -109,7 +109,7 @@ def _inverse_maps(ops: np.ndarray, amounts: np.ndarray, H: int, W: int) -> np.nd
 
 
 def retoned(images: Tensor, ops: np.ndarray, amounts: np.ndarray) -> Tensor:
-    """Every level of every channel replaced by another, by a table of each image's own."""
+    """Replaces every level of every channel using each image's own lookup table."""
     op, amount = (to_device(values, images.device)[:, None, None] for values in (ops, amounts))  # (B, 1, 1)
     level = torch.arange(256, device=images.device)
     flat = images.flatten(1, 2).transpose(1, 2).long()  # (B, 3, H*W)
@@ -122,9 +122,9 @@ def retoned(images: Tensor, ops: np.ndarray, amounts: np.ndarray) -> Tensor:
 
 
 def _scaled_levels(flat: Tensor, level: Tensor, op: Tensor, amount: Tensor) -> Tensor:
-    """(B, 3, 256): levels spread about black, about the mean grey, or until they reach from 0 to 255."""
+    """(B, 3, 256): levels scaled around black, around the mean gray, or to span 0 to 255."""
     low, high = flat.amin(2, keepdim=True), flat.amax(2, keepdim=True)  # (B, 3, 1)
-    mean = _grey(flat, dim=1).sum(1)[:, None, None] / flat.shape[2]  # (B, 1, 1)
+    mean = _gray(flat, dim=1).sum(1)[:, None, None] / flat.shape[2]  # (B, 1, 1)
     can_spread = (op == Op.AUTO_CONTRAST) & (high > low)
     scale = torch.where(can_spread, 255 / (high - low).clamp(min=1), 1 + amount)
     pivot = torch.where(op == Op.CONTRAST, mean, torch.where(can_spread, low.to(mean), 0))
@@ -133,7 +133,7 @@ def _scaled_levels(flat: Tensor, level: Tensor, op: Tensor, amount: Tensor) -> T
 
 
 def _equalizing_levels(flat: Tensor) -> Tensor:
-    """(B, 3, 256): after which levels are as evenly frequent as can be; Pillow's rule."""
+    """(B, 3, 256): levels that make the histogram as flat as possible; Pillow's rule."""
     counts = torch.zeros((*flat.shape[:2], 256), dtype=torch.long, device=flat.device)
     counts.scatter_add_(2, flat, torch.ones_like(flat))
     step = (flat.shape[2] - counts.gather(2, flat.amax(2, keepdim=True))) // 255  # (B, 3, 1); 0: nothing to spread
@@ -143,22 +143,22 @@ def _equalizing_levels(flat: Tensor) -> Tensor:
 
 
 def blended(images: Tensor, ops: np.ndarray, amounts: np.ndarray) -> Tensor:
-    """Away from, or towards, the image in grey (COLOR) or smoothed (SHARPNESS)."""
+    """Blends the image away from or toward its gray (COLOR) or smoothed (SHARPNESS) copy."""
     op, amount = (to_device(values, images.device)[:, None, None, None] for values in (ops, amounts))
     whole = images.int()
-    grey = _grey(whole, dim=3)[..., None]
-    other = torch.where(op == Op.COLOR, grey, _smoothed(whole))  # (B, H, W, 3)
+    gray = _gray(whole, dim=3)[..., None]
+    other = torch.where(op == Op.COLOR, gray, _smoothed(whole))  # (B, H, W, 3)
     return (other + (1 + amount) * (whole - other)).round().clamp(0, 255).to(torch.uint8)
 
 
-def _grey(values: Tensor, dim: int) -> Tensor:
-    """Integer brightness, the channels being at `dim`."""
+def _gray(values: Tensor, dim: int) -> Tensor:
+    """Integer brightness; the channels are at `dim`."""
     red, green, blue = (values.select(dim, channel) * weight for channel, weight in enumerate(LUMA))
     return (red + green + blue) // 1000
 
 
 def _smoothed(whole: Tensor) -> Tensor:
-    """(B, H, W, 3) int: each pixel's 3x3 neighbourhood's mean, itself five times; the border as it is."""
+    """(B, H, W, 3) int: the mean of each pixel's 3x3 neighborhood, with weight 5 at its center; the border is kept."""
     _, H, W, _ = whole.shape
     if H < 3 or W < 3:
         return whole

@@ -1,4 +1,4 @@
-"""Every data set by name, decoded: one table."""
+"""All data sets by name, and the decoded images of each."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,13 +7,13 @@ import numpy as np
 from volo.data import shapes
 from volo.data.archives.cifar import CIFAR10, CIFAR10_LAYOUT, CIFAR100, CIFAR100_LAYOUT, Cifar
 from volo.data.archives.fetch import mirrored
-from volo.data.decoded.cache import Images, Source, Wanted, cached, cached_all, room
+from volo.data.decoded.cache import Coarse, Images, Source, Wanted, cached, cached_all, room
 from volo.data.decoded.store import KEY
 from volo.data.folders.imagefolder import ImageFolder
 from volo.data.folders.layout import NoTestSplit
 from volo.data.splits import Split, split_train
 from volo.errors import InputError
-from volo.settings.sections import VAL_FRACTION, DataSettings
+from volo.settings.data import VAL_FRACTION, ResolvedData
 
 
 class Shapes:
@@ -21,9 +21,9 @@ class Shapes:
 
     image_size = shapes.IMAGE_SIZE
     class_names = shapes.CLASS_NAMES
-    coarse = None
-    held_out = None
-    notes = ()
+    coarse: Coarse | None = None
+    held_out: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def __init__(self, split: str):
         self.name = f"shapes-{split}"
@@ -51,23 +51,23 @@ class Shapes:
         return np.concatenate(drawn), {}
 
 
-def _shapes(data: DataSettings, split: str) -> Source:
+def _shapes(data: ResolvedData, split: str) -> Source:
     return Shapes(split)
 
 
-def _imagefolder(data: DataSettings, split: str) -> Source:
-    return ImageFolder(data.data_dir, split, data.image_size, data.resize)
+def _imagefolder(data: ResolvedData, split: str) -> Source:
+    return ImageFolder(data.folder, split, data.image_size, data.resize)
 
 
-def _cifar10(data: DataSettings, split: str) -> Source:
-    return Cifar("cifar10", mirrored(CIFAR10), CIFAR10_LAYOUT, data.data_dir, split, data.image_size)
+def _cifar10(data: ResolvedData, split: str) -> Source:
+    return Cifar("cifar10", mirrored(CIFAR10), CIFAR10_LAYOUT, data.folder, split, data.image_size)
 
 
-def _cifar100(data: DataSettings, split: str) -> Source:
-    return Cifar("cifar100", mirrored(CIFAR100), CIFAR100_LAYOUT, data.data_dir, split, data.image_size)
+def _cifar100(data: ResolvedData, split: str) -> Source:
+    return Cifar("cifar100", mirrored(CIFAR100), CIFAR100_LAYOUT, data.folder, split, data.image_size)
 
 
-SOURCES: dict[str, Callable[[DataSettings, str], Source]] = {
+SOURCES: dict[str, Callable[[ResolvedData, str], Source]] = {
     "cifar100": _cifar100,
     "cifar10": _cifar10,
     "imagefolder": _imagefolder,
@@ -75,17 +75,17 @@ SOURCES: dict[str, Callable[[DataSettings, str], Source]] = {
 }
 
 
-def open_source(data: DataSettings, split: str) -> Source:
-    """The images of `train` or `test`, listed. Where the data bring validation images, they are the last of `train`.
+def open_source(data: ResolvedData, split: str) -> Source:
+    """Lists the images of `train` or `test`. If the data set has its own validation images, they come last in `train`.
 
     Raises:
-        InputError: data that are missing or empty; the message says what to place where.
+        InputError: missing or empty data; the message says what to put where.
     """
     return SOURCES[data.dataset](data, split)
 
 
-def has_test(data: DataSettings) -> bool:
-    """Whether there are images to test on. Raises InputError as `open_source`, of a folder's test split."""
+def has_test(data: ResolvedData) -> bool:
+    """Whether there are images to test on. Raises InputError as `open_source` does for a folder's test split."""
     if data.dataset != "imagefolder":
         return True
     try:
@@ -95,24 +95,24 @@ def has_test(data: DataSettings) -> bool:
     return True
 
 
-def open_split(data: DataSettings, split: str) -> Images:
-    """All images of `train` or `test`, decoded once per node. Raises InputError as `open_source`, and for damage."""
+def open_split(data: ResolvedData, split: str) -> Images:
+    """All images of `train` or `test`, decoded once per node. Raises InputError as `open_source`, and if damaged."""
     source = open_source(data, split)
     _say_passed_over([source])
     return cached(source, skip_damaged=data.skip_damaged)
 
 
-def open_train(data: DataSettings, *, only_val: bool = False, is_new: bool = False) -> tuple[Images, Split]:
-    """The images that are trained on or held out, decoded once per node, and which are which.
+def open_train(data: ResolvedData, *, only_val: bool = False, is_new: bool = False) -> tuple[Images, Split]:
+    """The images to train on and those held out, decoded once per node, and the split between them.
 
     Args:
         data: Resolved settings.
-        only_val: Decode no more than the split of the validation images needs.
-        is_new: A training begins: look also for what it would meet late, in a folder's test split and in the room for
-            the cache. (An archive has a checksum.)
+        only_val: Decode only what the validation images need.
+        is_new: For the start of a training: also checks what would otherwise fail late, a folder's test split and the
+            space for the cache. (An archive has a checksum.)
 
     Raises:
-        InputError: as `open_source`; damaged images, or a class that is left without one by leaving them out.
+        InputError: as `open_source`; damaged images, or a class left empty by skipping them.
     """
     source, *others = sources = open_sources(data) if is_new else [open_source(data, "train")]
     _say_passed_over(sources)
@@ -126,16 +126,18 @@ def open_train(data: DataSettings, *, only_val: bool = False, is_new: bool = Fal
     emptied = np.setdiff1d(source.labels[split.train], source.labels[whole.train])
     if len(emptied):
         raise InputError(
-            f"a class must hold an image that is readable, got none in {source.class_names[emptied[0]]}, of "
-            f"{len(images.damaged)} damaged ones; fix some of them"
+            f"a class must hold a readable image, got none in {source.class_names[emptied[0]]}, with "
+            f"{len(images.damaged)} damaged images in total; fix some of them"
         )
     if len(split.val) and not len(whole.val):
-        raise InputError(f"an image to validate on must be readable, got {len(split.val)} damaged ones; fix some")
+        raise InputError(
+            f"at least one validation image must be readable, got {len(split.val)} damaged ones; fix some of them"
+        )
     return images, whole
 
 
-def split_of(source: Source, data: DataSettings) -> Split:
-    """Which images of a training source are held out: what the data bring, unless a fraction is stated."""
+def split_of(source: Source, data: ResolvedData) -> Split:
+    """Which images of a training source are held out: the data set's own choice, unless a fraction is set."""
     if source.held_out is not None and data.val_fraction is None:
         return split_train(source.labels, 0, data.split_seed, data.train_images, source.held_out)
     fraction = VAL_FRACTION if data.val_fraction is None else data.val_fraction
@@ -143,9 +145,9 @@ def split_of(source: Source, data: DataSettings) -> Split:
     return split_train(source.labels[:num_train], fraction, data.split_seed, data.train_images)
 
 
-def open_sources(data: DataSettings) -> list[Source]:
-    """What a training that begins looks at: the images to train on and to validate on, and a folder's test split, if
-    there is one; an archive has a checksum. Raises InputError as `open_source`."""
+def open_sources(data: ResolvedData) -> list[Source]:
+    """What a new training checks: the images to train and validate on, and a folder's test split, if there is one; an
+    archive has a checksum. Raises InputError as `open_source`."""
     source = open_source(data, "train")
     _check_fraction(source, data)
     try:
@@ -160,31 +162,31 @@ def _say_passed_over(sources: Sequence[Source]) -> None:
             source.say_passed_over()
 
 
-def wanted_images(data: DataSettings) -> list[Wanted]:
-    """What a training that begins decodes. Raises InputError as `open_source` and `split_of`."""
+def wanted_images(data: ResolvedData) -> list[Wanted]:
+    """What a new training decodes. Raises InputError as `open_source` and `split_of`."""
     source, *others = open_sources(data)
     selected = _selected(split_of(source, data), data)
     return [(source, selected), *((other, np.arange(len(other.labels))) for other in others)]
 
 
-def _check_fraction(source: Source, data: DataSettings) -> None:
+def _check_fraction(source: Source, data: ResolvedData) -> None:
     if source.held_out is not None and data.val_fraction is not None:
         raise InputError(
-            "val_fraction says how much of train is held out, but the data bring validation images of their own, got "
-            f"val_fraction={data.val_fraction} and {len(source.held_out):,} images in {data.data_dir}; leave "
-            "--val-fraction out (--val-fraction None, if a file sets it), or rename their folder"
+            "--val-fraction holds out a part of train, but the data set has its own validation images, got "
+            f"--val-fraction {data.val_fraction} and {len(source.held_out):,} images in {data.data_dir}; omit "
+            "--val-fraction (--val-fraction None, if a file sets it), or rename their folder"
         )
 
 
-def _selected(split: Split, data: DataSettings, only_val: bool = False) -> np.ndarray:
-    """Where damaged images are left out, which are is part of the split, and only reading them says it."""
+def _selected(split: Split, data: ResolvedData, only_val: bool = False) -> np.ndarray:
+    """With skip_damaged the split depends on which images are damaged, which only reading all of them shows."""
     return split.val if only_val and not data.skip_damaged else np.union1d(split.train, split.val)
 
 
-def files_of(data: DataSettings, images: np.ndarray) -> list[str] | None:
-    """The files that training images, by their numbers, were decoded from; None where they have none of their own.
+def files_of(data: ResolvedData, images: np.ndarray) -> list[str] | None:
+    """The files that training images were decoded from, by image number; None if the images are not separate files.
 
-    Lists the data anew; None too where they cannot be read any more.
+    Lists the data again; also None if they can no longer be read.
     """
     if data.dataset != "imagefolder":
         return None

@@ -1,6 +1,6 @@
-"""The epoch table: everything that happens to a sample, from (seed, epoch, position in the epoch) alone.
+"""The epoch table: (seed, epoch, position in the epoch) determine everything that happens to a sample.
 
-An epoch is therefore the same for one worker or eight, and a run resumes in its middle without saved generators.
+An epoch is therefore the same for one worker or eight, and a run resumes mid-epoch without saved generator states.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from enum import IntEnum, auto
 import numpy as np
 
 NUM_UNIFORMS = 40
-BLOCKS_PER_ROW = NUM_UNIFORMS // 8  # one Philox block yields four 64-bit numbers, each two float32
+BLOCKS_PER_ROW = NUM_UNIFORMS // 8  # one Philox block yields four 64-bit numbers, each of them two float32
 
 
 class Draw(IntEnum):
@@ -48,8 +48,8 @@ class EpochTable:
 
     Attributes:
         order: (num_images,) int64, the image at each position.
-        mixup: (num_images,) float32 in [0, 1], each position's Beta(alpha, alpha) coefficient; None where off.
-        cutmix: likewise.
+        mixup: (num_images,) float32 in [0, 1], each position's Beta(alpha, alpha) coefficient; None if mixup is off.
+        cutmix: The same for CutMix.
     """
 
     seed: int
@@ -71,13 +71,13 @@ class EpochTable:
         )
 
     def uniforms(self, start: int, stop: int) -> np.ndarray:
-        """(stop - start, NUM_UNIFORMS) float32 in [0, 1), columns as in `Draw`; the same in whatever range asked."""
+        """(stop - start, NUM_UNIFORMS) float32 in [0, 1), columns as in `Draw`; a row does not depend on the range."""
         bits = _philox(self.seed, self.epoch, Stream.UNIFORM).advance(start * BLOCKS_PER_ROW)
         return np.random.Generator(bits).random((stop - start, NUM_UNIFORMS), dtype=np.float32)
 
 
 def worker_share(start: int, stop: int, rank: int, world_size: int) -> tuple[int, int]:
-    """The part of positions [start, stop) that a worker computes; parts differ by at most one position."""
+    """The part of positions [start, stop) that a worker computes; sizes differ by at most one position."""
     size, rest = divmod(stop - start, world_size)
     first = start + rank * size + min(rank, rest)
     return first, first + size + (rank < rest)

@@ -3,6 +3,7 @@
 Shapes: B samples, images (B, 3, H, W), targets (B, classes), uniforms (B, NUM_UNIFORMS).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +17,13 @@ from volo.data.transfer import to_device
 
 @dataclass(frozen=True)
 class MixPlan:
-    """What is mixed with what in part of a global batch.
+    """How samples in a part of a global batch are mixed.
 
     Attributes:
-        partner: (B,) int64, position in the global batch; a sample's own where it is not mixed.
-        weight: (B,) float32, how much of the sample stays.
+        partner: (B,) int64, position in the global batch; the sample's own position if it is not mixed.
+        weight: (B,) float32, the fraction of the sample that is kept.
         is_cut: (B,) bool: a box is pasted (CutMix) rather than the image blended (mixup).
-        box: (B, 2) float32 in [0, 1), the box's centre.
+        box: (B, 2) float32 in [0, 1), the box's center.
     """
 
     partner: np.ndarray
@@ -47,7 +48,7 @@ def plan_mix(table: EpochTable, uniforms: np.ndarray, start: int, first: int, la
 
 
 def mix(images: Tensor, partners: Tensor, targets: Tensor, partner_targets: Tensor, plan: MixPlan) -> tuple:
-    """Images and targets after mixing. A CutMix box is cut off at the border; its target is its true area."""
+    """Images and targets after mixing. A CutMix box is clipped at the border; its target weight is its true area."""
     keep, weight = _kept(plan, images.shape[-2:], images.device)  # (B, H, W), (B,)
     keep = keep[:, None]
     weight = weight[:, None]
@@ -59,8 +60,8 @@ def one_hot(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
     return F.one_hot(labels, num_classes) * (1 - smoothing) + smoothing / num_classes
 
 
-def _kept(plan: MixPlan, size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """How much of each pixel stays, and of each image."""
+def _kept(plan: MixPlan, size: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The fraction of each pixel, and of each image, that is kept."""
     weight, is_cut, box = (to_device(a, device) for a in (plan.weight, plan.is_cut, plan.box))
     half_side = (1 - weight).sqrt() / 2
     inside = torch.ones((), dtype=torch.bool, device=device)

@@ -1,4 +1,4 @@
-"""Batches on the device: gathered, augmented, mixed; and the samples to validate on."""
+"""Training batches, gathered, augmented and mixed on the device, and evaluation batches."""
 
 import warnings
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from volo.data.augment import crop_and_flip, erase, normalise
+from volo.data.augment import crop_and_flip, erase, normalize
 from volo.data.autoaugment import trivial_augment
 from volo.data.decoded.cache import Images
 from volo.data.decoded.readahead import ReadAhead
@@ -16,7 +16,7 @@ from volo.data.epoch import EpochTable, worker_share
 from volo.data.mixing import mix, one_hot, plan_mix
 from volo.data.transfer import to_device
 from volo.errors import InputError
-from volo.settings.sections import AugmentSettings
+from volo.settings.augment import ResolvedAugment
 
 DEVICE_SHARE = 0.25
 COPIED = 512  # images at a time
@@ -31,8 +31,8 @@ class Batch:
 
 
 class Pixels:
-    """Images where they are gathered from: on the device where they take at most a quarter of its free memory, else
-    in the memory map, gathered by the CPU. Either way an image keeps its number."""
+    """The images that batches are gathered from: on the device if they take at most a quarter of its free memory,
+    otherwise in the memory map, gathered by the CPU. Either way an image keeps its number."""
 
     def __init__(self, data: Images, mean: tuple, std: tuple, device: torch.device):
         num_bytes, everything = len(data.decoded) * data.images[:1].nbytes, np.arange(len(data))
@@ -43,23 +43,23 @@ class Pixels:
         self.mean = torch.tensor(mean, device=device)
         self.std = torch.tensor(std, device=device)
 
-    def augmented(self, index: np.ndarray, uniforms: np.ndarray, augment: AugmentSettings) -> Tensor:
+    def augmented(self, index: np.ndarray, uniforms: np.ndarray, augment: ResolvedAugment) -> Tensor:
         """(b,) image numbers and their (b, NUM_UNIFORMS) draws -> (b, 3, H, W) float32 on the device."""
         draws = to_device(uniforms, self.stored.device)
         gathered = crop_and_flip(self.stored, self._found(index), draws, augment.crop_padding, augment.hflip)
         gathered = gathered.to(self.device, non_blocking=True)
         if augment.auto_augment == "trivial":
             gathered = trivial_augment(gathered, uniforms)
-        images = normalise(gathered, self.mean, self.std)
+        images = normalize(gathered, self.mean, self.std)
         return erase(images, uniforms, augment.random_erasing) if augment.random_erasing else images
 
     def plain(self, index: np.ndarray) -> Tensor:
-        """(b,) image numbers -> (b, 3, H, W) float32 on the device, as they are."""
+        """(b,) image numbers -> (b, 3, H, W) float32 on the device, without augmentation."""
         gathered = self.stored[self._found(index)]
-        return normalise(gathered.to(self.device, non_blocking=True), self.mean, self.std)
+        return normalize(gathered.to(self.device, non_blocking=True), self.mean, self.std)
 
     def _found(self, index: np.ndarray) -> Tensor:
-        """Rows of image numbers, about to be gathered, on the device where the images are."""
+        """The rows of image numbers, which are gathered next, on the device that holds the images."""
         rows = self.row[index]
         if self.read_ahead:
             self.read_ahead(rows)
@@ -67,7 +67,7 @@ class Pixels:
 
 
 def resident(data: Images, device: torch.device) -> tuple[Tensor, np.ndarray]:
-    """The decoded images alone, (n, H, W, 3) uint8 on the device, and (N,) the row there of each image; -1: none."""
+    """The decoded images, (n, H, W, 3) uint8 on the device, and (N,) the row of each image; -1 if it is not decoded."""
     used = data.decoded
     copy = torch.empty((len(used), *data.images.shape[1:]), dtype=torch.uint8, device=device)
     for start in range(0, len(used), COPIED):
@@ -79,22 +79,22 @@ def resident(data: Images, device: torch.device) -> tuple[Tensor, np.ndarray]:
 
 
 def _read_only(images: np.ndarray) -> Tensor:
-    """The array's own memory as a tensor, which nobody writes to: PyTorch cannot know that, and would warn."""
+    """A tensor that shares the array's memory. Nobody writes to it, but PyTorch cannot know that and would warn."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(images)
 
 
 class TrainingBatches:
-    """Every batch of a run, by epoch and step: `batch(epoch, step)` depends on nothing drawn before.
+    """All batches of a run, by epoch and step: `batch(epoch, step)` does not depend on earlier calls.
 
     Args:
         data: The training split, decoded.
-        index: (n,) which of its images are trained on.
+        index: (n,) which of its images to train on.
         batch_size: Images per step over all workers; the last partial batch of an epoch is dropped.
 
     Raises:
-        InputError: a batch larger than the data.
+        InputError: a batch larger than the data set.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class TrainingBatches:
         data: Images,
         index: np.ndarray,
         pixels: Pixels,
-        augment: AugmentSettings,
+        augment: ResolvedAugment,
         *,
         batch_size: int,
         seed: int,
@@ -135,7 +135,7 @@ class TrainingBatches:
         if not self.augment.mix_prob:
             return Batch(*self._samples(table, start, own, uniforms))
         plan = plan_mix(table, uniforms, start, first, last, self.augment.mix_prob)
-        places, found = np.unique(np.concatenate([own, plan.partner]), return_inverse=True)  # each computed once
+        places, found = np.unique(np.concatenate([own, plan.partner]), return_inverse=True)  # compute each once
         images, targets = self._samples(table, start, places, uniforms)
         at, partner = to_device(found, images.device).chunk(2)
         return Batch(*mix(_taken(images, at), _taken(images, partner), targets[at], targets[partner], plan))
@@ -143,7 +143,7 @@ class TrainingBatches:
     def _samples(
         self, table: EpochTable, start: int, places: np.ndarray, uniforms: np.ndarray
     ) -> tuple[Tensor, Tensor]:
-        """Augmented images and targets at places of the global batch that begins at position `start`."""
+        """Augmented images and targets at indices into the global batch that begins at position `start`."""
         index = self.index[table.order[start + places]]
         images = self.pixels.augmented(index, uniforms[places], self.augment)
         labels = to_device(self.labels[index], images.device)
@@ -158,25 +158,28 @@ class TrainingBatches:
 
 
 def _taken(images: Tensor, places: Tensor) -> Tensor:
-    """(n, 3, H, W) -> (b, 3, H, W), channels last in memory as before; plain indexing would put them first."""
+    """(n, 3, H, W) -> (b, 3, H, W), still channels last in memory; plain indexing would put them first."""
     return images.permute(0, 2, 3, 1)[places].permute(0, 3, 1, 2)
 
 
 def check_batch_size(batch_size: int, num_images: int, world_size: int) -> None:
-    """Raises InputError where no full batch can be made, or a worker would have no sample."""
+    """Raises InputError if there is no full batch or a worker would have no sample."""
     if batch_size > num_images:
         raise InputError(
-            f"batch_size must not exceed the images to train on, got batch_size={batch_size}, {num_images} images; "
+            f"--batch-size must not exceed the images to train on, got --batch-size {batch_size}, {num_images} images; "
             f"use --batch-size {max(world_size, num_images // 4)} or more images"
         )
     if batch_size < world_size:
-        raise InputError(f"batch_size must give each worker a sample, got {batch_size=}, {world_size=}")
+        raise InputError(
+            f"--batch-size must give each worker a sample, got --batch-size {batch_size} for {world_size} workers; "
+            f"use --batch-size {world_size} or more, or fewer workers"
+        )
 
 
 def evaluation_batch_size(device: torch.device) -> int:
-    """Images to evaluate at once, in training and afterwards alike, so that both compute the same to the last bit.
+    """Images per evaluation batch, the same during and after training, so that both give bit-identical results.
 
-    On a CPU small batches stay in its cache: 32 at once are half as fast again as 256.
+    On a CPU, small batches stay in the cache: batches of 32 are 1.5 times as fast as batches of 256.
     """
     return 256 if device.type == "cuda" else 32
 
@@ -184,7 +187,7 @@ def evaluation_batch_size(device: torch.device) -> int:
 def evaluation_batches(
     data: Images, index: np.ndarray, pixels: Pixels, *, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """This worker's share of the images `index`, none padded and none twice: (b, 3, H, W) float32 and (b,) labels."""
+    """This worker's share of the images `index`, without padding or repeats: (b, 3, H, W) float32 and (b,) labels."""
     first, last = worker_share(0, len(index), rank, world_size)
     for start in range(first, last, batch_size):
         part = index[start : min(start + batch_size, last)]

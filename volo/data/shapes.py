@@ -1,7 +1,7 @@
-"""An embedded data set: 10 shapes x 10 colours on cluttered ground, drawn from (seed, split, index) alone.
+"""A built-in data set: 10 shapes x 10 colors on a cluttered background, drawn from (seed, split, index) alone.
 
-Nothing to download, little to learn by heart, and the object's mask is known. No class depends on orientation or
-handedness, so flips, crops and rotations keep it.
+There is nothing to download and little to memorize, and the object's mask is known. No class depends on orientation or
+handedness, so flips, crops and rotations keep the class.
 
 Shapes: N images, H = W = IMAGE_SIZE pixels; coordinates (N, H, W) in units of the object's size.
 """
@@ -15,9 +15,9 @@ import numpy as np
 VERSION = 1  # part of the image cache's key
 IMAGE_SIZE = 32
 NUM_IMAGES = {"train": 20_000, "test": 2_000}
-AREA = (0.09, 0.22)  # of the image; what the pixel grid adds stays within 8 to 25%
+AREA = (0.09, 0.22)  # of the image; with the pixel grid's rounding, objects cover 8 to 25%
 
-COLOURS = {
+COLORS = {
     "red": (0.86, 0.08, 0.08),
     "orange": (1.0, 0.52, 0.05),
     "yellow": (0.98, 0.90, 0.10),
@@ -29,9 +29,9 @@ COLOURS = {
     "white": (0.98, 0.98, 0.98),
     "black": (0.03, 0.03, 0.03),
 }
-COLOUR_JITTER = 0.06
+COLOR_JITTER = 0.06
 NUM_CLUTTER = 5
-NUM_DRAWS = 64  # uniform numbers an image, noise aside
+NUM_DRAWS = 64  # uniform numbers per image, not counting noise
 CHUNK = 512
 
 
@@ -45,12 +45,12 @@ class Drawing:
 
 
 def labels(split: str) -> np.ndarray:
-    """(N,) int64 of a whole split: shape * 10 + colour, each class equally often. Raises ValueError: unknown split."""
+    """(N,) int64, the labels of a split: shape * 10 + color, balanced. Raises ValueError for an unknown split."""
     return np.arange(_num_images(split), dtype=np.int64) % len(CLASS_NAMES)
 
 
 def draw(split: str, start: int, stop: int, seed: int = 0) -> Drawing:
-    """Images [start, stop) of a split; an image is the same in whatever range it is drawn.
+    """Images [start, stop) of a split; an image does not depend on the range it is drawn in.
 
     Raises:
         ValueError: an unknown split, or a range outside it.
@@ -75,22 +75,22 @@ def _draw(split: str, start: int, stop: int, seed: int) -> Drawing:
     columns = iter(uniforms.T)
     cover, distance = _object(classes // 10, columns)
     ground = _clutter(columns, len(classes))
-    colour = np.array(list(COLOURS.values()), np.float32)[classes % 10]
-    colour = colour + COLOUR_JITTER * (2 * np.stack([next(columns) for _ in range(3)], axis=1) - 1)
-    image = ground + cover[..., None] * (colour[:, None, None] - ground)
+    color = np.array(list(COLORS.values()), np.float32)[classes % 10]
+    color = color + COLOR_JITTER * (2 * np.stack([next(columns) for _ in range(3)], axis=1) - 1)
+    image = ground + cover[..., None] * (color[:, None, None] - ground)
     image += 0.16 * (noise.reshape(image.shape) - 0.5)
     return Drawing((image.clip(0, 1) * 255).round().astype(np.uint8), classes, distance < 0)
 
 
 def _object(kinds: np.ndarray, columns) -> tuple[np.ndarray, np.ndarray]:
-    """How much of each pixel the object covers, and its signed distance to the outline in pixels; (N, H, W) both."""
+    """The fraction of each pixel covered by the object, and its signed distance to the outline in pixels; (N, H, W)."""
     area = AREA[0] + (AREA[1] - AREA[0]) * next(columns)
     sizes = np.array([_unit_area(kind) for kind in SHAPE_NAMES], np.float32)[kinds]
     scale = IMAGE_SIZE * np.sqrt(area / sizes)
     reach = scale * np.array([REACH[kind] for kind in SHAPE_NAMES], np.float32)[kinds]
     angle = 2 * np.pi * next(columns)
-    centre_x, centre_y = (reach + (IMAGE_SIZE - 2 * reach) * next(columns) for _ in range(2))
-    x, y = _local(centre_x, centre_y, angle)
+    center_x, center_y = (reach + (IMAGE_SIZE - 2 * reach) * next(columns) for _ in range(2))
+    x, y = _local(center_x, center_y, angle)
     x, y = x / scale[:, None, None], y / scale[:, None, None]
     distance = np.empty_like(x)
     for number, kind in enumerate(SHAPE_NAMES):
@@ -100,38 +100,38 @@ def _object(kinds: np.ndarray, columns) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _clutter(columns, count: int) -> np.ndarray:
-    """Greyish ground: a gradient under strips and blobs. (N, H, W, 3) in [0, 1]."""
+    """A grayish background: a gradient under strips and blobs. (N, H, W, 3) in [0, 1]."""
     x, y = _local(np.full(count, IMAGE_SIZE / 2), np.full(count, IMAGE_SIZE / 2), 2 * np.pi * next(columns))
     slope = 0.3 * next(columns)[:, None, None] * x / IMAGE_SIZE
-    ground = _grey(columns)[:, None, None] + slope[..., None]
+    ground = _gray(columns)[:, None, None] + slope[..., None]
     for number in range(NUM_CLUTTER):
-        centre_x, centre_y, angle = IMAGE_SIZE * next(columns), IMAGE_SIZE * next(columns), 2 * np.pi * next(columns)
-        x, y = _local(centre_x, centre_y, angle)
+        center_x, center_y, angle = IMAGE_SIZE * next(columns), IMAGE_SIZE * next(columns), 2 * np.pi * next(columns)
+        x, y = _local(center_x, center_y, angle)
         width, length = (2 + 4 * next(columns))[:, None, None], (3 + 6 * next(columns))[:, None, None]
         is_strip = number % 2 == 0
         distance = np.abs(x) - width / 2 if is_strip else (np.hypot(x / width, y / length) - 1) * width
         cover = 0.8 * (0.5 - distance).clip(0, 1)[..., None]
-        ground = ground + cover * (_grey(columns)[:, None, None] - ground)
+        ground = ground + cover * (_gray(columns)[:, None, None] - ground)
     return ground.clip(0.2, 0.78)
 
 
-def _grey(columns) -> np.ndarray:
-    """(N, 3) colours of middle brightness and little saturation."""
+def _gray(columns) -> np.ndarray:
+    """(N, 3) colors of medium brightness and low saturation."""
     brightness = 0.25 + 0.5 * next(columns)
     tint = 0.16 * (np.stack([next(columns) for _ in range(3)], axis=1) - 0.5)
     return brightness[:, None] + tint
 
 
-def _local(centre_x: np.ndarray, centre_y: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel centres relative to a turned frame at (centre_x, centre_y), each (N, H, W)."""
+def _local(center_x: np.ndarray, center_y: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel centers in a rotated frame with its origin at (center_x, center_y), each (N, H, W)."""
     pixel = np.arange(IMAGE_SIZE, dtype=np.float32) + 0.5
-    dx = pixel[None, None, :] - centre_x[:, None, None]
-    dy = pixel[None, :, None] - centre_y[:, None, None]
+    dx = pixel[None, None, :] - center_x[:, None, None]
+    dy = pixel[None, :, None] - center_y[:, None, None]
     cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
     return (cos * dx + sin * dy).astype(np.float32), (cos * dy - sin * dx).astype(np.float32)
 
 
-# Signed distances to outlines of about unit size, negative inside; exact enough for antialiasing.
+# Signed distances to outlines of about unit size, negative inside; accurate enough for antialiasing.
 
 
 def _disc(x, y):
@@ -194,26 +194,26 @@ DISTANCES: dict[str, Callable] = {
     "crescent": _crescent,
     "hourglass": _hourglass,
 }
-# How far each outline reaches from its centre.
+# How far each outline reaches from its center.
 REACH = {
     "disc": 1.0, "ring": 1.0, "square": 1.42, "frame": 1.42, "bar": 1.05,
     "cross": 1.05, "triangle": 1.0, "star": 1.0, "crescent": 1.0, "hourglass": 1.32,
 }  # fmt: skip
 SHAPE_NAMES = tuple(DISTANCES)
-COLOUR_NAMES = tuple(COLOURS)
-CLASS_NAMES = tuple(f"{colour} {shape}" for shape in SHAPE_NAMES for colour in COLOUR_NAMES)
+COLOR_NAMES = tuple(COLORS)
+CLASS_NAMES = tuple(f"{color} {shape}" for shape in SHAPE_NAMES for color in COLOR_NAMES)
 
 
 @cache
 def _unit_area(shape: str) -> float:
-    """Of a shape at scale 1, counted on a fine grid."""
+    """The area of a shape at scale 1, counted on a fine grid."""
     side = np.linspace(-1.5, 1.5, 600, dtype=np.float32)
     x, y = np.meshgrid(side, side)
     return float((DISTANCES[shape](x, y) < 0).mean() * 9.0)
 
 
 def _uniforms(split: str, stream: str, start: int, stop: int, seed: int, per_image: int) -> np.ndarray:
-    """(stop - start, per_image) float32 in [0, 1); per_image is a multiple of the 8 that a Philox block yields."""
+    """(stop - start, per_image) float32 in [0, 1); per_image is a multiple of 8, the numbers per Philox block."""
     key = np.random.SeedSequence((seed, sorted(NUM_IMAGES).index(split), ("layout", "noise").index(stream)))
     bits = np.random.Philox(key).advance(start * (per_image // 8))
     return np.random.Generator(bits).random((stop - start, per_image), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Which training images are held out for validation: stratified, and the same on every worker and machine."""
+"""Holds out training images for validation: stratified, and the same on every worker and machine."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Split:
     val: np.ndarray
 
     def digest(self) -> str:
-        """sha256 of both parts: equal exactly where the same images are trained on and held out."""
+        """sha256 of both parts: equal if and only if the same images are trained on and held out."""
         digest = hashlib.sha256()
         for part in (self.train, self.val):
             digest.update(len(part).to_bytes(8, "little"))
@@ -34,17 +34,17 @@ def split_train(
     train_images: int | None = None,
     held_out: np.ndarray | None = None,
 ) -> Split:
-    """Holds out `val_fraction` of each class, rounded down: a class too small to split stays in train.
+    """Holds out `val_fraction` of each class, rounded down, so a class too small to split stays in train.
 
     Args:
         labels: (N,) classes of the training images.
-        val_fraction: In [0, 1); of no effect with held_out.
-        seed: Of the split alone.
-        train_images: Keeps only so many of what is left to train on, in the classes' proportions.
-        held_out: The images to validate on, where that is decided already.
+        val_fraction: In [0, 1); ignored with held_out.
+        seed: Used only for the split.
+        train_images: Keeps only this many of the remaining training images, in proportion to the classes.
+        held_out: The images to validate on, if they are already chosen.
 
     Raises:
-        InputError: no class is large enough to hold out an image, or fewer images than train_images.
+        InputError: no class is large enough to hold out an image, or there are fewer images than train_images.
     """
     train, val = [], []
     for name in np.unique(labels):
@@ -56,8 +56,8 @@ def split_train(
         train.append(members[~is_val])
     if held_out is None and val_fraction > 0 and not sum(map(len, val)):
         raise InputError(
-            f"val_fraction must leave an image to validate on, got {val_fraction} of at most "
-            f"{max(map(len, train))} images a class; raise it, or train without validation by --val-fraction 0"
+            f"--val-fraction must hold out at least one image, got {val_fraction} of at most "
+            f"{max(map(len, train))} images per class; raise it, or use --val-fraction 0 to train without validation"
         )
     if train_images is not None:
         train = _subset(train, train_images)
@@ -69,10 +69,12 @@ def _shuffled(members: np.ndarray, seed: int, name: int) -> np.ndarray:
 
 
 def _subset(classes: list[np.ndarray], num_images: int) -> list[np.ndarray]:
-    """The first of each class, in proportion; what rounding leaves goes to the largest remainders."""
+    """The first images of each class, in proportion; the rest after rounding goes to the largest remainders."""
     sizes = np.array([len(members) for members in classes])
     if num_images > sizes.sum():
-        raise InputError(f"train_images must not exceed the images to train on, got {num_images} of {sizes.sum()}")
+        raise InputError(
+            f"--train-images must not exceed the images to train on, got {num_images} of {sizes.sum()}; lower it"
+        )
     shares = sizes * num_images / sizes.sum()
     counts = np.floor(shares).astype(int)
     largest = np.argsort(counts - shares, kind="stable")[: num_images - counts.sum()]

@@ -1,4 +1,4 @@
-"""Numbers on their way to the device and back, while it computes."""
+"""Copies numbers to the device and back while it computes."""
 
 from collections.abc import Callable
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """The array's numbers as a tensor on the device, without waiting for what a GPU still has to do: only from pinned
-    memory can a copy be queued; from any other the host would wait until the queue is empty."""
+    """Copies an array to the device without waiting for the GPU's queued work: only copies from pinned memory are
+    queued; from any other memory the host would wait until the queue is empty."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def numbers_later(tensor: Tensor) -> Callable[[], list[float]]:
-    """(n,) on the device: a function that gives its numbers. It waits for what was queued there before this call, not
-    for what has been since, as reading the tensor would."""
+    """Returns a function that returns the numbers of a device tensor (n,). It waits only for work queued before this
+    call; reading the tensor would also wait for work queued since."""
     if tensor.device.type != "cuda":
         return tensor.tolist
     copy = tensor.to("cpu", non_blocking=True)  # pinned

@@ -1,1 +1,1 @@
-"""What `jobs.doctor` looks at on this machine: versions, GPU, data, disk. A cluster: volo/cluster/doctor.py."""
+"""The checks of `volo doctor` on this machine: versions, GPU, data, disk. For a cluster, see volo/cluster/doctor.py."""

@@ -1,4 +1,4 @@
-"""Whether the images that a training will decode fit into a node's cache, before it begins: what `jobs.doctor` says."""
+"""Checks, for `volo doctor`, whether the images that a training will decode fit into a node's cache."""
 
 from volo.data.archives.cifar import CIFAR10, CIFAR100
 from volo.data.archives.fetch import look, mirrored
@@ -6,20 +6,20 @@ from volo.data.datasets import wanted_images
 from volo.data.decoded.cache import MORE_ROOM, Room, cache_dir, room
 from volo.doctor.findings import Finding, failure, ok, warning
 from volo.files import free_bytes
-from volo.settings.sections import VAL_FRACTION, DataSettings
+from volo.settings.data import VAL_FRACTION, ResolvedData
 
 ARCHIVES = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 NUM_IMAGES = 50_000  # to train on, in each of the archives
-TIGHT = 2  # room for so many times what is needed is plenty
+TIGHT = 2  # this many times the needed space is plenty
 
 
-def cache_room(data: DataSettings) -> Room:
-    """What this machine's cache still has to take. Raises InputError for data that training would refuse.
+def cache_room(data: ResolvedData) -> Room:
+    """The room that this machine's cache still needs. Raises InputError for data that training would refuse.
 
     Args:
         data: Resolved.
     """
-    if data.dataset not in ARCHIVES or look(mirrored(ARCHIVES[data.dataset]), data.data_dir):
+    if data.dataset not in ARCHIVES or look(mirrored(ARCHIVES[data.dataset]), data.folder):
         return room(wanted_images(data))
     num_val = int(NUM_IMAGES * (VAL_FRACTION if data.val_fraction is None else data.val_fraction))
     num_images = num_val + min(data.train_images or NUM_IMAGES, NUM_IMAGES - num_val)

@@ -1,4 +1,4 @@
-"""The data set that was chosen: there, and as it should be; and the room for its decoded images. Nothing is fetched."""
+"""Checks that the chosen data set is present and intact, and the space for its decoded images. Downloads nothing."""
 
 import numpy as np
 
@@ -10,42 +10,42 @@ from volo.data.folders.passed_over import PassedOver
 from volo.doctor.cache import ARCHIVES, cache_room, judged
 from volo.doctor.findings import Finding, failure, ok, refused, warning
 from volo.errors import InputError
-from volo.settings.sections import DataSettings
+from volo.settings.data import ResolvedData
 
 NUM_DECODED = 16
 
 
-def check_data(data: DataSettings) -> Finding:
-    """Checksums of archives; of an image folder its classes and splits, and some of its images decoded.
+def check_data(data: ResolvedData) -> Finding:
+    """Checks an archive's checksums, or an image folder's classes and splits, and decodes some of its images.
 
     Args:
         data: Resolved.
 
     Raises:
-        InputError: what training would refuse.
+        InputError: for data that training would refuse.
     """
     if data.dataset == "shapes":
-        return ok("data", "shapes are drawn, nothing is read")
+        return ok("data", "shapes are drawn, no files are read")
     return _check_folder(data) if data.dataset == "imagefolder" else _check_archive(data)
 
 
-def check_cache(data: DataSettings) -> Finding:
-    """Room on this machine for the decoded images that a training looks at, by the numbers it refuses by."""
+def check_cache(data: ResolvedData) -> Finding:
+    """Checks the space on this machine for the images that a training decodes, by the same numbers as training."""
     return judged(cache_room(data))
 
 
-def _check_archive(data: DataSettings) -> Finding:
+def _check_archive(data: ResolvedData) -> Finding:
     archive = mirrored(ARCHIVES[data.dataset])
-    if found := look(archive, data.data_dir):
-        return ok("data", f"{found}, whose checksums hold")
+    if found := look(archive, data.folder):
+        return ok("data", f"{found}, whose checksums match")
     return warning(
         "data", f"no {data.dataset} in {data.data_dir}",
-        f"training fetches {archive.url}; without a network, place it there as {archive.file}",
+        f"training downloads {archive.url}; without a network, save it there as {archive.file}",
     )  # fmt: skip
 
 
-def _check_folder(data: DataSettings) -> Finding:
-    train, *tests = sources = open_sources(data)
+def _check_folder(data: ResolvedData) -> Finding:
+    train, *tests = sources = [one for one in open_sources(data) if isinstance(one, ImageFolder)]
     found = f"{len(train.labels):,} images of {len(train.class_names)} classes in {data.data_dir}"
     found += f"; {len(tests[0].labels):,} to test on" if tests else ", and no test split"
     found += "".join(f"; {note}" for note in train.notes)
@@ -56,7 +56,7 @@ def _check_folder(data: DataSettings) -> Finding:
     for source in sources:
         remedies += _damaged(source, data)
     if passed_over:
-        found += f"; passed over: {passed_over.in_words()}"
+        found += f"; skipped: {passed_over.in_words()}"
         remedies += filter(None, [passed_over.remedy()])
     try:
         split = split_of(train, data)
@@ -67,13 +67,13 @@ def _check_folder(data: DataSettings) -> Finding:
     return warning("data", found, ", and ".join(remedies)) if remedies else ok("data", found)
 
 
-def _damaged(source: ImageFolder, data: DataSettings) -> list[str]:
-    """Decodes some of the images. Returns a remedy where damaged ones would be left out; raises InputError where they
-    would be refused."""
+def _damaged(source: ImageFolder, data: ResolvedData) -> list[str]:
+    """Decodes some of the images. If any is damaged, returns a remedy if training would skip it, and raises InputError
+    otherwise."""
     apart = max(1, len(source.labels) // NUM_DECODED)
     sample = np.arange(len(source.labels))[::apart][:NUM_DECODED]
     damaged = [Damage(number, source.name_of(number), reason) for number, reason in source.decode(sample)[1].items()]
     if damaged and not data.skip_damaged:
         refusal = DamagedImages(damaged, len(sample), None)
-        raise InputError(f"{refusal}, or leave out what is damaged with --skip-damaged")
-    return [f"see to {damaged[0]}, which would be left out"] if damaged else []
+        raise InputError(f"{refusal}, or leave out damaged images with --skip-damaged")
+    return [f"check {damaged[0]}, which would be left out"] if damaged else []

@@ -1,4 +1,4 @@
-"""What a check finds: whether all is well, what it saw, and what to do where it is not."""
+"""The result of a check: whether it passed, what it found, and what to do if it did not."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Status = Literal["ok", "warning", "failure"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of `jobs.doctor`. A failure keeps a training from starting or its cluster from being safe."""
+    """One line of `volo doctor`. A failure means that training could not start or that its cluster is not safe."""
 
     status: Status
     check: str
@@ -35,7 +35,7 @@ def failure(check: str, found: str, remedy: str) -> Finding:
 
 
 def examine(checks: dict[str, Check]) -> list[Finding]:
-    """The findings of all checks, in their order. One that refuses, or stumbles itself, is a failure of its name."""
+    """The findings of all checks, in order. A check that raises is a failure under its name."""
     findings: list[Finding] = []
     for name, check in checks.items():
         try:
@@ -50,6 +50,6 @@ def examine(checks: dict[str, Check]) -> list[Finding]:
 
 
 def refused(error: InputError) -> tuple[str, str]:
-    """What was found and the remedy: the two halves of a refusal, which has them in that order."""
+    """The two halves of an error message: what was found, and the remedy."""
     found, _, remedy = str(error).rpartition("; ")
     return (found, remedy) if found else (remedy, "")

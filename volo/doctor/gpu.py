@@ -1,4 +1,4 @@
-"""The GPUs of this machine: whether PyTorch can use them, and what its build wants of the driver."""
+"""Checks whether PyTorch can use this machine's GPUs, and which driver its build needs."""
 
 import re
 import subprocess
@@ -16,13 +16,13 @@ OTHER_BUILD = "install the build of PyTorch for your driver (docs/clusters.md), 
 
 
 def check_gpu(is_required: bool) -> Finding:
-    """Computes something on each GPU. Having none is a failure only where training was told to use one."""
+    """Runs a computation on each GPU. Having none is a failure only if training was told to use one."""
     driver, cuda = driver_version(), torch.version.cuda
     say = failure if is_required else warning
     if not torch.cuda.is_available():
         if driver is None:
             found = "none, and no NVIDIA driver"
-            return failure("GPU", found, "leave out --device cuda") if is_required else ok("GPU", f"{found}: CPU")
+            return failure("GPU", found, "omit --device cuda") if is_required else ok("GPU", f"{found}: CPU")
         return say("GPU", f"{fit(driver, cuda)}: PyTorch finds none", OTHER_BUILD)
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     try:
@@ -34,7 +34,7 @@ def check_gpu(is_required: bool) -> Finding:
 
 
 def fit(driver: str | None, cuda: str | None) -> str:
-    """How the driver and the build of PyTorch stand to each other, in words."""
+    """Whether the driver fits the build of PyTorch, in words."""
     if cuda is None:
         return f"driver {driver}, PyTorch built without CUDA"
     said = f"driver {driver or 'unknown'}, PyTorch built for CUDA {cuda}"
@@ -45,7 +45,7 @@ def fit(driver: str | None, cuda: str | None) -> str:
 
 
 def driver_version() -> str | None:
-    """Of the NVIDIA driver, such as 580.65.06; None where there is none."""
+    """The version of the NVIDIA driver, such as 580.65.06; None without a driver."""
     try:
         if version := re.search(r"\s(\d{3}\.[\d.]*\d)\s", KERNEL_MODULE.read_text()):
             return version[1]

@@ -1,4 +1,4 @@
-"""Where runs are kept: whether this machine can write there, and whether the checkpoints to come have room."""
+"""Checks whether this machine can write to the output folder, and whether the checkpoints to come have room there."""
 
 import os
 import tempfile
@@ -14,7 +14,7 @@ from volo.training.seeds import of_seed
 
 
 def check_output(output_dir: Path) -> Finding:
-    """Writes a file where run folders go, or where the folder for them would be made, and removes it."""
+    """Writes a file to the output folder, or to the nearest existing folder above it, and removes it."""
     folder = existing(output_dir)
     try:
         with tempfile.NamedTemporaryFile(prefix=".volo-doctor-", dir=folder) as file:
@@ -22,18 +22,18 @@ def check_output(output_dir: Path) -> Finding:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        remedy = "see its rights and the room on its disk, or set --output-dir"
+        remedy = "check its permissions and its disk's free space, or set --output-dir"
         return failure("output", f"{folder} cannot be written ({error.strerror})", remedy)
-    return ok("output", f"{output_dir} can be written" + ("" if folder == output_dir else ", once it is made"))
+    return ok("output", f"{output_dir} can be written" + ("" if folder == output_dir else ", once it is created"))
 
 
 def check_disk(settings: Settings) -> Finding:
-    """Room for the checkpoints of every run that the settings name."""
+    """Checks the space for the checkpoints of every run that the settings name."""
     runs = [of_seed(settings, seed) for seed in settings.run.seeds] if settings.run.seeds else [settings]
     needed, free = sum(map(needed_bytes, runs)), free_bytes(settings.run_dir)
     checkpoints = f"{len(runs) * num_checkpoints(settings)} checkpoints of {format_bytes(checkpoint_bytes(settings))}"
     found = f"{format_bytes(free)} free, {format_bytes(needed)} needed for {checkpoints}"
-    remedy = "make room, lower --keep-checkpoints, or set --output-dir to another disk"
+    remedy = "free some space, lower --keep-checkpoints, or set --output-dir to another disk"
     if needed > free:
         return failure("disk", found, remedy)
     return warning("disk", found, remedy) if TIGHT * needed > free else ok("disk", found)

@@ -1,4 +1,4 @@
-"""Versions of Python and the packages: against what the project needs, and against those it was tested with."""
+"""Checks the versions of Python and the packages against the project's requirements and the tested versions."""
 
 import platform
 from importlib import metadata
@@ -12,28 +12,32 @@ from volo.doctor.findings import Finding, failure, ok, warning
 
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 SHOWN = ("torch", "ray", "optuna", "numpy")
-INSTALL = "pip install -c constraints.txt -e . in the project's folder"
+INSTALL = (
+    "pip install -c constraints.txt -e . in the project's folder"
+    if CONSTRAINTS.is_file()
+    else "pip install the wheel of volo again, which brings what it needs"
+)
 MAX_LISTED = 8
 
 
 def check_versions() -> Finding:
-    """Against the oldest that work (pyproject.toml), as the installed project names them."""
+    """Compares with the oldest versions that work (pyproject.toml), as stated by the installed project."""
     try:
         wanted = metadata.requires("volo") or []
     except metadata.PackageNotFoundError:
-        return failure("versions", "the project is not installed, so nothing says what it needs", INSTALL)
-    wrong = _wrong_python(metadata.metadata("volo").get("Requires-Python", ""))
+        return failure("versions", "the project is not installed, so its requirements are unknown", INSTALL)
+    wrong = _wrong_python(str(metadata.metadata("volo").json.get("requires_python", "")))
     for requirement in map(Requirement, wanted):
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             wrong += _wrong(requirement)
     if wrong:
-        return failure("versions", "too old, or missing: " + _listed(wrong), INSTALL)
+        return failure("versions", "too old or missing: " + _listed(wrong), INSTALL)
     shown = [f"{name} {found}" for name in SHOWN if (found := installed(name))]
     return ok("versions", ", ".join([f"python {platform.python_version()}", *shown]))
 
 
 def check_tested_versions(constraints: Path = CONSTRAINTS) -> list[Finding]:
-    """Against those that were tested together; nothing to say where the file is not there, as in a wheel."""
+    """Compares with the versions that were tested together; no findings if the file is missing, as in a wheel."""
     if not constraints.is_file():
         return []
     lines = [line.split("==") for line in constraints.read_text().splitlines() if "==" in line and line[0] != "#"]
@@ -44,7 +48,7 @@ def check_tested_versions(constraints: Path = CONSTRAINTS) -> list[Finding]:
     ]
     if others:
         return [warning("tested versions", f"{len(others)} differ: " + _listed(others), INSTALL)]
-    return [ok("tested versions", f"all are those of {constraints.name}")]
+    return [ok("tested versions", f"all match {constraints.name}")]
 
 
 def installed(name: str) -> Version | None:
@@ -70,7 +74,7 @@ def _wrong(requirement: Requirement) -> list[str]:
 
 
 def _differs(version: Version | None, pin: Version) -> bool:
-    """A build for another GPU, as in 2.14.1+cu126, is the same version; what is not installed is not needed here."""
+    """A build for another GPU, such as 2.14.1+cu126, is the same version; a missing package is not needed here."""
     return version is not None and version.public != pin.public
 
 

@@ -1,1 +1,1 @@
-"""The network: operator, blocks, forms, and their building."""
+"""The network: operator, blocks, and the forms built from them."""

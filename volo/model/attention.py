@@ -4,16 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from volo.model.eager import PlainAttention, is_eager_cpu
+from volo.model.cpu_autograd import AttentionFunction, is_eager_cpu
 from volo.model.layers import Linear, Mlp, drop_path
 
-# Up to so many tokens two matrix products and a softmax beat PyTorch's fused attention on a CPU: in float32, and in
-# bfloat16 as far as was measured (benchmarks/RESULTS.md). Beyond, and on a GPU, the fused one is taken.
+# Up to this many tokens, two matrix products and a softmax are faster on a CPU than PyTorch's fused attention, in
+# float32 and in bfloat16 (benchmarks/RESULTS.md). For more tokens, and on a GPU, the fused one is used.
 PLAIN_MAX_TOKENS, PLAIN_MAX_TOKENS_HALF = 128, 256
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention, (B, N, C) -> (B, N, C). Raises ValueError where num_heads do not divide dim."""
+    """Multi-head self-attention, (B, N, C) -> (B, N, C). Raises ValueError if num_heads does not divide dim."""
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool = False, proj_drop: float = 0.0):
         super().__init__()
@@ -27,17 +27,17 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         B, N, C = x.shape
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, C // self.num_heads))
-        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, n, N, d) each; gradients meet in one copy
+        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, n, N, d) each; one copy joins their gradients
         mixed = attend(q, k, v).transpose(1, 2).reshape(B, N, C)
         return self.proj_drop(self.proj(mixed))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scaled dot-product attention over (B, n, N, d), by the faster of two equal forms."""
+    """Scaled dot-product attention over (B, n, N, d), by the faster of two equivalent ways."""
     limit = PLAIN_MAX_TOKENS if q.dtype == torch.float32 else PLAIN_MAX_TOKENS_HALF
     if q.device.type == "cpu" and k.shape[-2] <= limit:
         if is_eager_cpu(q):
-            return PlainAttention.apply(q, k, v)
+            return AttentionFunction.apply(q, k, v)
         scale = q.shape[-1] ** -0.5
         return ((q * scale) @ k.transpose(-2, -1)).softmax(dim=-1).to(v.dtype) @ v
     return F.scaled_dot_product_attention(q, k, v)
@@ -62,10 +62,10 @@ class TransformerBlock(nn.Module):
 
 
 class ClassAttention(nn.Module):
-    """Attention of the class token to itself and the patches: q from the class token alone, k and v from all.
+    """Attention of the class token to itself and the patches: q from the class token only, k and v from all tokens.
 
     (B, 1, C) and (B, N, C) -> (B, 1, C). Parameters are named as in the published code and timm: `kv`, `q`, `proj`.
-    Source: arXiv 2103.17239 (CaiT), equations 6 to 8. Raises ValueError where num_heads do not divide dim.
+    Source: arXiv 2103.17239 (CaiT), equations 6 to 8. Raises ValueError if num_heads does not divide dim.
     """
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool = False, proj_drop: float = 0.0):
@@ -89,9 +89,9 @@ class ClassAttention(nn.Module):
 
 
 class ClassBlock(nn.Module):
-    """Pre-norm class attention, then an MLP on the class token, each with a residual; patches stay as they are.
+    """Pre-norm class attention, then an MLP on the class token, each with a residual; patches are unchanged.
 
-    (B, 1, C) and (B, N, C) -> (B, 1, C). Without stochastic depth, as published: the class token has no other source.
+    (B, 1, C) and (B, N, C) -> (B, 1, C). Without stochastic depth, as published: the class token has no other input.
     """
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 3.0, drop_rate: float = 0.0):

@@ -1,4 +1,4 @@
-"""From settings or a name to a model."""
+"""Builds a model from a name or from settings."""
 
 from typing import Any
 
@@ -22,20 +22,20 @@ def create_model(
     hierarchical: bool = False,
     **overrides: Any,
 ) -> AnyVOLO:
-    """A freshly initialised model of a named size.
+    """A newly initialized model of a named size.
 
     Args:
         name: One of `volo.settings.sizes.VARIANTS`.
-        num_classes: Width of the logits; 0: the model gives features, as in timm. Default: 100, or 1000 of a published
-            model.
-        img_size: Pixels a side that the position embedding is made for; other sizes work too. Default: 32, or 224 of a
+        num_classes: Number of logits; with 0 the model returns features, as in timm. Default: 100, or 1000 for a
             published model.
-        hierarchical: A pyramid of stages in place of a flat model.
-        **overrides: Any setting of the form (volo/settings/model.py), such as pooling="cli" or embed_dim=128 of a flat
-            model, downsample_kind="token" or stage_depths=(1, 1, 3) of a pyramid.
+        img_size: Image height and width that the position embedding is made for; images may have other sizes. Default:
+            32, or 224 for a published model.
+        hierarchical: Build a pyramid of stages instead of a flat model.
+        **overrides: Settings of the form (volo/settings/model.py), such as pooling="cli" or embed_dim=128 for a flat
+            model, and downsample_kind="token" or stage_depths=(1, 1, 3) for a pyramid.
 
     Returns:
-        A module, images (B, 3, H, W) -> logits (B, num_classes), or features (B, C) without classes.
+        A module that maps images (B, 3, H, W) to logits (B, num_classes), or to features (B, C) if num_classes is 0.
 
     Raises:
         InputError: (a ValueError) an unknown name or setting, or values that do not fit each other.
@@ -44,7 +44,7 @@ def create_model(
     if num_classes is None:
         num_classes = 1000 if is_published else 100
     if num_classes < 0:
-        raise InputError(f"num_classes must be at least 0, which gives features, got {num_classes}")
+        raise InputError(f"num_classes must be at least 0 (features instead of logits), got {num_classes}")
     if img_size is None:
         img_size = 224 if is_published else 32
     values = {"variant": name, **overrides}
@@ -55,7 +55,7 @@ def create_model(
 
 
 def build_model(settings: ModelSettings, *, num_classes: int, image_size: int) -> AnyVOLO:
-    """The model that checked settings describe, freshly initialised from torch's global generator."""
+    """The model for checked settings, initialized from torch's global random generator."""
     arguments = settings.resolved().model_dump(exclude={"form", "variant"}, exclude_none=True)
     return FORMS[settings.form](num_classes=num_classes, img_size=image_size, **arguments)
 

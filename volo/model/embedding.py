@@ -1,4 +1,4 @@
-"""From pixels to a map of patches, and where each patch lies. Shapes: images (B, in_chans, H, W), maps (B, h, w, C)."""
+"""Patch embedding and position embedding. Shapes: images (B, in_chans, H, W), maps (B, h, w, C)."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,18 @@ from torch import Tensor, nn
 class PatchEmbeddingConv(nn.Module):
     """Patches by strided convolution, after an optional stem of overlapping 3x3 convolutions.
 
-    (B, in_chans, H, W) -> (B, h, w, embed_dim) with h = ceil(H / patch_size). Each level of the stem halves the image,
+    (B, in_chans, H, W) -> (B, h, w, embed_dim) with h = ceil(H / patch_size). Each level of the stem halves the image;
     the projection covers the rest of the patch.
 
     Args:
-        stem_channels: Widths of the stem's levels; patch_size must be divisible by 2 for each.
-        stem_depth: Convolutions of each level: the first with stride 2, the others with stride 1.
-        pad: Pads bottom and right with zeros where the patch does not divide the size; else such a size is refused.
+        stem_channels: Width of each level of the stem; patch_size must be divisible by 2 once per level.
+        stem_depth: Convolutions per level: the first has stride 2, the others stride 1.
+        pad: Whether to pad the bottom and right with zeros if patch_size does not divide the image size; otherwise such
+            images are refused.
 
     Raises:
-        ValueError: a patch_size the stem does not divide; in forward, an image smaller than a patch, or a size that
-            would need padding where `pad` is off.
+        ValueError: patch_size does not fit the stem; in forward, an image is smaller than a patch, or needs padding
+            although `pad` is off.
     """
 
     def __init__(
@@ -62,28 +63,31 @@ class PatchEmbeddingConv(nn.Module):
             return images
         if not self.pad:
             raise ValueError(
-                f"image sizes must be divisible by patch_size where pad is off, got {H}x{W} pixels, "
+                f"image sizes must be divisible by patch_size if pad is off, got {H}x{W} pixels, "
                 f"patch_size={self.patch_size}; set pad=True or resize the images"
             )
         return F.pad(images, (0, right, 0, below))
 
 
 def _stem_convolution(in_chans: int, out_chans: int, stride: int) -> nn.Conv2d:
-    """Initialised so that the size of its inputs is that of its outputs (arXiv 1502.01852): without it, or a norm, the
-    image fades through the stem and what follows learns late (EXPERIMENTS.md)."""
+    """A 3x3 convolution initialized to keep the scale of its input (arXiv 1502.01852).
+
+    Without that, or a norm, the image fades in the stem, and later layers learn late (EXPERIMENTS.md).
+    """
     convolution = nn.Conv2d(in_chans, out_chans, kernel_size=3, stride=stride, padding=1)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+    assert convolution.bias is not None
     nn.init.zeros_(convolution.bias)
     return convolution
 
 
 def grid_size(image_size: int, patch_size: int) -> int:
-    """Patches a side, padding included."""
+    """Number of patches along a side, including padding."""
     return -(-image_size // patch_size)
 
 
 class PositionEmbedding(nn.Module):
-    """A learned vector for each place of the map, added to it; resized (bicubic) for maps of another size.
+    """Adds a learned vector to each position of the map; resized (bicubic) for maps of another size.
 
     (B, h, w, C) -> (B, h, w, C).
     """
@@ -98,7 +102,7 @@ class PositionEmbedding(nn.Module):
 
 
 def resize_position_embedding(weight: Tensor, h: int, w: int) -> Tensor:
-    """(1, H, W, C) -> (1, h, w, C), bicubic with antialiasing; as it is where the size fits."""
+    """(1, H, W, C) -> (1, h, w, C), bicubic with antialiasing; unchanged if the size is the same."""
     if weight.shape[1:3] == (h, w):
         return weight
     resized = F.interpolate(weight.permute(0, 3, 1, 2), size=(h, w), mode="bicubic", antialias=True)

@@ -17,7 +17,7 @@ from volo.model.token_labels import DenseLogits
 
 
 class VOLOStage(nn.Sequential):
-    """Outlooker blocks on one map, (B, H, W, C) -> (B, H, W, C). One drop path rate for each block."""
+    """Outlooker blocks on one map, (B, H, W, C) -> (B, H, W, C); one block per drop path rate."""
 
     def __init__(
         self,
@@ -37,8 +37,8 @@ class VOLOStage(nn.Sequential):
             )
         )
 
-    def __getitem__(self, index: int | slice) -> nn.Module:
-        """As of every Sequential; a part of a stage is a plain one, which takes blocks and not their settings."""
+    def __getitem__(self, index: int | slice) -> nn.Module:  # type: ignore[override]  # a slice is no VOLOStage
+        """As in nn.Sequential. A slice is a plain Sequential, because a stage is built from settings, not blocks."""
         if isinstance(index, slice):
             return nn.Sequential(OrderedDict(list(self.named_children())[index]))
         return super().__getitem__(index)
@@ -47,25 +47,25 @@ class VOLOStage(nn.Sequential):
 class VOLO(nn.Module):
     """Patch embedding, Outlookers, position embedding, transformer blocks, pooling, LayerNorm, linear head.
 
-    (B, in_chans, H, W) -> (B, num_classes), or without classes (num_classes=0) the normalized features, (B, embed_dim);
-    for any image of at least one patch; the position embedding is made for `img_size` pixels a side and resized for
-    others. Source: arXiv 2106.13112, sections 3.1 to 3.3. Differs from the
-    paper: one resolution, stochastic depth in the outlookers too, and the choice of pooling.
+    (B, in_chans, H, W) -> (B, num_classes), or normalized features (B, embed_dim) if num_classes is 0. Images may have
+    any size of at least one patch; the position embedding is made for `img_size` and resized for other sizes. Source:
+    arXiv 2106.13112, sections 3.1 to 3.3. Differs from the paper: one resolution, stochastic depth in the outlookers
+    as well, and the choice of pooling.
 
     Args:
-        pooling: mean: over the tokens. cls: a class token stands before the patches from the first global block on.
-            cli: a class token is inserted after the global blocks and filled by `class_depth` blocks of class
+        pooling: mean: average over the tokens. cls: a class token precedes the patches from the first global block on.
+            cli: a class token is inserted after the global blocks and processed by `class_depth` blocks of class
             attention (arXiv 2103.17239, section 3), as published.
-        class_depth: Class-attention blocks; only cli has any.
+        class_depth: Number of class-attention blocks, for cli only.
 
     Attributes:
-        explained_layer: Name of the submodule whose output is the map (B, h, w, C) to explain predictions on: the
-            last one that every pooling reads. The class token of cls and cli reads the last tokens only in part, or
+        explained_layer: Name of the submodule whose output is the map (B, h, w, C) to explain predictions on: the last
+            one that every pooling reads in full. The class token of cls and cli reads the last tokens only in part, or
             not at all.
 
     Raises:
-        ValueError: num_heads that do not divide embed_dim, an img_size smaller than a patch, an unknown pooling, or a
-            class token that no block would fill.
+        ValueError: num_heads does not divide embed_dim, img_size is smaller than a patch, the pooling is unknown, or no
+            block would process the class token.
     """
 
     def __init__(
@@ -118,17 +118,17 @@ class VOLO(nn.Module):
         return self.head(self.forward_features(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """The pooled, normalised vector before the head, (B, C)."""
+        """The pooled, normalized features before the head, (B, C)."""
         pooled, _ = self._pooled_and_patches(images)
         return self.norm(pooled)
 
     def dense(self, images: Tensor) -> DenseLogits:
-        """What the head says of each image, and of each patch alone: labels for a model with an auxiliary head."""
+        """The logits of each image and of each of its patches, by the same head."""
         pooled, patches = self._pooled_and_patches(images)
         return DenseLogits(self.head(self.norm(pooled)), self.head(self.norm(patches)))
 
     def _pooled_and_patches(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """One vector for each image, (B, C), and the last map, (B, h, w, C), neither normalised."""
+        """The pooled features, (B, C), and the last map, (B, h, w, C), both before the norm."""
         x = self.local_stage(self.patch_embed(images))  # (B, h, w, C)
         tokens = self.pos_embed(x).flatten(1, 2)  # (B, N, C)
         if self.pooling == "mean":
@@ -153,4 +153,6 @@ def _check(img_size: int, patch_size: int, pooling: str, global_depth: int, clas
     if pooling not in ("mean", "cls", "cli"):
         raise ValueError(f"pooling must be mean, cls or cli, got {pooling!r}")
     if (pooling == "cls" and global_depth < 1) or (pooling == "cli" and class_depth < 1):
-        raise ValueError(f"a class token needs a block that fills it, got {pooling=}, {global_depth=}, {class_depth=}")
+        raise ValueError(
+            f"a class token needs a block that processes it, got {pooling=}, {global_depth=}, {class_depth=}"
+        )

@@ -1,21 +1,21 @@
-"""Small parts that every block shares."""
+"""Small layers that every block uses, and their initialization."""
 
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as nn_module
 from torchvision.ops import StochasticDepth
 
-from volo.model.eager import OneLayer, TwoLayers, is_eager_cpu, is_eager_float32
+from volo.model.cpu_autograd import LinearFunction, MlpFunction, is_eager_cpu, is_eager_float32
+from volo.model.torch_internals import may_have_global_hooks, may_have_hooks
 
 
 class Linear(nn.Linear):
-    """PyTorch's, by oneDNN where that is faster: in float32 on a CPU."""
+    """nn.Linear, computed by oneDNN if that is faster: in float32 on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         if is_eager_float32(x, self.weight):
-            return OneLayer.apply(x, self.weight, self.bias)
+            return LinearFunction.apply(x, self.weight, self.bias)
         return super().forward(x)
 
 
@@ -32,11 +32,11 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self._is_plain(x):
-            return TwoLayers.apply(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
+            return MlpFunction.apply(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
         return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
     def _is_plain(self, x: Tensor) -> bool:
-        """On a CPU, eager, with nothing dropped between the layers."""
+        """Whether MlpFunction can compute the layers as a whole: eager on a CPU, without dropout between them."""
         return is_eager_cpu(x) and are_plain(self.children()) and not drops(self.drop)
 
 
@@ -44,20 +44,16 @@ PLAIN_LAYERS = {Linear, nn.Linear, nn.GELU, nn.Dropout}
 
 
 def are_plain(layers: Iterable[nn.Module]) -> bool:
-    """Whether calling these layers would do no more than compute what they were built for.
+    """Whether calling these layers would do nothing except compute what they were built for.
 
-    Whoever computes several layers at once calls none of them, and so asks first: a layer may have hooks, or another
-    one may stand in its place (pruned, parametrized, adapted, with another activation).
+    Code that computes several layers as a whole does not call them, so it must check first: a layer may have hooks, or
+    may have been replaced (pruned, parametrized, adapted, with another activation).
     """
-    if nn_module._has_any_global_hook():
+    if may_have_global_hooks():
         return False
-    return all(type(layer) in PLAIN_LAYERS and not _has_hooks(layer) and not _is_approximate(layer) for layer in layers)
-
-
-def _has_hooks(layer: nn.Module) -> bool:
-    """PyTorch has no public way to ask; these are what `nn.Module.__call__` looks at."""
-    forward = layer._forward_hooks or layer._forward_pre_hooks
-    return bool(forward or layer._backward_hooks or layer._backward_pre_hooks)
+    return all(
+        type(layer) in PLAIN_LAYERS and not may_have_hooks(layer) and not _is_approximate(layer) for layer in layers
+    )
 
 
 def _is_approximate(layer: nn.Module) -> bool:
@@ -65,29 +61,29 @@ def _is_approximate(layer: nn.Module) -> bool:
 
 
 def drops(dropout: nn.Dropout) -> bool:
-    """Whether it drops anything now, which its own mode decides: some turn dropout alone back on."""
+    """Whether the layer drops anything now. Its own mode counts: dropout alone may be on, as in Monte Carlo dropout."""
     return dropout.training and dropout.p > 0
 
 
 def class_head(dim: int, num_classes: int) -> nn.Module:
-    """Features to logits; 0 classes: the features themselves, as in timm. Raises ValueError for fewer."""
+    """A linear layer from features to logits; the identity for 0 classes, as in timm. Raises ValueError below 0."""
     if num_classes < 0:
-        raise ValueError(f"num_classes must be at least 0, which gives features in place of logits, got {num_classes=}")
+        raise ValueError(f"num_classes must be at least 0 (features instead of logits), got {num_classes=}")
     return nn.Linear(dim, num_classes) if num_classes else nn.Identity()
 
 
 def drop_path(rate: float) -> nn.Module:
-    """Stochastic depth per sample (arXiv 1603.09382), scaled so that the expectation stays."""
+    """Stochastic depth per sample (arXiv 1603.09382), scaled so that the expectation is unchanged."""
     return StochasticDepth(rate, mode="row") if rate > 0 else nn.Identity()
 
 
 def drop_path_rates(last: float, num_blocks: int) -> list[float]:
-    """From 0 for the first block, linearly, to `last`."""
+    """One rate per block, linear from 0 to `last`."""
     return [last * number / max(1, num_blocks - 1) for number in range(num_blocks)]
 
 
 def init_weights(module: nn.Module) -> None:
-    """Linear layers as in the published code: truncated normal of std 0.02, zero bias. Others keep PyTorch's own."""
+    """Initializes linear layers as in the published code: truncated normal of std 0.02, zero bias."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -95,7 +91,7 @@ def init_weights(module: nn.Module) -> None:
 
 
 def keep_channel_last(module: nn.Module) -> None:
-    """Lays a convolution's kernel out as the maps are, so that it takes and makes them without a copy; values stay."""
+    """Stores a convolution's weight in channels-last layout, so that channel-last maps need no copy; same values."""
     if isinstance(module, nn.Conv2d):
         weight = module.weight.data
         module.weight.data = torch.empty_like(weight, memory_format=torch.channels_last).copy_(weight)

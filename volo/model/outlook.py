@@ -1,23 +1,51 @@
 """Outlook attention and the Outlooker block (arXiv 2106.13112, section 3.1).
 
-Shapes: B images, H x W map, C channels, K kernel size, h x w windows (h = ceil(H / stride)). Maps are channel-last.
+    B images, H x W map, C channels in n heads of d = C / n, K kernel size, KK = K*K positions in a window
+    h x w windows, one per pixel at stride 1; in general h = ceil(H / stride)
+
+    values    (B, h*w, n, KK, d)     unfold(x W_v): the values in each window
+    weights   (B, h*w, n, KK, KK)    softmax(x_center W_a / sqrt(d)), from the center of each window alone
+    mixed     (B, h*w, n, KK, d)     weights @ values
+    output    (B, H, W, C)           fold(mixed) W_o: overlapping windows are summed per pixel
+
+Unlike self-attention, no query is compared with a key: one linear layer predicts the weights of a whole window.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from volo.model.eager import OutlookLayers, is_eager_float32
+from volo.model.cpu_autograd import OutlookAttentionFunction, is_eager_float32
 from volo.model.layers import Mlp, are_plain, drop_path, drops
-from volo.model.outlook_ops import choose, outlook_aggregate, reference, window_centres
+from volo.model.outlook_ops import choose, outlook_aggregate, window_centers
+from volo.model.outlook_ops.reference import fold, unfold
 
 
 class OutlookAttention(nn.Module):
-    """Aggregates a K x K window around every position with weights that a linear layer makes from its centre.
+    """Outlook attention: mixes the K x K window around every pixel with weights made from its center alone.
 
-    (B, H, W, C) -> (B, H, W, C). Parameters are named as in the published code and timm: `v`, `attn`, `proj`.
+    Maps (B, H, W, C) to (B, H, W, C), on any device, in float32, bfloat16, float16, or float64, also under autocast.
+    Parameters are named as in the published code and timm: `v`, `attn`, `proj`.
+
+    Args:
+        dim: Channels C.
+        num_heads: Attention heads; they divide dim.
+        kernel_size: K, odd.
+        padding: Pixels of zeros around the map. Default: K // 2, the only padding that gives one window per pixel.
+        stride: Pixels between windows, in [1, K]. The map is mean-pooled to the windows' centers.
+        qkv_bias: Whether `v` has a bias.
+        attn_drop, proj_drop: Dropout of the weights, and of the output.
+        op: The formulation; see `volo.ops.outlook_aggregate`.
 
     Raises:
-        ValueError: num_heads that do not divide dim, an even kernel_size, or a stride beyond it.
+        ValueError: num_heads does not divide dim, kernel_size is even, or stride is out of range; in forward, as
+            `volo.ops.outlook_aggregate`.
+
+    Example:
+        >>> import torch, volo
+        >>> attention = volo.OutlookAttention(dim=64, num_heads=4, kernel_size=3)
+        >>> attention(torch.randn(2, 14, 14, 64)).shape
+        torch.Size([2, 14, 14, 64])
     """
 
     def __init__(
@@ -34,7 +62,7 @@ class OutlookAttention(nn.Module):
     ):
         super().__init__()
         if dim % num_heads:
-            raise ValueError(f"dim must be divisible by num_heads, got dim={dim}, num_heads={num_heads}")
+            raise ValueError(f"dim must be divisible by num_heads, got {dim=}, {num_heads=}; use another num_heads")
         if kernel_size % 2 == 0 or not 1 <= stride <= kernel_size:
             raise ValueError(f"kernel_size must be odd and stride in [1, kernel_size], got {kernel_size=}, {stride=}")
         self.num_heads = num_heads
@@ -50,40 +78,50 @@ class OutlookAttention(nn.Module):
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj_drop(self._attended(x))
-
-    def _attended(self, x: Tensor) -> Tensor:
+        if self._runs_on_cpu_function(x):
+            return self.proj_drop(self._by_cpu_function(x))
+        _, H, W, _ = x.shape
         window = self.kernel_size, self.stride, self.padding
-        if self._is_plain(x):
-            weight, bias = self._scaled()
-            parameters = self.v.weight, self.v.bias, weight, bias, self.proj.weight, self.proj.bias
-            return OutlookLayers.apply(x, *parameters, self.num_heads, window)
-        taps = self.kernel_size**2
-        logits = self._logits(window_centres(x, self.stride)).unflatten(-1, (self.num_heads, taps, taps))
-        if drops(self.attn_drop) or not are_plain([self.attn_drop]):  # softmax and aggregation apart, with it between
-            return self.proj(reference.mix(self.v(x), self.attn_drop(logits.softmax(dim=-1)), *window))
-        return self.proj(outlook_aggregate(self.v(x), logits, *window, op=self.op))
+        logits = self._logits(window_centers(x, self.stride))  # (B, h, w, n, KK, KK)
+        values = self.v(x)  # (B, H, W, C)
+        if not self._drops_weights():
+            return self.proj_drop(self.proj(outlook_aggregate(values, logits, *window, op=self.op)))
 
-    def _logits(self, centres: Tensor) -> Tensor:
-        """(B, h, w, C) -> (B, h, w, heads * K**4), scaled."""
-        if are_plain([self.attn]):
-            return F.linear(centres, *self._scaled())
-        return self.attn(centres) * self.scale
+        windows = unfold(values, self.num_heads, *window)  # (B, h*w, n, KK, d)
+        weights = self.attn_drop(logits.softmax(dim=-1))  # (B, h, w, n, KK, KK)
+        mixed = torch.matmul(weights.flatten(1, 2).to(windows.dtype), windows)  # (B, h*w, n, KK, d)
+        return self.proj_drop(self.proj(fold(mixed, (H, W), *window)))  # (B, H, W, C)
+
+    def _logits(self, centers: Tensor) -> Tensor:
+        """(B, h, w, C) -> (B, h, w, n, KK, KK), scaled by 1 / sqrt(d)."""
+        scaled = F.linear(centers, *self._scaled()) if are_plain([self.attn]) else self.attn(centers) * self.scale
+        return scaled.unflatten(-1, (self.num_heads, self.kernel_size**2, self.kernel_size**2))
 
     def _scaled(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias that give scaled logits: they are fewer than the logits."""
+        """Weight and bias of `attn`, scaled: cheaper than scaling the logits, which are more numbers."""
         return self.attn.weight * self.scale, self.attn.bias * self.scale
 
-    def _is_plain(self, x: Tensor) -> bool:
-        """In float32 by the compiled kernel for CPUs, eager, with nothing dropped on the way."""
+    def _drops_weights(self) -> bool:
+        """Whether something must be applied between softmax and aggregation, which the fused formulations join."""
+        return drops(self.attn_drop) or not are_plain([self.attn_drop])
+
+    def _runs_on_cpu_function(self, x: Tensor) -> bool:
+        """Whether the layer can be computed as a whole by OutlookAttentionFunction: float32 on a CPU, eager, plain."""
         is_plain = is_eager_float32(x, self.v.weight) and are_plain(self.children()) and not drops(self.attn_drop)
         return is_plain and choose(self.op, x, self.stride, self.kernel_size) == "cpu"
+
+    def _by_cpu_function(self, x: Tensor) -> Tensor:
+        """The same, with a hand-written backward pass."""
+        weight, bias = self._scaled()
+        parameters = self.v.weight, self.v.bias, weight, bias, self.proj.weight, self.proj.bias
+        window = self.kernel_size, self.stride, self.padding
+        return OutlookAttentionFunction.apply(x, *parameters, self.num_heads, window)
 
 
 class OutlookerBlock(nn.Module):
     """Pre-norm outlook attention, then an MLP, each with a residual and stochastic depth.
 
-    (B, H, W, C) -> (B, H, W, C). Differs from the published code, whose outlookers never receive stochastic depth.
+    (B, H, W, C) -> (B, H, W, C). Differs from the published code, whose outlookers never use stochastic depth.
     """
 
     def __init__(

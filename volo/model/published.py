@@ -1,7 +1,7 @@
-"""The published VOLO, D1 to D5 (arXiv 2106.13112, table 2): state dicts of the published code and of timm fit strictly.
+"""The published VOLO, D1 to D5 (arXiv 2106.13112, table 2), with the state dicts of the published code and of timm.
 
-Shapes: images (B, in_chans, H, W); fine map (B, h, w, C0), tokens (B, N, C) of a map half as wide and high, N = h/2 *
-w/2; logits (B, classes). All maps are channel-last.
+Shapes: images (B, in_chans, H, W); fine map (B, h, w, C0); tokens (B, N, C) of a map of half the height and width,
+N = h/2 * w/2; logits (B, classes). All maps are channel-last.
 """
 
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ from volo.model.token_labels import Box, DenseLogits, mix_tokens
 
 STEM_STRIDE = 2
 NUM_CLASS_BLOCKS = 2
-AUX_WEIGHT = 0.5  # of the likeliest patch's logits beside the class token's, at inference
+AUX_WEIGHT = 0.5  # weight of the largest patch logits, added to the class token's, at inference
 
 
 class PublishedStem(nn.Module):
     """Three convolutions with batch norm, then the patch projection: (B, in_chans, H, W) -> (B, h, w, embed_dim).
 
-    Differs from the published code: sizes that patch_size does not divide are padded below and right, and a patch_size
-    of 2 works.
+    Differs from the published code: images whose size patch_size does not divide are padded at the bottom and right,
+    and patch_size may be 2.
     """
 
     def __init__(self, patch_size: int, embed_dim: int, in_chans: int = 3, stem_dim: int = 64):
         super().__init__()
         if patch_size % STEM_STRIDE:
-            raise ValueError(f"patch_size must be even, the stem halves the image, got {patch_size=}")
+            raise ValueError(f"patch_size must be even, because the stem halves the image, got {patch_size=}")
         self.patch_size = patch_size
         layers, width = [], in_chans
         for kernel, stride in ((7, STEM_STRIDE), (3, 1), (3, 1)):
@@ -64,7 +64,7 @@ class PublishedDownsample(nn.Module):
 
 @dataclass(frozen=True)
 class Features:
-    """Normalised: `pooled` (B, C), of the class token, and `patches` (B, h/2, w/2, C)."""
+    """Normalized features: `pooled` (B, C), of the class token, and `patches` (B, h/2, w/2, C)."""
 
     pooled: Tensor
     patches: Tensor
@@ -73,24 +73,24 @@ class Features:
 class PublishedVOLO(nn.Module):
     """Stem, outlookers, downsampling, transformer blocks, class attention, LayerNorm, two heads.
 
-    (B, in_chans, H, W) -> (B, num_classes): the class token's logits plus half the largest of the patches', as
-    published; without classes (num_classes=0) the class token's normalized features, (B, embed_dims[-1]), as in timm.
-    `dense` gives both, for token labels. Differs from the published code: stochastic depth (linear over all
-    blocks) reaches the outlookers too, unless `outlooker_drop_path` is off; any image of at least one patch works, the
+    (B, in_chans, H, W) -> (B, num_classes): the class token's logits plus half the largest patch logits, as published;
+    or the class token's normalized features (B, embed_dims[-1]) if num_classes is 0, as in timm. `dense` returns both
+    kinds of logits, for token labels. Differs from the published code: outlookers have stochastic depth as well (linear
+    over all blocks), unless `outlooker_drop_path` is off; images may have any size of at least one patch, for which the
     position embedding is resized.
 
     Args:
-        layers: Outlookers, then the transformer blocks of three stages of one width.
-        embed_dims, stage_heads: Width and heads of the outlookers, and of all that follows.
+        layers: Number of outlookers, then of transformer blocks in three stages of one width.
+        embed_dims, stage_heads: Width and heads of the outlookers, and of all later blocks.
         stem_dim: Width of the stem's convolutions.
-        input_size: Pixels a side that other images are resized to (bicubic) before all else; None: none are. The
-            position embedding is made for it, or else for `img_size`.
+        input_size: Height and width that images are resized to first (bicubic); None does not resize. The position
+            embedding is made for it, or for `img_size` if it is None.
 
     Attributes:
         explained_layer: Name of the submodule whose output is the map (B, h, w, C) to explain predictions on.
 
     Raises:
-        ValueError: heads that do not divide the width, an odd patch_size, an image smaller than a patch.
+        ValueError: the heads do not divide the width, patch_size is odd, or images are smaller than a patch.
     """
 
     explained_layer = "network.0"
@@ -117,7 +117,7 @@ class PublishedVOLO(nn.Module):
         super().__init__()
         size = img_size if input_size is None else input_size
         if size < patch_size:
-            raise ValueError(f"images must be at least one patch, got {size} pixels a side, {patch_size=}")
+            raise ValueError(f"images must be at least one patch, got {size}x{size} pixels, {patch_size=}")
         self.num_classes, self.input_size = num_classes, input_size
         (fine, dim), (fine_heads, heads) = embed_dims, stage_heads
         rates = drop_path_rates(drop_path_rate, sum(layers))
@@ -152,9 +152,9 @@ class PublishedVOLO(nn.Module):
         return dense.logits + AUX_WEIGHT * dense.patch_logits.flatten(1, 2).amax(dim=1)
 
     def dense(self, images: Tensor, box: Box | None = None) -> DenseLogits:
-        """What each head says, for token labels; with `box`, of patch embeddings mixed by MixToken.
+        """The logits of both heads, for token labels; with `box`, for patch embeddings mixed by MixToken.
 
-        The patches' logits are put back to where their images are, so that labels need no mixing but the pooled ones.
+        The mix is undone for the patch logits, so that only the labels of the pooled logits need mixing.
         """
         features = self.forward_features(images, box)
         patch_logits = self.aux_head(features.patches)  # (B, h/2, w/2, classes)
@@ -163,7 +163,7 @@ class PublishedVOLO(nn.Module):
         return DenseLogits(self.head(features.pooled), patch_logits)
 
     def forward_features(self, images: Tensor, box: Box | None = None) -> Features:
-        """What the heads read."""
+        """The normalized features that the heads read."""
         x = self.patch_embed(self._sized(images))  # (B, h, w, C0)
         if box is not None:
             x = mix_tokens(x, box)
@@ -185,6 +185,6 @@ class PublishedVOLO(nn.Module):
 
 
 def _padded(x: Tensor, multiple: int) -> Tensor:
-    """(B, C, H, W), with zeros below and right up to multiples."""
+    """Pads (B, C, H, W) with zeros at the bottom and right to multiples of `multiple`."""
     below, right = -x.shape[-2] % multiple, -x.shape[-1] % multiple
     return F.pad(x, (0, right, 0, below)) if below or right else x

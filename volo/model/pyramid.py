@@ -31,9 +31,9 @@ class MapDownsample(nn.Module):
 
 
 class TokenDownsample(nn.Module):
-    """2x2 neighbours concatenated, normalised, projected: (B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), out_dim).
+    """Concatenates, normalizes, and projects 2x2 neighbors: (B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), out_dim).
 
-    An odd grid is padded with zeros below and right. Source: arXiv 2103.14030 (Swin), section 3.1, "patch merging".
+    Odd maps are padded with zeros at the bottom and right. Source: patch merging, arXiv 2103.14030 (Swin), section 3.1.
     """
 
     def __init__(self, dim: int, out_dim: int):
@@ -53,7 +53,7 @@ DOWNSAMPLE_KINDS = {"map": MapDownsample, "token": TokenDownsample}
 
 
 class GlobalStage(nn.Module):
-    """Position embedding, made for a grid of `grid` a side, and transformer blocks: (B, H, W, C) -> (B, H, W, C)."""
+    """Position embedding for a map of `grid` x `grid`, and transformer blocks: (B, H, W, C) -> (B, H, W, C)."""
 
     def __init__(
         self,
@@ -76,26 +76,26 @@ class GlobalStage(nn.Module):
 
 
 class VOLOPyramid(nn.Module):
-    """Patch embedding, stages with a downsampling between each two, mean pooling, LayerNorm, linear head.
+    """Patch embedding, stages with downsampling between them, mean pooling, LayerNorm, linear head.
 
-    (B, in_chans, H, W) -> (B, num_classes), or without classes (num_classes=0) the normalized features of the last
-    stage's width; for any image of at least one patch: maps get no smaller than 1x1. The
-    position embeddings are made for `img_size` pixels a side and resized for others. Source: arXiv 2106.13112, table 2,
-    for outlookers on a fine map and transformers on a coarse one. Differs from the paper: any number and order of
-    stages, mean pooling, stochastic depth (linear over all blocks) in the outlookers too.
+    (B, in_chans, H, W) -> (B, num_classes), or normalized features (B, C) of the last stage if num_classes is 0. Images
+    may have any size of at least one patch, because maps are never smaller than 1x1; position embeddings are made for
+    `img_size` and resized for other sizes. Source: arXiv 2106.13112, table 2, for outlookers on a fine map and
+    transformers on a coarse one. Differs from the paper: any number and order of stages, mean pooling, stochastic depth
+    (linear over all blocks) in the outlookers as well.
 
     Args:
-        stage_kinds: local (Outlookers) or global (transformer blocks), one for each stage.
-        stage_depths, stage_embed_dims, stage_num_heads: Blocks, width and attention heads of each stage.
-        downsample_kind: map (strided convolution) or token (merging of 2x2 neighbours).
+        stage_kinds: local (Outlookers) or global (transformer blocks), one per stage.
+        stage_depths, stage_embed_dims, stage_num_heads: Number of blocks, width, and attention heads of each stage.
+        downsample_kind: map (strided convolution) or token (merging of 2x2 neighbors).
 
     Attributes:
         explained_layer: Name of the submodule whose output is the map (B, h, w, C) to explain predictions on: the
-            last local stage, or the patch embedding where there is none.
+            last local stage, or the patch embedding if there is none.
 
     Raises:
-        ValueError: stages of unequal number, an unknown kind, num_heads that do not divide the width, or an img_size
-            smaller than a patch.
+        ValueError: the stage arguments differ in length, a kind is unknown, num_heads does not divide the width, or
+            img_size is smaller than a patch.
     """
 
     def __init__(
@@ -130,6 +130,7 @@ class VOLOPyramid(nn.Module):
                 self.downsamples.append(DOWNSAMPLE_KINDS[downsample_kind](stage_embed_dims[number - 1], dim))
                 grid = grid_size(grid, 2)
             stage_rates = list(islice(rates, stage_depths[number]))
+            stage: VOLOStage | GlobalStage
             if kind == "local":
                 stage = VOLOStage(
                     dim, heads, stage_rates, kernel_size, outlook_stride, mlp_ratio, drop_rate, outlook_op
@@ -147,11 +148,11 @@ class VOLOPyramid(nn.Module):
         return self.head(self.forward_features(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """The pooled, normalised vector before the head, (B, C) with the last stage's C."""
+        """The pooled, normalized features before the head, (B, C) with C of the last stage."""
         return self.norm(self._last_map(images).mean(dim=(1, 2)))
 
     def dense(self, images: Tensor) -> DenseLogits:
-        """What the head says of each image, and of each place of the last map alone."""
+        """The logits of each image, and of each position of the last map, by the same head."""
         x = self._last_map(images)
         return DenseLogits(self.head(self.norm(x.mean(dim=(1, 2)))), self.head(self.norm(x)))
 
@@ -170,7 +171,7 @@ def _check(
     if not kinds or any(len(values) != len(kinds) for values in others):
         depths, dims, heads = others
         raise ValueError(
-            "every stage needs a kind, a depth, a width and heads, got "
+            "every stage needs a kind, a depth, a width, and heads, got "
             f"stage_kinds={tuple(kinds)}, stage_depths={tuple(depths)}, stage_embed_dims={tuple(dims)}, "
             f"stage_num_heads={tuple(heads)}"
         )

@@ -1,12 +1,13 @@
-"""Weights into a model: published, timm's, or this project's own. Reading a file of them never runs code.
+"""Loads weights into a model: published ones, timm's, or this project's own. Reading a file never runs code.
 
-What fits another image size or other classes is made to fit: position embeddings are resized (bicubic), heads that are
-missing, or of another width, start afresh. All else must be there, with the right shape.
+Weights for another image size or other classes are adapted: position embeddings are resized (bicubic), and heads that
+are missing or have another width keep their initialization. Everything else must be present with the right shape.
 """
 
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 import safetensors.torch
 import torch
@@ -16,11 +17,11 @@ from volo.errors import InputError
 from volo.model.embedding import resize_position_embedding
 
 HEADS = ("head", "aux_head")
-# Where training checkpoints keep a state dict, the preferred first: the average, where there is one, is the better.
+# Keys under which training checkpoints keep a state dict, preferred first: an average is better than the raw weights.
 WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model", "model_state_dict")
-PREFIXES = ("module.", "_orig_mod.", "model.")  # of DDP, torch.compile and Lightning
-COUNTERS = ("n_averaged",)  # beside the weights in the state dict of PyTorch's AveragedModel
-# Classes without code of their own that checkpoints hold beside the tensors: timm's has its command line.
+PREFIXES = ("module.", "_orig_mod.", "model.")  # of DDP, torch.compile, and Lightning
+COUNTERS = ("n_averaged",)  # next to the weights in the state dict of PyTorch's AveragedModel
+# Harmless classes that checkpoints hold next to the tensors: timm's have the command line.
 HARMLESS = (argparse.Namespace,)
 MAX_LISTED = 8
 
@@ -29,15 +30,15 @@ def load_weights(model: nn.Module, found: Mapping[str, Tensor], source: str | Pa
     """Loads weights into the model.
 
     Args:
-        model: Of this project.
+        model: One of this project's models.
         found: Tensors by name, as `read_state_dict` returns them.
-        source: Where they come from, for the messages.
+        source: Where they come from, for messages.
 
     Returns:
-        What was made to fit, a line each; empty where all of it did.
+        Notes on what was adapted, one line each; empty if everything fit.
 
     Raises:
-        InputError: missing, extra or wrongly shaped entries, which are listed; nothing is loaded then.
+        InputError: entries are missing, extra, or of the wrong shape; they are listed, and nothing is loaded.
     """
     fitted, notes = _fitting(model, found, source)
     model.load_state_dict(fitted)
@@ -45,31 +46,31 @@ def load_weights(model: nn.Module, found: Mapping[str, Tensor], source: str | Pa
 
 
 def check_weights(model: nn.Module, found: Mapping[str, Tensor], source: str | Path) -> None:
-    """Raises as `load_weights`, and loads nothing; the model may be on the meta device."""
+    """Raises the errors of `load_weights` without loading anything; the model may be on the meta device."""
     _fitting(model, found, source)
 
 
 def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of a file by name, on the CPU, without the prefixes that wrappers give all of them.
+    """Reads the tensors of a file by name, on the CPU, without the prefixes that wrappers add to all names.
 
     Args:
-        path: A `.safetensors`, or a file of `torch.save` that holds tensors and plain values alone, the state dict
-            bare or below one of `WRAPPERS`; of several the first there counts.
+        path: A `.safetensors` file, or a file of `torch.save` with tensors and plain values only: a state dict, or one
+            under a key in `WRAPPERS`, the first of which counts if there are several.
 
     Returns:
-        The tensors, and what to say of them, a line each: which state dict was taken where the file has several.
+        The tensors, and notes, one line each: which state dict was taken if the file has several.
 
     Raises:
-        InputError: a file that cannot be read or holds other things; nothing in it is run.
+        InputError: the file cannot be read or holds anything else; nothing in it is run.
     """
     path = Path(path).expanduser()
     try:
         values = _read(path)
-    except Exception as error:  # a foreign or damaged file makes the readers stumble in many ways
+    except Exception as error:  # the readers raise many kinds of errors for foreign or damaged files
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}".partition(". ")[0]
         raise InputError(
-            f"a file of weights must be a .safetensors, or a whole .pth of tensors and plain values only, got {path} "
-            f"({reason}); nothing in it was run"
+            f"a file of weights must be a .safetensors, or a complete .pth of only tensors and plain values, got "
+            f"{path} ({reason}); nothing in it was run"
         ) from None
     values, notes = _unwrapped(values)
     if not _is_state_dict(values):
@@ -85,7 +86,7 @@ def _read(path: Path) -> object:
 
 
 def _unwrapped(values: object) -> tuple[object, list[str]]:
-    """What lies below the preferred wrapper, however often it is wrapped."""
+    """The value under the preferred wrapper, which may be nested, and a note if there were several."""
     notes = []
     while isinstance(values, Mapping):
         names = [name for name in WRAPPERS if isinstance(values.get(name), Mapping) and values[name]]
@@ -97,7 +98,7 @@ def _unwrapped(values: object) -> tuple[object, list[str]]:
     return values, notes
 
 
-def _is_state_dict(values: object) -> bool:
+def _is_state_dict(values: object) -> TypeGuard[Mapping[str, Tensor]]:
     return isinstance(values, Mapping) and bool(values) and all(isinstance(t, Tensor) for t in values.values())
 
 
@@ -119,21 +120,21 @@ def _fitting(model: nn.Module, found: Mapping[str, Tensor], source: str | Path) 
 
 
 def _heads(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[set[str], list[str]]:
-    """The heads that only one side has, whole, and a line on each: a backbone has none, nor a model of features."""
+    """The heads that only the file or only the model has, and a note on each: a backbone or feature model has none."""
     heads, notes = set(), []
     for head in HEADS:
         in_file, in_model = (any(_head_of(name) == head for name in names) for names in (found, wanted))
         if in_model and not in_file:
-            notes.append(f"{head} starts afresh: there are no weights for it")
+            notes.append(f"{head} keeps its initialization: there are no weights for it")
         elif in_file and not in_model:
-            notes.append(f"{head} is left out: this model has none")
+            notes.append(f"{head} is ignored: this model has none")
         if in_file != in_model:
             heads.add(head)
     return heads, notes
 
 
 def _head_of(name: str) -> str | None:
-    """The head that an entry belongs to."""
+    """The head that an entry belongs to, or None."""
     first = name.split(".")[0]
     return first if first in HEADS else None
 
@@ -146,7 +147,7 @@ def _fitted(found: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[dic
             continue
         if _head_of(name) and old.shape[1:] == new.shape[1:]:
             fitted[name] = new
-            notes.append(f"{name} starts afresh: {old.shape[0]} classes in the file, {new.shape[0]} here")
+            notes.append(f"{name} keeps its initialization: {old.shape[0]} classes in the file, {new.shape[0]} here")
         elif "pos_embed" in name and old.ndim == 4 and old.shape[-1] == new.shape[-1]:
             fitted[name] = resize_position_embedding(old.float(), new.shape[1], new.shape[2]).to(old.dtype)
             notes.append(f"{name} resized from {_grid(old)} to {_grid(new)} patches")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib import font_manager
@@ -73,12 +74,13 @@ def style() -> Iterator[None]:
 
     A letter that no installed font has is drawn as a box, without a warning: the report spells the name out.
     """
-    with matplotlib.rc_context(STYLE | {"font.family": _families()}), warnings.catch_warnings():
+    look: dict[Any, Any] = STYLE | {"font.family": _families()}
+    with matplotlib.rc_context(look), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)
         yield
 
 
-def new_figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """A figure of `width` by `height` inches that can draw itself without a display."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)
     FigureCanvasAgg(figure)

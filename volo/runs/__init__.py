@@ -1,1 +1,1 @@
-"""A run on disk: its folder, records, checkpoints, and the listing of several."""
+"""Runs on disk: folder, records, checkpoints, and a listing of several."""

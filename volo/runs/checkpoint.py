@@ -1,11 +1,11 @@
 """The only writer and reader of training state.
 
     <run>/checkpoints/step_00001200/{model.safetensors, training_state.pt, manifest.json}
-    <run>/best  <run>/last        one-line text files naming a checkpoint, replaced by rename
+    <run>/best  <run>/last        one-line text files that name a checkpoint, replaced by rename
 
-A checkpoint exists when its manifest is there and holds: it is written last, into a folder of its own, synced and
-renamed. Whatever else lies there is passed over. Reading any of it never runs code.
-A model also stands alone, in a file of its own: volo/runs/model_file.py.
+A checkpoint exists if its manifest exists and matches: the manifest is written last, into the checkpoint's own folder,
+which is synced and renamed. Anything else there is skipped. Reading a checkpoint never runs code.
+A model can also be stored alone in a single file: volo/runs/model_file.py.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import json
 import pickle
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,14 @@ MODEL, STATE, MANIFEST = "model.safetensors", "training_state.pt", "manifest.jso
 
 
 class DamagedCheckpoint(InputError):
-    """A checkpoint whose manifest is missing or does not hold; the message names the file."""
+    """A checkpoint whose manifest is missing or does not match; the message names the file."""
 
 
 @dataclass(frozen=True)
 class Manifest:
     """`total_steps` is the length of the whole schedule; `files` holds each file's size and sha256.
 
-    As text it holds a sha256 of its own content too, so that a flipped byte is seen here as well.
+    Its text also holds a sha256 of its own content, so that a flipped byte in the manifest is detected too.
     """
 
     schema_version: int
@@ -53,10 +53,10 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
-        """Raises InputError for one that a later version wrote, whatever else that put into it."""
+        """Raises InputError if a later version wrote the manifest, whatever else it holds."""
         values = json.loads(read_edited(path))
         if values.pop("sha256") != _digest(values):
-            raise ValueError("its sha256 is another than it says")
+            raise ValueError("its sha256 does not match its content")
         if values["schema_version"] > SCHEMA_VERSION:
             raise InputError(
                 f"{path} has schema_version {values['schema_version']}, this version reads up to {SCHEMA_VERSION}; "
@@ -68,11 +68,11 @@ class Manifest:
 def save(
     run_dir: Path, weights: dict[str, Tensor], description: Description, state: dict[str, Any], total_steps: int
 ) -> Path:
-    """Commits a checkpoint and points `last` at it.
+    """Commits a checkpoint and points `last` to it.
 
     Args:
-        weights: The weights to use: the EMA where it is on.
-        state: Tensors and plain values, all that training needs to go on.
+        weights: The weights to use: the EMA if it is on.
+        state: Tensors and plain values, everything that training needs to resume.
 
     Returns:
         The checkpoint's folder.
@@ -83,7 +83,8 @@ def save(
     buffer = io.BytesIO()
     torch.save(state, buffer)
     contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
-    files = {MODEL: safetensors.torch.save(contiguous, description.to_metadata()), STATE: buffer.getbuffer()}
+    model = safetensors.torch.save(contiguous, description.to_metadata())
+    files: dict[str, bytes | memoryview] = {MODEL: model, STATE: buffer.getbuffer()}
     folder = folder_of(run_dir, description.step)
     with writing(f"the checkpoint of step {description.step}"):
         _commit(folder, files, description.step, total_steps)
@@ -96,25 +97,25 @@ def folder_of(run_dir: Path, step: int) -> Path:
 
 
 def point(run_dir: Path, name: str, checkpoint: Path) -> None:
-    """Makes `best` or `last` name a checkpoint of the run. Raises TrainingError where that cannot be written."""
+    """Points `best` or `last` to a checkpoint of the run. Raises TrainingError if it cannot be written."""
     with writing(f"{run_dir / name}"):
         replace_synced(run_dir / name, f"{checkpoint.relative_to(run_dir)}\n".encode())
 
 
 @contextlib.contextmanager
 def writing(what: str) -> Iterator[None]:
-    """Makes a TrainingError of a disk that fails while `what` is written during training."""
+    """Turns a disk error while writing `what` during training into a TrainingError."""
     try:
         yield
     except OSError as error:
         raise TrainingError(
             f"{what} could not be written: {error.filename or 'the disk'} ({error.strerror or error}); earlier "
-            "checkpoints are intact, and the same command resumes once that is put right"
+            "checkpoints are intact, and the same command resumes once the problem is fixed"
         ) from error
 
 
 def pointed(run_dir: Path, name: str) -> Path | None:
-    """The checkpoint that `best` or `last` names, None where there is no such file."""
+    """The checkpoint that `best` or `last` names; None if there is no such file."""
     try:
         return run_dir / read_edited(run_dir / name).strip()
     except (OSError, UnicodeDecodeError):
@@ -122,7 +123,7 @@ def pointed(run_dir: Path, name: str) -> Path | None:
 
 
 def prune(run_dir: Path, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints and the best one, and what a process that is gone has begun."""
+    """Removes all but the newest `keep` checkpoints and the best one, and partial files of ended processes."""
     best, last = pointed(run_dir, "best"), pointed(run_dir, "last")
     for folder in _newest_first(run_dir)[keep:]:
         if folder not in (best, last):
@@ -132,22 +133,22 @@ def prune(run_dir: Path, keep: int) -> None:
 
 
 def newest(run_dir: Path) -> Path | None:
-    """The newest checkpoint that holds; damaged ones are passed over with a warning."""
+    """The newest intact checkpoint; damaged ones are skipped with a warning."""
     for folder in _newest_first(run_dir):
         try:
             verify(folder)
             return folder
         except DamagedCheckpoint as error:
-            warnings.warn(f"passed over a damaged checkpoint: {error}", stacklevel=2)
+            warnings.warn(f"skipped a damaged checkpoint: {error}", stacklevel=2)
     return None
 
 
 def verify(folder: Path) -> Manifest:
-    """The manifest of a checkpoint whose every file has the size and sha256 it names.
+    """The manifest of a checkpoint, after checking the size and sha256 of every file.
 
     Raises:
-        DamagedCheckpoint: one that has not.
-        InputError: a later version's.
+        DamagedCheckpoint: a file is missing or does not match.
+        InputError: a later version wrote the checkpoint.
     """
     path = folder / MANIFEST
     try:
@@ -161,20 +162,20 @@ def verify(folder: Path) -> Manifest:
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         if isinstance(error, InputError):
             raise
-        raise DamagedCheckpoint(f"{path} must be a whole manifest of this project ({error})") from None
+        raise DamagedCheckpoint(f"{path} must be a complete manifest of this project ({error})") from None
     return manifest
 
 
 def find(path: str | Path, *, prefer: str = "best") -> Path:
-    """The checkpoint folder, or lone model file, that a path given by a user means.
+    """The checkpoint folder or single model file that a user's path refers to.
 
     Args:
         path: A run folder, its `best` or `last`, a checkpoint folder, or a model file.
-        prefer: Which one of a run folder: best (where there is one that holds, else the newest) or last (the newest
-            that holds). A best that does not hold is passed over with a warning.
+        prefer: Which checkpoint of a run folder: best (if it is intact, otherwise the newest) or last (the newest
+            intact one). A damaged best is skipped with a warning.
 
     Raises:
-        InputError: nothing there, or nothing of this project; a damaged checkpoint that was named itself.
+        InputError: nothing there, or nothing of this project; a damaged checkpoint that the path names directly.
     """
     path = Path(path).expanduser().absolute()
     if not path.exists():
@@ -194,7 +195,7 @@ def find(path: str | Path, *, prefer: str = "best") -> Path:
 
 
 def load_model(path: Path) -> tuple[dict[str, Tensor], Description]:
-    """Weights (on the CPU) and description, from a checkpoint folder or a lone model file.
+    """Weights (on the CPU) and description, from a checkpoint folder or a single model file.
 
     Raises:
         InputError: a damaged, truncated or foreign file.
@@ -206,10 +207,10 @@ def load_model(path: Path) -> tuple[dict[str, Tensor], Description]:
 
 
 def export_pt(source: Path, target: Path) -> Path:
-    """Writes the model of a checkpoint folder or a lone model file as a `.pt` (its format: volo/runs/model_file.py).
+    """Writes the model of a checkpoint folder or a single model file as a `.pt` (format: volo/runs/model_file.py).
 
     Returns:
-        The file, which `--checkpoint` and `volo.load` take.
+        The file, which `--checkpoint` and `volo.load` accept.
 
     Raises:
         InputError: a damaged or foreign source, a target that does not end in .pt or cannot be written.
@@ -227,7 +228,7 @@ def export_pt(source: Path, target: Path) -> Path:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """Training state of a checkpoint folder, on the CPU. Raises InputError for what is no such file or holds code."""
+    """Training state of a checkpoint folder, on the CPU. Raises InputError for another file or one that holds code."""
     verify(folder)
     try:
         return torch.load(folder / STATE, map_location="cpu", weights_only=True)
@@ -235,8 +236,8 @@ def load_state(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / STATE} must hold tensors and plain values only ({error})") from None
 
 
-def _commit(folder: Path, files: dict[str, bytes], step: int, total_steps: int) -> None:
-    """All files into a partial folder, the manifest last; then the folder gets its name."""
+def _commit(folder: Path, files: Mapping[str, bytes | memoryview], step: int, total_steps: int) -> None:
+    """Writes all files into a partial folder, the manifest last, and then renames the folder."""
     partial = partial_of(folder)
     remove(partial)
     partial.mkdir(parents=True)
@@ -254,7 +255,7 @@ def _commit(folder: Path, files: dict[str, bytes], step: int, total_steps: int) 
 
 
 def _give_name(partial: Path, folder: Path) -> None:
-    """What has the name already is a damaged one, or another attempt's of the same step; it makes room first."""
+    """Renames the folder. An existing one is damaged or from another attempt at the same step, and is removed first."""
     before = partial_of(folder.with_name(f"{folder.name}-before"))
     remove(before)
     with contextlib.suppress(FileNotFoundError):
@@ -267,19 +268,19 @@ def _digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _fingerprint(content: bytes) -> dict[str, Any]:
+def _fingerprint(content: bytes | memoryview) -> dict[str, Any]:
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _best(run_dir: Path) -> Path | None:
-    """The checkpoint that `best` names, None where there is none that holds."""
+    """The checkpoint that `best` names; None if it is missing or damaged."""
     best = pointed(run_dir, "best")
     try:
         if best:
             verify(best)
         return best
     except DamagedCheckpoint as error:
-        warnings.warn(f"passed over what {run_dir / 'best'} names: {error}", stacklevel=3)
+        warnings.warn(f"skipped the checkpoint that {run_dir / 'best'} names: {error}", stacklevel=3)
         return None
 
 

@@ -1,4 +1,4 @@
-"""Room on the disk for the checkpoints of a run that is to begin or to go on."""
+"""Disk space for the checkpoints of a run that is about to start or resume."""
 
 from pathlib import Path
 
@@ -12,47 +12,47 @@ from volo.errors import InputError
 from volo.files import free_bytes
 from volo.model.build import build_model
 from volo.settings.config import Settings
-from volo.settings.sections import DataSettings
+from volo.settings.data import ResolvedData
 
 COPIES = 4  # in a checkpoint: the weights to use, the raw ones, and AdamW's two moments
 NUM_CLASSES = {"cifar100": 100, "cifar10": 10, "shapes": len(CLASS_NAMES)}
-UNKNOWN_CLASSES = 1000  # of a folder that is not there yet; the head is a small part of a model
+UNKNOWN_CLASSES = 1000  # of a folder that does not exist yet; the head is a small part of a model
 
 
 def checkpoint_bytes(settings: Settings) -> int:
-    """About what one checkpoint takes, from the number of parameters; nothing is allocated for it."""
+    """The approximate size of one checkpoint, from the number of parameters; allocates nothing."""
     data = settings.resolved().data
     with torch.device("meta"):
         model = build_model(settings.model, num_classes=_num_classes(data), image_size=data.image_size)
     return COPIES * sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
-def _num_classes(data: DataSettings) -> int:
+def _num_classes(data: ResolvedData) -> int:
     if known := NUM_CLASSES.get(data.dataset):
         return known
     try:
-        return len(find_folders(find_layout(Path(data.data_dir)).train)[0]) or UNKNOWN_CLASSES
+        return len(find_folders(find_layout(Path(data.folder)).train)[0]) or UNKNOWN_CLASSES
     except InputError:
         return UNKNOWN_CLASSES
 
 
 def num_checkpoints(settings: Settings) -> int:
-    """That lie on the disk at once: those kept, the best one where there is a best, and the one being written."""
+    """Checkpoints on disk at the same time: those kept, the best one, if any, and the one being written."""
     return settings.run.keep_checkpoints + settings.data.validates + 1
 
 
 def needed_bytes(settings: Settings) -> int:
-    """Of the checkpoints still to come: those of the run that are there give way to them."""
+    """Space for the checkpoints still to come, which replace the run's existing ones."""
     there = sum(file.stat().st_size for file in settings.run_dir.glob("checkpoints/*/*") if file.is_file())
     return max(0, num_checkpoints(settings) * checkpoint_bytes(settings) - there)
 
 
 def check_space(settings: Settings) -> None:
-    """Raises InputError where the disk has no room for the checkpoints to come."""
+    """Raises InputError if the disk has no room for the checkpoints to come."""
     needed, free = needed_bytes(settings), free_bytes(settings.run_dir)
     if needed > free:
         raise InputError(
             f"the disk must have room for the checkpoints to come, got {format_bytes(free)} free at "
             f"{settings.run_dir} for {num_checkpoints(settings)} of {format_bytes(checkpoint_bytes(settings))}, which "
-            f"need {format_bytes(needed)} more; make room, lower --keep-checkpoints, or set --output-dir elsewhere"
+            f"need {format_bytes(needed)} more; free some space, lower --keep-checkpoints, or use another --output-dir"
         )

@@ -1,4 +1,4 @@
-"""The run folder before training starts: new, to be resumed, finished, or not to be touched."""
+"""Prepares the run folder before training starts: new, to be resumed, finished, or not to be touched."""
 
 import contextlib
 import json
@@ -24,15 +24,15 @@ from volo.files import replaced
 from volo.runs import checkpoint
 from volo.runs.disk_room import check_space
 from volo.runs.listing import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_locked
-from volo.settings.config import FREE_ON_RESUME, Settings, differences, listed
+from volo.settings.config import FREE_ON_RESUME, ResolvedSettings, Settings, differences, listed
 
 RECORDED_VERSIONS = ("volo", "torch", "torchvision", "ray", "numpy")
-LOOK_S = 0.5  # who lists the runs may hold a lock for a moment
+LOOK_S = 0.5  # a listing of the runs may hold a lock for a moment
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins. `total_steps` is 0 where nothing has been trained yet."""
+    """Where a run starts. `total_steps` is 0 if nothing has been trained yet."""
 
     checkpoint: Path | None
     step: int
@@ -49,19 +49,19 @@ class Start:
 
 
 def is_restart() -> bool:
-    """Whether torchrun started this process in place of one that failed, by the same command."""
+    """Whether torchrun started this process, with the same command, to replace one that failed."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def open_run(settings: Settings) -> tuple[Start, FileLock]:
-    """Makes the run folder ready and takes its lock, which is held until the process ends or releases it.
+    """Prepares the run folder and takes its lock, which is held until the process ends or releases it.
 
-    With `fresh` a run of this name is renamed first, unless it is this one, restarted by torchrun; otherwise it
-    resumes, and settings that could change its result must be the same. What is refused leaves no new folder.
+    With `fresh`, an existing run of this name is renamed first, unless torchrun restarted this very run. Otherwise it
+    resumes, and settings that could change its result must be the same. An error leaves no new folder behind.
 
     Raises:
-        InputError: such differences (all are listed), a folder that is no run, that cannot be written or has no room
-            for the checkpoints to come, or a run that is being trained now.
+        InputError: changed settings (all are listed), a folder that is not a run, cannot be written or has no room for
+            the checkpoints to come, or a run that is being trained now.
     """
     assert settings.run.seeds is None, "several seeds are several runs: volo/training/seeds.py"
     run_dir = settings.run_dir
@@ -107,16 +107,16 @@ def _note_beginning(settings: Settings, start: Start) -> None:
 
 def _not_writable(run_dir: Path, error: OSError) -> InputError:
     return InputError(
-        f"the run folder must be writable, got {run_dir} ({error.strerror}); see its rights and the room on its disk, "
-        "or set --output-dir"
+        f"the run folder must be writable, got {run_dir} ({error.strerror}); check its permissions and its disk's free "
+        "space, or set --output-dir"
     )
 
 
 def note_failure(run_dir: Path, error: Exception) -> str | None:
-    """Leaves word of why training failed, unless the disk is what failed; the next start takes it away.
+    """Records why training failed, unless the disk itself failed; the next start removes the record.
 
     Returns:
-        What a rank that failed before this one has noted, where one has: its word stays.
+        What an earlier failing rank recorded, if any; its record stays.
     """
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     with contextlib.suppress(OSError):
@@ -134,12 +134,12 @@ def check_run(settings: Settings) -> None:
 
 
 def find_start(settings: Settings) -> Start:
-    """The run's newest checkpoint that holds, else the one of `resume_path`, else the beginning."""
+    """The run's newest intact checkpoint, otherwise that of `resume_path`, otherwise the beginning."""
     found = checkpoint.newest(settings.run_dir)
     if settings.run.resume_path:
         asked = Path(settings.run.resume_path).expanduser().absolute()
         if found is None:
-            found = _checkpoint_to_go_on_from(asked)
+            found = _checkpoint_to_resume(asked)
         elif asked.is_relative_to(settings.run_dir.absolute()) and asked.exists():
             _check_not_older(checkpoint.find(asked, prefer="last"), found)
     if found is None:
@@ -148,12 +148,12 @@ def find_start(settings: Settings) -> Start:
     return Start(found, manifest.step, manifest.total_steps)
 
 
-def _checkpoint_to_go_on_from(asked: Path) -> Path:
+def _checkpoint_to_resume(asked: Path) -> Path:
     found = checkpoint.find(asked, prefer="last")
     if found.is_file():
         raise InputError(
-            f"resume_path must name a run or checkpoint folder, got {found}, which holds weights only; name the folder "
-            "it came from"
+            f"--resume-path must name a run or checkpoint folder, got {found}, which holds only weights; name the "
+            "folder it came from"
         )
     return found
 
@@ -161,31 +161,31 @@ def _checkpoint_to_go_on_from(asked: Path) -> Path:
 def _check_not_older(asked: Path, found: Path) -> None:
     if asked != found.absolute():
         raise InputError(
-            f"resume_path must not name an older checkpoint of the run itself, got {asked} where {found.name} is "
+            f"--resume-path must not name an older checkpoint of the run itself, got {asked}, but {found.name} is "
             "newer; choose another --run-name to branch off"
         )
 
 
-def open_data(settings: Settings, is_new: bool = False) -> tuple[Images, Split]:
+def open_data(settings: ResolvedSettings, is_new: bool = False) -> tuple[Images, Split]:
     """The training images, decoded, and which of them are held out.
 
     Args:
-        settings: Resolved.
-        is_new: A training begins, for which the data are looked through (`open_train`).
+        settings: The run's settings.
+        is_new: For the start of a training, which checks all of the data (`open_train`).
 
     Raises:
-        InputError: what is wrong with them.
+        InputError: what is wrong with the data.
     """
     try:
         data, split = open_train(settings.data, is_new=is_new)
     except DamagedImages as error:
-        raise InputError(f"{error}, or leave out what is damaged with --skip-damaged") from error
+        raise InputError(f"{error}, or leave out damaged images with --skip-damaged") from error
     check_batch_size(settings.optim.batch_size, len(split.train), world_size=max(1, settings.run.max_workers or 1))
     return data, split
 
 
 def _check_same(settings: Settings, start: Start) -> None:
-    """A run that has no checkpoint yet has nothing to lose, and may begin otherwise."""
+    """Checks that the settings are the same. A run without a checkpoint has nothing to lose and may change them."""
     if start.checkpoint is None:
         return
     _, before = checkpoint.load_model(start.checkpoint)
@@ -194,14 +194,14 @@ def _check_same(settings: Settings, start: Start) -> None:
     is_branch = not start.checkpoint.is_relative_to(settings.run_dir)
     if changed and is_branch:
         raise InputError(
-            f"resume_path resumes training with the settings it began with, got other ones for "
-            f"{settings.run.resume_path}:\n{listed(changed)}\ngive the old ones, or start a new run from its weights: "
-            f"{_init_weights(settings.run.resume_path)} in place of --resume-path"
+            f"--resume-path must resume training with the settings it started with, got different ones for "
+            f"{settings.run.resume_path}:\n{listed(changed)}\nuse the old ones, or start a new run from its weights: "
+            f"{_init_weights(str(settings.run.resume_path))} instead of --resume-path"
         )
     if changed:
         raise InputError(
-            f"a run must go on with the settings it began with, got other ones for {settings.run_dir}:\n"
-            f"{listed(changed)}\ngive the old ones, or --fresh to rename the run and start again, or another --run-name"
+            f"a run must resume with the settings it started with, got different ones for {settings.run_dir}:\n"
+            f"{listed(changed)}\nuse the old ones, or --fresh to rename the run and start again, or another --run-name"
             + (f"; to train this finished run further, {further(settings)}" if start.is_complete else "")
         )
     if is_branch and start.is_finished(settings):
@@ -212,13 +212,13 @@ def _nothing_left(settings: Settings, start: Start) -> InputError:
     asked = settings.run.resume_path
     remedy = f"raise --max-steps above {start.step}"
     if start.is_complete:
-        remedy = f"start a new run from its weights: {_init_weights(asked)} in place of --resume-path"
+        remedy = f"start a new run from its weights: {_init_weights(str(asked))} instead of --resume-path"
     found = f"{asked} at step {start.step}"
-    return InputError(f"resume_path must name a run with steps left to train, got {found}; to train further, {remedy}")
+    return InputError(f"--resume-path must name a run with steps left, got {found}; to train further, {remedy}")
 
 
 def further(settings: Settings) -> str:
-    """How a run that is finished is trained further, in words."""
+    """How to train a finished run further, in words."""
     return f"start a new run from its weights: another --run-name with {_init_weights(str(settings.run_dir))}"
 
 
@@ -230,7 +230,7 @@ def set_aside(run_dir: Path) -> None:
     """Renames a run, or a folder of several, to the first free of `<name>.1`, `<name>.2` ...
 
     Raises:
-        InputError: a process trains there.
+        InputError: a process is training there.
     """
     if not run_dir.exists():
         return
@@ -241,15 +241,15 @@ def set_aside(run_dir: Path) -> None:
     while (target := run_dir.with_name(f"{run_dir.name}.{number}")).exists():
         number += 1
     run_dir.rename(target)
-    print(f"renamed the run before to {target}")
+    print(f"renamed the previous run to {target}")
 
 
 def _in_training(run_dir: Path) -> InputError:
-    return InputError(f"{run_dir} is being trained by another process; wait for it or use --run-name")
+    return InputError(f"{run_dir} is being trained by another process; wait for it or use another --run-name")
 
 
 def write_file(path: Path, text: str) -> None:
-    """A file of the run folder, replaced by rename."""
+    """Writes a file of the run folder, replacing it by rename."""
     with replaced(path) as partial:
         partial.write_text(text)
 

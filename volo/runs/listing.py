@@ -1,4 +1,4 @@
-"""Runs as they lie on disk: what became of each, read from its plain text files alone. Holds nothing up."""
+"""The state of runs on disk, read from their plain text files only. Does not block training."""
 
 import contextlib
 import csv
@@ -19,15 +19,15 @@ from volo.files import read_edited
 from volo.runs.records import read_records
 
 CONFIG, ENVIRONMENT, LOCK, FAILURE = "config.yaml", "environment.json", ".lock", "failure.txt"
-PARTS = {"checkpoints", "tensorboard", "analysis"}  # of a run folder, where no run lies
-TRIALS, TABLE = "trials", "trials.csv"  # of a sweep: its runs, and what became of them
-ENDED = {"complete": "finished", "pruned": "stopped early", "fail": "failed"}  # as the table says it
+PARTS = {"checkpoints", "tensorboard", "analysis"}  # subfolders of a run that hold no runs
+TRIALS, TABLE = "trials", "trials.csv"  # of a sweep: its runs, and the state of each
+ENDED = {"complete": "finished", "pruned": "stopped early", "fail": "failed"}  # the table's words and ours
 METRIC = "val/acc1"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The metric (a fraction) and the training loss over a run's epochs; None where nothing was recorded."""
+    """The metric (a fraction) and the training loss over a run's epochs; None if nothing was recorded."""
 
     num_epochs: int
     best: float | None
@@ -38,10 +38,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Run:
-    """State is one of: running (its lock is held), finished, stopped early (by its sweep), failed (failure.txt or the
+    """`state` is one of: running (its lock is held), finished, stopped early (by its sweep), failed (failure.txt or the
     sweep's table says why), interrupted, never saved.
 
-    `of_epochs` is the length of the schedule, `images_per_s` the newest rate recorded, `size` in bytes.
+    `of_epochs` is the length of the schedule, `images_per_s` the latest recorded rate, `size` is in bytes.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ class Run:
 
 
 def find_runs(root: Path) -> list[Path]:
-    """The run folders at `root` and below, at any depth, sorted by name, seed2 before seed10."""
+    """The run folders at `root` and below, at any depth, sorted by name with seed2 before seed10."""
     found = []
     for folder, inner, files in os.walk(root):
         is_run = CONFIG in files and ENVIRONMENT in files
@@ -64,7 +64,7 @@ def find_runs(root: Path) -> list[Path]:
 
 
 def read_run(folder: Path) -> Run:
-    """What became of a run. A damaged file costs what it would have said."""
+    """The state of a run. A damaged file only costs the facts it would have held."""
     records = _records(folder)
     rates = [record["images_per_s"] for record in records if "images_per_s" in record]
     return Run(
@@ -82,14 +82,14 @@ def read_scores(folder: Path) -> Scores:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process trains this run now. A look only: nobody is kept from the lock for longer than it takes."""
+    """Whether a process is training this run now. Holds the lock only for the moment of the check."""
     try:
         with open(folder / LOCK) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError as error:
-        return error.errno == errno.ENOSYS  # without flock, a FileLock is held while its file exists
+        return error.errno == errno.ENOSYS  # without flock, a FileLock counts as held while its file exists
     return False
 
 
@@ -112,7 +112,7 @@ def _state(folder: Path, records: list[dict[str, Any]]) -> str:
 
 
 def _ended_in_sweep(folder: Path) -> str | None:
-    """What a sweep's table says of a trial, whose weights may be gone; None where it has not ended, or is none."""
+    """What a sweep's table says about a trial, whose weights may be gone; None if it has not ended or is no trial."""
     table = folder.parent.parent / TABLE
     if folder.parent.name != TRIALS or not folder.name.isdecimal():
         return None
@@ -123,14 +123,14 @@ def _ended_in_sweep(folder: Path) -> str | None:
 
 @lru_cache(maxsize=1)
 def _states(table: Path, modified_ns: int) -> dict[int, str]:
-    """By the trial's number, as the table says it."""
+    """The states in the table, by trial number."""
     with open(table, newline="", encoding="utf-8") as file:
         rows = [(row.get("trial") or "", row.get("state") or "") for row in csv.DictReader(file)]
     return {int(number): state for number, state in rows if number.isdecimal()}
 
 
 def _newest_step(folder: Path) -> tuple[int, int]:
-    """Step of the newest checkpoint, and those of the whole schedule; 0 where there is none."""
+    """The step of the newest checkpoint and the steps of the whole schedule; 0 if there is none."""
     for manifest in sorted(folder.glob("checkpoints/step_*/manifest.json"), reverse=True):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             values = json.loads(read_edited(manifest))
@@ -159,7 +159,7 @@ def _records(folder: Path) -> list[dict[str, Any]]:
 
 
 def _epochs(folder: Path) -> int | None:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML was built with it
     try:
         return int(yaml.load(read_edited(folder / CONFIG), loader)["optim"]["epochs"])
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError):
@@ -169,5 +169,5 @@ def _epochs(folder: Path) -> int | None:
 def _sizes(folder: Path) -> Iterator[int]:
     for parent, _, files in os.walk(folder):
         for name in files:
-            with contextlib.suppress(OSError):  # a file may go while it is looked for
+            with contextlib.suppress(OSError):  # a file may disappear in the meantime
                 yield os.lstat(os.path.join(parent, name)).st_size

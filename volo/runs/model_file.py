@@ -1,13 +1,13 @@
-"""A model in one file: its weights and all that inference needs besides. Reading one never runs code.
+"""A model in one file: its weights and everything else that inference needs. Reading one never runs code.
 
-It is a copy of a checkpoint's model.safetensors, or a `.pt`: what `torch.save` makes of a dictionary of
-tensors and plain values (`export_pt` writes one, anybody may), read with weights_only=True.
+It is a copy of a checkpoint's model.safetensors, or a `.pt`: a dictionary of tensors and plain values saved with
+`torch.save` (by `export_pt` or anyone else), read with weights_only=True.
 
     {"format": "volo", "schema_version": 1,
      "model": {name: tensor},          the state_dict
-     "config": {"model": {...}, ...},  sections of settings as in config.yaml; what is left out takes its default
+     "config": {"model": {...}, ...},  sections of settings as in config.yaml; missing ones take their defaults
      "class_names": [str, ...],        in the order of the logits
-     "split_hash": str, "step": int, "epoch": int}   may be left out; without the hash no validation split is known
+     "split_hash": str, "step": int, "epoch": int}   optional; without the hash the validation split is unknown
 """
 
 import json
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from volo.errors import InputError
-from volo.settings.config import Settings, build_settings
+from volo.settings.config import ResolvedSettings, build_settings
 
 SCHEMA_VERSION = 1
 PT_SUFFIXES = (".pt", ".pth")
@@ -28,12 +28,12 @@ PT_SUFFIXES = (".pt", ".pth")
 
 @dataclass(frozen=True)
 class Description:
-    """What stands in a model file beside the weights: enough to rebuild the model and its input.
+    """What a model file holds besides the weights: enough to rebuild the model and its input.
 
-    `settings` are resolved; `split_hash` is that of the train/val split (volo/data/splits.py).
+    `split_hash` is the digest of the train/val split (volo/data/splits.py).
     """
 
-    settings: Settings
+    settings: ResolvedSettings
     class_names: tuple[str, ...]
     split_hash: str
     step: int
@@ -52,7 +52,7 @@ class Description:
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> "Description":
-        """Raises ValueError for values of another kind, InputError for settings that cannot be."""
+        """Raises ValueError for values of the wrong kind, InputError for invalid settings."""
         if values["schema_version"] > SCHEMA_VERSION:
             raise ValueError(f"its schema_version is {values['schema_version']}, this version reads {SCHEMA_VERSION}")
         names = values["class_names"]
@@ -67,7 +67,7 @@ class Description:
         )
 
     def to_metadata(self) -> dict[str, str]:
-        """Text alone, as safetensors wants it."""
+        """The description as text values, which safetensors requires."""
         plain = self.to_plain()
         return {name: value if isinstance(value, str) else json.dumps(value) for name, value in plain.items()}
 
@@ -78,14 +78,14 @@ class Description:
 
 
 def is_model_file(path: Path) -> bool:
-    """Whether a file says that it is one of this project's, rather than bare weights. False where it cannot be read."""
+    """Whether a file claims to be a model file of this project, not just weights. False if it cannot be read."""
     try:
         if path.suffix in PT_SUFFIXES:
             values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             return isinstance(values, dict) and values.get("format") == "volo"
         with safetensors.safe_open(path, framework="pt") as opened:
             return (opened.metadata() or {}).get("format") == "volo"
-    except Exception:  # a foreign or damaged file makes the readers stumble in many ways
+    except Exception:  # a foreign or damaged file can raise nearly anything
         return False
 
 
@@ -107,17 +107,17 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path} must be a model file of this project, got no safetensors file ({error})") from None
     if metadata.get("format") != "volo":
-        raise InputError(f"{path} must be a model file of this project, got one without its description")
+        raise InputError(f"{path} must be a model file of this project, got one without a description")
     return weights, metadata
 
 
 def _read_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign or damaged file makes the reader stumble in many ways
+    except Exception as error:  # a foreign or damaged file can raise nearly anything
         reason = f"{type(error).__name__}: {error}".partition(". ")[0]
         raise InputError(
-            f"{path} must be a whole file of tensors and plain values only ({reason}); nothing in it was run"
+            f"{path} must be a complete file of only tensors and plain values ({reason}); no code in it was run"
         ) from None
     needed = ("format", "schema_version", "model", "config", "class_names")
     missing = [key for key in needed if not isinstance(values, dict) or key not in values]

@@ -1,8 +1,8 @@
-"""`metrics.jsonl`: one record a line, the history of a run; and how a person sees it while it grows.
+"""`metrics.jsonl`: the history of a run, one record per line, and its live display.
 
-Every record has `kind` and `step`. kind `step`: train/loss, lr, grad_norm, images_per_s of the last steps; `epoch`:
-those of the epoch, with val/loss, val/acc1 and val/acc5; `note`: a message at the start, with the step to stop at;
-`skipped`: a step whose update was left out, and why.
+Every record has `kind` and `step`. kind `step`: train/loss, lr, grad_norm, images_per_s over the last steps; `epoch`:
+the same over the epoch, with val/loss, val/acc1 and val/acc5; `note`: a message at the start, with the step to stop at;
+`skipped`: a step whose update was skipped, and why.
 """
 
 import json
@@ -16,7 +16,7 @@ FILE = "metrics.jsonl"
 
 
 def read_records(run_dir: Path) -> list[dict[str, Any]]:
-    """The records of a run, oldest first; a line cut short by a crash is left out."""
+    """The records of a run, oldest first; a line cut short by a crash is dropped."""
     try:
         lines = read_edited(run_dir / FILE).splitlines()
     except FileNotFoundError:
@@ -25,14 +25,14 @@ def read_records(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def rewind_records(run_dir: Path, step: int) -> None:
-    """Drops what was recorded after `step`, which will be run again."""
+    """Drops the records after `step`, whose steps will run again."""
     kept = [record for record in read_records(run_dir) if record["step"] <= step]
     with replaced(run_dir / FILE) as partial:
         partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
 
 
 class Display:
-    """Shows records as they come: a bar that the steps move, a line for each epoch and note."""
+    """Shows records as they arrive: a progress bar over the steps, one line for each epoch and note."""
 
     def __init__(self, images_per_step: int):
         self.progress = Progress("training", None, "images")

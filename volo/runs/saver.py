@@ -1,4 +1,4 @@
-"""Saving off the training thread: training waits while its state is copied, and goes on while that is written."""
+"""Saves in a background thread: training waits while its state is copied and continues while the copy is written."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class Saver:
-    """Writes what it is given in a thread of its own, one thing at a time.
+    """Writes states in its own thread, one at a time.
 
-    Used as a context, which is left when all is written. What a write raises is raised by the next call that finds
-    it ended, or on leaving; an error that training is left with has precedence, but for one of `gives_way`.
+    A context manager, which exits when everything is written. An exception in a write is raised by the next call after
+    the write has ended, or on exit; an exception from training takes precedence, except for those in `gives_way`.
     """
 
     def __init__(self, gives_way: tuple[type[BaseException], ...] = ()):
@@ -30,9 +30,9 @@ class Saver:
             self.wait()
 
     def save(self, state: Any, write: Callable[[Any], None]) -> None:
-        """Copies the state, tensors in nested dictionaries and lists, and has `write` called with the copy.
+        """Copies the state, tensors in nested dictionaries and lists, and calls `write` with the copy in the thread.
 
-        A save before that is not yet on disk is waited for.
+        Waits for the previous save to be on disk first.
         """
         self.wait()
         copied = self._copied(state)
@@ -41,7 +41,7 @@ class Saver:
         self._pending = self._thread.submit(write, copied)
 
     def check(self) -> None:
-        """Raises what the last write has met, if it has ended."""
+        """Raises the exception of the last write, if it has ended with one."""
         if self._pending is not None and self._pending.done():
             self.wait()
 
@@ -52,7 +52,7 @@ class Saver:
             pending.result()
 
     def _copied(self, value: Any, place: tuple = ()) -> Any:
-        """Tensors in buffers on the host, which are kept: the first save alone has to find memory for them."""
+        """Copies tensors to host buffers, which are reused: only the first save allocates memory."""
         if isinstance(value, dict):
             return {key: self._copied(inner, (*place, key)) for key, inner in value.items()}
         if isinstance(value, list | tuple):
@@ -61,6 +61,6 @@ class Saver:
             return value
         buffer = self._buffers.get(place)
         if buffer is None or (buffer.dtype, buffer.shape) != (value.dtype, value.shape):
-            buffer = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)  # laid out as the tensor is
+            buffer = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)  # keeps the tensor's memory layout
             self._buffers[place] = buffer
         return buffer.copy_(value.detach(), non_blocking=value.is_cuda)

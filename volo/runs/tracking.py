@@ -1,4 +1,4 @@
-"""Where rank 0 writes what happens: metrics.jsonl, TensorBoard, and whoever else wants each record."""
+"""Rank 0's records: to metrics.jsonl, to TensorBoard, and to a callback for each record."""
 
 import json
 from collections.abc import Callable
@@ -18,9 +18,9 @@ GRID_IMAGES = 32
 
 
 class Tracker:
-    """Writes records to the run folder. `show` is called with each (the console in this process; nothing under Ray).
+    """Writes records to the run folder and calls `show` with each (the console in this process; nothing under Ray).
 
-    Everything raises TrainingError where the disk fails.
+    All methods raise TrainingError if the disk fails.
     """
 
     def __init__(self, run_dir: Path, step: int, show: Callable[[dict[str, Any]], None] | None = None):
@@ -28,12 +28,12 @@ class Tracker:
         with writing(self._what):
             rewind_records(run_dir, step)
             self._file = open(run_dir / FILE, "a", buffering=1)  # noqa: SIM115
-            # What an earlier process has shown of the steps to come is taken back; at the beginning, all of it.
+            # Discard what an earlier process has logged for steps that run again; at the beginning, everything.
             self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1 if step else 0)
         self._show = show
 
     def record(self, kind: str, step: int, **values: Any) -> None:
-        """One line of metrics.jsonl; its numbers named `.../...` or known to be curves go to TensorBoard too."""
+        """Writes one line of metrics.jsonl; numbers named `.../...` or known to be curves also go to TensorBoard."""
         record = {"kind": kind, "step": step, **values}
         with writing(self._what):
             self._file.write(json.dumps(record) + "\n")
@@ -43,7 +43,7 @@ class Tracker:
             self._show(record)
 
     def image_grid(self, images: Tensor, mean: tuple, std: tuple) -> None:
-        """The first augmented inputs, (B, 3, H, W) normalised, as they are fed to the model."""
+        """The first augmented inputs, (B, 3, H, W) normalized, as the model sees them."""
         shown = images[:GRID_IMAGES].detach().cpu().float()
         shown = shown * shown.new_tensor(std)[:, None, None] + shown.new_tensor(mean)[:, None, None]
         with writing(self._what):
@@ -55,8 +55,9 @@ class Tracker:
             for name, value in flatten(settings.to_dict()).items()
         }
         with writing(self._what):
+            writer: Any = self._board.file_writer  # its class declares None, which it is only once closed
             for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
-                self._board.file_writer.add_summary(summary)
+                writer.add_summary(summary)
 
     def __enter__(self) -> "Tracker":
         return self

@@ -1,4 +1,4 @@
-"""Every setting of a run: typed, validated here and nowhere else, frozen once checked.
+"""All settings of a run: typed, validated only here, frozen once checked.
 
 Defaults < recipe < YAML file < command line, each a nested dictionary laid over the one before (`merge`), then one
 `Settings` object (`build_settings`). A field that is None takes its value from elsewhere, as its description says.
@@ -8,24 +8,19 @@ Defaults < recipe < YAML file < command line, each a nested dictionary laid over
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from volo.errors import InputError
-from volo.settings.model import FORMS, FlatModel, ModelSettings, for_form_of, not_default
-from volo.settings.sections import (
-    IMAGENET,
-    NORMALISATION,
-    VAL_FRACTION,
-    AugmentSettings,
-    DataSettings,
-    OptimSettings,
-    RunSettings,
-    Section,
-    TeachingSettings,
-)
+from volo.settings.augment import AugmentSettings, ResolvedAugment
+from volo.settings.data import VAL_FRACTION, DataSettings, ResolvedData
+from volo.settings.model import FORMS, FlatModel, ModelSettings, ResolvedModel, for_form_of, not_default
+from volo.settings.optim import OptimSettings, ResolvedOptim
+from volo.settings.run import ResolvedRun, RunSettings
+from volo.settings.section import Section
 from volo.settings.sizes import VARIANTS
+from volo.settings.teaching import TeachingSettings
 from volo.settings.yaml_files import reason_in, to_text
 
 
@@ -39,7 +34,7 @@ class Settings(Section):
     run: RunSettings = RunSettings()
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         patch = self.model.resolved().patch_size
         if self.data.image_size < patch:
             raise ValueError(
@@ -54,7 +49,7 @@ class Settings(Section):
             )
         if self.data.dataset == "shapes" and self.augment.auto_augment != "none":
             raise ValueError(
-                "auto_augment changes colours, by which the classes of shapes differ, got "
+                "auto_augment changes colors, by which the classes of shapes differ, got "
                 f"auto_augment={self.augment.auto_augment}, dataset=shapes; leave it out"
             )
         padding = self.augment.crop_padding
@@ -80,7 +75,7 @@ class Settings(Section):
             )
         if self.optim.init_weights and self.run.resume_path:
             raise ValueError(
-                "init_weights has no effect with resume_path, which brings weights of its own, got "
+                "init_weights has no effect with resume_path, which brings its own weights, got "
                 f"init_weights={self.optim.init_weights}, resume_path={self.run.resume_path}; give one of them"
             )
         if self.data.train_images is not None and self.optim.batch_size > self.data.train_images:
@@ -98,7 +93,7 @@ class Settings(Section):
         found = {name: value for name, value in values.items() if value}
         return found | ({"mix_prob": augment.mix_prob} if found and augment.mix_prob is not None else {})
 
-    def located(self) -> "Settings":
+    def located(self) -> Self:
         """The same settings with every path absolute, the data's own too: what is sent to a process elsewhere."""
         paths = {
             "data": {"data_dir": self.data.data_dir or self._default_data_dir()},
@@ -106,28 +101,24 @@ class Settings(Section):
             "teaching": {"teacher": self.teaching.teacher},
             "run": {"output_dir": self.run.output_dir, "resume_path": self.run.resume_path},
         }
-        return self._with({name: {k: v and _absolute(v) for k, v in values.items()} for name, values in paths.items()})
-
-    def resolved(self) -> "Settings":
-        """The same settings with every derived value written in and every path absolute."""
-        data, augment, optim = self.data, self.augment, self.optim
-        mean, std = NORMALISATION.get(data.dataset, IMAGENET)
-        mixing = augment.mixup_alpha > 0 or augment.cutmix_alpha > 0
-        derived = {
-            "data": {"mean": mean, "std": std, "val_fraction": data.resolved_fraction},
-            "augment": {"crop_padding": data.image_size // 8, "mix_prob": 1.0 if mixing else None},
-            "optim": {"warmup_epochs": optim.epochs / 20},
-            "run": {"run_name": self._default_name()},
+        sections = {
+            name: getattr(self, name).model_copy(update={key: path and _absolute(path) for key, path in values.items()})
+            for name, values in paths.items()
         }
-        for name, values in derived.items():
-            section = getattr(self, name)
-            derived[name] = {key: value for key, value in values.items() if getattr(section, key) is None}
-        return self.located()._with(derived).model_copy(update={"model": self.model.resolved()})
+        return self.model_copy(update=sections)
 
-    def _with(self, values: dict[str, dict[str, Any]]) -> "Settings":
-        return self.model_copy(
-            update={name: getattr(self, name).model_copy(update=inner) for name, inner in values.items()}
+    def resolved(self) -> "ResolvedSettings":
+        """The same settings with every derived value written in and every path absolute."""
+        located = self.located()
+        sections: dict[str, Any] = dict(
+            model=located.model.resolved(),
+            data=located.data.resolved(),
+            augment=located.augment.resolved(self.data.image_size),
+            optim=located.optim.resolved(),
+            teaching=located.teaching,
+            run=located.run.resolved(self._default_name()),
         )
+        return located.filled(ResolvedSettings).model_copy(update=sections)
 
     def _default_data_dir(self) -> str | None:
         return None if self.data.dataset == "shapes" else f"data/{self.data.dataset}"
@@ -148,7 +139,7 @@ class Settings(Section):
     def to_yaml(self) -> str:
         """As a settings file (yaml_files.py): what is given, with absolute paths; what is derived as comments.
 
-        Read again, alone it means the same settings; with others laid over it, what they leave open is derived anew.
+        Read alone, it means the same settings; if others are laid over it, what they leave open is derived again.
         """
         given, located = self.to_dict(), self.located().to_dict()
         for name in SECTIONS:
@@ -158,15 +149,25 @@ class Settings(Section):
             given["model"]["form"] = None
         return to_text(given, self.resolved().to_dict(), self._reasons())
 
-    def _reasons(self) -> dict[str, dict[str, str]]:
+    def _reasons(self) -> dict[str, dict[str, str | None]]:
         """Where derived values come from, by section and name."""
-        reasons = {
+        reasons: dict[str, dict[str, str | None]] = {
             name: {key: reason_in(field.description) for key, field in type(getattr(self, name)).model_fields.items()}
             for name in SECTIONS
         }
         model = self.model
         reasons["model"] |= dict.fromkeys(("form", *VARIANTS[model.variant][model.form]), f"of {model.variant}")
         return reasons
+
+
+class ResolvedSettings(Settings):
+    """Settings in which nothing is left to derive: what a run computes with and a model file holds."""
+
+    model: ResolvedModel
+    data: ResolvedData
+    augment: ResolvedAugment
+    optim: ResolvedOptim
+    run: ResolvedRun
 
 
 SECTIONS = tuple(name for name in Settings.model_fields if name != "recipe")
@@ -236,7 +237,7 @@ def _section(name: str, value: Any) -> Any:
             f"model must be a section, or one of {', '.join(VARIANTS)}, got model={value!r}; write model: small, or "
             "model: {variant: small, ...} with other settings of the model"
         )
-    section = Settings.model_fields[name].annotation
+    section: Any = Settings.model_fields[name].annotation
     example = next(iter(section.model_fields))
     raise InputError(f"{name} must be a section, got {name}={value!r}; write {name}: {{{example}: ..., ...}}")
 

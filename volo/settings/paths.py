@@ -1,5 +1,6 @@
 """Paths as users give them: on a disk, not URLs."""
 
+import os
 import re
 from pathlib import Path
 
@@ -21,6 +22,6 @@ def check_path(text: str, name: str) -> str:
     return text
 
 
-def local_path(path: str | Path, name: str) -> Path:
+def local_path(path: str | os.PathLike[str], name: str) -> Path:
     """The absolute path, with ~ expanded. Raises InputError as `check_path`."""
-    return Path(check_path(str(path), name)).expanduser().absolute()
+    return Path(check_path(os.fspath(path), name)).expanduser().absolute()

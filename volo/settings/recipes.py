@@ -15,7 +15,7 @@ class Recipe:
 
 
 def quickstart() -> Recipe:
-    """make quickstart"""
+    """volo pipeline --recipe quickstart"""
     return Recipe(
         expects="top-1 about 80% of 100 drawn classes after 45 seconds of training on two CPU cores",
         settings=dict(
@@ -29,7 +29,7 @@ def quickstart() -> Recipe:
 
 
 def nano() -> Recipe:
-    """python -m jobs.train --recipe nano --dataset imagefolder --data-dir data/cifar10-jpeg --num-workers 2"""
+    """volo train --recipe nano --dataset imagefolder --data-dir data/cifar10-jpeg --num-workers 2"""
     return Recipe(
         expects="about 78% top-1 on ten classes of 32x32 photographs after 15 minutes on two CPU cores, with --use-amp",
         settings=dict(
@@ -40,7 +40,7 @@ def nano() -> Recipe:
 
 
 def tiny() -> Recipe:
-    """python -m jobs.train --recipe tiny --dataset cifar100"""
+    """volo train --recipe tiny --dataset cifar100"""
     return Recipe(
         expects="not measured yet; one GPU",
         settings=dict(
@@ -51,7 +51,7 @@ def tiny() -> Recipe:
 
 
 def small() -> Recipe:
-    """python -m jobs.train --recipe small --dataset cifar100"""
+    """volo train --recipe small --dataset cifar100"""
     return Recipe(
         expects="not measured yet; one GPU",
         settings=dict(
@@ -62,7 +62,7 @@ def small() -> Recipe:
 
 
 def finetune_d1() -> Recipe:
-    """python -m jobs.train --recipe finetune-d1 --init-weights d1_224_84.2.pth.tar --dataset cifar100"""
+    """volo train --recipe finetune-d1 --init-weights d1_224_84.2.pth.tar --dataset cifar100"""
     return Recipe(
         expects="not measured yet; one GPU",
         settings=_finetuning(input_size=224, batch_size=64, lr=3e-4),
@@ -70,7 +70,7 @@ def finetune_d1() -> Recipe:
 
 
 def finetune_d1_96() -> Recipe:
-    """python -m jobs.train --recipe finetune-d1-96 --init-weights d1_224_84.2.pth.tar --dataset cifar100"""
+    """volo train --recipe finetune-d1-96 --init-weights d1_224_84.2.pth.tar --dataset cifar100"""
     return Recipe(
         expects="not measured yet; one GPU, a fifth of finetune-d1's time",
         settings=_finetuning(input_size=96, batch_size=128, lr=5e-4),

@@ -1,5 +1,5 @@
 """Sizes as data: every named model in each of its forms, as plain keyword arguments. No torch here, so `--help` is
-quick. The project's own are flat or pyramids; `volo_d1` to `volo_d5` are the published ones, a form of their own.
+quick. The project's own are flat or pyramids; `volo_d1` to `volo_d5` are the published ones, a third form.
 
 `stem_channels` lists the widths of the levels of overlapping 3x3 convolutions before the patch projection, `stem_depth`
 of them a level; the stages of a pyramid go from the finest map to the coarsest. Parameters are counted at 32 x 32

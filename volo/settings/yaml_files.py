@@ -21,19 +21,19 @@ class _Reader(yaml.SafeLoader):
     """Safe; without numbers in base 60, as which YAML 1.1 would read the 1:4 of num_workers; and a key that stands
     twice, of which only the last would arrive, is an error."""
 
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int | str:
-        return node.value if ":" in node.value else super().construct_yaml_int(node)
+    def construct_int(self, node: yaml.ScalarNode) -> int | str:
+        return node.value if ":" in node.value else self.construct_yaml_int(node)
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         for name, count in counts.items():
             if count > 1:
-                raise yaml.composer.ComposerError(None, None, f"the key {name!r} stands twice", node.start_mark)
+                raise yaml.composer.ComposerError(None, None, f"the key {name!r} is given twice", node.start_mark)
         return node
 
 
-_Reader.add_constructor("tag:yaml.org,2002:int", _Reader.construct_yaml_int)
+_Reader.add_constructor("tag:yaml.org,2002:int", _Reader.construct_int)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -52,7 +52,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def to_text(given: Mapping[str, Any], resolved: Mapping[str, Any], reasons: Mapping[str, Mapping[str, str]]) -> str:
+def to_text(
+    given: Mapping[str, Any], resolved: Mapping[str, Any], reasons: Mapping[str, Mapping[str, str | None]]
+) -> str:
     """Settings as YAML, a line each; a value that is None and derived stands beside it in a comment.
 
     Args:

@@ -1,42 +1,48 @@
-"""The weights that a run begins with: of a file anybody made, or of another run."""
+"""What a run starts from: weights of a file or of another run, or its own newest checkpoint."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from volo.data.folders.class_names import extra, places
+from volo.data.decoded.cache import Images
+from volo.data.folders.class_names import differences, extra, places, same_names
+from volo.data.splits import Split
+from volo.errors import InputError
 from volo.model.build import build_model
 from volo.model.weights import HEADS, check_weights, load_weights, read_state_dict
 from volo.runs import checkpoint
-from volo.runs.model_file import is_model_file
+from volo.runs.model_file import Description, is_model_file
 from volo.settings.config import Settings
+from volo.training.learner import Learner
+from volo.training.world import World
 
 Found = tuple[dict[str, Tensor], list[str]]
 
 
 def load_init_weights(model: nn.Module, path: str, class_names: tuple[str, ...]) -> list[str]:
-    """Loads the weights to begin with.
+    """Loads initial weights into a model.
 
     Args:
-        model: Of this project.
+        model: One of this project's models.
         path: A file of weights (volo/model/weights.py), or a model as `checkpoint.find` takes it: a run folder (its
             best checkpoint), `best` or `last`, a checkpoint folder, a model file.
-        class_names: The data's. A head that was trained on the same classes is kept, in this order; one that was
-            trained on others starts afresh, also where there are as many of them.
+        class_names: Classes of the data. A head trained on the same classes is kept, reordered if need be; a head
+            trained on other classes is initialized again, even if their number is the same.
 
     Returns:
-        What was taken and made to fit, a line each.
+        Notes on what was loaded and what was adapted, one line each.
 
     Raises:
-        InputError: nothing there, nothing that can be read, or another model's.
+        InputError: the path does not exist, cannot be read, or holds the weights of another model.
     """
     found, notes = _found(path, class_names)
     return [*notes, *load_weights(model, found, path)]
 
 
 def check_init_weights(settings: Settings, class_names: tuple[str, ...]) -> None:
-    """Raises InputError where `load_init_weights` would."""
+    """Raises InputError if `load_init_weights` would."""
     if path := settings.optim.init_weights:
         with torch.device("meta"):
             model = build_model(settings.model, num_classes=len(class_names), image_size=settings.data.image_size)
@@ -54,10 +60,71 @@ def _found(path: str, class_names: tuple[str, ...]) -> Found:
 
 
 def _for_classes(weights: dict[str, Tensor], before: tuple[str, ...], now: tuple[str, ...]) -> Found:
-    """The weights with the heads' rows in the order of the classes now, or without heads where the classes differ."""
+    """The weights with the rows of the heads in the order of `now`, or without heads if the classes differ."""
     heads = {name for name in weights if name.split(".")[0] in HEADS}
     if extra(before, now) or extra(now, before):
         others = {name: tensor for name, tensor in weights.items() if name not in heads}
         return others, [f"trained on other classes: {len(before)} there, {len(now)} here"]
     order = torch.tensor(places(now, before))
     return {name: tensor[order] if name in heads else tensor for name, tensor in weights.items()}, []
+
+
+def resume(
+    learner: Learner, folder: Path, settings: Settings, world: World, images: Images, split: Split
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Loads a checkpoint, of this run or of the one named by `--resume-path`, into the learner.
+
+    Returns:
+        The state of the meter, if the checkpoint has one, and notes for the run's first record.
+
+    Raises:
+        InputError: the checkpoint was trained on other classes or on another split.
+    """
+    _, description = checkpoint.load_model(folder)
+    _check_same_data(folder, description, settings, images, split)
+    state = checkpoint.load_state(folder)
+    learner.load(state, folder)
+    if not folder.is_relative_to(settings.run_dir):
+        learner.forget_best()
+    if world.is_main:
+        _restore_best(settings.run_dir, learner.best_step)
+    before, now = state.get("world"), world.in_short()
+    is_same = before in (None, now)
+    return state.get("meter"), [] if is_same else [f"before on {before}: the same images, summed in another order"]
+
+
+def _restore_best(run_dir: Path, best_step: int | None) -> None:
+    """Points `best` to the best checkpoint: the process may have been killed after saving it and before pointing."""
+    if best_step is None:
+        return
+    folder = checkpoint.folder_of(run_dir, best_step)
+    if folder.is_dir() and checkpoint.pointed(run_dir, "best") != folder:
+        checkpoint.point(run_dir, "best", folder)
+
+
+def _check_same_data(folder: Path, before: Description, settings: Settings, images: Images, split: Split) -> None:
+    names = images.class_names
+    if not same_names(before.class_names, names):
+        raise InputError(
+            f"the data must have the checkpoint's classes, got {_shortly(names)} where {folder} has "
+            f"{_shortly(before.class_names)}; {differences(names, before.class_names) or 'their order differs'}; "
+            "name the data it was trained on with --data-dir"
+        )
+    if before.split_hash != split.digest():
+        raise InputError(
+            f"the data must be split as the checkpoint's were, got {len(split.train)} images to train on with "
+            f"another hash than in {folder}; images were added or removed{_held_out_before(before, settings, images)}: "
+            "restore them, or use --fresh"
+        )
+
+
+def _held_out_before(before: Description, settings: Settings, images: Images) -> str:
+    """A hint for runs from before the validation images of a folder were used."""
+    fraction = before.settings.data.val_fraction
+    if fraction is None or settings.data.val_fraction is not None or images.held_out is None:
+        return ""
+    return f", or --val-fraction {fraction} was what it held out, beside a folder of validation images"
+
+
+def _shortly(names: tuple[str, ...]) -> str:
+    return f"{len(names)} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"

@@ -1,4 +1,4 @@
-"""Training in this process, alone or as one of torchrun's, without Ray."""
+"""Training in this process, alone or as one rank of torchrun, without Ray."""
 
 import contextlib
 import gc
@@ -20,24 +20,25 @@ from volo.training.compilation import check_compiler
 from volo.training.guards.watchdog import watched
 from volo.training.initial import check_init_weights
 from volo.training.loop import train
-from volo.training.seeds import train_each
+from volo.training.seeds import each_run
 from volo.training.teacher import check_teacher
 from volo.training.world import World, single_process, torchrun_world, under_torchrun
 
 
 def train_here(settings: Settings) -> None:
-    """Trains in this process; under torchrun as one rank of its world. Raises as `train` and `open_run` do."""
+    """Trains in this process, or as one rank under torchrun. Raises the errors of `train` and `open_run`."""
     device = settings.run.device
     world = torchrun_world(device) if under_torchrun() else single_process(device)
     try:
         if settings.optim.compile:
             check_compiler(world.device)
-        train_each(settings, world, lambda one: _train_one(one, world))
+        for one in each_run(settings, world):
+            _train_one(one, world)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
     if world.size > 1:
-        # The models are parts of cycles that keep the group, and its threads abort a process that ends before them.
+        # Reference cycles with the models keep the group alive; its threads would abort the process when it exits.
         gc.collect()
 
 
@@ -54,8 +55,10 @@ def _train_one(settings: Settings, world: World) -> None:
 
 @contextlib.contextmanager
 def opened_run(settings: Settings, world: World) -> Iterator[Start]:
-    """The run folder, locked, and the data, decoded; by rank 0, whose refusal every rank raises. The first
-    failure of any rank is noted; ranks that fail for want of that one say so."""
+    """Locks the run folder and decodes the data on rank 0. If rank 0 refuses, every rank raises its InputError.
+
+    The first failure of any rank is written to the run folder. A rank that fails because it lost that rank says so.
+    """
     start, lock, refusal = None, None, None
     if world.is_main:
         print(f"run folder: {settings.run_dir}", flush=True)
@@ -81,7 +84,7 @@ def opened_run(settings: Settings, world: World) -> Iterator[Start]:
         error.add_note(_whereabouts(error, world))
         earlier = note_failure(settings.run_dir, error)
         if earlier and world.size > 1:
-            raise TrainingError(f"rank {world.rank} lost the others, of which one failed first: {earlier}") from None
+            raise TrainingError(f"rank {world.rank} lost the others, one of which failed first: {earlier}") from None
         raise
     finally:
         if lock:
@@ -106,7 +109,10 @@ def display(settings: Settings, world: World) -> Iterator[Callable | None]:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], int]]:
-    """Turns SIGTERM and the first SIGINT into a wish to stop, which training answers by saving first."""
+    """Turns SIGTERM and the first SIGINT into a request to stop, so that training saves before it ends.
+
+    Yields a function that returns the number of the signal received, or 0.
+    """
     received = 0
 
     def note(number: int, _) -> None:
@@ -130,7 +136,7 @@ def say_finished(settings: Settings, start: Start, world: World) -> None:
 
 
 def say_result(settings: Settings) -> None:
-    """The last thing a training run prints."""
+    """Prints the best score and the run folder, the last lines of a training run."""
     scores = read_scores(settings.run_dir)
     if scores.best is not None:
         print(f"best validation top-1 {scores.best:.2%}, after epoch {scores.best_epoch}")

@@ -1,7 +1,8 @@
-"""All that training changes: weights, their average, the optimizer, and how far it has come."""
+"""What training changes: the weights, their average, the optimizer, and the number of steps. `update` is one step."""
 
 import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,24 @@ from torch.nn.parallel import DistributedDataParallel
 
 from volo.data.pipeline import Batch
 from volo.runs import checkpoint
-from volo.settings.sections import OptimSettings, TeachingSettings
+from volo.settings.optim import OptimSettings
+from volo.settings.teaching import TeachingSettings
 from volo.training.compilation import compiled
-from volo.training.ema import MovingAverage
 from volo.training.objective import Labels, Objective
-from volo.training.optim import build_optimizer, set_learning_rate
+from volo.training.optim import MovingAverage, build_optimizer, set_learning_rate
 from volo.training.precision import Precision
 from volo.training.world import World
 
 
 class Learner:
-    """The model in training. `step` counts the updates made or left out, `num_skipped` those left out in a row until
-    now; `best` is the best val/acc1 so far, of `best_step`.
+    """A model in training.
 
-    Updates go through `parallel`, the model under DDP and torch.compile where there are several workers or --compile;
-    `model` is the plain one, with the same parameters, for all else.
+    Attributes:
+        model: The plain model.
+        parallel: The same parameters, wrapped by DDP (several workers) and torch.compile (`--compile`), for updates.
+        step: Number of updates, including those that were skipped.
+        num_skipped: Number of updates skipped in a row, up to now.
+        best, best_step: The best val/acc1 so far, and the step it was reached at.
     """
 
     def __init__(self, model: nn.Module, settings: OptimSettings, world: World, objective: Objective | None = None):
@@ -36,7 +40,7 @@ class Learner:
         self.ema = MovingAverage(self.model, settings.ema_decay) if settings.ema_decay > 0 else None
         self.optimizer = build_optimizer(self.model, settings)
         self.precision = Precision(settings, world.device)
-        self.parallel = self._distributed()
+        self.parallel: Any = self._distributed()  # nn.Module does not declare `no_sync`
         if settings.compile:
             self.parallel = compiled(self.parallel, world.device)
         self.step = 0
@@ -46,50 +50,51 @@ class Learner:
 
     @property
     def final_model(self) -> nn.Module:
-        """The weights to use: the average where it is on."""
+        """The model to validate and save: the moving average of the weights, if it is on."""
         return self.ema.module if self.ema is not None else self.model
 
     def update(self, batch: Batch, lr: float) -> tuple[Tensor, Tensor]:
         """One optimizer step on this worker's share of the global batch.
 
-        Each worker's loss is its sum over the global count times the world size, so that DDP's mean over workers is
-        the mean over samples, however uneven the shares.
+        The loss is the sum over the share, divided by the global batch size and multiplied by the world size. DDP
+        averages gradients over the workers, so this is the mean over all samples even if the shares differ in size.
 
         Returns:
-            The share's summed loss, and the norm of the global gradient before clipping; both (), on the device.
+            The summed loss of the share and the norm of the global gradient before clipping, both () on the device.
         """
         self.parallel.train()
         self.optimizer.zero_grad(set_to_none=True)
-        buffers = self._buffers_if_update_may_be_left_out()
-        total = torch.zeros((), device=self.world.device)
-        parts = min(self.settings.grad_accum_steps, len(batch.images))
-        chunks = list(zip(batch.images.chunk(parts), batch.targets.chunk(parts), strict=True))
-        for number, (images, targets) in enumerate(chunks, start=1):
-            with self._synchronised(number == len(chunks)):
+        buffers = self._buffers_if_update_may_be_skipped()
+        loss_sum = torch.zeros((), device=self.world.device)
+
+        for images, targets, is_last in self._micro_batches(batch):
+            with self._synchronized(is_last):
                 with self.precision.autocast():
                     loss = self.objective(self.parallel, images, targets, self.step)
-                self.precision.backward(loss * (self.world.size / self.settings.batch_size))
-            total += loss.detach()
-        norm = self.precision.clip(self.optimizer, list(self.model.parameters()), self.settings.grad_clip)
-        leave_out = self._must_leave_out(total, norm)
-        if not leave_out:
+                self.precision.scale(loss * (self.world.size / self.settings.batch_size)).backward()
+            loss_sum += loss.detach()
+        grad_norm = self.precision.clip(self.optimizer, list(self.model.parameters()), self.settings.grad_clip)
+        must_skip = self._must_skip(loss_sum, grad_norm)
+        if not must_skip:
             set_learning_rate(self.optimizer, lr)
-        if not self.precision.step(self.optimizer, leave_out):
+        if not self.precision.step(self.optimizer, must_skip):
             self._restore(buffers)
         elif self.ema is not None:
             self.ema.update_parameters(self.model)
+
         self.step += 1
-        return total, norm
+        return loss_sum, grad_norm
 
     def share_buffers(self) -> None:
-        """Gives every worker rank 0's batch norm statistics in the weights to use, so that all validate the model
-        that rank 0 saves. (DDP does the same to the model in training, before the next step.)"""
+        """Copies rank 0's batch norm statistics to all workers, so that they validate the model that rank 0 saves.
+
+        (DDP does the same for the model in training, before its next step.)
+        """
         for buffer in self.final_model.buffers():
             self.world.copy_from_main(buffer)
 
     def is_best(self, metrics: dict[str, Any]) -> bool:
-        """Whether a validation, if there was one, was better than every one before; remembers it. Never one whose loss
-        is not finite."""
+        """Whether `metrics` hold the best validation so far, which is remembered; never one with a non-finite loss."""
         accuracy = metrics.get("val/acc1")
         if accuracy is None or not math.isfinite(metrics["val/loss"]):
             return False
@@ -99,11 +104,11 @@ class Learner:
         return True
 
     def forget_best(self) -> None:
-        """For a run that begins from another one's checkpoint and has to find its own."""
+        """For a run that starts from a checkpoint of another run and has to find its own best."""
         self.best = self.best_step = None
 
     def state_dict(self) -> dict[str, Any]:
-        """All but what the model file holds."""
+        """Everything except the weights in the model file."""
         return {
             "step": self.step,
             "num_skipped": self.num_skipped,
@@ -116,7 +121,7 @@ class Learner:
         }
 
     def load(self, state: dict[str, Any], folder: Path) -> None:
-        """Takes up what `state_dict` gave, and the weights to use from the checkpoint that holds both."""
+        """Restores what `state_dict` returned, and the averaged weights from the model file in the same checkpoint."""
         self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
         self.num_skipped = state.get("num_skipped", 0)
         self.model.load_state_dict(state["model"])
@@ -127,18 +132,27 @@ class Learner:
             self.ema.module.load_state_dict(weights)
             self.ema.n_averaged.fill_(state["num_averaged"])
 
-    def _must_leave_out(self, loss_sum: Tensor, grad_norm: Tensor) -> bool:
-        """Under `skip_nonfinite`: whether the loss is not finite on some worker, or the gradient where no scaler looks
-        after it. The same on every worker; waits for the device, and for the other workers."""
-        leave_out = False
+    def _micro_batches(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor, bool]]:
+        """The batch in `grad_accum_steps` parts: images, targets, and whether the part is the last."""
+        num_parts = min(self.settings.grad_accum_steps, len(batch.images))
+        parts = list(zip(batch.images.chunk(num_parts), batch.targets.chunk(num_parts), strict=True))
+        for number, (images, targets) in enumerate(parts, start=1):
+            yield images, targets, number == len(parts)
+
+    def _must_skip(self, loss_sum: Tensor, grad_norm: Tensor) -> bool:
+        """With `skip_nonfinite`, whether the loss on any worker is not finite, or the gradient if no scaler checks it.
+
+        The result is the same on every worker. Waits for the device and for the other workers.
+        """
+        must_skip = False
         if self.settings.skip_nonfinite:
             is_good = loss_sum.isfinite() & (grad_norm.isfinite() | self.precision.skips_bad_updates)
-            leave_out = self.world.sum((~is_good).float()).item() > 0
-        self.num_skipped = self.num_skipped + 1 if leave_out else 0
-        return leave_out
+            must_skip = self.world.sum((~is_good).float()).item() > 0
+        self.num_skipped = self.num_skipped + 1 if must_skip else 0
+        return must_skip
 
-    def _buffers_if_update_may_be_left_out(self) -> list[Tensor]:
-        """Copies of the model's buffers, which the forward pass of a bad batch would spoil for good."""
+    def _buffers_if_update_may_be_skipped(self) -> list[Tensor]:
+        """Copies of the model's buffers, which the forward pass of a bad batch would corrupt."""
         if not (self.settings.skip_nonfinite or self.precision.skips_bad_updates):
             return []
         return [buffer.clone() for buffer in self.model.buffers()]
@@ -154,8 +168,8 @@ class Learner:
         devices = [self.world.device] if self.world.device.type == "cuda" else None
         return DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True)
 
-    def _synchronised(self, is_last: bool) -> contextlib.AbstractContextManager:
-        """Gradients cross the workers once a step, with the last part of the batch."""
+    def _synchronized(self, is_last: bool) -> contextlib.AbstractContextManager:
+        """Workers exchange gradients once per step, with the last part of the batch."""
         if is_last or self.world.size == 1:
             return contextlib.nullcontext()
         return self.parallel.no_sync()

@@ -1,4 +1,4 @@
-"""What the last steps did: mean loss, rate, whether training may go on, and what a worker wishes of all."""
+"""Mean loss and throughput of the last steps, and what the workers must agree on: stopping, saving, skipped updates."""
 
 import contextlib
 import math
@@ -18,7 +18,7 @@ from volo.training.world import World
 
 @dataclass
 class Totals:
-    """Over some steps: their summed mean losses, those left out for a loss or gradient that was not finite, seconds."""
+    """Sums over steps: mean losses, number of steps, those whose loss or gradient was not finite, and seconds."""
 
     loss: float = 0.0
     num_steps: int = 0
@@ -32,7 +32,7 @@ class Totals:
         self.elapsed += other.elapsed
 
     def means(self, batch_size: int) -> dict[str, float]:
-        """The loss is nan where no step counts."""
+        """Mean loss (nan if no step counts) and images per second."""
         counted = self.num_steps - self.num_left_out
         loss = self.loss / counted if counted else math.nan
         return {"train/loss": loss, "images_per_s": self.num_steps * batch_size / max(self.elapsed, 1e-9)}
@@ -43,15 +43,17 @@ def refuse(found: NonFinite) -> None:
 
 
 class Meter:
-    """Sums over steps and workers. One small collective a step, read one step late, so that a GPU is never idle for it.
+    """Sums over steps and workers, by one small collective per step, read a step later so that a GPU need not wait.
 
     Args:
-        world: Who trains.
-        batch_size: The global one.
-        skips_bad_updates: Whether a gradient that is not finite changes no weights, as under the fp16 scaler.
-        on_nonfinite: Told on every worker of a step whose loss or gradient is not finite. It raises where training
-            cannot go on; else the step's loss does not count.
+        world: The workers that train.
+        batch_size: Global batch size.
+        skips_bad_updates: Whether a gradient that is not finite leaves the weights unchanged, as with the fp16 scaler.
+        on_nonfinite: Called on every worker for a step whose loss or gradient is not finite. Raises an error if
+            training cannot continue; otherwise the loss of the step does not count.
     """
+
+    _started: float
 
     def __init__(
         self,
@@ -74,7 +76,7 @@ class Meter:
         self._reset_interval()
 
     def state_dict(self) -> dict[str, Any]:
-        """What is counted of the epoch and the interval so far, so that their records are those of a whole run."""
+        """The totals of the unfinished epoch and interval, so that a resumed run records what a whole run would."""
         return {"epoch": asdict(self._epoch), "interval": asdict(self._interval)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -89,30 +91,30 @@ class Meter:
         wants_save: bool = False,
         num_skipped: int = 0,
     ) -> None:
-        """Counts the update that made `step`. What any worker wishes, all do, at the same step: a `stop_signal` sets
-        `must_stop`, a wish to save `must_save`, one step later.
+        """Counts an update. A request of any worker reaches all workers at the same step, one step later: `stop_signal`
+        sets `must_stop`, and `wants_save` sets `must_save`.
 
         Args:
-            step: That update's.
-            loss_sum: Over this worker's share, ().
-            grad_norm: Of the global gradient, (), the same on every worker.
-            stop_signal: A signal's number, else 0.
+            step: Number of updates, including this one.
+            loss_sum: Summed loss of this worker's share, ().
+            grad_norm: Norm of the global gradient, (), the same on every worker.
+            stop_signal: Number of a signal, or 0.
             wants_save: Whether a checkpoint is due.
-            num_skipped: Updates left out in a row, this one included.
+            num_skipped: Number of updates skipped in a row, including this one.
 
         Raises:
-            TrainingError: as `on_nonfinite`, for an earlier step.
+            TrainingError: from `on_nonfinite`, for the step before.
         """
         self.flush()
         sums = torch.stack([loss_sum.double(), grad_norm.double() / self.world.size])
-        wishes = torch.stack([sums.new_full((), stop_signal), sums.new_full((), wants_save)])
+        requests = torch.stack([sums.new_full((), stop_signal), sums.new_full((), wants_save)])
         is_bad = sums.new_zeros(self.world.size)
         is_bad[self.world.rank] = ~loss_sum.isfinite()
-        self._pending = numbers_later(self.world.sum(torch.cat([sums, wishes, is_bad])))
+        self._pending = numbers_later(self.world.sum(torch.cat([sums, requests, is_bad])))
         self._step, self._num_skipped = step, num_skipped
 
     def flush(self) -> None:
-        """Reads what is pending."""
+        """Reads the sums of the last step, if they have not been read."""
         if self._pending is None:
             return
         loss, grad_norm, stop, save, *is_bad = self._pending()
@@ -128,7 +130,7 @@ class Meter:
         self.on_nonfinite(NonFinite(self._step, loss / self.batch_size, grad_norm, ranks, self._num_skipped))
 
     def interval(self) -> dict[str, float]:
-        """Mean loss and rate since the last call."""
+        """Mean loss and throughput since the last call."""
         self.flush()
         self._interval.elapsed += time.monotonic() - self._started
         done = self._interval
@@ -137,13 +139,13 @@ class Meter:
         return done.means(self.batch_size)
 
     def epoch(self) -> dict[str, float]:
-        """Mean loss and rate of the epoch, validation and saving left out."""
+        """Mean loss and throughput of the epoch, without the time of validation and saving."""
         self.interval()
         return self._epoch.means(self.batch_size)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves out of the rate what takes time and is no training."""
+        """Excludes the time spent inside from the throughput."""
         self.flush()
         self._interval.elapsed += time.monotonic() - self._started
         yield

@@ -1,4 +1,4 @@
-"""Loss and accuracy over the samples of all workers, each counted once."""
+"""Loss and accuracy over the samples of all workers, counting each sample once."""
 
 from collections.abc import Iterable
 
@@ -16,10 +16,10 @@ def summed_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], world: World) -> dict[str, float]:
-    """`val/loss`, `val/acc1` and `val/acc5` (fractions; of fewer than five classes all) over every worker's batches.
+    """`val/loss`, and `val/acc1` and `val/acc5` as fractions, over the batches of all workers.
 
-    In float32 whatever the training's precision, losses summed in float64: what the saved model gives wherever it is
-    used, and what `classification_metrics` of volo/analysis/evaluate.py makes of the same logits.
+    Computed in float32 for every training precision, with losses summed in float64. So the results are those of the
+    saved model, and of `classification_metrics` in volo/analysis/evaluate.py for the same logits.
     """
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=world.device)  # loss, top-1, top-5, samples
@@ -33,9 +33,9 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], world: 
 
 
 def rank_of_truth(logits: Tensor, labels: Tensor) -> Tensor:
-    """(B, classes) and (B,) -> (B,): how many classes are ranked before the true one.
+    """The number of classes ranked before the true one: (B, classes) and (B,) -> (B,).
 
-    Among equal logits the first class leads; where the truth's or another's is NaN, that other is before it.
+    Among equal logits the lower class comes first. If the true logit or another one is NaN, that other comes first.
     """
     truth = logits.gather(1, labels[:, None])  # (B, 1)
     later = torch.arange(logits.shape[1], device=logits.device) > labels[:, None]  # (B, classes)

@@ -1,13 +1,13 @@
-"""What training minimises: the labels, and where there is a teacher, what it says of images and of their patches."""
+"""The loss that training minimizes: from the labels, or also from a teacher's predictions for images and patches."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from volo.model.token_labels import Box, DenseLogits, draw_box
-from volo.settings.sections import TeachingSettings
+from volo.settings.teaching import TeachingSettings
 from volo.training.metrics import summed_loss
 from volo.training.teacher import Teacher
 
@@ -15,17 +15,17 @@ BOX_STREAM = 1
 
 
 class Objective(Protocol):
-    """How a learner gets from images to a loss."""
+    """Computes the loss of a batch."""
 
     def module(self, model: nn.Module) -> nn.Module:
-        """What is called, under DDP, for each batch."""
+        """The module to wrap with DDP and to call for each batch."""
 
     def __call__(self, module: nn.Module, images: Tensor, targets: Tensor, step: int) -> Tensor:
-        """The loss summed over a share of the batch, (); targets (b, classes) are probabilities."""
+        """The loss, (), summed over a share of the batch; targets (b, classes) are probabilities."""
 
 
 class Labels:
-    """The labels, softened by the teacher's probabilities where there is one and `distillation` gives them a weight."""
+    """Cross entropy with the labels, mixed with the teacher's probabilities by the weight `distillation`."""
 
     def __init__(self, settings: TeachingSettings, teacher: Teacher | None):
         self.weight, self.teacher = settings.distillation, teacher
@@ -37,17 +37,19 @@ class Labels:
         return summed_loss(module(images), self.softened(images, targets))
 
     def softened(self, images: Tensor, targets: Tensor) -> Tensor:
-        if not self.weight:
+        if self.teacher is None or not self.weight:
             return targets
         return targets.lerp(self.teacher.probabilities(images), self.weight)
 
 
 class TokenLabels(Labels):
-    """The labels, and for every patch the teacher's class probabilities there (arXiv 2104.10858, equation 3).
+    """Cross entropy with the labels, and of every patch with the teacher's probabilities (arXiv 2104.10858, eq. 3).
 
-    The pooled loss has weight 1, the mean over patches `token_label_weight`. With `mix_token` a box of patches is
-    exchanged between images i and b - 1 - i of a worker's share, drawn from (seed, step) alone.
+    The pooled loss has weight 1, the mean over patches has weight `token_label_weight`. With `mix_token`, a box of
+    patches is exchanged between images i and b - 1 - i of a worker's share; it depends on (seed, step) only.
     """
+
+    teacher: Teacher
 
     def __init__(self, settings: TeachingSettings, teacher: Teacher, seed: int, grid: tuple[int, int]):
         super().__init__(settings, teacher)
@@ -65,11 +67,11 @@ class TokenLabels(Labels):
 
 
 class Dense(nn.Module):
-    """A model whose call gives what all its heads say."""
+    """A model whose call returns the logits of all its heads."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
+        self.model: Any = model  # a published model: nn.Module does not declare `dense`
 
     def forward(self, images: Tensor, box: Box | None = None) -> DenseLogits:
         return self.model.dense(images, box)
@@ -81,9 +83,9 @@ def token_label_loss(
     """Cross entropy of the pooled logits plus `patch_weight` times its mean over the patches, summed over the batch.
 
     Args:
-        dense: Logits (B, K) and (B, h, w, K), the patches' where their images are.
-        targets, patch_targets: Probabilities, likewise.
-        box: What MixToken exchanged: the pooled targets are mixed by its area.
+        dense: Logits (B, K) and patch logits (B, h, w, K), after MixToken has been undone for the patches.
+        targets, patch_targets: Probabilities of the same shapes.
+        box: The box that MixToken exchanged; the pooled targets are mixed by its area.
     """
     if box is not None:
         targets = targets.lerp(targets.flip(0), box.area)
@@ -95,5 +97,5 @@ def token_label_loss(
 
 
 def step_generator(seed: int, step: int) -> np.random.Generator:
-    """Of what one step draws for all workers alike."""
+    """The generator for what one step draws, the same on all workers."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step, BOX_STREAM))))

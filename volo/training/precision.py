@@ -1,4 +1,4 @@
-"""Mixed precision: which type, the autocast, and the scaler that fp16 needs."""
+"""Mixed precision: the dtype, autocast, and the gradient scaler that fp16 needs."""
 
 import contextlib
 from typing import Any
@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from volo.errors import TrainingError
-from volo.settings.sections import OptimSettings
+from volo.settings.optim import OptimSettings
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 MAX_SKIPPED = 20
 
 
 class Precision:
-    """float32, or autocast in bf16, or in fp16 with a gradient scaler.
+    """float32, autocast in bf16, or autocast in fp16 with a gradient scaler.
 
-    Default: bf16 on a GPU, float32 on a CPU.
+    By default bf16 on a GPU and float32 on a CPU.
     """
 
     def __init__(self, settings: OptimSettings, device: torch.device):
@@ -29,30 +29,34 @@ class Precision:
 
     @property
     def skips_bad_updates(self) -> bool:
-        """Whether `step` leaves the weights alone where a gradient is not finite."""
+        """Whether `step` leaves the weights unchanged if a gradient is not finite."""
         return self.scaler.is_enabled()
 
     def autocast(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.enabled)
 
-    def backward(self, loss: Tensor) -> None:
-        self.scaler.scale(loss).backward()
+    def scale(self, loss: Tensor) -> Tensor:
+        """The loss to call `backward()` on."""
+        return self.scaler.scale(loss)
 
     def clip(self, optimizer: torch.optim.Optimizer, parameters: list[Tensor], grad_clip: float) -> Tensor:
-        """Unscales the gradients and clips them to the norm `grad_clip` (0: not at all). Returns it before clipping."""
+        """Unscales the gradients and clips them to the norm `grad_clip` (0: no clipping). Returns the norm before."""
         self.scaler.unscale_(optimizer)
         return torch.nn.utils.clip_grad_norm_(parameters, grad_clip or float("inf"))
 
-    def step(self, optimizer: torch.optim.Optimizer, leave_out: bool = False) -> bool:
-        """Updates with gradients that `clip` has seen, unless asked to leave it out. Returns whether it did.
+    def step(self, optimizer: torch.optim.Optimizer, must_skip: bool = False) -> bool:
+        """The optimizer step, with gradients that `clip` has unscaled. Returns whether the weights were updated.
 
-        The scaler decides by the gradients, which are the same on every worker, so all of them skip and stop together.
+        The scaler decides by the gradients, which are the same on every worker, so all workers skip and stop together.
+
+        Args:
+            must_skip: Leave the weights unchanged.
 
         Raises:
             TrainingError: the scaler has skipped MAX_SKIPPED updates in a row for non-finite gradients.
         """
         before = self.scaler.get_scale()
-        if not leave_out:
+        if not must_skip:
             self.scaler.step(optimizer)
         self.scaler.update()
         is_skipped = self.scaler.get_scale() < before
@@ -62,12 +66,12 @@ class Precision:
                 f"gradients must be finite, got {MAX_SKIPPED} updates in a row that were not, however small the fp16 "
                 "scale; the weights are as they were before these. Use --autocast-dtype bf16, --no-amp or a lower --lr"
             )
-        return not (leave_out or is_skipped)
+        return not (must_skip or is_skipped)
 
     def state_dict(self) -> dict[str, Any]:
         return {"scaler": self.scaler.state_dict(), "num_skipped": self.num_skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["scaler"]:  # empty where the run went without one so far, as on a CPU
+        if state["scaler"]:  # empty if the run had no scaler so far, as on a CPU
             self.scaler.load_state_dict(state["scaler"])
         self.num_skipped = state["num_skipped"]

@@ -1,12 +1,12 @@
-"""The same training with several seeds: runs of their own, one after the other, and what they have in common.
+"""The same training with several seeds: one run per seed, one after the other, and a summary of their scores.
 
-<run>/seed0/ <run>/seed1/ ...    run folders like any other
-<run>/seeds.json                 scores of each, mean and spread; written anew after every seed
+<run>/seed0/ <run>/seed1/ ...    ordinary run folders
+<run>/seeds.json                 scores of each run, mean, and spread; rewritten after every seed
 """
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from volo.console import print_table
@@ -18,32 +18,33 @@ from volo.training.world import World
 
 SUMMARY = "seeds.json"
 KINDS = {"best": "best val top-1", "last": "last val top-1", "train_loss": "train loss"}
-# Student's t that 2.5 in 100 exceed, by degrees of freedom from 1; of more than these, by its expansion.
+# The 97.5% quantiles of Student's t for 1, 2, ... degrees of freedom; beyond the table, an expansion is used.
 T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
-def train_each(settings: Settings, world: World, train_one: Callable[[Settings], None]) -> None:
-    """Trains what the settings say: one run, or one for each of `run.seeds`. Finished ones are passed over.
+def each_run(settings: Settings, world: World) -> Iterator[Settings]:
+    """Yields the settings of every run to train: those given, or one for each of `run.seeds`.
+
+    Rewrites the summary of the seeds whenever the caller asks for the next run. Finished runs are yielded as well.
 
     Args:
-        settings: Every worker calls this with equal ones.
-        world: Who trains, or the driver of those who do.
-        train_one: Trains a run to its end, from where it is; what it raises ends the whole.
+        settings: Equal on every worker, all of which iterate.
+        world: The workers that train, or the driver that starts them.
 
     Raises:
-        InputError: a run that is there and cannot be gone on with; before any is trained.
+        InputError: an existing run cannot be resumed with these settings; raised before any run is trained.
     """
     if settings.run.seeds is None:
-        train_one(settings)
+        yield settings
         return
     runs = [of_seed(settings, seed) for seed in settings.run.seeds]
     _prepare_everywhere(settings, runs, world)
     for number, one in enumerate(runs, start=1):
         if world.is_main:
             print(f"seed {one.run.seed}, {number} of {len(runs)}", flush=True)
-        train_one(one)
+        yield one
         if world.is_main:
-            summary = summarise({run.run.seed: read_scores(run.run_dir) for run in runs[:number]})
+            summary = summarize({run.run.seed: read_scores(run.run_dir) for run in runs[:number]})
             write_file(settings.run_dir / SUMMARY, json.dumps(summary, indent=1) + "\n")
     if world.is_main:
         _show(summary)
@@ -51,17 +52,17 @@ def train_each(settings: Settings, world: World, train_one: Callable[[Settings],
 
 
 def of_seed(settings: Settings, seed: int) -> Settings:
-    """The settings of one seed's run, below the folder that `settings` name."""
+    """The settings of one seed's run, whose folder is inside that of `settings`."""
     name = f"{settings.resolved().run.run_name}/seed{seed}"
     run = settings.run.model_copy(update=dict(seed=seed, seeds=None, run_name=name, fresh=False))
     return settings.model_copy(update=dict(run=run))
 
 
-def summarise(scores: dict[int, Scores]) -> dict[str, Any]:
-    """Scores of each seed, and mean, standard deviation (of a sample; None of one seed), least and most over them.
+def summarize(scores: dict[int, Scores]) -> dict[str, Any]:
+    """Scores of each seed, and their mean, sample standard deviation, 95% interval, minimum, and maximum.
 
-    `best` is that of each run's best epoch, `last` that of its last; both on validation images. `interval`: from where
-    to where the mean over all seeds lies, in 95 of 100 such summaries (Student's t); None of one seed.
+    `best` is the score of each run's best epoch and `last` of its last, both on validation images. `interval` is the
+    95% confidence interval of the mean (Student's t). Standard deviation and interval of one seed are None.
     """
     return {
         "metric": METRIC,
@@ -77,7 +78,7 @@ def summarise(scores: dict[int, Scores]) -> dict[str, Any]:
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, Any] | None:
-    """None where a run has no such value: a mean over the others would pass for one over all."""
+    """None if a run has no such value, because a mean over the others would look like a mean over all."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return None
@@ -93,7 +94,7 @@ def _interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def t_quantile(freedom: int) -> float:
-    """The value that Student's t of so many degrees of freedom exceeds with probability 0.025."""
+    """The value that Student's t with `freedom` degrees of freedom exceeds with probability 0.025."""
     if freedom <= len(T_QUANTILES):
         return T_QUANTILES[freedom - 1]
     z = statistics.NormalDist().inv_cdf(0.975)
@@ -118,7 +119,7 @@ def _prepare(settings: Settings, runs: list[Settings]) -> None:
         set_aside(folder)
     if (folder / CONFIG).exists():
         raise InputError(
-            f"seeds must be trained into a folder of their own, got {folder}, which is a run itself; choose another "
+            f"seeds must be trained in their own folder, got {folder}, which is a run itself; choose another "
             "--run-name, or --fresh to rename it"
         )
     for one in runs:
@@ -139,7 +140,7 @@ def _show(summary: dict[str, Any]) -> None:
         rows.append((kind, "", _percent(best), "", _percent(last), _loss(loss)))
     print_table(columns, rows)
     if said := [f"{KINDS[kind]} {_range(kind, summary[kind])}" for kind in KINDS if _has_interval(summary[kind])]:
-        print(f"95% intervals of the means, by {len(summary['seeds'])} seeds: {', '.join(said)}")
+        print(f"95% intervals of the means over {len(summary['seeds'])} seeds: {', '.join(said)}")
 
 
 def _has_interval(spread: dict[str, Any] | None) -> bool:

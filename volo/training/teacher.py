@@ -1,7 +1,7 @@
-"""A trained model of this project as a teacher: class probabilities of images, and of their patches.
+"""A trained model of this project as a teacher: class probabilities of images and of their patches.
 
-It sees the very images the student sees, augmented and mixed, so its labels need no bookkeeping of crops and boxes.
-Shapes: images (B, 3, H, W) as normalised for the student, classes K.
+It sees the same augmented and mixed images as the student, so its labels need no bookkeeping of crops and boxes.
+Shapes: B images (B, 3, H, W), normalized for the student; K classes.
 """
 
 from pathlib import Path
@@ -15,23 +15,23 @@ from volo.errors import InputError
 from volo.model.build import build_model
 from volo.runs import checkpoint
 from volo.runs.model_file import Description
-from volo.settings.config import Settings
+from volo.settings.config import ResolvedSettings, Settings
 
 
 class Teacher:
-    """Answers without gradients.
+    """Computes class probabilities without gradients.
 
     Args:
-        path: As `checkpoint.find` takes it.
-        settings: The student's, resolved.
-        class_names: The student's.
-        device: Where it computes.
+        path: A model, as `checkpoint.find` takes it.
+        settings: Resolved settings of the student.
+        class_names: Classes of the student.
+        device: The device to compute on.
 
     Raises:
-        InputError: no model there, or one of other classes.
+        InputError: there is no model at `path`, or it has other classes.
     """
 
-    def __init__(self, path: Path, settings: Settings, class_names: tuple[str, ...], device: torch.device):
+    def __init__(self, path: Path, settings: ResolvedSettings, class_names: tuple[str, ...], device: torch.device):
         weights, description = checkpoint.load_model(path)
         check_classes(path, description, class_names)
         own = description.settings
@@ -40,19 +40,19 @@ class Teacher:
         self.model.to(device).eval().requires_grad_(False)
         self.order = torch.tensor(places(class_names, description.class_names), device=device)
         self.image_size = own.data.image_size
-        # (x * std + mean - own mean) / own std: from the student's normalisation to the teacher's.
+        # (x * std + mean - own mean) / own std: from the student's normalization to the teacher's.
         mean, std = (torch.tensor(value, device=device) for value in (settings.data.mean, settings.data.std))
         own_mean, own_std = (torch.tensor(value, device=device) for value in (own.data.mean, own.data.std))
         self.scale, self.shift = ((std / own_std), (mean - own_mean) / own_std)
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
-        """(B, K) float32, in the student's order of classes."""
+        """(B, K) float32, with the classes in the student's order."""
         return self._ordered(self.model(self._prepared(images)))
 
     @torch.no_grad()
     def patch_probabilities(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, h, w, K) float32 for a grid of (h, w) patches, resized (bilinear) from the teacher's own."""
+        """(B, h, w, K) float32 for a grid of (h, w) patches, resized (bilinear) from the teacher's own grid."""
         patches = self._ordered(self.model.dense(self._prepared(images)).patch_logits)
         if patches.shape[1:3] == grid:
             return patches
@@ -69,7 +69,7 @@ class Teacher:
 
 
 def check_teacher(settings: Settings, class_names: tuple[str, ...]) -> None:
-    """Raises InputError where the settings name a teacher that cannot be used for these classes."""
+    """Raises InputError if the settings name a teacher that cannot be used for these classes."""
     if settings.teaching.teacher:
         path = checkpoint.find(settings.teaching.teacher)
         check_classes(path, checkpoint.load_model(path)[1], class_names)

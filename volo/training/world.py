@@ -1,4 +1,4 @@
-"""The processes that train together: who this one is, and the few collectives the loop needs."""
+"""The processes that train together: the rank of this one, and the few collectives that the loop needs."""
 
 import datetime
 import os
@@ -13,7 +13,7 @@ from torch.distributed.rendezvous import rendezvous
 from volo.data.archives.download import LIMIT_S
 from volo.errors import InputError
 
-# A worker that hangs is given up after this. While rank 0 fetches data (LIMIT_S) and decodes it, the others wait.
+# When to give up on a worker that hangs. The others wait while rank 0 downloads (LIMIT_S) and decodes data.
 COLLECTIVE_TIMEOUT_S = int(LIMIT_S) + 1800
 
 
@@ -32,7 +32,7 @@ class World:
         return self.rank == 0
 
     def in_short(self) -> str:
-        """All of it that the last bits of a result depend on."""
+        """Number of workers, device, and threads, on which the last bits of a result depend."""
         workers = f"{self.size} worker{'s' * (self.size > 1)}"
         return f"{workers} on {self.device.type}, {torch.get_num_threads()} threads each"
 
@@ -64,12 +64,12 @@ class World:
         return box[0]
 
     def wait(self) -> None:
-        """Returns when every worker is here."""
+        """Returns when every worker has called this."""
         self.sum(torch.zeros(1, device=self.device))
 
 
 def single_process(device: str = "auto") -> World:
-    """A world of one. `device` is auto (the GPU where there is one), cpu or cuda."""
+    """A world of one process. `device` is auto (the GPU if there is one), cpu, or cuda."""
     use_gpu = _uses_gpu(device, 1)
     return _world(0, 1, 0, 1, torch.device("cuda", 0) if use_gpu else torch.device("cpu"))
 
@@ -79,7 +79,7 @@ def under_torchrun() -> bool:
 
 
 def torchrun_world(device: str = "auto") -> World:
-    """Joins the process group torchrun has prepared: nccl with a GPU for each local worker, else gloo."""
+    """Joins torchrun's process group: nccl if there is a GPU for each local worker, otherwise gloo."""
     rank, size, local_rank, local_size = (
         int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     )
@@ -95,13 +95,13 @@ def torchrun_world(device: str = "auto") -> World:
 
 
 def _store_of_this_start(timeout: datetime.timedelta) -> dist.Store:
-    """torchrun's store outlives the ranks it starts anew, which would find there the addresses of those that died."""
+    """A store for this start only: torchrun's own outlives restarts, and holds the addresses of ranks that died."""
     store, _, _ = next(rendezvous("env://", timeout=timeout))
     return dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def joined_world(rank: int, size: int, local_rank: int, local_size: int, device: torch.device) -> World:
-    """A world whose process group somebody else (Ray Train) has started."""
+    """A world whose process group Ray Train has started."""
     return _world(rank, size, local_rank, local_size, device)
 
 
@@ -121,10 +121,10 @@ def _world(rank: int, size: int, local_rank: int, local_size: int, device: torch
 
 
 def set_threads(num_local_workers: int) -> None:
-    """A node's cores shared among its workers: the one rule for every launcher."""
+    """Divides a node's cores among its workers; the same rule for every launcher."""
     torch.set_num_threads(max(1, num_cores() // num_local_workers))
 
 
 def num_cores() -> int:
-    """Cores this process may use."""
+    """The number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep while it runs: a live table on a terminal, plain lines elsewhere."""
+"""The display of a running sweep: a live table on a terminal, plain lines elsewhere."""
 
 import datetime
 import sys
@@ -21,7 +21,7 @@ WORDS = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed", "R
 
 
 class Board:
-    """Hears of trials and shows them. A context manager."""
+    """Receives the events of trials and shows them. A context manager."""
 
     def __init__(self, study: SweepStudy):
         self.study = study
@@ -53,7 +53,7 @@ class Board:
         self.say(f"trial {number} {outcome(self.study, number)}{progress}")
 
     def say(self, line: str) -> None:
-        """A line of its own, above the table where there is one."""
+        """Prints a separate line, above the table if there is one."""
         if self._live:
             self._live.console.print(line, markup=False, highlight=False)
         else:
@@ -78,7 +78,7 @@ class Board:
         return Group(table, Text(self._progress()))
 
     def _rows(self) -> Iterator[tuple[str, ...]]:
-        """The trials that run, then the best of the others."""
+        """The running trials, then the best of the others."""
         running = [self.study.frozen(number) for number in sorted(self._running)]
         others = [trial for trial in ranked(self.study) if trial.number not in self._running]
         for trial in [*running, *others][:NUM_SHOWN]:
@@ -90,21 +90,21 @@ class Board:
 
 
 def outcome(study: SweepStudy, number: int) -> str:
-    """What became of a trial, in words."""
+    """The outcome of a trial, in words."""
     trial = study.frozen(number)
     state = trial.state.name
     if state == "FAIL":
         return f"failed: {trial.user_attrs.get(REASON, 'unknown')}"
     if state == "RUNNING":
-        return "saved; it goes on with the next start"
+        return "saved; it resumes at the next start"
     num = num_epochs(trial)
     return f"{WORDS[state]} after {num} epoch{'s' * (num > 1)}: {values_of(study, trial)}"
 
 
 def in_short(drawn: dict[str, Any]) -> str:
-    """Such as `form=flat, embed_dim=96`; of the base, that it is it."""
+    """Such as `form=flat, embed_dim=96`; for the base, that nothing was changed."""
     parts = [f"{name.split('.')[-1]}={_plain(value)}" for name, value in flatten(drawn).items() if value is not None]
-    return ", ".join(parts) or "as they are"
+    return ", ".join(parts) or "unchanged"
 
 
 def _plain(value: Any) -> str:

@@ -1,10 +1,10 @@
-"""The best trials and the base, trained anew on other seeds before any is called better: `--confirm-top K`.
+"""Trains the best trials and the base again on other seeds before calling any of them better: `--confirm-top K`.
 
     <sweep>/confirm/0017/seed1/      trial 17 with seed 1, a run folder like any other
-    <sweep>/confirm/failures.json    runs that failed, and why; without it they are tried again
-    <sweep>/confirm.json             what all of them reached, for volo/tuning/report/confirmation.py
+    <sweep>/confirm/failures.json    runs that failed, and why; without this file they are tried again
+    <sweep>/confirm.json             the results of all runs, for volo/tuning/report/confirmation.py
 
-The run folders are the truth of what has ended: a start after any end goes on with what is left.
+The run folders determine which runs have ended, so a new start continues with the rest, however the last one ended.
 """
 
 import json
@@ -42,10 +42,10 @@ class Rerun:
 
 
 class Confirmation:
-    """Hands out the runs that confirm a sweep and hears of their epochs, as its study does of trials.
+    """Hands out the runs that confirm a sweep and receives their epochs, as the study does for trials.
 
-    Its works are numbered by the place in `runs`: seed by seed, so that what is compared grows together. There are none
-    where nothing was trained to the end but the base.
+    Works are numbered by their index in `runs`: seed by seed, so that all settings progress together. There are none if
+    only the base was trained to the end.
     """
 
     def __init__(self, study: SweepStudy):
@@ -80,7 +80,7 @@ class Confirmation:
         return Work(number, drawn, self._settings(number, drawn))
 
     def report(self, number: int, metrics: Metrics) -> bool:
-        """Hears of an epoch, and returns whether the run has ended with it."""
+        """Receives an epoch and returns whether it ended the run."""
         if self.has_ended(number):
             return True
         value = metrics.get(self.metric)
@@ -91,14 +91,14 @@ class Confirmation:
         return self.has_ended(number)
 
     def fail(self, number: int, reason: str) -> None:
-        """Keeps why, so that the run is not tried again."""
+        """Records the reason, so that the run is not tried again."""
         if not self.has_ended(number):
             self.failures[self.runs[number].folder] = reason
             self._failures_path.parent.mkdir(exist_ok=True)
             write_file(self._failures_path, json.dumps(self.failures, indent=1) + "\n")
 
     def write(self) -> None:
-        """confirm.json, as far as the runs are."""
+        """Writes confirm.json with the results so far."""
         seeds = sorted({run.seed for run in self.runs})
         content = {
             name: {
@@ -111,21 +111,21 @@ class Confirmation:
         write_file(self.study.sweep_dir / FILE, json.dumps(content, indent=1) + "\n")
 
     def outcome(self, number: int) -> str:
-        """A run in words."""
+        """The outcome of a run, in words."""
         run = self.runs[number]
         if run in self.values:
             return f"{run}: {self.metric} {shown(self.metric, self.values[run])}"
         if run.folder in self.failures:
             return f"{run} failed: {self.failures[run.folder]}"
-        return f"{run}: saved; it goes on with the next start"
+        return f"{run}: saved; it resumes at the next start"
 
     def conclusion(self) -> list[str]:
-        """What the runs show, in sentences; writes confirm.json."""
+        """Writes confirm.json and returns what the runs show, in sentences."""
         if not self.runs:
             return ["nothing to confirm: no trial but the base was trained to the end"]
         self.write()
         if self.num_left:
-            return [f"{self.num_left} of {len(self.runs)} runs to confirm with are left; the same command goes on"]
+            return [f"{self.num_left} of {len(self.runs)} confirmation runs are left; the same command continues"]
         judged = verdicts(read_confirmation(self.study.sweep_dir), self.study.objectives[0].mode == "max")
         words = (verdict_in_words(self.metric, verdict, len(judged)) for verdict in judged)
         said = [f"{self.metric} on new seeds: {sentence}" for sentence in words]
@@ -136,7 +136,7 @@ class Confirmation:
         return {} if trial == BASE else self.study.frozen(trial).user_attrs[DRAWN]
 
     def _settings(self, number: int, drawn: dict) -> Settings:
-        """Of the trial, but for where its run lies and its seed."""
+        """The trial's settings with another run folder and seed."""
         run, folder = self.runs[number], self.run_dir(number)
         settings = self.study.settings_of(run.trial, drawn)
         moved = dict(output_dir=str(folder.parent), run_name=folder.name, seed=run.seed)
@@ -154,7 +154,7 @@ class Confirmation:
 
 
 def named(study: SweepStudy, top: int) -> dict[str, int]:
-    """What is to be confirmed, by its name in confirm.json: the base and the best `top` others, each setting once."""
+    """The trials to confirm, by their names in confirm.json: the base and the best `top` others, without repeats."""
     base = study.frozen(BASE).user_attrs.get(DRAWN, {})
     found: dict[str, int] = {}
     seen = [base]

@@ -1,4 +1,4 @@
-"""What a model costs: its parameters, and the operations of one image."""
+"""The cost of a model: its parameters and its operations per image."""
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -8,9 +8,9 @@ from volo.settings.config import Settings
 
 
 def counts(settings: Settings, num_classes: int) -> dict[str, int]:
-    """`params`, and `flops` of the forward pass over one image (a multiplication and an addition are two)."""
+    """`params`, and `flops` of the forward pass for one image (a multiply-add counts as two)."""
     size = settings.data.image_size
-    plain = settings.model.model_copy(update=dict(outlook_op="reference"))  # of operations that are counted
+    plain = settings.model.model_copy(update=dict(outlook_op="reference"))  # made of operations that are counted
     with torch.device("meta"):
         model = build_model(plain, num_classes=num_classes, image_size=size).eval().requires_grad_(False)
         with FlopCounterMode(display=False) as counter:

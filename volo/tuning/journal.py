@@ -1,4 +1,4 @@
-"""The study's journal: a file that only grows, and what a crash leaves of it. No torch, no Ray."""
+"""The study's journal, an append-only file, and its repair after a crash. No torch, no Ray."""
 
 import contextlib
 import json
@@ -17,10 +17,10 @@ LOOK_S = 0.5
 
 @contextlib.contextmanager
 def held(sweep_dir: Path) -> Iterator[None]:
-    """The sweep's own lock, for one driver at a time.
+    """Holds the sweep's lock, for one driver at a time.
 
     Raises:
-        InputError: another has it, or the folder is no sweep's.
+        InputError: another process holds the lock, or the folder is not a sweep's.
     """
     if not (sweep_dir / JOURNAL).exists() and any(path.name != LOCK for path in sweep_dir.glob("*")):
         raise InputError(
@@ -31,7 +31,9 @@ def held(sweep_dir: Path) -> Iterator[None]:
         lock = FileLock(sweep_dir / LOCK, timeout=LOOK_S)
         lock.acquire()
     except Timeout:
-        raise InputError(f"the sweep {sweep_dir} is run by another process; wait for it or use --sweep-name") from None
+        raise InputError(
+            f"the sweep {sweep_dir} is being run by another process; wait for it or use another --sweep-name"
+        ) from None
     except OSError as error:
         raise InputError(
             f"the sweep's folder must be writable, got {sweep_dir} ({error.strerror}); set --output-dir"
@@ -43,25 +45,25 @@ def held(sweep_dir: Path) -> Iterator[None]:
 
 
 def open_journal(sweep_dir: Path) -> JournalStorage:
-    """The journal, mended, for who holds the sweep's lock.
+    """Repairs and opens the journal. The caller must hold the sweep's lock.
 
     Raises:
-        InputError: a line in its midst that is none of a journal.
+        InputError: a line before the last one is not a journal line.
     """
     path = sweep_dir / JOURNAL
     lock = JournalFileOpenLock(str(path))
-    Path(f"{path}.lock").unlink(missing_ok=True)  # of a driver that was killed: else it is waited for
-    mend(path)
+    Path(f"{path}.lock").unlink(missing_ok=True)  # left by a killed driver; Optuna would wait for it
+    repair(path)
     try:
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except (ValueError, KeyError, AssertionError) as error:
         raise InputError(
-            f"{path} must be the journal of a study, got a line that is none ({error}); set the sweep aside by --fresh"
+            f"{path} must be the journal of a study, got an invalid line ({error}); rename the sweep with --fresh"
         ) from None
 
 
-def mend(path: Path) -> None:
-    """Cuts off a last line that was not written whole: the next one would be joined to it."""
+def repair(path: Path) -> None:
+    """Cuts off an incomplete last line: the next line would otherwise be appended to it."""
     if not path.exists():
         return
     content = path.read_bytes()

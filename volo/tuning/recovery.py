@@ -1,4 +1,4 @@
-"""What trials did that the study could not hear of, since the driver ended before: read from their run folders."""
+"""Recovers from run folders what trials did after the driver ended, before the study could learn of it."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from volo.tuning.study import DRAWN, SweepStudy
 
 
 def recover(study: SweepStudy) -> list[int]:
-    """Tells the study of every epoch that a running trial has finished and saved, oldest first.
+    """Reports every epoch that a running trial has finished and saved to the study, oldest first.
 
-    So one that trained its last epoch is complete, and one that the pruner would have stopped is stopped, without an
-    epoch trained again. Returns the numbers of the trials that ended so.
+    A trial that trained its last epoch is then complete, and one that the pruner would have stopped is stopped, without
+    training an epoch again. Returns the numbers of the trials that ended this way.
     """
     ended = []
     for trial in study.trials:
@@ -27,7 +27,7 @@ def recover(study: SweepStudy) -> list[int]:
 
 
 def saved_epochs(run_dir: Path) -> list[dict[str, Any]]:
-    """The records of the epochs up to the run's newest checkpoint; what came after it is trained again."""
+    """The records of the epochs up to the run's newest checkpoint; later epochs are trained again."""
     newest = checkpoint.newest(run_dir)
     if newest is None:
         return []

@@ -1,18 +1,18 @@
-"""What a trial takes, and how many trials the cluster can hold at a time: found out before any is started."""
+"""The resources of a trial, and how many trials fit into the cluster: computed before any is started."""
 
 from dataclasses import dataclass
 
 import ray
 
 from volo.errors import InputError
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 from volo.tuning.options import SweepOptions
 
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """`num_concurrent` trials at a time, each of `num_workers` with one core each and `gpus` GPUs together; at most
-    `num_local` workers share a node. `by_train`: Ray Train starts the workers, else the trial's actor is it."""
+    """`num_concurrent` trials at a time, each with `num_workers` workers of one core and `gpus` GPUs in total; at most
+    `num_local` workers share a node. `by_train`: Ray Train starts the workers, otherwise the trial's actor trains."""
 
     num_concurrent: int
     num_workers: int
@@ -25,8 +25,8 @@ class TrialPlan:
         return self.gpus > 0
 
     def of_actor(self) -> dict[str, float]:
-        """What Tune reserves for a trial: all it takes. Ray Train reserves its workers' itself, and then it is a byte,
-        since nothing at all cannot be asked for."""
+        """What Tune reserves for a trial: all its resources, or, if Ray Train reserves those of its workers, one byte,
+        since a request cannot be empty."""
         return {"CPU": 0, "memory": 1} if self.by_train else {"CPU": 1, "GPU": self.gpus}
 
     def __str__(self) -> str:
@@ -36,20 +36,20 @@ class TrialPlan:
 
 
 def plan_trials(options: SweepOptions, run: RunSettings) -> TrialPlan:
-    """For the cluster that is connected.
+    """Plans trials for the connected cluster.
 
     Raises:
-        InputError: a trial that could never be scheduled there, or more of them at a time than fit.
+        InputError: a trial could never be scheduled there, or more trials at a time than fit.
     """
     return plan(options, run, [node["Resources"] for node in ray.nodes() if node["Alive"]])
 
 
 def plan(options: SweepOptions, run: RunSettings, nodes: list[dict[str, float]]) -> TrialPlan:
-    """As `plan_trials`, for nodes of these resources, such as {"CPU": 8.0, "GPU": 1.0}."""
+    """Like `plan_trials`, for nodes with these resources, such as {"CPU": 8.0, "GPU": 1.0}."""
     workers, gpus = options.workers_per_trial, _gpus(options, run, nodes)
     if workers == 1:
         most = sum(_fits(node, 1, gpus) for node in nodes)
-    else:  # whose workers may lie on several nodes
+    else:  # the workers may be on several nodes
         most = sum(_fits(node, 1, gpus / workers) for node in nodes) // workers
     there = f"{_sum(nodes, 'CPU'):g} cores and {_sum(nodes, 'GPU'):g} GPUs on {len(nodes)} node{'s' * (len(nodes) > 1)}"
     if most == 0:
@@ -60,15 +60,15 @@ def plan(options: SweepOptions, run: RunSettings, nodes: list[dict[str, float]])
     wanted = most if options.max_concurrent == "auto" else int(options.max_concurrent)
     if wanted > most:
         raise InputError(
-            f"trials at a time must fit into the cluster, got max_concurrent={wanted} of {workers} cores and {gpus:g} "
-            f"GPUs each for {there}; use --max-concurrent {most} or auto"
+            f"trials at a time must fit into the cluster, got --max-concurrent {wanted} of {workers} cores and "
+            f"{gpus:g} GPUs each for {there}; use --max-concurrent {most} or auto"
         )
     num_local = -(-wanted * workers // len(nodes))
     return TrialPlan(wanted, workers, gpus, num_local, by_train=workers > 1)
 
 
 def _gpus(options: SweepOptions, run: RunSettings, nodes: list[dict[str, float]]) -> float:
-    """Of a trial: those asked for, else one a worker where there are as many."""
+    """GPUs of a trial: as requested, otherwise one per worker if there are enough."""
     if run.device == "cpu":
         if options.gpus_per_trial:
             raise InputError("--gpus-per-trial has no effect with --device cpu; drop one of them")

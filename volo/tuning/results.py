@@ -1,4 +1,4 @@
-"""What a sweep leaves: a ranked table of its trials, the best one's settings, the weights of the best few, a report."""
+"""The results of a sweep: a ranked table of its trials, the best settings, the weights of the best few, a report."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ ORDER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.
 
 
 def write_results(study: SweepStudy) -> None:
-    """Writes trials.csv and best_config.yaml anew, and removes weights that need not be kept."""
+    """Writes new trials.csv and best_config.yaml files, and removes weights that need not be kept."""
     write_file(study.sweep_dir / TABLE, _table(study))
     if (best := best_trial(study)) is not None:
         settings = study.settings_of(best.number, best.user_attrs[DRAWN])
@@ -34,8 +34,8 @@ def write_results(study: SweepStudy) -> None:
 
 
 def write_report(study: SweepStudy) -> None:
-    """Draws sweep_report.html and says where it is. What keeps it from being drawn is said, and costs nothing else: all
-    that it shows is in the table and the journal."""
+    """Draws sweep_report.html and prints its path. An error is logged and does no other harm: everything in the report
+    is also in the table and the journal."""
     base = study.base
     facts = SweepFacts(
         name=study.sweep_dir.name,
@@ -53,9 +53,9 @@ def write_report(study: SweepStudy) -> None:
 
 
 def ranked(study: SweepStudy) -> list[FrozenTrial]:
-    """The best first: those that were trained to the end, then those stopped early, running, failed; no copies.
+    """Trials, best first: those trained to the end, then those stopped early, running, failed; no copies.
 
-    With several objectives those that no other beats in all of them come first, by the first objective.
+    With several objectives, trials on the Pareto front come first, sorted by the first objective.
     """
     front = {trial.number for trial in study.study.best_trials} if len(study.objectives) > 1 else set()
     sign = -1 if study.objectives[0].mode == "max" else 1
@@ -68,22 +68,22 @@ def ranked(study: SweepStudy) -> list[FrozenTrial]:
 
 
 def best_trial(study: SweepStudy) -> FrozenTrial | None:
-    """Among the trials that were trained to the end."""
+    """The best of the trials that were trained to the end."""
     first = next(iter(ranked(study)), None)
     return first if first is not None and first.state == TrialState.COMPLETE else None
 
 
 def values_of(study: SweepStudy, trial: FrozenTrial) -> str:
-    """Such as `val/acc1 61.20%, params 463,000`; of a trial that was stopped early, what it had then."""
+    """Such as `val/acc1 61.20%, params 463,000`; for a trial that was stopped early, its last values."""
     pairs = zip(study.objectives, trial.values or [None] * len(study.objectives), strict=True)
     return ", ".join(f"{one.metric} {shown(one.metric, value)}" for one, value in pairs)
 
 
 def against_base(study: SweepStudy, best: FrozenTrial) -> str:
-    """What the base reached, and where that was after fewer epochs, what the best trial had then."""
+    """What the base reached and, if that was after fewer epochs, what the best trial had at that point."""
     base = study.frozen(BASE)
     if best.number == BASE:
-        return "that is the base itself, which no other trial that was trained to the end beats"
+        return "this is the base itself, which no other trial trained to the end beats"
     if base.state == TrialState.COMPLETE:
         return f"the base, trial {BASE}: {values_of(study, base)}"
     became = {TrialState.FAIL: "failed", TrialState.PRUNED: "was stopped early"}.get(base.state, "has not ended yet")
@@ -98,8 +98,8 @@ def against_base(study: SweepStudy, best: FrozenTrial) -> str:
 
 
 def train_command(study: SweepStudy) -> str:
-    """That trains the best settings, for a shell."""
-    return f"python -m jobs.train --config {shlex.quote(str(study.sweep_dir / BEST_CONFIG))} --run-name NAME"
+    """The shell command that trains the best settings."""
+    return f"volo train --config {shlex.quote(str(study.sweep_dir / BEST_CONFIG))} --run-name NAME"
 
 
 def shown(metric: str, value: float | None) -> str:
@@ -111,8 +111,8 @@ def shown(metric: str, value: float | None) -> str:
 
 
 def effective(settings: Settings) -> dict[str, Any]:
-    """The settings that differ from the defaults, as a file that trains the same: form, variant and data set always,
-    and nothing of where a run is kept or who trains it."""
+    """The settings that differ from the defaults, for a file that trains the same: always the form, variant and data
+    set, and never the run's location or its workers."""
     values = {
         name: getattr(settings, name).model_dump(mode="json", exclude_defaults=True)
         for name in ("model", "data", "augment", "optim", "teaching")
@@ -127,7 +127,7 @@ def effective(settings: Settings) -> dict[str, Any]:
 
 
 def remove_weights(study: SweepStudy) -> None:
-    """Of trials that have ended, but for the best `keep_checkpoints`."""
+    """Removes the weights of all trials that have ended, except the best `keep_checkpoints`."""
     ended = [trial.number for trial in ranked(study) if trial.state.is_finished()]
     kept = ended[: study.options.keep_checkpoints]
     for number in (trial.number for trial in study.trials if trial.state.is_finished() and trial.number not in kept):

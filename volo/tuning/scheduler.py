@@ -1,4 +1,4 @@
-"""What Ray Tune does with a trial after each epoch: what the study says."""
+"""Ray Tune's scheduler, which follows the study's decisions after each epoch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +13,11 @@ from volo.tuning.trial import FAILURE, STOPPED
 
 
 class StudyScheduler(FIFOScheduler):
-    """Tells the study of every epoch and every failure, and stops the trials that it says have ended.
+    """Reports every epoch and failure to the study, and stops the trials that have ended according to it.
 
     Args:
-        study: Of the trials.
-        on_epoch: Hears of each epoch: the trial's number and its metrics.
+        study: The study of the trials.
+        on_epoch: Called after each epoch with the trial's number and its metrics.
     """
 
     def __init__(self, study: Trials, on_epoch: Callable[[int, dict[str, Any]], None]):
@@ -31,18 +31,18 @@ class StudyScheduler(FIFOScheduler):
         if FAILURE in result or STOPPED in result:
             return TrialScheduler.STOP
         self.on_epoch(number, result)
-        if result["epoch"] >= self.study.num_epochs:  # its function returns by itself, when all is saved
+        if result["epoch"] >= self.study.num_epochs:  # its function returns by itself once everything is saved
             return TrialScheduler.CONTINUE
         return TrialScheduler.STOP if self.study.report(number, result) else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Its process is lost, as where it hung, which it notes first: all else the trial catches itself."""
+        """The trial's process was lost, for example after a hang, which it records first; it catches other errors."""
         number = trial.config["number"]
         note = self.study.run_dir(number) / FAILURE_NOTE
         self.study.fail(number, note.read_text().strip() if note.exists() else _reason(trial.get_pickled_error()))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray pickles it into a file that is never read."""
+        """Ray pickles this object into a file that is never read."""
         return {}
 
 

@@ -1,9 +1,9 @@
-"""The Optuna study of a sweep: the one truth of which trials there are, what they drew, and what became of them.
+"""The Optuna study of a sweep: the single source of truth for its trials, their settings and their results.
 
     <sweep>/study.journal        the study, written line by line
     <sweep>/trials/0007/         trial 7, a run folder like any other
 
-No torch, no Ray: what cannot be gone on with is refused before either is loaded.
+No torch, no Ray: a sweep that cannot be resumed with these settings is refused before either is loaded.
 """
 
 import math
@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -37,7 +37,7 @@ Metrics = dict[str, Any]
 
 @dataclass(frozen=True)
 class Work:
-    """A trial to train: `drawn` are the settings that its space drew, `settings` those of its run."""
+    """A trial to train: `drawn` are the settings that the space drew, `settings` those of the run."""
 
     number: int
     drawn: dict[str, Any]
@@ -45,7 +45,7 @@ class Work:
 
 
 class Trials(Protocol):
-    """Who hands out works by number, and hears what becomes of them."""
+    """Hands out works by number and receives their results."""
 
     num_epochs: int
 
@@ -59,16 +59,16 @@ class Trials(Protocol):
 
 
 class SweepStudy:
-    """Hands out trials, hears of their epochs, and says which to stop. For who holds the sweep's lock.
+    """Hands out trials, receives their epochs and decides which to stop. The caller must hold the sweep's lock.
 
     Args:
         sweep_dir: The sweep's folder.
-        space: What is searched.
-        base: Settings that it lies over.
-        options: Checked.
+        space: The space to search.
+        base: The settings that the space overrides.
+        options: Already checked.
 
     Raises:
-        InputError: a sweep is there that began with another space or other settings; the differences are listed.
+        InputError: the folder's sweep started with another space or other settings; the differences are listed.
     """
 
     def __init__(self, sweep_dir: Path, space: Space, base: Settings, options: SweepOptions):
@@ -76,14 +76,14 @@ class SweepStudy:
         self.base = base
         self.objectives = options.objectives_of(Objective(space.metric, space.mode))
         self.num_epochs = base.optim.epochs
-        self.counts: Callable[[Settings], dict[str, int]] | None = None  # of a model, where an objective is one
-        self.on_end: Callable[[int], None] | None = None  # hears of a trial that ends before it is handed out
+        self.counts: Callable[[Settings], dict[str, int]] | None = None  # of a model, if an objective is a count
+        self.on_end: Callable[[int], None] | None = None  # called for a trial that ends before it is handed out
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", LISTS, UserWarning)
         self.drawing = Drawing(space, self.base.to_dict(), options, self.base.run.seed)
         self.study = self._open()
         self._live: dict[int, Trial] = {}
-        self._to_go_on = [trial.number for trial in self.trials if trial.state == TrialState.RUNNING]
+        self._to_resume = [trial.number for trial in self.trials if trial.state == TrialState.RUNNING]
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -91,33 +91,33 @@ class SweepStudy:
 
     @property
     def distinct(self) -> list[FrozenTrial]:
-        """The trials that count: without the copies that an older journal may hold."""
+        """The trials without copies, which an older journal may hold."""
         trials = self.trials
         repeated = copies(trials)
         return [trial for trial in trials if trial.number not in repeated]
 
     @property
     def limit(self) -> int:
-        """Trials in all: those asked for, or as many as the space has settings for."""
+        """Total number of trials: as requested, or fewer if the space has fewer settings."""
         if self.is_exhausted:
             return len({identity(trial) for trial in self.trials})
         return min(self.options.num_samples, self.drawing.num_points or self.options.num_samples)
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether draw after draw has repeated earlier trials, in a space whose points cannot be counted."""
+        """Whether repeated draws have only returned earlier trials, in a space whose points cannot be counted."""
         return EXHAUSTED in self.study.user_attrs
 
     @property
     def shortage(self) -> str:
-        """Why there are fewer trials than were asked for; empty where there are not."""
+        """Why there are fewer trials than requested; empty if there are not."""
         space, wanted, limit = self.space.name, self.options.num_samples, self.limit
         if limit >= wanted:
             return ""
         if self.is_exhausted:
-            return f"the space {space} draws nothing new any more: it ends after {limit} trials, not {wanted}"
+            return f"the space {space} draws nothing new: the sweep ends after {limit} trials, not {wanted}"
         beside = self.drawing.has_base_beside
-        points = f"{limit - beside} point{'s' * (limit - beside != 1)}{', the base beside them' if beside else ''}"
+        points = f"{limit - beside} point{'s' * (limit - beside != 1)}{' plus the base' if beside else ''}"
         return f"the space {space} has {points}: the sweep ends after {limit} trials, not {wanted}"
 
     @property
@@ -129,10 +129,10 @@ class SweepStudy:
         return self.sweep_dir / TRIALS / f"{number:04d}"
 
     def next_work(self) -> Work | None:
-        """A trial that was running when the driver ended, else a new one; None once there are as many as asked for, or
-        the space has no other settings.
+        """A trial that was running when the driver ended, otherwise a new one; None once there are as many as requested
+        or the space has no more settings.
 
-        One whose space raises, or whose settings are refused, has failed: then the next one is taken.
+        If the space raises, or the settings are refused, the trial fails and the next one is returned.
         """
         while (number := self._next_number()) is not None:
             try:
@@ -157,10 +157,10 @@ class SweepStudy:
         return build_settings(self.base.to_dict(), drawn, {"run": run})
 
     def report(self, number: int, metrics: Metrics) -> bool:
-        """Hears of an epoch, the same one as often as one likes. Returns whether the trial has ended with it.
+        """Receives an epoch, possibly more than once. Returns whether it ended the trial.
 
         The last epoch completes the trial; a value that is not finite fails it; the pruner may stop it. The base is
-        never stopped early: what all others are compared with is known to the last epoch.
+        never stopped early, because all others are compared with it up to the last epoch.
         """
         if self.has_ended(number):
             return True
@@ -179,13 +179,13 @@ class SweepStudy:
             trial.report(metrics[self.objectives[0].metric], epoch)
         if not trial.should_prune() or number == BASE:
             return False
-        self._tell(trial, TrialState.PRUNED, **{METRICS: _kept(metrics)})
+        self._tell(trial, TrialState.PRUNED, {METRICS: _kept(metrics)})
         return True
 
     def fail(self, number: int, reason: str) -> None:
         """Marks a trial as failed, unless it has ended."""
         if not self.has_ended(number):
-            self._tell(self._trial(number), TrialState.FAIL, **{REASON: reason})
+            self._tell(self._trial(number), TrialState.FAIL, {REASON: reason})
 
     def has_ended(self, number: int) -> bool:
         return self.frozen(number).state.is_finished()
@@ -194,8 +194,8 @@ class SweepStudy:
         return self.trials[number]
 
     def _next_number(self) -> int | None:
-        while self._to_go_on:
-            number = self._to_go_on.pop(0)
+        while self._to_resume:
+            number = self._to_resume.pop(0)
             if not self.has_ended(number):
                 self._finish_drawing(number)
                 if number not in copies(self.trials):
@@ -211,7 +211,7 @@ class SweepStudy:
         return len(trials)
 
     def _finish_drawing(self, number: int) -> None:
-        """Of a trial that a driver of an older version was drawing when it ended."""
+        """Completes a trial that a driver of an older version was drawing when it ended."""
         trial = self._trial(number)
         if DRAWN not in trial.user_attrs:
             try:
@@ -220,7 +220,7 @@ class SweepStudy:
                 self.fail(number, reason_of(self.space, error))
 
     def _complete(self, trial: Trial, metrics: Metrics) -> None:
-        """Its value is that of its last epoch, so that no trial is taken for better by the best of many looks."""
+        """The value is that of the last epoch: the best of many epochs would be biased upward."""
         found = _kept(metrics)
         if any(objective.metric in COUNTED for objective in self.objectives):
             assert self.counts is not None
@@ -228,9 +228,11 @@ class SweepStudy:
         values = [float(found[objective.metric]) for objective in self.objectives]
         if len(values) == 1 and metrics["epoch"] not in self.frozen(trial.number).intermediate_values:
             trial.report(values[0], metrics["epoch"])
-        self._tell(trial, TrialState.COMPLETE, values, **{METRICS: found})
+        self._tell(trial, TrialState.COMPLETE, {METRICS: found}, values)
 
-    def _tell(self, trial: Trial, state: TrialState, values: list[float] | None = None, **attributes: Any) -> None:
+    def _tell(
+        self, trial: Trial, state: TrialState, attributes: dict[str, Any], values: list[float] | None = None
+    ) -> None:
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
         self.study.tell(trial.number, values, state)
@@ -238,19 +240,26 @@ class SweepStudy:
 
     def _trial(self, number: int) -> Trial:
         if number not in self._live:
-            self._live[number] = Trial(self.study, self.frozen(number)._trial_id)
+            self._live[number] = Trial(self.study, self._id_of(number))
         return self._live[number]
 
+    def _id_of(self, number: int) -> int:
+        """What the storage calls a trial of the study."""
+        study_id = self.storage.get_study_id_from_name(STUDY)
+        return self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
+
     def _open(self) -> optuna.Study:
-        storage = open_journal(self.sweep_dir)
-        plan = {number: point.params for number, point in enumerate(self.drawing.plan)}  # of older journals
+        storage = self.storage = open_journal(self.sweep_dir)
+        plan = {number: point.params for number, point in enumerate(self.drawing.plan)}  # for older journals
         sampler = NumberedSampler(MAKERS[self.options.sampler], self.base.run.seed, plan)
         pruner = pruner_of(self.options, self.num_epochs)
-        parts = dict(storage=storage, study_name=STUDY, sampler=sampler, pruner=pruner)
+        parts: dict[str, Any] = dict(storage=storage, study_name=STUDY, sampler=sampler, pruner=pruner)
         if any(study.study_name == STUDY for study in storage.get_all_studies()):
             study = optuna.load_study(**parts)
         else:
-            directions = ["maximize" if one.mode == "max" else "minimize" for one in self.objectives]
+            directions: list[Literal["maximize", "minimize"]] = [
+                "maximize" if one.mode == "max" else "minimize" for one in self.objectives
+            ]
             study = optuna.create_study(**parts, directions=directions)
         identity = self._identity()
         if IDENTITY not in study.user_attrs:
@@ -259,7 +268,7 @@ class SweepStudy:
         return study
 
     def _identity(self) -> dict[str, Any]:
-        """What a continuation must have in common with the sweep that it goes on with."""
+        """What must be the same to continue a sweep."""
         return {
             "space": self.space.name,
             "space's files (sha256)": self.space.source,
@@ -280,14 +289,14 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], sweep_dir: Path) ->
     changes |= {name: pair for name, pair in found.items() if name not in FREE_ON_RESUME}
     if changes:
         raise InputError(
-            f"a sweep must go on with the space and settings it began with, got other ones for {sweep_dir}:\n"
+            f"a sweep must continue with the space and settings it started with, got different ones for {sweep_dir}:\n"
             f"{listed(changes)}\n"
-            "give the old ones, or --fresh to rename the sweep and start anew, or another --sweep-name"
+            "use the old ones, or --fresh to rename the sweep and start again, or another --sweep-name"
         )
 
 
 def _kept(metrics: Metrics) -> Metrics:
-    """Of all that is reported, what says how good a trial was."""
+    """Only the reported values that measure how good a trial was."""
     return {name: metrics[name] for name in ("epoch", "step", *MEASURED) if name in metrics}
 
 

@@ -1,6 +1,6 @@
 """A sweep from start to end: Ray Tune runs the trials that the study hands out.
 
-Ray keeps its own state in <sweep>/.ray/<number>, new at every start and never read again.
+Ray keeps its own state in <sweep>/.ray/<number>, which is new for every start and never read again.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from volo.cluster.workers import plan_workers
 from volo.errors import Stopped, TrainingError
 from volo.model.outlook_ops.cpu import compile_ahead
 from volo.runs.folder import open_data
-from volo.settings.sections import RunSettings
+from volo.settings.run import RunSettings
 from volo.tuning.board import Board, outcome
 from volo.tuning.confirm import Confirmation
 from volo.tuning.counts import counts
@@ -34,17 +34,17 @@ from volo.tuning.tuner import run_all
 
 
 def run_sweep(study: SweepStudy, cluster: contextlib.ExitStack | None = None) -> None:
-    """Runs what is left of a sweep, for who holds its lock, and says what came out.
+    """Runs the rest of a sweep and prints its results. The caller must hold the sweep's lock.
 
     Args:
-        study: The sweep's.
-        cluster: Keeps the connection open for a training that follows, by the workers that the settings name; else it
-            ends with the trials.
+        study: The sweep's study.
+        cluster: Keeps the connection open for a later training with the workers that the settings name; without it, the
+            connection ends with the trials.
 
     Raises:
-        InputError: data that cannot be trained on, trials or workers that do not fit into the cluster.
-        TrainingError: every trial has failed.
-        Stopped: a signal asked for it; the trials that ran have been saved.
+        InputError: data that cannot be trained on, or trials or workers that do not fit into the cluster.
+        TrainingError: every trial failed.
+        Stopped: by a signal; the running trials have been saved.
     """
     began = time.monotonic()
     print(f"sweep folder: {study.sweep_dir}", flush=True)
@@ -77,7 +77,7 @@ def run_sweep(study: SweepStudy, cluster: contextlib.ExitStack | None = None) ->
 
 
 def run_trials(study: SweepStudy, plan: TrialPlan) -> None:
-    """Has the trials run on the cluster that is connected, as far as there are any left and nobody asks to stop."""
+    """Runs the remaining trials on the connected cluster, until there are none or a stop is requested."""
     print(f"{study.num_left} of {study.limit} trials to run, {plan}", flush=True)
     with Board(study) as board:
 
@@ -96,10 +96,10 @@ def run_trials(study: SweepStudy, plan: TrialPlan) -> None:
 
 
 def run_confirmation(confirmation: Confirmation, plan: TrialPlan, minutes: float | None) -> None:
-    """Has the runs that are left of it run on the cluster that is connected, in `minutes`."""
+    """Runs the remaining runs on the connected cluster, for at most `minutes`."""
     if not confirmation.num_left or (minutes is not None and minutes <= 0):
         return
-    print(f"{confirmation.num_left} of {len(confirmation.runs)} runs to confirm with, {plan}", flush=True)
+    print(f"{confirmation.num_left} of {len(confirmation.runs)} confirmation runs to run, {plan}", flush=True)
 
     def end(number: int) -> None:
         confirmation.write()
@@ -119,9 +119,10 @@ def run_confirmation(confirmation: Confirmation, plan: TrialPlan, minutes: float
 
 @contextlib.contextmanager
 def _on_cluster(run: RunSettings, kept: contextlib.ExitStack | None) -> Iterator[None]:
-    """Connects; with `kept` for what follows too, whose workers are refused now if they are more than there can be."""
+    """Connects to the cluster. With `kept`, the connection outlives the sweep, and a training that follows with more
+    workers than can exist is refused now."""
     with contextlib.ExitStack() as own:
-        # Without a dashboard Ray does not return what a trial of several workers held that was stopped early.
+        # Without a dashboard, Ray does not free the resources of a trial of several workers that was stopped early.
         cluster = connected(run.address, dashboard_host=run.dashboard_host, needs_dashboard=True)
         (kept or own).enter_context(cluster)
         if kept is not None:
@@ -130,7 +131,7 @@ def _on_cluster(run: RunSettings, kept: contextlib.ExitStack | None) -> Iterator
 
 
 def _num_to_confirm(study: SweepStudy) -> int:
-    """Runs that are left to confirm a sweep with; none before its last trial has ended."""
+    """The number of remaining confirmation runs; 0 until the last trial has ended."""
     return Confirmation(study).num_left if study.options.confirm_top and not study.num_left else 0
 
 
@@ -140,12 +141,12 @@ def _minutes_left(study: SweepStudy, began: float) -> float | None:
 
 
 def _confirmed(study: SweepStudy) -> list[str]:
-    """What a confirmation has shown, or that it is not done; nothing where none was asked for, or trials are left."""
+    """What the confirmation showed, or that it is not done; empty if none was requested or trials are left."""
     return Confirmation(study).conclusion() if study.options.confirm_top and not study.num_left else []
 
 
 def say_result(study: SweepStudy, confirmed: list[str]) -> None:
-    """The last thing a sweep prints. Raises TrainingError where nothing worked but the base, or nothing at all."""
+    """Prints the result of a sweep. Raises TrainingError if every trial failed, or every one except the base."""
     best = best_trial(study)
     if best is None:
         print("no trial has been trained to the end yet")
@@ -155,7 +156,7 @@ def say_result(study: SweepStudy, confirmed: list[str]) -> None:
             print(sentence)
         print(f"to train it: {train_command(study)}")
     if study.num_left:
-        print(f"{study.num_left} of {study.limit} trials are left; the same command goes on")
+        print(f"{study.num_left} of {study.limit} trials are left; the same command continues")
     elif study.shortage:
         print(study.shortage)
     print(f"sweep folder: {study.sweep_dir}", flush=True)

@@ -1,7 +1,7 @@
 """One trial, in an actor of Ray Tune: the training loop on plain settings.
 
-What it reports is an epoch's metrics, or at its end {"failure": why}, or {"stopped": signal}. A failure is caught, so
-that the actor, with all that it has loaded, takes the next trial.
+It reports each epoch's metrics, and may end with {"failure": why} or {"stopped": signal}. Failures are caught, so that
+the actor, with everything it has loaded, can run the next trial.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from filelock import FileLock
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from volo.cluster.start import StopFile, StopListener
 from volo.errors import Stopped, TrainingError
 from volo.log import show_log
 from volo.runs.listing import LOCK
@@ -25,19 +26,18 @@ from volo.training.guards.watchdog import watched
 from volo.training.launch import opened_run
 from volo.training.loop import train
 from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
-from volo.tuning.ending import StopWish
 from volo.tuning.recovery import saved_epochs
 
 FAILURE, STOPPED = "failure", "stopped"
-LOST_S = 60.0  # a trial's process outlives its driver for a moment, and holds the run folder
+LOST_S = 60.0  # a trial's process briefly outlives its driver and holds the run folder's lock
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """Trains to the last epoch, from where the run folder ends.
+    """Trains to the last epoch, resuming from the run folder.
 
     Args:
-        config: `settings` of the run; `folder` of this start of the sweep, where the wish to stop appears;
-            `num_workers` that train together; `num_local`, workers that share a node, of all trials; `use_gpu`;
+        config: `settings` of the run; `folder` of this start of the sweep, where the request to stop appears;
+            `num_workers` that train together; `num_local`, the workers of all trials that share a node; `use_gpu`;
             `by_train`, whether Ray Train starts the workers.
     """
     show_log()
@@ -65,7 +65,7 @@ def _outcome(config: dict[str, Any]) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _opened(settings: Settings) -> Iterator[bool]:
-    """The run folder, once a process of an earlier start has let it go. Yields whether the run is finished."""
+    """Opens the run folder once a process of an earlier start has released it. Yields whether the run is finished."""
     if settings.run_dir.exists():
         with FileLock(settings.run_dir / LOCK, timeout=LOST_S):
             pass
@@ -81,7 +81,7 @@ def _train_alone(settings: Settings, config: dict[str, Any]) -> None:
 
 
 def _train_together(settings: Settings, config: dict[str, Any]) -> None:
-    """By workers of Ray Train, whose reports are passed on."""
+    """Trains with the workers of Ray Train and passes on their reports."""
     folder = Path(config["folder"])
     trainer = TorchTrainer(
         _train_rank,
@@ -98,13 +98,13 @@ def _train_together(settings: Settings, config: dict[str, Any]) -> None:
     try:
         trainer.fit()
     except Exception as error:
-        if number := StopWish(folder).wanted():
+        if number := StopFile(folder).asked():
             raise Stopped(number) from None
         raise TrainingError(_first_cause(error)) from error
 
 
 def _first_cause(error: Exception) -> str:
-    """The error of the first worker that failed, in one line, else Ray's own."""
+    """The error of the first worker that failed, in one line, otherwise Ray's own error."""
     for rank, failure in sorted(getattr(error, "worker_failures", {}).items()):
         return f"worker {rank}: {str(failure).strip().splitlines()[-1]}"
     return f"{type(error).__name__}: {error}"
@@ -127,14 +127,14 @@ def _train_rank(config: dict[str, Any]) -> None:
 def _train_as(
     world: World, settings: Settings, config: dict[str, Any], on_epoch: Callable[[dict[str, Any]], None]
 ) -> None:
-    """One that hangs ends its process, and so fails alone."""
-    wish = StopWish(Path(config["folder"]))
+    """If the training hangs, its process exits, so that only this trial fails."""
+    wants_stop = StopListener(StopFile(Path(config["folder"])))
     with watched(settings, world) as beat:
-        train(settings, world, on_epoch=on_epoch, wants_stop=wish.wanted, beat=beat)
+        train(settings, world, on_epoch=on_epoch, wants_stop=wants_stop, beat=beat)
 
 
 def _free_memory() -> None:
-    """Of a trial that has failed, whose error kept its tensors."""
+    """Frees the memory of a failed trial, whose tensors its error kept alive."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Ray Tune runs what it is handed, until there is no more or it shall end."""
+"""Runs trials with Ray Tune until there are no more or a stop is requested."""
 
 import os
 from collections.abc import Callable
@@ -8,15 +8,16 @@ from typing import Any
 import ray.tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 
+from volo.cluster.start import StopFile, new_start
 from volo.training.launch import stop_signals
-from volo.tuning.ending import Ending, StopWish, new_folder
+from volo.tuning.ending import Ending
 from volo.tuning.resources import TrialPlan
 from volo.tuning.scheduler import StudyScheduler
 from volo.tuning.search.searcher import StudySearch
 from volo.tuning.study import Metrics, Trials, Work
 from volo.tuning.trial import run_trial
 
-# Tune's own logs, tables and handling of Ctrl-C are ours to do.
+# We do the logs, the tables and the handling of Ctrl-C ourselves.
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -37,23 +38,23 @@ def run_all(
     on_end: Callable[[int], None],
     say: Callable[[str], None],
 ) -> int:
-    """Has trials run on the cluster that is connected.
+    """Runs trials on the connected cluster.
 
     Args:
-        trials: Hands them out.
-        plan: How many at a time, and what each is.
-        sweep_dir: Where Ray keeps what it needs of them.
-        minutes: After which running ones save and end, and no more begin; None: no end.
-        on_start, on_epoch, on_end: Hear of each trial.
+        trials: Hands out the trials.
+        plan: How many run at a time, and the resources of each.
+        sweep_dir: The folder for Ray's own state.
+        minutes: Time after which running trials save and end, and no more start; None: no limit.
+        on_start, on_epoch, on_end: Called for each trial.
         say: Shows a line.
 
     Returns:
-        The number of the signal that asked to stop, else 0.
+        The number of the signal that requested the stop, otherwise 0.
     """
     os.environ.update(ENVIRONMENT, TUNE_MAX_PENDING_TRIALS_PG=str(plan.num_concurrent))
-    folder = new_folder(sweep_dir)
+    folder = new_start(sweep_dir)
     with stop_signals() as wants_stop:
-        ending = Ending(StopWish(folder), wants_stop, minutes, say)
+        ending = Ending(StopFile.create(folder), wants_stop, minutes, say)
 
         def start(work: Work) -> None:
             ending.num_running += 1
@@ -76,7 +77,7 @@ def _tuner(
         tune_config=TuneConfig(
             search_alg=search,
             scheduler=trial_scheduler,
-            num_samples=-1,  # as many as the search has
+            num_samples=-1,  # as many as the searcher returns
             reuse_actors=not plan.by_train,
             trial_name_creator=_name,
             trial_dirname_creator=_name,

@@ -1,9 +1,9 @@
-"""The winner of a sweep: the settings of its best trial as a run of their own, to be trained in full.
+"""The winner of a sweep: the settings of its best trial as a separate run, to be trained in full.
 
-    <sweep>/winner-0007/            of trial 7, for as many epochs as the trials
-            winner-0007-epochs50/   the same settings, trained for 50
+    <sweep>/winner-0007/            trial 7's settings, for as many epochs as the trials
+            winner-0007-epochs50/   the same settings, trained for 50 epochs
 
-A sweep that is extended may find another winner, which then has its own folder; the one before stays.
+An extended sweep may find another winner, which gets its own folder; the previous one stays.
 """
 
 import shutil
@@ -19,18 +19,18 @@ from volo.tuning.study import DRAWN, SweepStudy
 
 
 def winner_settings(study: SweepStudy, num_epochs: int | None = None) -> Settings:
-    """Those of best_config.yaml, for a run by the workers that the sweep's own settings name.
+    """The settings of best_config.yaml, with the workers that the sweep's own settings name.
 
     Args:
-        study: Of a sweep whose results are written.
-        num_epochs: To train for; None: as long as the trials.
+        study: The study of a sweep whose results are written.
+        num_epochs: Epochs to train; None: as many as the trials.
 
     Raises:
         TrainingError: no trial has been trained to the end.
     """
     best = best_trial(study)
     if best is None:
-        raise TrainingError("no trial has been trained to the end yet, so none is the best; the same command goes on")
+        raise TrainingError("no trial has been trained to the end yet, so none is the best; the same command continues")
     is_other = num_epochs is not None and num_epochs != study.num_epochs
     name = f"winner-{best.number:04d}" + (f"-epochs{num_epochs}" if is_other else "")
     run = study.base.run.model_dump(mode="json", exclude={"seed"})
@@ -40,9 +40,10 @@ def winner_settings(study: SweepStudy, num_epochs: int | None = None) -> Setting
 
 
 def take_over(study: SweepStudy, winner: Settings) -> None:
-    """Lets the winner's run begin as a copy of its trial's, where that has been trained with just these settings: to
-    train it again would show the same. The trial's own weights may go when the sweep is extended."""
+    """Copies the trial's run to the winner's if it was trained with exactly these settings: training again would give
+    the same result. The trial's own weights may be removed when the sweep is extended."""
     best = best_trial(study)
+    assert best is not None, "winner_settings has found it"
     trial = study.settings_of(best.number, best.user_attrs[DRAWN])
     differ = differences(trial, winner).keys() - FREE_ON_RESUME
     if winner.run_dir.exists() or differ or not find_start(trial).is_finished(trial):
@@ -53,7 +54,7 @@ def take_over(study: SweepStudy, winner: Settings) -> None:
     write_file(partial / CONFIG, winner.to_yaml())
     partial.rename(winner.run_dir)
     print(
-        f"trial {best.number} was trained with just these settings: its run is the winner's; --winner-epochs trains "
-        "one for longer",
+        f"trial {best.number} was trained with exactly these settings, so its run is the winner's; use --winner-epochs "
+        "to train longer",
         flush=True,
     )

@@ -68,7 +68,7 @@ def test_a_pipe_is_no_image_and_a_dead_link_that_is_named_an_unreadable_one(tmp_
     assert "No such file" in result
     with pytest.raises(InputError, match="must name files or folders"):
         list_images([str(tmp_path / "pipe.png")])
-    with pytest.raises(InputError, match=r"none in .* but 1 link .*, 1 pipe, .*; restore what the links lead to"):
+    with pytest.raises(InputError, match=r"none in .* but 1 link .*, 1 pipe, .*; restore the targets of the links"):
         list_images([str(tmp_path)])
 
 

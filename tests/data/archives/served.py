@@ -45,7 +45,7 @@ def md5(content: bytes) -> str:
 
 
 def tar_of(entries: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
-    """A gzipped tar file of these files, always with the same bytes; `links` are symbolic ones and where they point."""
+    """A gzipped tar file of these files, always with the same bytes; `links` maps symbolic links to their targets."""
     out = io.BytesIO()
     with gzip.GzipFile(fileobj=out, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
         for name, content in entries.items():

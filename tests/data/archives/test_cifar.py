@@ -62,7 +62,7 @@ def as_images(flat: np.ndarray) -> np.ndarray:
     return np.stack([np.stack([row[:1024], row[1024:2048], row[2048:]], axis=1).reshape(32, 32, 3) for row in flat])
 
 
-def test_pixels_are_where_the_published_rows_have_them(tmp_path):
+def test_pixels_match_the_published_rows(tmp_path):
     archive = placed(tmp_path / "data", cifar100_files())
     images = cached(opened("cifar100", archive, tmp_path / "data", "test")).images
     assert np.array_equal(images, as_images(rows(20, 1)))
@@ -112,7 +112,7 @@ def test_a_pickle_that_names_a_function_runs_nothing(tmp_path, capsys, harmful):
     assert capsys.readouterr().out == ""
 
 
-def test_nothing_is_unpickled_whose_checksum_does_not_hold(tmp_path, monkeypatch):
+def test_nothing_is_unpickled_whose_checksum_does_not_match(tmp_path, monkeypatch):
     archive = placed(tmp_path, cifar100_files())
     opened("cifar100", archive, tmp_path)
     monkeypatch.setattr("volo.data.archives.cifar.load_plain", lambda content: pytest.fail("it was unpickled"))

@@ -1,4 +1,4 @@
-"""Fetching: what is refused, what is left behind, and that it happens once."""
+"""Downloads: what is refused, what is left behind, and that each happens once."""
 
 import multiprocessing
 import threading
@@ -33,17 +33,17 @@ def offered(server: Server, content: bytes, archive: Archive, **options) -> Arch
 
 
 def names(folder: Path) -> set[str]:
-    """Whatever lies there, locks aside."""
+    """Everything in the folder except locks."""
     return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
 
 
 def refusal(archive: Archive, data_dir: Path) -> str:
-    """What fetching says, which must name the file, its checksum, and where to place it."""
+    """The error of a download, which must name the file, its checksum, and where to save it."""
     with pytest.raises(InputError) as refused:
         fetch(archive, data_dir)
     message = str(refused.value)
     assert f"{archive.file} with md5 {archive.md5} is needed" in message
-    assert f"place it as {data_dir / archive.file}" in message
+    assert f"save it as {data_dir / archive.file}" in message
     return message
 
 
@@ -90,7 +90,7 @@ def test_a_download_with_a_wrong_checksum_is_refused_with_both(tmp_path, server)
 def test_an_archive_placed_there_with_a_wrong_checksum_is_refused_and_kept(tmp_path, server, archive):
     (tmp_path / archive.file).write_bytes(b"not it")
     message = refusal(archive, tmp_path)
-    assert f"got md5 {md5(b'not it')} of {tmp_path / archive.file}; remove that one and try again" in message
+    assert f"got md5 {md5(b'not it')} of {tmp_path / archive.file}; remove that file and try again" in message
     assert (tmp_path / archive.file).read_bytes() == b"not it"
     assert server.requests == []
 
@@ -98,11 +98,11 @@ def test_an_archive_placed_there_with_a_wrong_checksum_is_refused_and_kept(tmp_p
 def test_a_body_shorter_than_announced_is_refused(tmp_path, server):
     content, archive = packed(FILES)
     archive = offered(server, content[:100], archive, announced=len(content))
-    assert f"broke off after 100 of {len(content):,} bytes" in refusal(archive, tmp_path)
+    assert f"stopped after 100 of {len(content):,} bytes" in refusal(archive, tmp_path)
     assert names(tmp_path) == set()
 
 
-def test_a_web_page_in_place_of_an_archive_is_called_one(tmp_path, server):
+def test_a_web_page_instead_of_an_archive_is_named_in_the_error(tmp_path, server):
     _, archive = packed(FILES)
     archive = offered(server, b"\n<!DOCTYPE html><p>Please log in", archive, kind="text/html")
     assert "a web page (of a proxy or a login?)" in refusal(archive, tmp_path)
@@ -132,7 +132,7 @@ def test_what_never_ends_is_cut_off(tmp_path, archive, monkeypatch):
     assert "sends more than 100 bytes" in refusal(archive, tmp_path)
     monkeypatch.undo()
     monkeypatch.setattr(download, "LIMIT_S", -1.0)
-    assert "has not sent all of it" in refusal(archive, tmp_path)
+    assert "has not sent the whole file" in refusal(archive, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_what_never_ends_is_cut_off(tmp_path, archive, monkeypatch):
 )
 def test_only_https_is_fetched_from_elsewhere(tmp_path, server, url):
     _, archive = packed(FILES)
-    assert "must be an https:// address" in refusal(replace(archive, url=url + archive.file), tmp_path)
+    assert "must be an https:// URL" in refusal(replace(archive, url=url + archive.file), tmp_path)
     message = refusal(replace(archive, url=server.redirect(archive.file, url)), tmp_path)
     assert f"redirects to {url}, which must be" in message or "is not allowed" in message
 
@@ -181,7 +181,9 @@ def test_members_are_checked_after_unpacking_and_whenever_read(tmp_path, server)
     assert names(tmp_path) == {archive.file}
     unpacked = fetch(archive, tmp_path)
     (unpacked.folder / "train").write_bytes(b"changed")
-    with pytest.raises(InputError, match=f"must have md5 .* got {md5(b'changed')}; remove .*cifar-100-python to have"):
+    with pytest.raises(
+        InputError, match=f"must have md5 .* got {md5(b'changed')}; remove .*cifar-100-python to unpack"
+    ):
         fetch(archive, tmp_path).read("train")
     (unpacked.folder / "train").unlink()
     with pytest.raises(InputError, match=r"must hold a readable train"):
@@ -195,7 +197,7 @@ def test_an_archive_that_is_damaged_or_lacks_files_is_refused(tmp_path, server, 
     assert "got one that cannot be unpacked" in message or "got one without test, train" in message
 
 
-def test_what_a_killed_fetch_has_left_is_in_nobodys_way(tmp_path, archive):
+def test_leftovers_of_a_killed_fetch_do_no_harm(tmp_path, archive):
     (tmp_path / f".{archive.file}.partial").write_bytes(b"half")
     (tmp_path / f".{archive.folder}-killed").mkdir()
     fetch(archive, tmp_path)

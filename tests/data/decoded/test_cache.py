@@ -1,4 +1,4 @@
-"""Decoded images: each once, only those that are asked for, and none lost to what ends a decoding."""
+"""Decoded images: each once, only those requested, and none lost when decoding is interrupted."""
 
 import multiprocessing
 import os
@@ -36,7 +36,7 @@ def num_stored(cache: Path) -> int:
 
 
 class Counting(ImageFolder):
-    """Notes the images decoded in a file, across processes; what it is told to ends it at the image `fatal`."""
+    """Records decoded images in a file, across processes; ends at the image `fatal` as configured."""
 
     log: Path
     fatal: int | None = None
@@ -134,7 +134,7 @@ def test_damaged_images_are_named_all_at_once_and_the_others_stay_decoded(images
     assert sorted({*range(59)} - {*left.decoded.tolist()}) == [35]
 
 
-def test_of_many_damaged_images_some_are_shown_and_all_are_in_the_list(images, cache):
+def test_an_error_shows_some_of_many_damaged_images_and_lists_all(images, cache):
     broken = sorted(images.rglob("*.png"))[: SHOWN + 5]
     for file in broken:
         file.write_bytes(b"broken")
@@ -145,7 +145,7 @@ def test_of_many_damaged_images_some_are_shown_and_all_are_in_the_list(images, c
     assert [line.split(" (")[0] for line in listed.splitlines()] == [str(file) for file in broken]
 
 
-def test_a_decoding_that_is_interrupted_or_killed_goes_on_where_it_was(images, cache, monkeypatch):
+def test_an_interrupted_or_killed_decoding_resumes_where_it_was(images, cache, monkeypatch):
     monkeypatch.setattr("volo.data.decoded.cache.CHUNK", 10)
     with pytest.raises(KeyboardInterrupt):
         cached(counting(images, fatal=20))
@@ -228,7 +228,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, images)
             use()
 
 
-def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.delenv("VOLO_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "volo"

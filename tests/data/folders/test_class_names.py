@@ -1,4 +1,4 @@
-"""Names of classes that look the same are the same, wherever two lists of them meet; others are quoted."""
+"""Class names that look the same are the same wherever two lists are compared; others are quoted."""
 
 import os
 import unicodedata
@@ -21,7 +21,7 @@ from volo.training.teacher import check_classes
 CAFE = "caf\u00e9"
 SAME = [
     (CAFE, "cafe\u0301"), ("cafe\u0301", CAFE), ("\uac01", "\u1100\u1161\u11a8"),
-    ("cat", "cat "), (" cat", "cat\u00a0"), ("\u00e9toile", "e\u0301toile"),  # of which one sorts after zebra
+    ("cat", "cat "), (" cat", "cat\u00a0"), ("\u00e9toile", "e\u0301toile"),  # one of which sorts after zebra
 ]  # fmt: skip
 DIFFERENT = [("cat", "Cat"), ("cat", "c at"), ("cat", "cat\u200c"), ("cat", "\uff43at"), ("cat", "dog")]
 
@@ -34,9 +34,9 @@ def test_train_and_test_may_write_a_class_otherwise(tmp_path, name, other):
 
 
 @pytest.mark.parametrize(("name", "other"), SAME)
-def test_two_such_folders_in_one_split_are_refused_and_told_apart(tmp_path, name, other):
+def test_two_such_folders_in_one_split_are_refused_with_distinct_names(tmp_path, name, other):
     folder = draw_folder(tmp_path, {"train": {name: 1, other: 1, "dog": 1}})
-    with pytest.raises(InputError, match="classes must differ in more than Unicode form or blanks") as refused:
+    with pytest.raises(InputError, match="classes must differ in more than Unicode form or whitespace") as refused:
         ImageFolder(folder, "train", 8)
     assert all(ascii(f"{folder}/train/{one}") in str(refused.value) for one in (name, other))
 
@@ -49,7 +49,7 @@ def test_a_class_whose_name_is_blank_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("name", "other"), SAME)
 @pytest.mark.parametrize("below", ["test", "."])
-def test_an_analysis_takes_a_class_that_the_checkpoint_writes_otherwise(tmp_path, name, other, below):
+def test_an_analysis_accepts_a_class_that_the_checkpoint_spells_differently(tmp_path, name, other, below):
     """The checkpoint as one of an earlier version, which kept names as the folders had them."""
     path = save_model(tmp_path / "run", ("zebra", name))
     folder = draw_folder(tmp_path / "images", {below: {other: 2, "zebra": 1}})
@@ -88,7 +88,7 @@ def test_names_that_differ_are_quoted_with_what_differs(tmp_path, name, other):
         ImageFolder(folder, "train", 8)
     said = str(refused.value)
     assert f": {other!r}" in said
-    looks_alike = f"({other!a} and {name!a} differ in case, width, blanks or invisible letters)"
+    looks_alike = f"({other!a} and {name!a} differ in case, width, whitespace or invisible characters)"
     assert (looks_alike in said) == (other != "dog")
 
 

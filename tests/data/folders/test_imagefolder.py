@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.conftest import draw_folder
 from volo.data.decoded.cache import cached
-from volo.data.folders.imagefolder import ImageFolder, LabelledFolder, fit_image, read_image
+from volo.data.folders.imagefolder import ImageFolder, LabeledFolder, fit_image, read_image
 from volo.errors import InputError
 
 RED = np.full((20, 20, 3), (255, 0, 0), dtype=np.uint8)
@@ -37,7 +37,7 @@ def test_any_mode_and_format_becomes_rgb(tmp_path, mode, name):
     assert np.abs(image.astype(int) - [254, 0, 0]).max() <= 4
 
 
-def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
+def test_sixteen_bit_gray_is_scaled_and_not_clipped(tmp_path):
     ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     image = read_image(saved(tmp_path, Image.fromarray(ramp), "a.png"), 8)
     assert np.abs(image[..., 0] - ramp / 257).max() <= 1
@@ -49,7 +49,7 @@ def test_a_dark_sixteen_bit_image_stays_dark(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_grey_of_unstated_range_is_taken_as_it_fits(tmp_path, mode):
+def test_gray_of_unstated_range_is_accepted_if_it_fits(tmp_path, mode):
     values = np.full((8, 8), 120, dtype=np.int32 if mode == "I" else np.float32)
     assert (read_image(saved(tmp_path, Image.fromarray(values), "a.tiff"), 8) == 120).all()
     if mode == "I":
@@ -57,7 +57,7 @@ def test_grey_of_unstated_range_is_taken_as_it_fits(tmp_path, mode):
 
 
 def sixteen_bit_png(channels: int) -> bytes:
-    """A PNG of 16 bits a channel, all 0x80FF but an opaque alpha; Pillow writes none with colour."""
+    """A 16-bit PNG, all 0x80FF except for an opaque alpha; Pillow cannot write one with color."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -69,19 +69,19 @@ def sixteen_bit_png(channels: int) -> bytes:
 
 
 @pytest.mark.parametrize("channels", [3, 4])
-def test_sixteen_bit_colour_is_scaled_to_eight(tmp_path, channels):
+def test_sixteen_bit_color_is_scaled_to_eight(tmp_path, channels):
     (tmp_path / "a.png").write_bytes(sixteen_bit_png(channels))
     assert np.abs(read_image(tmp_path / "a.png", 4).astype(int) - 128).max() <= 1
 
 
 def test_of_several_frames_the_first_is_read(tmp_path):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     for name in ("a.gif", "a.webp", "a.png", "a.tiff"):
         file = saved(tmp_path, frames[0], name, save_all=True, append_images=frames[1:])
         assert np.abs(read_image(file, 8).astype(int) - [254, 0, 0]).max() <= 4, name
 
 
-def test_a_transparent_palette_entry_lies_on_white(tmp_path):
+def test_a_transparent_palette_entry_is_composited_on_white(tmp_path):
     image = Image.new("P", (8, 8), 1)
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putpixel((0, 0), 0)
@@ -91,21 +91,21 @@ def test_a_transparent_palette_entry_lies_on_white(tmp_path):
         assert (found[1:] == 255).all()
 
 
-def test_a_transparent_colour_and_half_transparency_lie_on_white(tmp_path):
+def test_a_transparent_color_and_half_transparency_are_composited_on_white(tmp_path):
     red = Image.new("RGB", (8, 8), "red")
     assert (read_image(saved(tmp_path, red, "a.png", transparency=(255, 0, 0)), 8) == 255).all()
-    grey = Image.new("LA", (8, 8), (0, 128))
-    assert np.abs(read_image(saved(tmp_path, grey, "b.png"), 8).astype(int) - 127).max() <= 1
+    gray = Image.new("LA", (8, 8), (0, 128))
+    assert np.abs(read_image(saved(tmp_path, gray, "b.png"), 8).astype(int) - 127).max() <= 1
 
 
-def test_print_colours_are_converted(tmp_path):
+def test_print_colors_are_converted(tmp_path):
     cyan = saved(tmp_path, Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "a.tiff")
     assert read_image(cyan, 8)[0, 0].tolist() == [0, 255, 255]
     white = saved(tmp_path, Image.new("LAB", (8, 8), (255, 128, 128)), "b.tiff")
     assert (read_image(white, 8) >= 250).all()
 
 
-def test_transparency_lies_on_white(tmp_path):
+def test_transparency_is_composited_on_white(tmp_path):
     clear = Image.fromarray(np.zeros((8, 8, 4), dtype=np.uint8))
     assert (read_image(saved(tmp_path, clear, "a.png"), 8) == 255).all()
 
@@ -131,7 +131,7 @@ def test_crop_keeps_the_middle_and_squash_keeps_all(tmp_path):
 @pytest.mark.parametrize("resize", ["crop", "squash"])
 @pytest.mark.parametrize("image_size", [12, 20, 80])
 def test_resizing_is_bicubic_and_antialiased_and_no_other_filter(resize, image_size):
-    """Against PyTorch's, whose antialiased bicubic is the one of Pillow."""
+    """Compares with PyTorch, whose antialiased bicubic equals Pillow's."""
     pixels = np.random.default_rng(0).integers(38, 218, (40, 60, 3), dtype=np.uint8)
     width = image_size * 3 // 2 if resize == "crop" else image_size
     left = (width - image_size) // 2
@@ -190,7 +190,7 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), d
 
 
 @given(name=st.sampled_from(["png", "jpeg", "gif", "tiff", "webp", "bmp", "ico"]), data=st.data())
-def test_whatever_damage_ends_in_an_image_or_in_a_refusal(name, data):
+def test_any_damage_ends_in_an_image_or_an_error(name, data):
     with io.BytesIO() as whole:
         NOISE.save(whole, name)
         content = bytearray(whole.getvalue())
@@ -217,13 +217,13 @@ def test_classes_are_the_sorted_folders_and_other_files_are_passed_over(folder):
 
 def test_missing_folders_and_empty_classes_are_refused(folder):
     with pytest.raises(InputError, match="must hold holiday/<class>/<images>"):
-        LabelledFolder(folder / "holiday", 32)
+        LabeledFolder(folder / "holiday", 32)
     (folder / "train" / "empty").mkdir()
     with pytest.raises(InputError, match=r"a class must hold an image, got none in .*empty"):
         ImageFolder(folder, "train", 32)
     (folder / "test2").mkdir()
     with pytest.raises(InputError, match=r"must have at least one class, got 0 in .*test2"):
-        LabelledFolder(folder / "test2", 32)
+        LabeledFolder(folder / "test2", 32)
 
 
 def test_one_class_is_none_to_tell_from_another(tmp_path):
@@ -301,7 +301,7 @@ def jpeg_with(**options) -> bytes:
         jpeg_with(xmp=b"<x:xmpmeta tiff:Orientation="),
     ],
 )
-def test_nonsense_beside_whole_pixels_is_no_damage(tmp_path, content):
+def test_invalid_metadata_beside_intact_pixels_is_not_damage(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

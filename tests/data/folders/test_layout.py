@@ -43,10 +43,10 @@ def test_a_validation_folder_is_validated_on_and_all_of_train_trained_on(tmp_pat
 def test_a_validation_folder_beside_a_fraction_is_refused_as_are_two(tmp_path):
     folder = draw_folder(tmp_path / "images", {"train": CLASSES, "valid": CLASSES})
     for fraction in (0, 0.2):
-        with pytest.raises(InputError, match=rf"got val_fraction={fraction:.1f} and 33 images .*leave --val-fraction"):
+        with pytest.raises(InputError, match=rf"got --val-fraction {fraction:.1f} and 33 images .*omit --val-fraction"):
             open_train(data_of(folder, val_fraction=fraction), is_new=True)
     draw_folder(folder, {"val": CLASSES})
-    with pytest.raises(InputError, match="must have one folder to validate on, got val and valid in"):
+    with pytest.raises(InputError, match="must have one validation folder, got val and valid in"):
         open_train(data_of(folder))
 
 
@@ -67,7 +67,7 @@ def test_without_a_validation_folder_a_tenth_of_each_class_is_held_out(tmp_path)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_other_splits_may_lack_classes_of_train_but_have_none_beside_them(tmp_path, split):
+def test_other_splits_may_lack_classes_of_train_but_not_add_any(tmp_path, split):
     folder = draw_folder(tmp_path / "images", {"train": CLASSES, split: {"dog": 2}})
     images, _ = open_train(data_of(folder), is_new=True)
     assert f"{folder / split} has no images of 'cat', 'owl'" in images.notes
@@ -76,11 +76,11 @@ def test_other_splits_may_lack_classes_of_train_but_have_none_beside_them(tmp_pa
         open_train(data_of(folder))
 
 
-def test_without_a_test_folder_training_is_told_nothing_and_an_analysis_what_else_there_is(tmp_path):
+def test_without_a_test_folder_training_works_and_an_analysis_gets_alternatives(tmp_path):
     data = data_of(draw_folder(tmp_path / "images", {"train": CLASSES, "valid": CLASSES}))
     open_train(data, is_new=True)
     assert not has_test(data)
-    with pytest.raises(NoTestSplit, match=r"must lie in .*images/test/<class>/.*use --split val"):
+    with pytest.raises(NoTestSplit, match=r"must be in .*images/test/<class>/.*use --split val"):
         open_split(data, "test")
 
 
@@ -89,7 +89,7 @@ def test_a_test_split_is_read_without_the_images_that_were_trained_on(tmp_path):
     assert len(open_split(data_of(folder), "test")) == 33
 
 
-def test_class_folders_alone_are_split_so_that_nothing_is_lost_and_it_is_said(tmp_path):
+def test_class_folders_alone_are_split_without_loss_and_with_a_note(tmp_path):
     folder = draw_folder(tmp_path, {"images": dict.fromkeys("abc", 100)}, size=4) / "images"
     data = data_of(folder, image_size=4)
     images, split = open_train(data, is_new=True)
@@ -99,11 +99,11 @@ def test_class_folders_alone_are_split_so_that_nothing_is_lost_and_it_is_said(tm
     assert len(trained) + len(test) == 300 and len(split.train) + len(split.val) == len(trained)
     assert 15 <= len(test) <= 45  # a tenth of 300, within three standard deviations
     assert test.class_names == images.class_names == ("a", "b", "c")
-    said = f"has no train: of its class folders 10%, chosen by the files' names, {len(test)} of 300 images, are kept"
+    said = f"has no train: 10% of its class folders, chosen by file name, {len(test)} of 300 images, are held out"
     assert said in images.notes[0] and said in test.notes[0]
 
 
-def test_a_file_that_is_added_or_removed_moves_no_other_between_train_and_test(tmp_path):
+def test_adding_or_removing_a_file_moves_no_other_between_train_and_test(tmp_path):
     folder = draw_folder(tmp_path, {"images": dict.fromkeys("ab", 60)}, size=4) / "images"
     train, test = ({*names(folder, split)} for split in ("train", "test"))
     gone = f"a/{7:04d}.png"
@@ -124,10 +124,10 @@ def test_no_class_loses_all_its_images_to_the_test_split(tmp_path):
 @pytest.mark.parametrize(
     ("folders", "rule"),
     [
-        (("Train", "test"), "names in lower case, got Train in"),
-        (("train", "Val"), "names in lower case, got Val in"),
+        (("Train", "test"), "lowercase names, got Train in"),
+        (("train", "Val"), "lowercase names, got Val in"),
         (("test", "valid"), r"must hold train/<class>/<images>, got no folder .*train beside test and valid;"),
-        ((".", "x"), r"got no folder .*train; place it there"),
+        ((".", "x"), r"got no folder .*train; put it there"),
         (("mine/train", "other/train"), r"must name the folder that holds train, got .*use --data-dir .*images/mine"),
     ],
 )
@@ -139,7 +139,7 @@ def test_a_layout_that_could_mean_two_things_is_refused_with_what_was_found(tmp_
         ImageFolder(folder, "train", 8)
 
 
-def test_folders_beside_the_splits_are_named_as_not_used(tmp_path):
+def test_folders_beside_the_splits_are_reported_as_unused(tmp_path):
     folder = draw_folder(tmp_path / "images", {"train": CLASSES, "extra": {"cat": 1}})
     assert f"not used: extra in {folder}" in ImageFolder(folder, "train", 8).notes
 

@@ -1,4 +1,4 @@
-"""Which files are images, what is passed over, and that training, prediction and doctor count alike."""
+"""Which files are images, which are skipped, and that training, prediction and doctor count the same."""
 
 import logging
 import os
@@ -36,7 +36,7 @@ def names(root: Path) -> list[str]:
 
 
 def counts(root: Path) -> dict[str, int]:
-    return {reason: kind.count for reason, kind in find_images(root).passed_over.kinds.items()}
+    return {reason: kind.num_found for reason, kind in find_images(root).passed_over.kinds.items()}
 
 
 def test_images_are_found_at_any_depth_in_the_order_of_their_paths(tmp_path):
@@ -131,10 +131,10 @@ def test_names_of_any_bytes_are_listed_and_can_be_printed(folder):
     found = check_data(resolved(folder))
     assert found.found.startswith("82 images of 2 classes")
     assert found.found.isprintable()
-    assert "1 .heic file" in found.found and "1 file without a suffix that is no image" in found.found
+    assert "1 .heic file" in found.found and "1 file without a suffix that is not an image" in found.found
 
 
-# Each as people have them below a class: the file's name, and whether a doctor should warn.
+# Files as people have them in a class folder: the name, and whether the doctor should warn.
 PASSED_OVER = {
     "a.heic": True,
     "a.CR2": True,
@@ -168,7 +168,7 @@ def test_doctor_names_what_is_passed_over_and_warns_of_images_alone(folder, name
     found = check_data(resolved(folder))
     assert found.status == ("warning" if PASSED_OVER[name] else "ok")
     assert found.found.startswith("80 images of 2 classes")
-    assert "; passed over: 1 " in found.found and f"{folder / 'train' / 'dog' / name}" in found.found
+    assert "; skipped: 1 " in found.found and f"{folder / 'train' / 'dog' / name}" in found.found
     assert bool(found.remedy) == PASSED_OVER[name]
 
 
@@ -210,7 +210,7 @@ KINDS = ("png", "PNG", "heic", "txt", "dead", "hidden", "bare", "text", "link")
 
 
 @pytest.mark.parametrize("splits", [("train", "val", "test"), ("train", "test"), ("",)])
-def test_what_is_passed_over_is_counted_once_however_the_images_are_split(tmp_path, caplog, splits):
+def test_skipped_entries_are_counted_once_however_the_images_are_split(tmp_path, caplog, splits):
     """Class folders alone are listed for train and for test."""
     caplog.set_level(logging.INFO, "volo")
     for split in splits:
@@ -219,13 +219,13 @@ def test_what_is_passed_over_is_counted_once_however_the_images_are_split(tmp_pa
             for number in range(30):
                 paint(tmp_path / split / name / f"{number}.png")
     data = resolved(tmp_path)
-    assert f"passed over: {2 * len(splits)} .heic files" in check_data(data).found
-    assert caplog.messages == []  # the table of doctor has it
+    assert f"skipped: {2 * len(splits)} .heic files" in check_data(data).found
+    assert caplog.messages == []  # the doctor's table shows it
     open_train(data, is_new=True)
     open_train(data)
     open_split(data, "test")
-    assert len(caplog.messages) == {3: 2, 2: 2, 1: 1}[len(splits)]  # each place once
-    said = [re.match(r"(.*): (\d+) images; passed over: (\d+) ", message) for message in caplog.messages]
+    assert len(caplog.messages) == {3: 2, 2: 2, 1: 1}[len(splits)]  # each folder once
+    said = [re.match(r"(.*): (\d+) images; skipped: (\d+) ", message) for message in caplog.messages]
     for place, num_images, num_passed in (match.groups() for match in said):
         folders = [tmp_path.joinpath(folder) for folder in place.split(" and ")]
         assert int(num_images) == sum(len([*folder.rglob("*.png")]) for folder in folders)
@@ -278,4 +278,4 @@ def test_every_count_agrees_with_the_file_system_everywhere(tmp_path, caplog, se
         for name, count in expected.items():
             assert re.search(rf"(?<!\d){count} {re.escape(name)}", words), words
     if said:
-        assert said[0].startswith(f"{root / 'train'}: {num_images} images; passed over: ")
+        assert said[0].startswith(f"{root / 'train'}: {num_images} images; skipped: ")

@@ -28,14 +28,14 @@ def palette_with_alpha(alpha: Image.Image) -> Image.Image:
 
 
 def gray(mode: str) -> Image.Image:
-    """A half of white, in whatever values the mode has for it."""
+    """Half of white, in the mode's own values."""
     order = {"I;16": "<u2", "I;16L": "<u2", "I;16B": ">u2", "I;16N": "=u2"}
     if mode in order:
         return Image.frombytes(mode, (8, 8), np.full((8, 8), 128 * 257).astype(order[mode]).tobytes())
     return Image.fromarray(np.full((8, 8), 128).astype(np.int32 if mode == "I" else np.float32))
 
 
-# What shows of each mode: its upper half and its lower half.
+# What each mode shows: its upper half and its lower half.
 WHITE, SCARLET, GRAY = [255] * 3, [255, 0, 0], [128] * 3
 MODES: dict[str, tuple[Callable[[], Image.Image], list[int], list[int]]] = {
     **{mode: (lambda mode=mode: RED.convert(mode), SCARLET, SCARLET) for mode in ("RGB", "RGBX", "P", "HSV", "YCbCr")},
@@ -82,7 +82,7 @@ def png(color: int, bits: int, row: bytes, transparent: tuple[int, ...]) -> io.B
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
-def test_a_transparent_gray_of_any_number_of_bits_lies_on_white(bits):
+def test_transparent_gray_of_any_bit_depth_is_composited_on_white(bits):
     """A row of four black pixels and four of a gray; either is the transparent one."""
     gray = {1: 1, 2: 2, 4: 10, 8: 170, 16: 43690}[bits]
     digits = "".join(f"{value:0{bits}b}" for value in [0] * 4 + [gray] * 4)
@@ -95,7 +95,7 @@ def test_a_transparent_gray_of_any_number_of_bits_lies_on_white(bits):
     assert (clear[:, 4:] == 255).all()
 
 
-def test_a_transparent_color_of_sixteen_bits_lies_on_white():
+def test_a_transparent_sixteen_bit_color_is_composited_on_white():
     row = struct.pack(">3H", 0x80FF, 0x10FF, 0) * 4 + struct.pack(">3H", 0x20FF, 0, 0) * 4
     found = read_image(png(2, 16, row, (0x80FF, 0x10FF, 0)), 8)
     assert (found[:, :4] == 255).all()

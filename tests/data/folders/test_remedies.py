@@ -1,4 +1,4 @@
-"""What a refused folder of images is told to do is done, and then the folder is taken."""
+"""Following the remedy for a refused image folder makes the folder acceptable."""
 
 import re
 import shutil
@@ -67,7 +67,7 @@ CASES = {
         lambda root, _: shutil.rmtree(root / "valid"),
     ),
     "nothing to train on": Case(
-        "place it there", drawn(test=CLASSES), lambda root, _: draw_folder(root, {"train": CLASSES})
+        "put it there", drawn(test=CLASSES), lambda root, _: draw_folder(root, {"train": CLASSES})
     ),
     "a folder too high": Case(
         "use --data-dir", lambda root: draw_folder(root / "flowers", {"train": CLASSES}),
@@ -90,7 +90,7 @@ CASES = {
         lambda root, _: renamed(root, f"train/{unicodedata.normalize('NFD', 'café')}", "train/tea room"),
     ),
     "a fraction beside val": Case(
-        "leave --val-fraction out", drawn(train=CLASSES, val=CLASSES), lambda root, _: dict(val_fraction=None),
+        "omit --val-fraction", drawn(train=CLASSES, val=CLASSES), lambda root, _: dict(val_fraction=None),
         dict(val_fraction=0.1),
     ),
     "a damaged image": Case("--skip-damaged", damaged, lambda root, _: dict(skip_damaged=True)),

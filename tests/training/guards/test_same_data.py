@@ -69,7 +69,7 @@ def missing(home: Path) -> None:
             marks=pytest.mark.slow,
         ),
         (other_bytes, ["They differ in images, first in cat: 1 only on rank 0 (train/cat/0007.png of "]),
-        (missing, ["rank 1 on ", "got no folder", "place it there"]),
+        (missing, ["rank 1 on ", "got no folder", "put it there"]),
     ],
 )
 def test_ranks_whose_folders_differ_are_all_refused_before_the_first_step(tmp_path, homes, harm, expected):

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from tests.training.runs import small_run, train
-from volo.cli.parse import WORK_FAILED
-from volo.errors import InputError
+from volo.errors import ExitCode, InputError
 from volo.frames import own_frame
 from volo.settings.durations import parse_duration
 from volo.training.guards.hang import Report, accuse, describe
@@ -126,7 +125,7 @@ def test_a_timeout_of_0_watches_over_nothing(tmp_path, folder):
 
 
 def test_a_hang_ends_with_the_code_of_a_failed_training():
-    assert TRAINING_FAILED == WORK_FAILED
+    assert TRAINING_FAILED == ExitCode.WORK_FAILED == 3
 
 
 @pytest.mark.parametrize(

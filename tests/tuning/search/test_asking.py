@@ -1,4 +1,4 @@
-"""What passes between a space of one's own and its trials: NumPy's numbers, lists, and what can never be drawn."""
+"""Values between a user's space and its trials: NumPy numbers, lists, and what can never be drawn."""
 
 import json
 from pathlib import Path

@@ -24,8 +24,8 @@ from volo.tuning.search.points import known_points
 from volo.tuning.search.spaces import Space, load_space
 from volo.tuning.study import REASON, SweepStudy
 
-Value = Callable[[dict, int], float]  # of the parameters and the epoch
-SURE = 1e-3  # how seldom a claim that is true may be refused here
+Value = Callable[[dict, int], float]  # a function of the parameters and the epoch
+SURE = 1e-3  # how rarely a true claim may be rejected here
 
 
 def smoothing(value: float) -> dict:
@@ -51,12 +51,12 @@ def continuous() -> Space:
 
 
 def conditional() -> Space:
-    """The project's largest one, many of whose settings are asked for under a condition."""
+    """The project's largest space, with many conditional parameters."""
     return load_space("architecture", tune_spaces)
 
 
 def swept(folder: Path, space: Space, seed: int, value: Value, *, epochs: int = 1, **options) -> SweepStudy:
-    """A sweep whose trials reach `value` and noise of one, each epoch its own."""
+    """A sweep whose trials reach `value` plus unit noise, independent for each epoch."""
     rng = np.random.default_rng(seed)
     settings = base(epochs=epochs, model={"variant": "nano"}, run={"seed": seed})
     study = opened(folder / f"{space.name}-{seed}", space=space, settings=settings, **options)
@@ -70,7 +70,7 @@ def swept(folder: Path, space: Space, seed: int, value: Value, *, epochs: int = 
 
 
 def named(study: SweepStudy) -> set[str]:
-    """Whatever the report says is beyond chance, at the end or before."""
+    """Everything that the report calls more than chance, at the end or before."""
     facts = SweepFacts("s", "s", "s", ["val/acc1"], study.num_epochs, study.run_dir)
     return {name for one in importances(Sweep.of(study.study, facts)) for name in one.beyond_chance}
 
@@ -80,7 +80,7 @@ def noise(params: dict, epoch: int) -> float:
 
 
 def at_most(rate: float, num_sweeps: int) -> int:
-    """So many of them name something only SURE-ly where the rate is higher."""
+    """The most false claims that are plausible at this rate; more have a probability of at most SURE."""
     return int(binom.ppf(1 - SURE, num_sweeps, rate))
 
 
@@ -168,11 +168,11 @@ def judged(rng: np.random.Generator, num_compared: int, num_seeds: int, effect: 
     runs = [confirmed("base", rng.normal(size=num_seeds))]
     names = ["best", "trial 7", "trial 9"][:num_compared]
     runs += [confirmed(name, rng.normal(effect, size=num_seeds)) for name in names]
-    return verdicts(runs, is_maximised=True)
+    return verdicts(runs, is_maximized=True)
 
 
 @pytest.mark.parametrize("num_seeds", [2, 3, 4])
-def test_of_equal_settings_one_is_called_better_as_seldom_as_is_said(num_seeds):
+def test_equal_settings_are_called_better_as_rarely_as_claimed(num_seeds):
     rng, num = np.random.default_rng(0), 4000
     found = [judged(rng, 1, num_seeds)[0] for _ in range(num)]
     claimed = found[0].chance
@@ -185,7 +185,7 @@ def test_of_equal_settings_one_is_called_better_as_seldom_as_is_said(num_seeds):
 
 
 @pytest.mark.parametrize("num_compared", [2, 3])
-def test_of_several_equal_settings_any_is_called_better_as_seldom_as_is_said(num_compared):
+def test_any_of_several_equal_settings_is_called_better_as_rarely_as_claimed(num_compared):
     rng, num = np.random.default_rng(1), 4000
     found = [judged(rng, num_compared, 3) for _ in range(num)]
     said = verdict_in_words("val/acc1", next(one for all_ in found for one in all_ if one.separation > 0), num_compared)
@@ -210,7 +210,7 @@ def test_the_best_of_a_sweep_of_noise_is_never_called_better_without_new_seeds(t
 
 
 def test_what_the_best_of_a_sweep_of_noise_reached_is_usually_more_than_new_seeds_of_it_reach():
-    """As the report says beside the seeds."""
+    """The verdict that the report shows beside the seeds."""
     rng = np.random.default_rng(3)
     lucky = [rng.normal(size=20).max() > rng.normal(size=3).mean() for _ in range(500)]
     assert np.mean(lucky) > 0.9

@@ -1,4 +1,4 @@
-"""What is smaller is better where an objective says so; what a trial is granted and what a model costs, counted."""
+"""Less is better if an objective says so; the epochs a trial is granted and the cost of a model."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""No settings are drawn twice; a space that has no others ends the sweep; older journals' copies count for nothing."""
+"""No settings are drawn twice; an exhausted space ends the sweep; copies in older journals do not count."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ def copied(study: SweepStudy, number: int, times: int = 1) -> None:
 
 
 class Fixed:
-    """A trial of a study that takes these values."""
+    """A trial of a study with these values."""
 
     def __init__(self, trial, params: dict):
         self.trial, self.params = trial, params
@@ -76,7 +76,7 @@ def test_a_sweep_of_a_small_space_killed_again_and_again_draws_what_an_undisturb
     assert states(study) == states(whole) == ["COMPLETE"] * 9
 
 
-def test_a_space_whose_points_cannot_be_counted_ends_where_it_draws_nothing_new(tmp_path):
+def test_a_space_whose_points_cannot_be_counted_ends_when_it_draws_nothing_new(tmp_path):
     def uncounted(trial) -> dict:
         assert trial.number >= 0
         return {"augment": {"label_smoothing": trial.suggest_categorical("label_smoothing", [0.1, 0.2, 0.3])}}
@@ -111,7 +111,7 @@ def test_what_does_not_change_the_settings_is_no_other_point(tmp_path):
     assert len(study.trials) == 1 + 2
 
 
-def test_first_points_are_tried_once_whatever_they_are_written_as_and_whatever_the_space_makes_of_them(tmp_path):
+def test_equal_first_points_are_tried_once_however_they_are_written(tmp_path):
     def numbered(trial) -> dict:
         drawn = {"label_smoothing": trial.suggest_float("label_smoothing", 0.0, 1.0, step=0.25) / 2}
         return {"augment": drawn, "optim": {"weight_decay": 0.01 * trial.number}}

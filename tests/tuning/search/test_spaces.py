@@ -1,4 +1,4 @@
-"""Spaces of one's own, and what is refused of them before anything is trained."""
+"""Users' own spaces, and what is refused before anything is trained."""
 
 from pathlib import Path
 
@@ -46,8 +46,8 @@ def test_an_unknown_name_is_refused_with_those_there_are(name):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 / 0", r"must not raise when it is read, got ZeroDivisionError: .* at line 1 of .*widths\.py"),
-        ("def space(:", "must not raise when it is read, got SyntaxError"),
+        ("1 / 0", r"must not raise when it is loaded, got ZeroDivisionError: .* at line 1 of .*widths\.py"),
+        ("def space(:", "must not raise when it is loaded, got SyntaxError"),
         ("METRIC = 'val/acc1'", r"must define space\(trial\), METRIC and MODE, got no space, MODE in widths"),
         (WIDTHS.replace('"max"', '"most"'), "MODE must be one of max or min, got 'most'"),
     ],
@@ -61,7 +61,11 @@ def test_a_file_that_is_no_space_is_refused(tmp_path, text, message):
     ("old", "new", "message"),
     [
         ("return", "assert width < 64\n    return", "must not raise, got AssertionError: .* at line 6"),
-        ("[32, 64]", "[32, 64, 63]", "draws settings that are refused: embed_dim must be divisible by num_heads"),
+        (
+            "[32, 64]",
+            "[32, 64, 63]",
+            "must draw valid settings, got invalid ones: embed_dim must be divisible by num_heads",
+        ),
         ('{"width": 64}', '{"width": 99}', r"point 1 of FIRST_POINTS: \{\}"),
         ('{"width": 64}', '{"depth": 1}', "The value of the parameter 'width' is not found"),
         ('return {"model"', 'return {1}, {"model"', r"must return settings, nested dictionaries, got tuple"),
@@ -74,5 +78,5 @@ def test_a_space_that_raises_or_draws_what_is_refused_is_named_with_the_point(tm
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(InputError, match="must name a file that is there"):
+    with pytest.raises(InputError, match="must name an existing file"):
         load_space(str(tmp_path / "none.py"), tune_spaces)

@@ -60,7 +60,7 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     Raises:
         ValueError: the explained layer puts out no (B, h, w, C) map.
     """
-    layer = model.get_submodule(model.explained_layer)
+    layer = model.get_submodule(str(model.explained_layer))
     with torch.no_grad():
         activations = LayerActivation(model, layer).attribute(images)
         num_classes = model(images[:1]).shape[1]

@@ -10,9 +10,9 @@ import torch
 
 from volo.analysis.classifier import TOP_K, ranked
 from volo.analysis.subject import Subject
-from volo.data.augment import normalise
+from volo.data.augment import normalize
 from volo.data.folders.imagefolder import read_image
-from volo.data.folders.listing import ImageFile, Listing, find_images
+from volo.data.folders.listing import Identity, ImageFile, Listing, find_images
 from volo.data.folders.passed_over import PassedOver
 from volo.errors import InputError
 
@@ -29,7 +29,8 @@ def list_images(inputs: Sequence[str]) -> Listing:
         InputError: an input that is not there or cannot be listed, or no image at all.
     """
     found: dict[str, ImageFile] = {}
-    passed_over, folders = PassedOver(), set()
+    passed_over = PassedOver()
+    folders: set[Identity] = set()
     for given in map(os.path.expanduser, inputs):
         listing = find_images(given, folders) if os.path.isdir(given) else _named(given)
         passed_over.add(listing.passed_over)
@@ -81,7 +82,7 @@ def predict_files(subject: Subject, paths: Sequence[str], device: torch.device, 
 
     def compute(places: list[int], pixels: list[np.ndarray]) -> None:
         images = torch.from_numpy(np.stack(pixels)).to(device)  # (b, H, W, 3)
-        logits = model(normalise(images, mean, std)).float().cpu().numpy()
+        logits = model(normalize(images, mean, std)).float().cpu().numpy()
         if not np.isfinite(logits).all():
             raise InputError(f"logits must be finite, got others for {paths[places[0]]}; use an earlier checkpoint")
         for place, classes, probabilities in zip(places, *ranked(logits, TOP_K), strict=True):

@@ -35,7 +35,7 @@ def drawn_objects(view: View, places: np.ndarray) -> Objects:
     """The objects of images of `shapes`, by place in the view."""
     part = "test" if view.split == "test" else "train"
     masks = np.concatenate([shapes.draw(part, index, index + 1).masks for index in view.index[places].tolist()])
-    rows, columns = masks.any(axis=2), masks.any(axis=1)  # (m, H), (m, W)
+    rows, columns = np.any(masks, axis=2), np.any(masks, axis=1)  # (m, H), (m, W)
     return Objects(masks, _filled(rows)[:, :, None] & _filled(columns)[:, None, :])
 
 
@@ -49,7 +49,7 @@ def score_heatmaps(heatmaps: np.ndarray, objects: Objects) -> Shares:
 
 
 def score_centre(objects: Objects) -> Shares:
-    points = np.zeros(objects.masks.shape, bool)
+    points = np.zeros_like(objects.masks)
     points[:, points.shape[1] // 2, points.shape[2] // 2] = True
     return _shares(points, objects)
 

@@ -1,1 +1,1 @@
-"""Published archives: fetched, checked, unpacked."""
+"""Published archives: downloading, verifying, unpacking."""

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as published: archives of pickles, 32x32, rows of 3072 bytes, channel first.
+"""CIFAR-10 and CIFAR-100 as published: archives of pickles, 32x32 images in rows of 3072 bytes, channels first.
 
 Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009;
 https://www.cs.toronto.edu/~kriz/cifar.html.
@@ -22,7 +22,7 @@ NATIVE_SIZE = 32
 
 @dataclass(frozen=True)
 class Layout:
-    """Where an archive of this family keeps what: its files by split, and the keys of its pickles."""
+    """The layout of an archive of this family: its files by split, and the keys of its pickles."""
 
     splits: dict[str, tuple[str, ...]]
     meta: str
@@ -73,14 +73,15 @@ CIFAR100_LAYOUT = Layout(
 
 
 class Cifar:
-    """One split, fetched where it is not there; a `Source`. Another image size than 32 is resized to (bicubic).
+    """One split, downloaded if missing; a `Source`. For an image size other than 32, images are resized (bicubic).
 
     Raises:
-        InputError: as `fetch`, and an archive of another layout.
+        InputError: as `fetch`; an archive with a different layout.
     """
 
-    held_out = None
-    notes = ()
+    coarse: Coarse | None = None
+    held_out: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def __init__(self, name: str, archive: Archive, layout: Layout, data_dir: str | Path, split: str, image_size: int):
         self.name = f"{name}-{split}"
@@ -93,15 +94,14 @@ class Cifar:
             self.class_names = _names(meta[layout.class_names])
             self._rows = np.concatenate([_rows(batch) for batch in batches])
             self.labels = _labels(batches, layout.labels, len(self._rows), len(self.class_names))
-            self.coarse = None
             if layout.coarse_labels:
                 names = _names(meta[layout.coarse_names])
                 labels = _labels(batches, layout.coarse_labels, len(self._rows), len(names))
                 self.coarse = _coarse(names, labels, self.labels, len(self.class_names))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{files.folder} must have the layout of {archive.folder} as published, got another "
-                f"({type(error).__name__}: {error}); use the archive of {archive.url}"
+                f"{files.folder} must have the layout of {archive.folder} as published, got a different one "
+                f"({type(error).__name__}: {error}); use the archive from {archive.url}"
             ) from None
 
     def fingerprint(self) -> str:
@@ -124,7 +124,8 @@ class Cifar:
         if self.image_size == NATIVE_SIZE:
             return images, {}
         size = (self.image_size, self.image_size)
-        return np.stack([Image.fromarray(image).resize(size, Image.Resampling.BICUBIC) for image in images]), {}
+        resized = (Image.fromarray(image).resize(size, Image.Resampling.BICUBIC) for image in images)
+        return np.stack([np.asarray(image) for image in resized]), {}
 
 
 def _read(files: Unpacked, name: str) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def _names(names: list[str]) -> tuple[str, ...]:
 def _rows(batch: dict[str, Any]) -> np.ndarray:
     rows = np.asarray(batch["data"])
     if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != 3 * NATIVE_SIZE**2:
-        raise ValueError(f"images must be uint8 rows of 3072, got {rows.dtype} {rows.shape}")
+        raise ValueError(f"images must be uint8 rows of 3072 bytes, got {rows.dtype} {rows.shape}")
     return rows
 
 

@@ -1,38 +1,39 @@
-"""One file from one address, in pieces: encrypted, or from this machine itself, and never waited for without end."""
+"""Downloads one file in pieces: over https, or from this machine itself, and never waits forever."""
 
 import http.client
-import ipaddress
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-STALL_S = 30.0  # for an answer, and for each piece
-LIMIT_S = 3600.0  # for all of it
+from volo.hosts import is_loopback
+
+STALL_S = 30.0  # for a response, and for each piece
+LIMIT_S = 3600.0  # for the whole file
 LARGEST = 2**31  # bytes
 PIECE = 2**18
 
 
 class DownloadError(Exception):
-    """What is wrong with an address or what came from it, as the rest of a sentence that begins with the address."""
+    """What is wrong with a URL or its content, as the rest of a sentence that begins with the URL."""
 
 
 def check_url(url: str) -> None:
-    """Raises DownloadError for anything but https, or http to this machine's loopback."""
+    """Raises DownloadError for anything other than https, or http to this machine's loopback."""
     parts = urlsplit(url)
     if parts.scheme == "https" and parts.hostname:
         return
-    if parts.scheme != "http" or not _is_loopback(parts.hostname or ""):
-        raise DownloadError("must be an https:// address (plain http: from this machine only)")
+    if parts.scheme != "http" or not is_loopback(parts.hostname or ""):
+        raise DownloadError("must be an https:// URL (plain http: from this machine only)")
 
 
 def received(url: str) -> Iterator[tuple[bytes, int, int]]:
-    """The pieces of a file: each with the number of bytes before it and in all (0 where the server does not say).
+    """Yields the pieces of a file, each with the number of bytes before it and in total (0 if the server does not say).
 
     Raises:
-        DownloadError: no connection, an address that `check_url` refuses (also one redirected to), an error of the
-            server's, silence for STALL_S, no end after LIMIT_S, fewer bytes than announced, more than LARGEST.
+        DownloadError: no connection, a URL that `check_url` refuses (also after a redirect), a server error, no data
+            for STALL_S, not complete after LIMIT_S, fewer bytes than announced, or more than LARGEST.
     """
     check_url(url)
     deadline = time.monotonic() + LIMIT_S
@@ -47,18 +48,18 @@ def received(url: str) -> Iterator[tuple[bytes, int, int]]:
                 if done > LARGEST:
                     raise DownloadError(f"sends more than {LARGEST:,} bytes")
                 if time.monotonic() > deadline:
-                    raise DownloadError(f"has not sent all of it after {LIMIT_S:,.0f} seconds")
+                    raise DownloadError(f"has not sent the whole file after {LIMIT_S:,.0f} seconds")
     except TimeoutError:
         raise DownloadError(f"has sent nothing for {STALL_S:g} seconds") from None
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(_reason(error)) from None
     if done < total:
-        raise DownloadError(f"broke off after {done:,} of {total:,} bytes")
+        raise DownloadError(f"stopped after {done:,} of {total:,} bytes")
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:
-    """Through the proxy of the environment, but for this machine itself."""
-    direct = [urllib.request.ProxyHandler({})] if _is_loopback(urlsplit(url).hostname or "") else []
+    """Uses the proxy from the environment, except for this machine itself."""
+    direct = [urllib.request.ProxyHandler({})] if is_loopback(urlsplit(url).hostname or "") else []
     return urllib.request.build_opener(_CheckedRedirects, *direct)
 
 
@@ -69,13 +70,6 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
         except DownloadError as error:
             raise DownloadError(f"redirects to {newurl}, which {error}") from None
         return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _reason(error: Exception) -> str:

@@ -1,11 +1,12 @@
-"""Archives of published data sets: fetched once per node, and used only where their checksums hold.
+"""Archives of published data sets: downloaded once per node, and used only if their checksums match.
 
-What has its final name is whole: downloads and unpacked folders are staged beside it, checked, then renamed. A lock in
-the data directory lets one process fetch while the others of the node wait.
+Anything under its final name is complete: downloads and unpacked folders are staged beside it, checked, then renamed. A
+lock in the data directory lets one process download while the node's other processes wait.
 """
 
 import gzip
 import hashlib
+import io
 import os
 import tarfile
 import zlib
@@ -27,14 +28,14 @@ LARGEST_UNPACKED = 2**32  # bytes; several times the largest data set known here
 
 @dataclass(frozen=True)
 class Archive:
-    """A gzipped tar file that somebody publishes.
+    """A published gzipped tar file.
 
     Attributes:
-        url: https; plain http from this machine's loopback only.
-        md5: Of the archive, in hex.
-        folder: What it unpacks to.
-        members: The files in `folder` that are used, each with its md5; None: as it is in the archive, whose own
-            checksum then vouches for it.
+        url: https; plain http only from this machine's loopback.
+        md5: The archive's md5, in hex.
+        folder: The folder it unpacks to.
+        members: The files in `folder` that are used, each with its md5, or None if the archive's own checksum is
+            enough.
     """
 
     url: str
@@ -46,17 +47,23 @@ class Archive:
     def file(self) -> str:
         return PurePosixPath(urlsplit(self.url).path).name
 
+    @property
+    def md5s(self) -> dict[str, str] | None:
+        """Checksums of the members; None unless all are known."""
+        known = {name: md5 for name, md5 in self.members.items() if md5 is not None}
+        return known if len(known) == len(self.members) else None
+
 
 @dataclass(frozen=True)
 class Unpacked:
-    """The folder of an archive; `md5s` holds the checksum of every file that is used."""
+    """An unpacked archive; `md5s` holds the checksum of every file that is used."""
 
     folder: Path
     md5s: Mapping[str, str]
 
     def read(self, name: str) -> bytes:
-        """A file's bytes, which are those its checksum was taken of. Raises InputError where it is missing or other."""
-        remedy = f"remove {self.folder} to have it made anew from its archive"
+        """A file's bytes, checked against its checksum. Raises InputError if it is missing or does not match."""
+        remedy = f"remove {self.folder} to unpack its archive again"
         try:
             content = (self.folder / name).read_bytes()
         except OSError as error:
@@ -68,13 +75,13 @@ class Unpacked:
 
 
 def fetch(archive: Archive, data_dir: str | Path) -> Unpacked:
-    """The unpacked archive in `data_dir`, downloaded or unpacked only where it is not there yet.
+    """The unpacked archive in `data_dir`, downloaded and unpacked if needed.
 
-    The archive, its unpacked folder, or that folder's files themselves may have been placed there by hand. What is
-    there is never overwritten or removed, whatever is wrong with it.
+    The archive, its unpacked folder, or that folder's files themselves may have been put there by hand. Existing files
+    are never overwritten or removed, whatever is wrong with them.
 
     Raises:
-        InputError: no network, a wrong checksum, an unsafe archive; the message says what to place where.
+        InputError: no network, a wrong checksum, an unsafe archive; the message says which file to put where.
     """
     data_dir = Path(data_dir)
     if unpacked := _unpacked(archive, data_dir):
@@ -85,22 +92,22 @@ def fetch(archive: Archive, data_dir: str | Path) -> Unpacked:
             return _fetched(archive, data_dir)
     except OSError as error:
         raise InputError(
-            f"the data directory must be writable, with space for {archive.file} and what is in it, got {data_dir} "
-            f"({error.strerror or error}); make room, or name another with --data-dir"
+            f"the data directory must be writable, with space for {archive.file} and its content, got {data_dir} "
+            f"({error.strerror or error}); free some space, or pass another with --data-dir"
         ) from None
 
 
 def look(archive: Archive, data_dir: str | Path) -> Path | None:
-    """What `fetch` would take, its checksums compared: a folder or the archive; None where it would download.
+    """The folder or archive that `fetch` would use, with its checksums verified; None if it would download.
 
     Raises:
-        InputError: a wrong checksum, or a member that is missing.
+        InputError: a wrong checksum or a missing member.
     """
     data_dir = Path(data_dir)
     file, folder = data_dir / archive.file, data_dir / archive.folder
     unpacked = _unpacked(archive, data_dir)
-    if unpacked is None and folder.exists() and None not in archive.members.values():
-        unpacked = Unpacked(folder, archive.members)
+    if unpacked is None and folder.exists() and archive.md5s is not None:
+        unpacked = Unpacked(folder, archive.md5s)
     if unpacked:
         for name in unpacked.md5s:
             unpacked.read(name)
@@ -112,13 +119,13 @@ def look(archive: Archive, data_dir: str | Path) -> Path | None:
 
 
 def mirrored(archive: Archive) -> Archive:
-    """The archive from where $VOLO_DATA_MIRROR says, if it says anything.
+    """The archive with its URL replaced by $VOLO_DATA_MIRROR, if that is set.
 
-    It holds the address of a folder, with a `/` at its end, or of the file itself. What comes from there must have the
-    published checksums, unless the file's address is followed by `#md5=<hex>`: then that is its archive's.
+    The variable holds the URL of a folder, ending in `/`, or of the file itself. Its content must have the published
+    checksums, unless the file's URL is followed by `#md5=<hex>`, which is then the archive's checksum.
 
     Raises:
-        InputError: another scheme, or the address of another file.
+        InputError: another scheme, or the URL of another file.
     """
     mirror = os.environ.get(MIRROR)
     if not mirror:
@@ -129,8 +136,8 @@ def mirrored(archive: Archive) -> Archive:
     is_md5 = kind == "md5" and len(md5) == 32 and not set(md5) - set("0123456789abcdef")
     if own.file != archive.file or (fragment and (not is_md5 or url.endswith("/"))):
         raise InputError(
-            f"${MIRROR} must be a folder's address ending in / or that of {archive.file}, then perhaps #md5= and 32 "
-            f"hexadecimal digits, got {mirror!r}; correct or unset it"
+            f"${MIRROR} must be a folder's URL ending in / or that of {archive.file}, optionally followed by #md5= and "
+            f"32 hexadecimal digits, got {mirror!r}; correct or unset it"
         )
     try:
         check_url(own.url)
@@ -140,19 +147,19 @@ def mirrored(archive: Archive) -> Archive:
 
 
 def _unpacked(archive: Archive, data_dir: Path) -> Unpacked | None:
-    """The folder in `data_dir`, or that itself, where it holds all members and their checksums are known."""
-    members = archive.members
+    """The archive's folder, or `data_dir` itself, if it holds all members and their checksums are known."""
+    md5s = archive.md5s
     for folder in (data_dir / archive.folder, data_dir):
-        if None not in members.values() and all((folder / name).is_file() for name in members):
-            return Unpacked(folder, members)
+        if md5s is not None and all((folder / name).is_file() for name in md5s):
+            return Unpacked(folder, md5s)
     return None
 
 
 def _fetched(archive: Archive, data_dir: Path) -> Unpacked:
-    """Under the lock."""
+    """Like `fetch`; the caller holds the lock."""
     file, folder = data_dir / archive.file, data_dir / archive.folder
-    if folder.exists() and None not in archive.members.values():
-        return Unpacked(folder, archive.members)
+    if folder.exists() and archive.md5s is not None:
+        return Unpacked(folder, archive.md5s)
     if file.exists():
         _check_archive(archive, file)
     else:
@@ -168,14 +175,14 @@ def _fetched(archive: Archive, data_dir: Path) -> Unpacked:
 
 def _check_archive(archive: Archive, file: Path) -> None:
     if (found := _md5(file)) != archive.md5:
-        raise _refused(archive, file, f"got md5 {found} of {file}; remove that one and try again, or")
+        raise _refused(archive, file, f"got md5 {found} of {file}; remove that file and try again, or")
 
 
 def _refused(archive: Archive, file: Path, got: str) -> InputError:
-    """The one sentence of every refusal: which file, its checksum, what was there, and what to place where."""
+    """The error for every failure: which file is needed, its checksum, what was found, and which file to put where."""
     return InputError(
         f"{archive.file} with md5 {archive.md5} is needed, from {archive.url}, {got} download it on any machine and "
-        f"place it as {file}, or name the folder that holds it with --data-dir"
+        f"save it as {file}, or pass the folder that holds it with --data-dir"
     )
 
 
@@ -209,7 +216,7 @@ def _if_page(file: Path) -> str:
 
 
 def _checked_members(archive: Archive, file: Path) -> dict[str, str]:
-    """Checksums of the members, after a look at every entry: files and folders below `archive.folder`, nothing else."""
+    """Checksums of the members. Checks every entry: only files and folders below `archive.folder` are allowed."""
     md5s, size = {}, 0
     with tarfile.open(file, "r:gz") as tar:
         for entry in tar:
@@ -220,10 +227,16 @@ def _checked_members(archive: Archive, file: Path) -> dict[str, str]:
                 raise _refused(archive, file, f"got one that is not safe to unpack (its entry {entry.name!r});")
             name = str(PurePosixPath(*path.parts[1:]))
             if entry.isfile() and name in archive.members:
-                md5s[name] = archive.members[name] or hashlib.file_digest(tar.extractfile(entry), "md5").hexdigest()
+                md5s[name] = archive.members[name] or _md5_in(tar, entry)
     if missing := archive.members.keys() - md5s.keys():
         raise _refused(archive, file, f"got one without {', '.join(sorted(missing))};")
     return md5s
+
+
+def _md5_in(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> str:
+    member = tar.extractfile(entry)
+    assert isinstance(member, io.BufferedReader), "only a regular file is read"
+    return hashlib.file_digest(member, "md5").hexdigest()
 
 
 def _unpack(archive: Archive, file: Path, folder: Path, md5s: Mapping[str, str]) -> None:

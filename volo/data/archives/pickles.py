@@ -1,4 +1,4 @@
-"""Pickles as data sets are published in, read without running anything of theirs."""
+"""Reads the pickles that data sets are published in without running any of their code."""
 
 import io
 import pickle
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy._core.multiarray import _reconstruct
 
-# The only names a pickle may use: those of an array, as NumPy writes one. Containers, text and numbers have none.
+# The only names a pickle may use: those of a NumPy array. Containers, text and numbers need none.
 ALLOWED = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
@@ -21,16 +21,16 @@ class _PlainUnpickler(pickle.Unpickler):
         try:
             return ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it calls {module}.{name}, which no data need") from None
+            raise pickle.UnpicklingError(f"it calls {module}.{name}, which no data needs") from None
 
 
 def load_plain(content: bytes) -> Any:
-    """The dictionaries, lists, text, numbers and arrays in a pickle, one of Python 2 as well.
+    """The dictionaries, lists, text, numbers and arrays in a pickle, which may be one of Python 2.
 
     Raises:
-        ValueError: a pickle that names anything else, or a damaged one.
+        ValueError: a pickle that refers to anything else, or a damaged one.
     """
     try:
         return _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
-    except Exception as error:  # damage shows as nearly any exception
+    except Exception as error:  # a damaged pickle can raise nearly anything
         raise ValueError(f"must be a pickle of plain containers and arrays ({error or type(error).__name__})") from None

@@ -1,1 +1,1 @@
-"""The decoded images that a node keeps on its disk."""
+"""The cache of decoded images on a node's disk."""

@@ -1,7 +1,7 @@
-"""Decoded images, once per node: a memory map shared by every process, added to as more of a data set is used.
+"""Decoded images, once per node: a memory map that all processes share and that grows as more of a data set is used.
 
 `$VOLO_CACHE_DIR/<data set>-<key>/` is a `Store` of every image that was decoded from one place at one size. A file that
-changes is another image there; what is no longer used stays until the folder is deleted.
+changes becomes another image there; unused images stay until the folder is deleted.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from volo.files import free_bytes
 from volo.settings.paths import local_path
 
 CHUNK = 512  # images decoded at once
-CHUNK_BYTES = 2**26  # and what they may take
+CHUNK_BYTES = 2**26  # upper bound on their size
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Source(Protocol):
     """One split of a data set, not yet decoded. Its images are numbered from 0.
 
     Attributes:
-        held_out: The numbers of images that the data's maker keeps for validation, where there are any.
-        notes: What is to be said of the split, each a sentence without its full stop.
+        held_out: The numbers of the images that the data set itself holds out for validation, if any.
+        notes: What the user should know about the split, each a sentence without its period.
     """
 
     name: str
@@ -51,23 +51,23 @@ class Source(Protocol):
     notes: tuple[str, ...]
 
     def fingerprint(self) -> str:
-        """Whatever changes all of the decoded images, as text."""
+        """Everything that affects all decoded images, as text."""
 
     def keys(self) -> np.ndarray:
-        """(N,) S16, each what changes that image alone."""
+        """(N,) S16, each a digest of what affects that image alone."""
 
     def identity(self) -> dict[str, str]:
-        """A digest of each part of the split, by the part's name: equal exactly where the images are the same, whatever
-        the machine and the folder they lie in."""
+        """A digest of each part of the split, by the part's name: equal if and only if the images are the same, on any
+        machine and in any folder."""
 
     def names(self, part: str) -> list[str]:
-        """What a part consists of, as a person would look for it."""
+        """The contents of a part, by the names a person would search for."""
 
     def name_of(self, number: int) -> str:
-        """What a person knows an image by."""
+        """The name by which a person knows an image."""
 
     def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-        """(n, image_size, image_size, 3) uint8 of those that are whole, in order; what is wrong with each other one."""
+        """(n, image_size, image_size, 3) uint8 of the intact images, in order; by number, what is wrong with others."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class Images:
     """One split, as far as it has been decoded.
 
     Attributes:
-        images: (rows, H, W, 3) uint8, a memory map that is only read: what a process has looked at stays in the
-            system's file cache, shared with the others and given up where memory is short, so it may exceed the memory.
+        images: (rows, H, W, 3) uint8, a read-only memory map: what a process has read stays in the system's file cache,
+            which is shared and shrinks when memory is short, so the images may exceed the memory.
         labels: (N,) int64.
-        coarse: Where the data set has superclasses (CIFAR-100).
-        rows: (N,) int64, the row of each image; -1: it was not asked for, or is damaged. None: its number.
-        damaged: Images that were asked for and left out.
-        source: What they were decoded from.
+        coarse: The superclasses, if the data set has any (CIFAR-100).
+        rows: (N,) int64, the row of each image; -1 if it was not requested or is damaged. None: the image's number.
+        damaged: Images that were requested and left out.
+        source: What the images were decoded from.
     """
 
     images: np.ndarray
@@ -97,7 +97,7 @@ class Images:
 
     @property
     def decoded(self) -> np.ndarray:
-        """(n,) int64, the numbers of the images that can be looked at, ascending."""
+        """(n,) int64, the numbers of the images that are decoded, ascending."""
         return np.arange(len(self)) if self.rows is None else np.flatnonzero(self.rows >= 0)
 
     @property
@@ -119,7 +119,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Room:
-    """What the cache still has to take, `needed` bytes of `num_images`, and what is free for it, where."""
+    """Space for the cache: `num_images` still to decode need `needed` bytes; `free` bytes are free at `folder`."""
 
     folder: Path
     num_images: int
@@ -133,17 +133,17 @@ class Room:
         )
 
     def check(self) -> None:
-        """Raises InputError where it does not fit."""
+        """Raises InputError if the images do not fit."""
         if self.needed > self.free:
             raise InputError(f"the image cache must have room, got {self.found()}; {MORE_ROOM}")
 
 
-MORE_ROOM = "make room, choose a smaller --image-size, or set VOLO_CACHE_DIR to a folder on another disk"
-Wanted = tuple[Source, np.ndarray]  # a split, and the numbers of those of its images that will be looked at
+MORE_ROOM = "free some space, choose a smaller --image-size, or set VOLO_CACHE_DIR to a folder on another disk"
+Wanted = tuple[Source, np.ndarray]  # a split, and the numbers of its images that will be used
 
 
 def cache_dir() -> Path:
-    """$VOLO_CACHE_DIR, else the user's cache folder, else (a home that cannot be written) the temporary folder. Raises
+    """$VOLO_CACHE_DIR, or the user's cache folder, or, if that cannot be written, the temporary folder. Raises
     InputError for a URL."""
     if chosen := os.environ.get("VOLO_CACHE_DIR"):
         return local_path(chosen, "VOLO_CACHE_DIR")
@@ -158,21 +158,21 @@ def cache_dir() -> Path:
 
 
 def cached(source: Source, numbers: np.ndarray | None = None, skip_damaged: bool = False) -> Images:
-    """The decoded images of a source, from the cache or into it. One process decodes, others wait for it.
+    """The decoded images of a source; decodes and caches those that are missing. One process decodes, others wait.
 
     Args:
-        numbers: Which of them; all of them where it is None.
-        skip_damaged: Leave out those that cannot be read.
+        numbers: Which images; None for all.
+        skip_damaged: Leave out images that cannot be read.
 
     Raises:
-        DamagedImages: those that cannot be read, all of them; what could be is kept for the next try.
-        InputError: no room for them, or a cache that cannot be written.
+        DamagedImages: names all images that cannot be read; the others stay cached for the next attempt.
+        InputError: not enough disk space, or a cache that cannot be written.
     """
     return cached_all([(source, np.arange(len(source.labels)) if numbers is None else numbers)], skip_damaged)[0]
 
 
 def cached_all(wanted: Sequence[Wanted], skip_damaged: bool = False) -> list[Images]:
-    """As `cached`, of several sources; what is damaged in any of them is refused together."""
+    """Like `cached`, for several sources; one error reports the damaged images of all."""
     opened = [_cached(source, numbers) for source, numbers in wanted]
     damaged = [damage for images in opened for damage in images.damaged]
     if damaged and not skip_damaged:
@@ -182,7 +182,7 @@ def cached_all(wanted: Sequence[Wanted], skip_damaged: bool = False) -> list[Ima
 
 
 def _cached(source: Source, wanted: np.ndarray) -> Images:
-    """With what is damaged left out."""
+    """Without the damaged images."""
     keys, entry = source.keys(), _entry(source)
     try:
         entry.mkdir(parents=True, exist_ok=True)
@@ -200,8 +200,7 @@ def _cached(source: Source, wanted: np.ndarray) -> Images:
 
 
 def room(wanted: Iterable[Wanted]) -> Room:
-    """For those of these images that this node has not decoded yet. Raises InputError for a cache that cannot be
-    read."""
+    """The room that this node needs for the images not decoded yet. Raises InputError if the cache cannot be read."""
     num_images = needed = 0
     for source, numbers in wanted:
         try:
@@ -215,8 +214,8 @@ def room(wanted: Iterable[Wanted]) -> Room:
 
 def _not_writable(error: OSError) -> InputError:
     return InputError(
-        f"the image cache must be writable, got {cache_dir()} ({error.strerror or error}); see its rights and the room "
-        "on its disk, or set VOLO_CACHE_DIR to another folder"
+        f"the image cache must be writable, got {cache_dir()} ({error.strerror or error}); check its permissions and "
+        "its disk's free space, or set VOLO_CACHE_DIR to another folder"
     )
 
 
@@ -234,7 +233,7 @@ def _store(source: Source) -> Store:
 
 
 def _decode(source: Source, numbers: np.ndarray, keys: np.ndarray, store: Store) -> list[Damage]:
-    """Adds these images to the store; returns those that cannot be read."""
+    """Adds these images to the store and returns those that cannot be read."""
     damaged: list[Damage] = []
 
     def decoded() -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -1,10 +1,10 @@
-"""Decoded images on this node's disk, added to as they are needed: rows of one shape, each under a key.
+"""Decoded images on this node's disk, added as they are needed: rows of one shape, each under a key.
 
-    <folder>/images.bin    the rows, uint8, one after the other
-    <folder>/keys.bin      16 bytes a row: which image it holds
+    <folder>/images.bin    the rows, uint8, one after another
+    <folder>/keys.bin      16 bytes per row: which image it holds
 
-A row counts once its key is there, and keys are written after their rows are on the disk. So whatever ends a decoding
-costs what came since the last commit alone: it is overwritten.
+A row counts once its key is written, and keys are written after their rows are on disk. An interrupted decoding
+therefore loses only the rows since the last commit, which are overwritten.
 """
 
 import math
@@ -19,11 +19,11 @@ COMMIT_BYTES = 2**28
 
 
 class Store:
-    """The rows in a folder as they are now. To add some, hold a lock on the folder.
+    """The current rows of a folder. Hold a lock on the folder while adding rows.
 
     Args:
         folder: Need not exist.
-        shape: Of a row: (H, W, 3).
+        shape: The shape of a row: (H, W, 3).
     """
 
     def __init__(self, folder: Path, shape: tuple[int, ...]):
@@ -32,7 +32,7 @@ class Store:
         self.keys = self._read_keys()
 
     def rows(self, keys: np.ndarray) -> np.ndarray:
-        """(N,) keys -> (N,) int64: where their images lie; -1: nowhere."""
+        """(N,) keys -> (N,) int64, the rows of their images; -1 if there is none."""
         if not len(self.keys):
             return np.full(len(keys), -1)
         order = np.argsort(self.keys, kind="stable")
@@ -40,13 +40,13 @@ class Store:
         return np.where(self.keys[found] == keys, found, -1)
 
     def images(self) -> np.ndarray:
-        """(rows, H, W, 3) uint8, a memory map that is only read."""
+        """(rows, H, W, 3) uint8, a read-only memory map."""
         shape = (len(self.keys), *self.shape)
         return np.memmap(self._images, np.uint8, "r", shape=shape) if len(self.keys) else np.zeros(shape, np.uint8)
 
     def add(self, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
-        """Appends rows, given as (n,) keys and (n, H, W, 3) images. Those before an error stay, unless it is the
-        disk's."""
+        """Appends rows, given as (n,) keys and (n, H, W, 3) images. Rows before an error are kept, unless the disk
+        failed."""
         added: list[np.ndarray] = []
         with open(self._images, "r+b" if self._images.exists() else "wb") as file:
             file.seek(len(self.keys) * self.row_bytes)

@@ -1,1 +1,1 @@
-"""Image folders as people have them: listed, laid out, decoded."""
+"""Image folders as people have them: listing, layout, decoding."""

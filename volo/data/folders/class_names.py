@@ -1,4 +1,4 @@
-"""Names of classes: which are the same, and in what others differ."""
+"""Class names: which are the same, and how the others differ."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,7 @@ NUM_NAMED = 8
 
 
 def plain(name: str) -> str:
-    """What names are compared by: composed letters (NFC), no blanks at the ends."""
+    """The form in which names are compared: composed letters (NFC), no leading or trailing whitespace."""
     return unicodedata.normalize("NFC", name).strip()
 
 
@@ -17,25 +17,25 @@ def same_names(names: Sequence[str], others: Sequence[str]) -> bool:
 
 
 def places(names: Iterable[str], among: Iterable[str]) -> list[int]:
-    """Of each name, its place in `among`, which must hold it."""
+    """The index of each name in `among`, which must contain it."""
     place = {plain(name): number for number, name in enumerate(among)}
     return [place[plain(name)] for name in names]
 
 
 def extra(names: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Those of the names that the others do not have."""
+    """The names that are missing from `others`."""
     known = set(map(plain, others))
     return [name for name in names if plain(name) not in known]
 
 
 def differences(names: Sequence[str], others: Sequence[str]) -> str:
-    """The names that only one of the two has, in words; empty if there are none."""
+    """The names that appear in only one of the two, in words; empty if there are none."""
     own, foreign = extra(names, others), extra(others, names)
     return f"not in both: {quoted(sorted(own + foreign), foreign)}" if own or foreign else ""
 
 
 def quoted(names: Sequence[str], others: Iterable[str]) -> str:
-    """The first of some names in quotes, and two of them and the others that a person may take for the same."""
+    """The first few names in quotes, and a pair from `names` and `others` that looks the same to a person, if any."""
     more = f" and {len(names) - NUM_NAMED:,} more" if len(names) > NUM_NAMED else ""
     return ", ".join(map(repr, names[:NUM_NAMED])) + more + _alike(names, others)
 
@@ -44,7 +44,7 @@ def _alike(names: Iterable[str], others: Iterable[str]) -> str:
     looks = {_look(name): name for name in others}
     for name in names:
         if (other := looks.get(_look(name), name)) != name:
-            return f" ({name!a} and {other!a} differ in case, width, blanks or invisible letters)"
+            return f" ({name!a} and {other!a} differ in case, width, whitespace or invisible characters)"
     return ""
 
 

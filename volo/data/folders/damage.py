@@ -1,4 +1,4 @@
-"""Images that cannot be read: all that a pass over the data has met, in one refusal and one list."""
+"""Unreadable images: everything that one pass over the data has found, in one error and one list."""
 
 import contextlib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Damage:
-    """An image by its number in its split, and as a person knows it; what a reader stumbled on."""
+    """An image by its number in its split and by the name a person knows it by, and why it cannot be read."""
 
     number: int
     name: str
@@ -23,7 +23,7 @@ class Damage:
 
 
 class DamagedImages(InputError):
-    """Names the first few of them, and the file that lists all."""
+    """Names the first few damaged images and the file that lists all of them."""
 
     def __init__(self, damaged: Sequence[Damage], num_images: int, listed_in: Path | None):
         are, them = ("is", "it") if len(damaged) == 1 else ("are", "them")
@@ -37,7 +37,7 @@ class DamagedImages(InputError):
 
 
 def noted(damaged: Sequence[Damage], path: Path) -> Path | None:
-    """Writes down all of them, a line each; None where that cannot be written."""
+    """Writes one line per damaged image to `path` and returns it, or None if it cannot be written."""
     lines = "".join(f"{damage}\n" for damage in damaged)
     with contextlib.suppress(OSError):
         path.write_bytes(lines.encode(errors="surrogateescape"))

@@ -1,4 +1,4 @@
-"""What Pillow reads here: formats, their suffixes, and a file opened."""
+"""Which formats are read with Pillow, their suffixes, and how a file is opened."""
 
 import os
 import warnings
@@ -7,37 +7,37 @@ from threading import Lock
 
 from PIL import Image
 
-# What Pillow knows and cannot show by itself: EPS runs another program, the others need a plug-in.
+# Formats that Pillow knows but cannot decode alone: EPS runs another program, the others need a plug-in.
 NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"})
 _OPENING = Lock()
 
 
 @cache
 def readable_suffixes() -> frozenset[str]:
-    """In lower case, with their dots."""
+    """In lowercase, with the dot."""
     Image.init()
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name not in NOT_READ)
 
 
 def opened(file: str | os.PathLike) -> Image.Image:
-    """A file as an image whose pixels are yet to be read. Raises whatever Pillow does."""
+    """Opens a file as an image without reading its pixels. Raises whatever Pillow raises."""
     return _opened(file, _formats())
 
 
 def is_image_by_content(file: str | os.PathLike) -> bool:
-    """Whether a file begins as an image of a format that has a signature; its pixels are not read."""
+    """Whether a file starts with the signature of an image format; its pixels are not read."""
     try:
         with _opened(file, _signed_formats()):
             return True
     except Image.DecompressionBombError:
         return True
-    except Exception:  # what is no image shows as nearly any exception
+    except Exception:  # a file that is not an image can raise nearly anything
         return False
 
 
 def _opened(file: str | os.PathLike, formats: tuple[str, ...]) -> Image.Image:
-    """Without Pillow's warnings: of large images, up to where it refuses them, and of metadata that make no sense.
-    Filters are the whole process's: one at a time."""
+    """Without Pillow's warnings about invalid metadata and about large images (it refuses those that are too large).
+    Warning filters belong to the whole process, hence the lock."""
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Image.open(file, formats=formats)
@@ -51,5 +51,5 @@ def _formats() -> tuple[str, ...]:
 
 @cache
 def _signed_formats() -> tuple[str, ...]:
-    """Without those that have no signature and find themselves in files of anything."""
+    """Without the formats that have no signature: they accept files of any kind."""
     return tuple(name for name in _formats() if Image.OPEN[name][1] is not None)

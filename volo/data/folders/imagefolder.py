@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from volo.data.decoded.cache import Coarse
 from volo.data.decoded.store import KEY
 from volo.data.folders.class_names import extra, plain, quoted
 from volo.data.folders.formats import opened
@@ -23,20 +24,20 @@ from volo.errors import InputError
 NUMBERS = {1: "one class", 2: "two classes"}
 
 
-class LabelledFolder:
-    """A folder of class folders, all of it; a `Source`. Classes are the folders, sorted; names as
-    volo/data/folders/class_names.py compares them.
+class LabeledFolder:
+    """All images in a folder of class folders; a `Source`. Classes are the folders, sorted; names are compared as in
+    volo/data/folders/class_names.py.
 
     Attributes:
         files: (N,) the images below each class's folder (volo/data/folders/listing.py), class by class.
-        passed_over: What else lies there, at `place`, among `num_listed` images, of which these may be a part.
+        passed_over: The other entries found in `place`, which holds `num_listed` images; `files` may be a part of them.
 
     Raises:
-        InputError: a missing folder, none of class folders in it, a class without an image, a name that is no text.
+        InputError: a missing folder, one without class folders, a class without images, a name that is not text.
     """
 
     name = "imagefolder"
-    coarse = None
+    coarse: Coarse | None = None
     held_out: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
@@ -49,7 +50,7 @@ class LabelledFolder:
         self.class_names, self.passed_over = classes.class_names, classes.passed_over
 
     def say_passed_over(self) -> None:
-        """Once, on the terminal of a job: what of the folder is not used."""
+        """Logs once which entries of the folder are not used."""
         say_passed_over(self.place, self.num_listed, self.passed_over)
 
     def fingerprint(self) -> str:
@@ -84,7 +85,7 @@ class LabelledFolder:
         return np.stack(whole) if whole else empty, reasons
 
     def _read(self, number: int) -> np.ndarray | str:
-        """An image, or why it cannot be read."""
+        """The image, or the reason why it cannot be read."""
         try:
             return read_image(self.files[number].name, self.image_size, self.resize)
         except Unreadable as error:
@@ -94,21 +95,21 @@ class LabelledFolder:
         return _below(self.root, file)
 
 
-class ImageFolder(LabelledFolder):
+class ImageFolder(LabeledFolder):
     """The split `train` or `test` of an image folder (volo/data/folders/layout.py); a `Source`.
 
-    In `train` the folder's own validation images come last; `held_out` says which they are.
+    In `train` the folder's own validation images come last; `held_out` holds their numbers.
 
     Raises:
-        InputError: as `LabelledFolder` and `find_layout`; fewer than two classes in train, or classes elsewhere that
-            train does not have.
-        NoTestSplit: there is none.
+        InputError: as `LabeledFolder` and `find_layout`; fewer than two classes in train, or classes in another split
+            that train does not have.
+        NoTestSplit: the folder has no test split.
     """
 
     def __init__(self, data_dir: str | Path, split: str, image_size: int, resize: str = "crop"):
         self.root, self.image_size, self.resize = Path(data_dir), image_size, resize
         test = self.root / TEST
-        if split == TEST and test.is_dir():  # train need not be there any more
+        if split == TEST and test.is_dir():  # train may have been deleted by now
             self._take(_listed(test, min_classes=1), str(test))
             return
         layout = find_layout(self.root)
@@ -116,7 +117,7 @@ class ImageFolder(LabelledFolder):
             self._take_part(_listed(self.root, min_classes=2), split)
         elif split == TEST:
             raise NoTestSplit(
-                f"a test split must lie in {test}/<class>/<images>, got no such folder; use --split val, or name "
+                f"a test split must be in {test}/<class>/<images>, got no such folder; use --split val, or pass "
                 "labeled images with --data-dir"
             )
         else:
@@ -141,19 +142,19 @@ class ImageFolder(LabelledFolder):
         self._take(classes.where(is_test if split == TEST else ~is_test), str(self.root))
         self.num_listed = len(classes.files)
         self.notes = (
-            f"{self.root} has no {TRAIN}: of its class folders {TEST_SHARE:.0%}, chosen by the files' names, "
-            f"{is_test.sum():,} of {len(is_test):,} images, are kept from training as a test split",
+            f"{self.root} has no {TRAIN}: {TEST_SHARE:.0%} of its class folders, chosen by file name, "
+            f"{is_test.sum():,} of {len(is_test):,} images, are held out as a test split",
         )
         if not self.files:
             raise NoTestSplit(
                 f"a test split must hold images, got none of the {len(is_test):,} in {self.root}, which are too few to "
-                "be split; use --split val, or name labeled images with --data-dir"
+                "split; use --split val, or pass labeled images with --data-dir"
             )
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Images class by class: (N,) files and int64 labels, which are places among the class names."""
+    """Images class by class: (N,) files and int64 labels, which are indices into the class names."""
 
     files: list[ImageFile]
     labels: np.ndarray
@@ -161,40 +162,40 @@ class Classes:
     passed_over: PassedOver
 
     def where(self, mask: np.ndarray) -> "Classes":
-        """Those images alone, of all classes."""
+        """Only the images in the mask; the classes stay."""
         files = [file for file, is_wanted in zip(self.files, mask.tolist(), strict=True) if is_wanted]
         return replace(self, files=files, labels=self.labels[mask])
 
     def followed_by(self, other: "Classes") -> "Classes":
-        """With the images of another folder, whose classes are among these."""
+        """Appends the images of another folder, whose classes must be among these."""
         order = np.array([self.class_names.index(name) for name in other.class_names], dtype=np.int64)
         self.passed_over.add(other.passed_over)
         return replace(self, files=self.files + other.files, labels=np.append(self.labels, order[other.labels]))
 
 
 class Unreadable(InputError):
-    """A file that is no image, a damaged one, or one too large; `reason` is what the reader said."""
+    """A file that is not an image, is damaged or is too large; `reason` is the reader's message."""
 
-    def __init__(self, file: str | Path, reason: str):
+    def __init__(self, file: str | os.PathLike[str], reason: str):
         super().__init__(f"every image must be readable, got {file} ({reason}); fix or remove it")
         self.reason = reason
 
 
-def read_image(file: str | Path, image_size: int, resize: str = "crop") -> np.ndarray:
-    """Any image Pillow reads as (image_size, image_size, 3) uint8 RGB.
+def read_image(file: str | os.PathLike[str], image_size: int, resize: str = "crop") -> np.ndarray:
+    """Reads any image that Pillow reads as (image_size, image_size, 3) uint8 RGB.
 
-    Turned upright by its EXIF tag, transparency laid on white, more than 8 bits scaled to 8
-    (volo/data/folders/modes.py); the first frame of several.
-    `crop` scales the shorter side (bicubic) and cuts the center square, `squash` ignores the aspect ratio.
+    The image is rotated by its EXIF tag, transparency is composited on white, and more than 8 bits are scaled to 8
+    (volo/data/folders/modes.py). Of several frames, the first is read.
+    `crop` scales the shorter side (bicubic) and crops the center square, `squash` ignores the aspect ratio.
 
     Raises:
-        Unreadable: a file that is no image, a damaged one, or one of more than twice PIL.Image.MAX_IMAGE_PIXELS; the
+        Unreadable: a file that is not an image, is damaged or has more than twice PIL.Image.MAX_IMAGE_PIXELS; the
             message names it.
     """
     try:
         with opened(file) as image:
             return fit_image(image, image_size, resize)
-    except Exception as error:  # a damaged file shows as nearly any exception
+    except Exception as error:  # a damaged file can raise nearly anything
         raise Unreadable(file, str(error) or type(error).__name__) from error
 
 
@@ -209,11 +210,11 @@ def fit_image(image: Image.Image, image_size: int, resize: str = "crop") -> np.n
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF tag says, where that can be read: nonsense beside whole pixels does not spoil them."""
-    image.load()  # damaged pixels show here
+    """Rotated by its EXIF tag if that can be read; invalid metadata does not make intact pixels unusable."""
+    image.load()  # raises if the pixels are damaged
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # what is no EXIF shows as nearly any exception
+    except Exception:  # invalid EXIF can raise nearly anything
         return image
 
 
@@ -232,7 +233,7 @@ def _listed(root: Path, min_classes: int) -> Classes:
     if len(folders) < min_classes:
         raise InputError(
             f"a data set must have at least {NUMBERS[min_classes]}, got {len(folders)} in {root}; give every class a "
-            "folder there, or name the folder above train and test with --data-dir"
+            "folder there, or pass the folder above train and test with --data-dir"
         )
     return Classes(files, np.array(labels, dtype=np.int64), _names(folders), passed_over)
 
@@ -247,7 +248,7 @@ def _class_folders(root: Path) -> tuple[list[str], PassedOver]:
     if not root.is_dir():
         raise InputError(
             f"an image folder must hold {root.name}/<class>/<images>, got no folder {root}; "
-            "place it there or name another with --data-dir"
+            "put it there or pass another with --data-dir"
         )
     folders, passed_over = find_folders(root)
     before: dict[str, str] = {}
@@ -256,7 +257,7 @@ def _class_folders(root: Path) -> tuple[list[str], PassedOver]:
             raise InputError(f"a class must have a name of plain text, got {folder!a}; rename the folder")
         if before.setdefault(name, folder) != folder:
             raise InputError(
-                "classes must differ in more than Unicode form or blanks at the ends of their names, got "
+                "classes must differ in more than Unicode form or whitespace at the ends of their names, got "
                 f"{before[name]!a} and {folder!a}; rename one, or put their images into one folder"
             )
     return folders, passed_over
@@ -267,7 +268,7 @@ def _names(folders: Sequence[str]) -> tuple[str, ...]:
 
 
 def _compared(class_names: tuple[str, ...], layout: Layout, others: tuple[str, ...], folder: Path) -> list[str]:
-    """What is to be said of a split that lacks classes. Raises InputError for one with classes that train lacks."""
+    """A note on the classes that a split lacks. Raises InputError if it has classes that train lacks."""
     if unknown := extra(others, class_names):
         raise InputError(
             f"{folder.name} must have no classes that train lacks, got {len(unknown)} of {len(others)} in {folder}: "

@@ -1,6 +1,6 @@
-"""Where an image folder keeps what: `train/`, `val/` and `test/`, each of class folders, or class folders alone.
+"""The layout of an image folder: `train/`, `val/` and `test/`, each with class folders, or class folders alone.
 
-Class folders alone are split by this project: TEST_SHARE of each class, by the files' names, is kept from training.
+Class folders alone are split here: TEST_SHARE of each class, chosen by file name, is held out of training.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ TEST_SHARE = 0.1
 
 
 class NoTestSplit(InputError):
-    """There are no images to test on, which training does without."""
+    """There are no images to test on; training does not need any."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """`train` is the root itself where its class folders lie there alone; `unused` are names of folders beside it."""
+    """`train` is the root itself if it holds class folders alone; `unused` are the names of folders beside `train`."""
 
     root: Path
     train: Path
@@ -44,15 +44,15 @@ def find_layout(root: Path) -> Layout:
     splits = {TRAIN, TEST, *VALIDATION}
     if misspelt := [name for name in names if name.lower() in splits and name not in splits]:
         raise InputError(
-            f"folders of splits must have names in lower case, got {', '.join(misspelt)} in {root}; rename them, also "
-            "if they are classes, which lie below train"
+            f"split folders must have lowercase names, got {', '.join(misspelt)} in {root}; rename them, even if "
+            "they are classes, which belong below train"
         )
     if TRAIN not in names:
         return _class_folders_alone(root, names)
     found = [name for name in VALIDATION if name in names]
     if len(found) > 1:
         raise InputError(
-            f"an image folder must have one folder to validate on, got {' and '.join(found)} in {root}; remove or "
+            f"an image folder must have one validation folder, got {' and '.join(found)} in {root}; remove or "
             "rename all but one"
         )
     return Layout(
@@ -69,8 +69,8 @@ def _class_folders_alone(root: Path, names: Sequence[str]) -> Layout:
     if others or not names:
         beside = f" beside {' and '.join(others)}" if others else ""
         raise InputError(
-            f"an image folder must hold {TRAIN}/<class>/<images>, got no folder {root / TRAIN}{beside}; place it there "
-            "or name another with --data-dir"
+            f"an image folder must hold {TRAIN}/<class>/<images>, got no folder {root / TRAIN}{beside}; put it there "
+            "or pass another with --data-dir"
         )
     if below := [name for name in names if (root / name / TRAIN).is_dir()]:
         raise InputError(
@@ -83,10 +83,11 @@ def _class_folders_alone(root: Path, names: Sequence[str]) -> Layout:
 def in_test(names: Sequence[str], labels: np.ndarray) -> np.ndarray:
     """(N,) bool, which files of class folders alone are the test split: about TEST_SHARE of each class.
 
-    A file's own name decides, so that one that is added or removed moves no other. Of a class at least one is not.
+    Only a file's own name decides, so adding or removing one moves no other. At least one file of each class is not in
+    the test split.
 
     Args:
-        names: Below the folder, such as cat/0001.jpg.
+        names: Paths relative to the folder, such as cat/0001.jpg.
         labels: (N,) classes.
     """
     drawn = np.array([_share(name) for name in names])
@@ -99,6 +100,6 @@ def in_test(names: Sequence[str], labels: np.ndarray) -> np.ndarray:
 
 
 def _share(name: str) -> float:
-    """In [0, 1), the same on every machine, however its file system writes accents."""
+    """A number in [0, 1), the same on every machine, however its file system encodes accents."""
     content = unicodedata.normalize("NFC", name).encode(errors="surrogateescape")
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") / 2**64

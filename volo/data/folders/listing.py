@@ -1,8 +1,8 @@
 """Which files below a folder are images: one rule for training, prediction, analysis and doctor.
 
-An image is a file, at any depth, with the suffix of a format that Pillow reads here, or without a suffix and with the
-content of one. Links to files and folders are followed, each folder once. Hidden entries, whose names begin with a dot,
-and what operating systems leave in folders are passed over. What else is no image is passed over too, and counted.
+An image is a file, at any depth, with the suffix of a format that Pillow can read, or a file without a suffix whose
+content is in such a format. Links to files and folders are followed, each folder once. Hidden entries, whose names
+begin with a dot, and files of the operating system are skipped. Any other entry is skipped too, and counted.
 """
 
 import os
@@ -14,7 +14,7 @@ from volo.data.folders.formats import is_image_by_content, readable_suffixes
 from volo.data.folders.passed_over import DEAD_LINK, HIDDEN, LISTED, LOOSE, NO_SUFFIX, SPECIAL, PassedOver
 from volo.errors import InputError
 
-# What systems and storage devices keep among a user's files, in lower case.
+# Names that operating systems and storage devices use among a user's files, in lowercase.
 SYSTEM_NAMES = frozenset(
     {
         ".ds_store", ".localized", ".directory", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",
@@ -29,7 +29,7 @@ Identity = tuple[int, int]  # device and inode
 
 
 class ImageFile(NamedTuple):
-    """A file as the folder's name leads to it; `size` is -1 where there is nothing, as behind a dead link."""
+    """A file by its path from the listed folder; `size` is -1 if it does not exist, as with a dead link."""
 
     name: str
     size: int
@@ -42,7 +42,7 @@ class ImageFile(NamedTuple):
 
 @dataclass
 class Listing:
-    """Images in the order of their paths, folder by folder, and what was passed over among them."""
+    """Images in the order of their paths, folder by folder, and the entries that were skipped."""
 
     files: list[ImageFile] = field(default_factory=list)
     passed_over: PassedOver = field(default_factory=PassedOver)
@@ -53,7 +53,7 @@ def find_images(root: str | os.PathLike, elsewhere: set[Identity] | None = None)
 
     Args:
         root: The folder.
-        elsewhere: Folders listed from other roots, which are left out; this root's are added.
+        elsewhere: Folders listed from other roots, which are skipped; this root's folders are added to it.
 
     Raises:
         InputError: a folder that cannot be read.
@@ -77,7 +77,7 @@ def find_images(root: str | os.PathLike, elsewhere: set[Identity] | None = None)
 
 
 def find_folders(root: str | os.PathLike) -> tuple[list[str], PassedOver]:
-    """Paths of the folders right below a folder, links to some included, sorted: those of classes, or of splits.
+    """Paths of the folders directly below a folder, including links to folders, sorted: its classes or splits.
 
     Raises:
         InputError: a folder that cannot be read.
@@ -91,8 +91,8 @@ def find_folders(root: str | os.PathLike) -> tuple[list[str], PassedOver]:
     return folders, passed_over
 
 
-def _entries(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
-    """In the order of their names, without what the system left there."""
+def _entries(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
+    """Sorted by name, without the files of the operating system."""
     try:
         with os.scandir(folder) as found:
             return iter(sorted((entry for entry in found if not _is_systems(entry.name)), key=lambda entry: entry.name))
@@ -105,7 +105,7 @@ def _is_systems(name: str) -> bool:
 
 
 def _reason(entry: os.DirEntry) -> str:
-    """Why an entry is passed over: empty for an image, FOLDER for a folder to look into."""
+    """Why an entry is skipped: empty for an image, FOLDER for a folder to look into."""
     if entry.name.startswith("."):
         return HIDDEN
     try:
@@ -128,7 +128,7 @@ def _reason_by_name(entry: os.DirEntry) -> str:
 
 
 def _suffix(name: str) -> str:
-    """In lower case, with its dot. What has no letter, or a blank, is part of a name: `frame.0001`, `No. two`."""
+    """In lowercase, with the dot; empty without a letter or with a space, as in `frame.0001` and `No. two`."""
     suffix = os.path.splitext(name)[1].lower()
     is_suffix = any(map(str.isalpha, suffix)) and suffix.isprintable() and not any(map(str.isspace, suffix))
     return suffix if is_suffix and len(suffix) <= LONGEST_SUFFIX else ""
@@ -137,7 +137,7 @@ def _suffix(name: str) -> str:
 def _take(entry: os.DirEntry, reason: str, listing: Listing) -> None:
     if not reason:
         try:
-            stat = entry.stat()  # what is_file has asked of a link is kept
+            stat = entry.stat()  # is_file has cached this for a link
             listing.files.append(ImageFile(entry.path, stat.st_size, stat.st_mtime_ns))
             return
         except OSError:  # removed a moment ago
@@ -155,5 +155,5 @@ def _identity(folder: str | os.PathLike) -> Identity:
 
 def _unreadable(folder: str | os.PathLike, error: OSError) -> InputError:
     return InputError(
-        f"a folder of images must be readable, got {os.fspath(folder)} ({error.strerror}); see its rights"
+        f"a folder of images must be readable, got {os.fspath(folder)} ({error.strerror}); check its permissions"
     )

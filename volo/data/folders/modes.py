@@ -1,15 +1,15 @@
-"""An image of any mode of Pillow as RGB of 8 bits: nothing wraps, is cut off or turns black without a word.
+"""Converts an image of any Pillow mode to 8-bit RGB: no value wraps, is clipped or turns black silently.
 
-Gray of more than 8 bits is scaled from the range that the file states: the largest value of a PGM, the bits of a TIFF
-with 9 to 15 of them. Others hold any range in a large type, and are taken only if their values tell which:
+Gray of more than 8 bits is scaled from the range that the file states: the largest value of a PGM, or the bit depth of
+a TIFF with 9 to 15 bits. Other files hold any range in a large type and are accepted only if their values show which:
 
     floats from 0 to 1                     x 255
     0 and 1                                x 255
     whole numbers up to 16 ... 255         as they are, in floats and 32 bits
     integers up to 4096 ... 65535          / 257
 
-The rest is refused: negative values, NaN, 0 to 15, and 0 to 4095 in 16 bits, which is a bright image of 12 bits to one
-program and a black one of 16 to another.
+The rest is refused: negative values, NaN, 0 to 15, and 0 to 4095 in 16 bits, which one program shows as a bright 12-bit
+image and another as a black 16-bit one.
 """
 
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ from PIL import Image, ImageCms
 from volo.errors import InputError
 
 FOUR_BITS, TWELVE_BITS, SIXTEEN_BITS = 15, 4095, 65535
-BITS, PHOTOMETRIC, MAX_SAMPLE = 258, 262, 281  # tags of TIFF
-RESCALED = {"L;2": 85, "L;4": 17}  # how Pillow scales a PNG's samples, but not its transparent one
+BITS, PHOTOMETRIC, MAX_SAMPLE = 258, 262, 281  # TIFF tags
+RESCALED = {"L;2": 85, "L;4": 17}  # how Pillow scales a PNG's samples, but not its transparent value
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What a file says of its samples, which Pillow does not keep once the pixels are read.
+    """What a file states about its samples; Pillow drops it once the pixels are read.
 
     Attributes:
-        white: The largest gray value there can be, if the file states it.
-        is_inverted: 0 is white, and Pillow leaves it so.
-        is_deep: 16 bits a channel, of which Pillow keeps the upper 8.
+        white: The largest possible gray value, if the file states it.
+        is_inverted: 0 is white, and Pillow does not change that.
+        is_deep: 16 bits per channel, of which Pillow keeps the upper 8.
         transparency: The gray or color that is transparent, in the values that Pillow gives pixels.
     """
 
@@ -43,7 +43,7 @@ class Samples:
 
     @classmethod
     def of(cls, image: Image.Image) -> "Samples":
-        """Of an image that was opened and whose pixels have not been read."""
+        """The samples of an image that is open and whose pixels have not been read."""
         raw_mode = _raw_mode(image)
         tags = getattr(image, "tag_v2", {})
         is_large = image.mode[0] in "IF"
@@ -57,7 +57,7 @@ class Samples:
 
 
 def to_rgb(image: Image.Image, samples: Samples) -> Image.Image:
-    """The same image in mode RGB, transparency laid on white.
+    """The same image in mode RGB, with transparency composited on white.
 
     Raises:
         InputError: gray values whose range is unclear.
@@ -68,7 +68,9 @@ def to_rgb(image: Image.Image, samples: Samples) -> Image.Image:
         _check_not_nearly_black(image)
     if image.mode == "LAB":
         lab, srgb = (ImageCms.createProfile(name) for name in ("LAB", "sRGB"))
-        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        assert converted is not None, "it is None only if the image is converted in place"
+        return converted
     if samples.transparency is not None:
         image.info["transparency"] = samples.transparency
     if image.has_transparency_data:
@@ -86,7 +88,7 @@ def _raw_mode(image: Image.Image) -> str:
 
 
 def _white_of_tiff(tags: Any) -> int | None:
-    """By its bits, or by a MaxSampleValue that is that of so many bits: other values are an image's own largest."""
+    """From the bit depth, or from a MaxSampleValue of 2**bits - 1: others are only the image's own largest value."""
     bits, largest = (np.ravel(tags.get(tag, 0))[0] for tag in (BITS, MAX_SAMPLE))
     if 8 < bits < 16:
         return 2 ** int(bits) - 1
@@ -117,7 +119,7 @@ def _gray(image: Image.Image, samples: Samples) -> np.ndarray:
 
 
 def _white(mode: str, values: np.ndarray, stated: int | None) -> int | None:
-    """The value that white has; None if that is unclear."""
+    """The value of white; None if that is unclear."""
     low, high = values.min(), values.max()
     if not (low >= 0 and high < np.inf):  # NaN is neither
         return None
@@ -146,10 +148,10 @@ def _unclear(values: np.ndarray, mode: str) -> InputError:
 
 
 def _check_not_nearly_black(image: Image.Image) -> None:
-    bands = image.getextrema()[: 1 if image.mode.startswith("L") else 3]
-    high = max(high for _, high in bands)
+    bands = np.atleast_3d(np.asarray(image))  # (H, W, bands)
+    high = int(bands[..., : 1 if image.mode.startswith("L") else 3].max())
     if 0 < high < 16:
         raise InputError(
             f"colors of 16 bits must use more than 12 of them, got at most {high * 256 + 255} of {SIXTEEN_BITS}; "
-            "convert the image to 8 bits from the range that is meant"
+            "convert the image to 8 bits from the range it means"
         )

@@ -1,4 +1,4 @@
-"""What a listing of images has passed over: how many entries for which reason, in words, and what to do about them."""
+"""The entries that a listing of images skipped: how many for each reason, in words, and what to do about them."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from volo.data.folders.formats import is_image_by_content
 from volo.log import say_once
 
-# Pictures to whoever made them, of formats that Pillow may not read.
+# Formats that people think of as images but Pillow may not read.
 PICTURE_SUFFIXES = frozenset(
     {
         ".heic", ".heif", ".hif", ".avif", ".jxl", ".jxr", ".wdp", ".webp", ".jp2", ".j2k", ".jpx", ".tif", ".tiff",
@@ -16,7 +16,7 @@ PICTURE_SUFFIXES = frozenset(
 )  # fmt: skip
 NUM_NAMED = 6  # kinds in one message
 
-# Why an entry is passed over, besides its suffix; each as one and as several are called.
+# Why an entry is skipped, other than for its suffix; singular and plural.
 HIDDEN = "hidden"
 DEAD_LINK = "dead link"
 SPECIAL = "special"
@@ -27,12 +27,12 @@ CALLED = {
     HIDDEN: ("hidden file or folder", "hidden files or folders"),
     DEAD_LINK: ("link that leads nowhere", "links that lead nowhere"),
     SPECIAL: ("pipe, socket or device", "pipes, sockets or devices"),
-    NO_SUFFIX: ("file without a suffix that is no image", "files without a suffix that are no images"),
+    NO_SUFFIX: ("file without a suffix that is not an image", "files without a suffix that are not images"),
     LISTED: ("folder listed by another name", "folders listed by another name"),
     LOOSE: ("image outside the class folders", "images outside the class folders"),
 }
 REMEDIES = {
-    DEAD_LINK: "restore what the links lead to",
+    DEAD_LINK: "restore the targets of the links",
     LOOSE: "move each image into the folder of its class",
 }
 CONVERT = "convert the pictures to JPEG or PNG"
@@ -40,15 +40,15 @@ RENAME = "give each image the suffix of its format"
 
 
 class Kind(NamedTuple):
-    """How many entries were passed over for one reason, and the first of them."""
+    """How many entries were skipped for one reason, and the first of them."""
 
-    count: int
+    num_found: int
     example: str
 
 
 @dataclass
 class PassedOver:
-    """What was found and not taken: by reason, or by suffix in lower case."""
+    """Skipped entries by reason, or by suffix in lowercase."""
 
     kinds: dict[str, Kind] = field(default_factory=dict)
 
@@ -58,33 +58,33 @@ class PassedOver:
 
     def add(self, other: "PassedOver") -> None:
         for reason, kind in other.kinds.items():
-            self.note(reason, kind.example, kind.count)
+            self.note(reason, kind.example, kind.num_found)
 
     def __bool__(self) -> bool:
         return bool(self.kinds)
 
     def in_words(self) -> str:
         """Such as `3 .heic files (the first is cat/a.heic), 1 link that leads nowhere (cat/b.jpg)`; images first."""
-        kinds = sorted(self.kinds.items(), key=lambda item: (not _remedy(*item), -item[1].count, item[0]))
+        kinds = sorted(self.kinds.items(), key=lambda item: (not _remedy(*item), -item[1].num_found, item[0]))
         named = [_in_words(reason, kind) for reason, kind in kinds[:NUM_NAMED]]
         if rest := kinds[NUM_NAMED:]:
-            named.append(f"{sum(kind.count for _, kind in rest):,} of {len(rest)} other kinds")
+            named.append(f"{sum(kind.num_found for _, kind in rest):,} of {len(rest)} other kinds")
         return ", ".join(named)
 
     def remedy(self) -> str:
-        """What makes images of those that their owner would call so; empty if there are none."""
+        """How to make usable those entries that their owner would call images; empty if there are none."""
         remedies = dict.fromkeys(_remedy(reason, kind) for reason, kind in self.kinds.items())
         return ", ".join(filter(None, remedies))
 
 
 def say_passed_over(place: str, num_images: int, passed_over: PassedOver) -> None:
-    """Once, on the terminal of a job: what lies in a place besides its images."""
+    """Logs once what a place holds besides its images."""
     if passed_over:
-        say_once(f"{place}: {num_images:,} images; passed over: {passed_over.in_words()}")
+        say_once(f"{place}: {num_images:,} images; skipped: {passed_over.in_words()}")
 
 
 def _remedy(reason: str, kind: Kind) -> str:
-    """How what its owner would call an image becomes one here; empty for other things."""
+    """How to make an entry usable if its owner would call it an image; empty for others."""
     if reason in CALLED:
         return REMEDIES.get(reason, "")
     if reason in PICTURE_SUFFIXES:
@@ -95,4 +95,4 @@ def _remedy(reason: str, kind: Kind) -> str:
 def _in_words(reason: str, kind: Kind) -> str:
     one, several = CALLED.get(reason) or (f"{reason} file", f"{reason} files")
     example = kind.example if kind.example.isprintable() else ascii(kind.example)
-    return f"1 {one} ({example})" if kind.count == 1 else f"{kind.count:,} {several} (the first is {example})"
+    return f"1 {one} ({example})" if kind.num_found == 1 else f"{kind.num_found:,} {several} (the first is {example})"

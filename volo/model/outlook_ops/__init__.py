@@ -1,6 +1,8 @@
-"""Outlook aggregation: one function, several formulations, tensors in and tensors out (arXiv 2106.13112, sec. 3.1).
+"""Outlook aggregation: one function, several formulations, tensors in and tensors out (arXiv 2106.13112, section 3.1).
 
-Shapes: B images, H x W map, C channels in `heads` heads, K kernel size, windows h = ceil(H / stride), w likewise.
+B images, H x W map, C channels in `heads` heads of d = C / heads, K kernel size
+h x w windows: h = (H + 2 * padding - K) // stride + 1, w likewise; K*K taps per window
+values (B, H, W, C), logits (B, h, w, heads, K*K, K*K) -> output (B, H, W, C)
 """
 
 import logging
@@ -29,50 +31,101 @@ _warned: set[tuple[str, str]] = set()
 def outlook_aggregate(
     values: Tensor, logits: Tensor, kernel_size: int, stride: int = 1, padding: int | None = None, op: str = "auto"
 ) -> Tensor:
-    """Softmax of the logits over their last axis, then each window's positions mixed by it and summed per pixel.
+    """Outlook aggregation: attention within K x K windows of a map, summed where the windows overlap.
+
+    The softmax of the logits over their last axis gives the weights with which the output at each tap of a window (a
+    position in it, numbered row by row) mixes the values at all taps of that window. The outputs of all windows are
+    summed per pixel. Equals `F.unfold`, softmax, `matmul`, `F.fold`, but without a copy of the values per window in the
+    compiled formulations. Source: arXiv 2106.13112, section 3.1.
+
+    Differentiable in values and logits; the compiled formulations only once. Works under autocast, torch.compile,
+    and torch.export.
 
     Args:
-        values: (B, H, W, C), channel-last.
-        logits: (B, h, w, heads, K*K, K*K), already scaled by (C / heads) ** -0.5. Row p of a window says how the
-            output at the window's position p mixes the values at its positions q.
+        values: (B, H, W, C), channel-last. Any floating dtype, on any device.
+        logits: (B, h, w, heads, K*K, K*K) on the same device, with h = (H + 2 * padding - K) // stride + 1 and w
+            likewise; `[..., p, q]` is for the output at tap p and the values at tap q. Already scaled by
+            (C / heads) ** -0.5. The dtype may differ from that of the values.
         kernel_size: K, odd.
-        stride: Pixels between windows, at most K.
-        padding: Pixels of zeros around the map; None: K // 2.
-        op: A formulation of `FORMULATIONS`, or auto: the environment variable VOLO_OUTLOOK_OP, else by measurement
-            (the table in `choice`).
+        stride: Pixels between windows, in [1, K].
+        padding: Pixels of zeros around the map. Default: K // 2, which gives h = ceil(H / stride).
+        op: The formulation, which changes speed and rounding only. "auto" takes the one named by the environment
+            variable VOLO_OUTLOOK_OP, or else the fastest by measurement: "cpu" on a CPU (needs Numba; float32,
+            bfloat16, float16), "fused" on a GPU (needs Triton; K <= 3), otherwise "dense" for small maps at stride 1
+            and "reference" for the rest.
 
     Returns:
-        (B, H, W, C), of the values' dtype.
+        (B, H, W, C), in the dtype of the values. "cpu" and "fused" accumulate in float32 (float64 for float64).
 
     Raises:
-        ValueError: logits that do not fit values, kernel_size and stride; a formulation that is unknown or cannot
-            work here.
+        ValueError: shapes, dtypes, or devices that do not fit each other, a kernel_size, stride, or padding out of
+            range, or a formulation that is unknown or cannot compute with these tensors.
+
+    Example:
+        >>> import torch
+        >>> from volo.ops import outlook_aggregate
+        >>> values = torch.randn(2, 8, 8, 64)
+        >>> logits = torch.randn(2, 8, 8, 4, 9, 9)  # 4 heads, windows of 3 x 3
+        >>> outlook_aggregate(values, logits, kernel_size=3).shape
+        torch.Size([2, 8, 8, 64])
+
+        Equal logits take the mean of each window; summing 9 overlapping windows gives 9 for a map of ones.
+
+        >>> outlook_aggregate(torch.ones(1, 5, 5, 1), torch.zeros(1, 5, 5, 1, 9, 9), kernel_size=3)[0, 2, 2].item()
+        9.0
     """
     padding = kernel_size // 2 if padding is None else padding
+    _check(values, logits, kernel_size, stride, padding)
+    return FORMULATIONS[choose(op, values, stride, kernel_size)](values, logits, kernel_size, stride, padding)
+
+
+def _check(values: Tensor, logits: Tensor, kernel_size: int, stride: int, padding: int) -> None:
+    if kernel_size < 1 or kernel_size % 2 == 0 or not 1 <= stride <= kernel_size or padding < 0:
+        raise ValueError(
+            "kernel_size must be odd, stride in [1, kernel_size], and padding at least 0, got "
+            f"{kernel_size=}, {stride=}, {padding=}; use kernel_size=3, 5, or 7"
+        )
+    if values.ndim != 4 or logits.ndim != 6:
+        raise ValueError(
+            "values must be (B, H, W, C) and logits (B, h, w, heads, K*K, K*K), got "
+            f"{tuple(values.shape)} and {tuple(logits.shape)}; permute (B, C, H, W) maps with x.permute(0, 2, 3, 1)"
+        )
     B, H, W, C = values.shape
     h, w = ((size + 2 * padding - kernel_size) // stride + 1 for size in (H, W))
+    if min(h, w) < 1:
+        raise ValueError(
+            f"the padded map must hold a window, got H={H}, W={W}, {padding=}, {kernel_size=}; use a larger padding"
+        )
     heads, taps = logits.shape[3], kernel_size**2
     if logits.shape != (B, h, w, heads, taps, taps) or C % heads:
         raise ValueError(
             f"logits must be (B, h, w, heads, K*K, K*K) = ({B}, {h}, {w}, heads, {taps}, {taps}) with heads dividing "
-            f"C={C}, got {tuple(logits.shape)}"
+            f"C={C}, got {tuple(logits.shape)}; give one set of logits per window, as volo.OutlookAttention does"
         )
-    return FORMULATIONS[choose(op, values, stride, kernel_size)](values, logits, kernel_size, stride, padding)
+    if not (values.is_floating_point() and logits.is_floating_point()):
+        raise ValueError(
+            f"values and logits must be floating point, got {values.dtype} and {logits.dtype}; use .float()"
+        )
+    if values.device != logits.device:
+        raise ValueError(
+            f"values and logits must be on one device, got {values.device} and {logits.device}; "
+            "use logits.to(values.device)"
+        )
 
 
-def window_centres(x: Tensor, stride: int) -> Tensor:
-    """What the windows' logits are made from: (B, H, W, C) -> (B, h, w, C), pooled by the stride."""
+def window_centers(x: Tensor, stride: int) -> Tensor:
+    """The map at the windows' centers, from which their logits are made: (B, H, W, C) -> (B, h, w, C), mean-pooled."""
     if stride == 1:
         return x
     return F.avg_pool2d(x.permute(0, 3, 1, 2), stride, stride, ceil_mode=True).permute(0, 2, 3, 1)
 
 
 def choose(op: str, values: Tensor, stride: int, kernel_size: int = 3) -> str:
-    """The formulation to use: `op` where it names one, else VOLO_OUTLOOK_OP, else by the table in `choice`.
+    """The formulation to use: `op` if it names one, otherwise VOLO_OUTLOOK_OP, otherwise by the table in `choice`.
 
-    On a CPU that is the compiled kernel wherever Numba is installed, on a GPU the fused kernel wherever Triton is, but
-    neither for float64; an exporter gets the dense form. The choice is logged once for each device, and warned of once
-    where a formulation that would be faster cannot work.
+    By the table it is the compiled kernel on a CPU with Numba and the fused kernel on a GPU with Triton, neither for
+    float64. Exporters get the dense form. The choice is logged once per device, with a warning if a formulation that
+    would be faster cannot be used.
     """
     if op == "auto":
         op = os.environ.get("VOLO_OUTLOOK_OP", "auto")
@@ -99,7 +152,7 @@ def _fastest(values: Tensor, stride: int, kernel_size: int) -> str:
 
 
 def limit(op: str, values: Tensor, kernel_size: int) -> str | None:
-    """Why a formulation cannot work on such values, or None where it can."""
+    """Why a formulation cannot compute with such values, or None if it can."""
     if op == "cpu":
         return cpu.limit(values.device)
     return fused.limit(values.device, values.dtype, kernel_size) if op == "fused" else None
@@ -107,14 +160,16 @@ def limit(op: str, values: Tensor, kernel_size: int) -> str | None:
 
 @torch.compiler.assume_constant_result
 def _is_exporting() -> bool:
-    """Whether torch.export, or the older exporters by tracing, are at work. Asked for real also while torch.compile
-    traces, which in torch 2.11 takes is_exporting for true."""
+    """Whether torch.export, or an older exporter that traces, is running.
+
+    The result is a constant to torch.compile: while it traces, torch 2.11 would take `is_exporting` to be true.
+    """
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 @torch.compiler.assume_constant_result
 def _announce(op: str, device: str) -> bool:
-    """Under torch.compile this runs once, while it traces."""
+    """Logs the choice once per device. Under torch.compile this runs once, during tracing."""
     is_new = (op, device) not in _announced
     if is_new:
         _announced.add((op, device))

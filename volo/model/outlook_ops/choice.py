@@ -1,6 +1,7 @@
-"""Which formulation is the fastest, as measured: a table, looked up and never timed in a run.
+"""The fastest formulation by measurement: a table that is looked up; nothing is timed during a run.
 
-Ratios are of the published formulation's time over this one's, forward and backward, from benchmarks/RESULTS.md.
+Ratios are the time of the published formulation over the time of this one, forward and backward, from
+benchmarks/RESULTS.md.
 """
 
 from typing import NamedTuple
@@ -11,7 +12,7 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class Row(NamedTuple):
-    """A formulation and where it is taken; None stands for any device type, dtype, stride, or number of pixels H*W."""
+    """A formulation and when to use it; None matches any device type, dtype, stride, or number of pixels H*W."""
 
     formulation: str
     device: str | None
@@ -25,7 +26,7 @@ _CORE = "measured in float32: RESULTS.md, outlook attention"
 _ON_GPU = "measured on an H100 in bf16: RESULTS.md, on a GPU, 22.4x to 38.3x"
 _OPEN = "not measured on a GPU"
 
-# The first row that fits, and whose formulation works there, is taken.
+# The first row that matches, and whose formulation can be used, is taken.
 TABLE = (
     Row("cpu", "cpu", FLOATS, 1, None, f"{_CORE}, 8x8 and 16x16: 16.71x to 31.01x, one image 5.39x"),
     Row("cpu", "cpu", FLOATS, None, None, f"{_CORE}, stride 2, 16x16 and 28x28: 12.10x to 13.94x"),
@@ -38,7 +39,7 @@ TABLE = (
 
 
 def by_measurement(device: str, dtype: torch.dtype, num_pixels: int, stride: int) -> list[str]:
-    """The formulations whose rows fit a device type, dtype, map and stride, best first; the last works everywhere."""
+    """The formulations whose rows match, fastest first; the last one can always be used."""
     return [
         row.formulation
         for row in TABLE

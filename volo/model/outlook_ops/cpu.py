@@ -1,10 +1,10 @@
 """Softmax and aggregation in one compiled kernel for CPUs, forward and backward, with no copy per window.
 
-Numba compiles it on first use, and keeps it on disk: beside this file, or where that is read-only in the user's cache
-folder (NUMBA_CACHE_DIR overrides both). The kernels are C functions here, which PyTorch's own OpenMP threads run: Numba
-starts no threads, so torch.set_num_threads and OMP_NUM_THREADS hold, and nothing competes with PyTorch for the cores.
-Images are independent tasks, so a result has the same bits with any number of threads. As with PyTorch's own operators,
-a process forked after the first call should not call it: OpenMP's threads do not survive a fork.
+Numba compiles it on first use and caches it on disk: next to this file, or in the user's cache folder if that is
+read-only (NUMBA_CACHE_DIR overrides both). The kernels are C functions that PyTorch's own OpenMP threads call. Numba
+starts no threads, so torch.set_num_threads and OMP_NUM_THREADS apply, and nothing competes with PyTorch for the cores.
+Images are independent tasks, so results are equal bit for bit with any number of threads. As with PyTorch's own
+operators, a process forked after the first call should not call it: OpenMP's threads do not survive a fork.
 """
 
 import contextlib
@@ -33,9 +33,9 @@ _compiling = threading.Lock()
 
 
 def aggregate(values: Tensor, logits: Tensor, kernel_size: int, stride: int, padding: int) -> Tensor:
-    """See `outlook_aggregate`. Any kernel, stride and padding, on the CPU; computes in float32 whatever the dtype.
+    """See `outlook_aggregate`. Any kernel size, stride, and padding, on the CPU; computes in float32 for every dtype.
 
-    Differentiable once: a second derivative raises.
+    Differentiable once; a second derivative raises.
     """
     dtype = values.dtype
     values, logits = (tensor if tensor.dtype in _NATIVE else tensor.float() for tensor in (values, logits))
@@ -43,7 +43,7 @@ def aggregate(values: Tensor, logits: Tensor, kernel_size: int, stride: int, pad
 
 
 def limit(device: torch.device) -> str | None:
-    """Why the kernel cannot work on such a device, or None where it can."""
+    """Why the kernel cannot compute on such a device, or None if it can."""
     if device.type != "cpu":
         return f"computes on the CPU only, got values on {device}"
     return None if is_available() else "needs numba, which is not installed"
@@ -51,14 +51,16 @@ def limit(device: torch.device) -> str | None:
 
 @torch.compiler.assume_constant_result
 def is_available() -> bool:
-    """Whether Numba is installed. Does not import it; torch.compile takes the answer as it stands."""
+    """Whether Numba is installed. Does not import it; the answer is a constant to torch.compile."""
     return _has_numba()
 
 
 def compile_ahead() -> None:
-    """Starts to compile the 3 x 3 kernels in a thread of its own, so that whoever needs them on this machine finds them
-    in Numba's cache, or waits for them; does nothing where Numba is not installed. A process that ends meanwhile waits
-    too: Python must not end in the midst of a compiler that calls it back."""
+    """Starts compiling the 3 x 3 kernels in a thread; does nothing if Numba is not installed.
+
+    Processes on this machine that need the kernels find them in Numba's cache, or wait for them. This process cannot
+    exit before the thread ends: the compiler calls back into Python.
+    """
     if is_available():
         threading.Thread(target=_compile_common, name="compile-outlook").start()
 
@@ -97,8 +99,10 @@ make_differentiable(_forward, _backward)
 def gradients_in_place(
     grad: Tensor, values: Tensor, logits: Tensor, kernel_size: int, stride: int, padding: int
 ) -> tuple[Tensor, Tensor]:
-    """Of values and logits, from that of the output, which the values' are written over: a task has read its part of it
-    before it writes there. All must be contiguous."""
+    """The gradients of values and logits; that of the values overwrites `grad`, the gradient of the output.
+
+    That is safe because a task reads its part of `grad` before it writes there. All tensors must be contiguous.
+    """
     assert grad.is_contiguous() and values.is_contiguous() and logits.is_contiguous()
     dlogits = torch.empty_like(logits)
     _run("backward", values, logits, kernel_size, stride, padding, grad=grad, dvalues=grad, dlogits=dlogits)
@@ -106,12 +110,12 @@ def gradients_in_place(
 
 
 def _run(name: str, values: Tensor, logits: Tensor, K: int, stride: int, padding: int, **tensors: Tensor) -> None:
-    """Run a kernel on contiguous tensors, on as many threads as PyTorch uses."""
+    """Runs a kernel on contiguous tensors, on as many threads as PyTorch uses."""
     kernel = _kernel(f"{name}_{3 if K == 3 else 'any'}")
     B, H, W, C = values.shape
     _, h, w, heads, _, _ = logits.shape
     threads = torch.get_num_threads()
-    # A task is an image; with fewer images than threads, a part of its heads.
+    # A task is an image, or some heads of an image if there are fewer images than threads.
     splits = next((s for s in range(1, heads) if heads % s == 0 and B * s >= threads), heads)
     arguments = {"tasks": B * splits, "splits": splits, "B": B, "H": H, "W": W, "h": h, "w": w, "heads": heads}
     arguments |= {"d": C // heads, "K": K, "S": stride, "P": padding}
@@ -122,7 +126,7 @@ def _run(name: str, values: Tensor, logits: Tensor, K: int, stride: int, padding
 
 
 def _run_on_threads(kernel, threads: int, arguments: dict[str, int]) -> None:
-    """Call the kernel on each of so many threads, this one among them; they share the tasks out themselves."""
+    """Calls the kernel on each of `threads` threads, including this one; they take tasks from a common counter."""
     from volo.model.outlook_ops.cpu_kernels import ARGUMENTS
 
     packed = np.zeros((), ARGUMENTS)
@@ -144,7 +148,7 @@ def _run_on_threads(kernel, threads: int, arguments: dict[str, int]) -> None:
 
 @cache
 def _openmp():
-    """The entry of the OpenMP library that PyTorch itself is linked with; None where it has another interface."""
+    """The entry point of the OpenMP library that PyTorch is linked with, or None if it has another interface."""
     folder = os.path.join(os.path.dirname(torch.__file__), "lib")
     for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
         try:
@@ -164,11 +168,11 @@ def _kernel(name: str):
 
 @cache
 def _compiled(name: str):
-    """A kernel of `cpu_kernels` as a C function, which does not hold Python's lock while it runs."""
+    """A kernel of `cpu_kernels` as a C function, which does not hold the GIL while it runs."""
     from numba.core import event
 
     class Announcement(event.Listener):
-        """Numba reports the passes of a compilation; a kernel that comes from its cache has none."""
+        """Numba reports compiler passes; there are none for a kernel from its cache."""
 
         told = False
 
@@ -188,9 +192,11 @@ def _compiled(name: str):
 
 @contextlib.contextmanager
 def _alone_on_this_machine() -> Iterator[None]:
-    """One process compiles at a time, and the others find the result in the cache. A process that has waited
-    _COMPILE_LIMIT_S, or cannot write a lock, goes on without."""
-    user = os.getuid() if hasattr(os, "getuid") else "user"  # a number: in a container it may have no name
+    """A lock, so that one process compiles and the others find the result in the cache.
+
+    A process that has waited _COMPILE_LIMIT_S, or cannot write the lock, continues without it.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else "user"  # the number: in a container the user may have no name
     lock = FileLock(os.path.join(tempfile.gettempdir(), f"volo-kernels-{user}.lock"))
     with contextlib.suppress(OSError, Timeout):
         lock.acquire(timeout=_COMPILE_LIMIT_S)

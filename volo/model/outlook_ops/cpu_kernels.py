@@ -1,52 +1,49 @@
 """The CPU kernels in Numba: softmax and aggregation of one image (or some heads of it) at a time, forward and backward.
 
-Imported by `cpu` on its first use, because importing Numba takes a quarter of a second, and compiling some more.
+Imported by `cpu` on first use, because importing Numba takes a quarter of a second, and compiling takes longer.
 
-Shapes: H x W map, h x w windows, n heads of this task, d head size (D: rounded up to whole vectors), T = K*K taps.
-Maps are copied once into zero-padded (Hp, Wp, n, D), so that no window has an edge case.
+    tap       a position in a window, numbered 0 to T - 1 with T = K*K; p for outputs, q for values
+    row       the T logits of one tap p of one window and head: how the output at p weighs the values at taps q
+    taps[q]   window offset of tap q in a padded map: numbers from the window's first tap to tap q
+    origin    index of a window's first tap in a padded map, for one head
+    task      an image, or `splits` tasks per image with n heads each
+
+    H x W map, h x w windows, K kernel size, S stride, P padding, d channels per head, D: d rounded up to whole vectors
+
+Maps are copied once into zero-padded maps (Hp, Wp, n, D), so that no window has an edge case. What is computed for one
+window is in `cpu_windows`.
 """
 
 import logging
-import math
 import zlib
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from numba import carray, cfunc, float32, from_dtype, njit, types
+from numba import carray, cfunc, from_dtype, types
 
-from volo.model.outlook_ops import cpu_vectors
-from volo.model.outlook_ops.cpu_vectors import (
-    LANES,
-    all_below,
-    as_pointer,
-    exp,
-    first_lanes,
-    fma,
-    lane_sum,
-    largest,
-    load,
-    load_one,
-    load_repeated,
-    mul,
-    splat,
-    store,
-    store_one,
-    store_sums,
-    take_task,
+from volo.model.outlook_ops import cpu_vectors, cpu_windows
+from volo.model.outlook_ops.cpu_vectors import LANES, as_pointer, load, load_repeated, mul, store, take_task
+from volo.model.outlook_ops.cpu_windows import (
+    compiled,
+    copy,
+    exponentials,
+    inlined,
+    mix,
+    mix_transposed,
+    products,
+    row_weights,
+    softmax_gradient,
 )
 
 logger = logging.getLogger("volo")
 
-SMALL = 32.0  # exp of logits below this, summed and multiplied with values, stays far inside float32
-# Numba renews its cache when this file changes, or the signature, but not when an imported file does: hence the last.
-_SOURCE = f"vectors_{zlib.crc32(Path(cpu_vectors.__file__).read_bytes()):x}"
+# Numba compiles again if this file or the signature changes, but not if an imported file does: hence the last argument.
+_IMPORTED = b"".join(Path(module.__file__).read_bytes() for module in (cpu_vectors, cpu_windows))
+_SOURCE = f"imported_{zlib.crc32(_IMPORTED):x}"
 _ADDRESSES = ("values", "logits", "out", "grad", "dvalues", "dlogits")
 _NUMBERS = ("half_values", "half_logits", "B", "H", "W", "h", "w", "heads", "d", "K", "S", "P")
 ARGUMENTS = np.dtype([(name, np.int64) for name in ("task", "tasks", "splits", *_ADDRESSES, *_NUMBERS, _SOURCE)])
-
-compiled = njit(error_model="numpy")  # a division by zero gives infinity or NaN
-inlined = njit(error_model="numpy", forceinline=True)  # so that K = 3 becomes a constant
 
 
 @compiled
@@ -57,18 +54,8 @@ def view(address, count):
 
 
 @compiled
-def copy(source, i, target, j, count):
-    """target[j : j + count] = source[i : i + count]."""
-    whole = count - count % LANES
-    for c in range(0, whole, LANES):
-        store(target, j + c, load(source, i + c))
-    for c in range(whole, count):
-        store_one(target, j + c, load_one(source, i + c))
-
-
-@compiled
 def fill_map(half, address, start, geometry, padded):
-    """A task's heads of an image, (H, W, heads, d) from number `start`, into a map of zeros (Hp, Wp, n, D)."""
+    """Copies a task's heads of an image, (H, W, heads, d) from index `start`, into a map of zeros (Hp, Wp, n, D)."""
     H, W, heads, d, n, D, Hp, Wp, P = geometry
     full32, full16 = view(address, start + H * W * heads * d)
     parts, length = (1, n * d) if d == D else (n, d)
@@ -84,7 +71,7 @@ def fill_map(half, address, start, geometry, padded):
 
 @compiled
 def empty_map(half, address, start, geometry, padded):
-    """The way back. Pixels that no window reaches become zero."""
+    """Copies a padded map back into an image. Pixels that no window covers become zero."""
     H, W, heads, d, n, D, Hp, Wp, P = geometry
     full32, full16 = view(address, start + H * W * heads * d)
     parts, length = (1, n * d) if d == D else (n, d)
@@ -101,133 +88,8 @@ def empty_map(half, address, start, geometry, padded):
 
 
 @compiled
-def exponentials(logits, start, rows, T, e):
-    """e[: rows * T] = exp of the logits from `start`, rows shifted by their maximum where some logit is not small."""
-    count = rows * T
-    top = splat(float32(0))
-    if count < LANES:
-        copy(logits, start, e, 0, count)
-        e[count:LANES] = 0
-        x = load(e, 0)
-        top = largest(top, x)
-        store(e, 0, exp(x))
-    else:
-        for i in range(0, count - LANES + 1, LANES):
-            x = load(logits, start + i)
-            top = largest(top, x)
-            store(e, i, exp(x))
-        x = load(logits, start + count - LANES)  # the rest, and some for the second time
-        top = largest(top, x)
-        store(e, count - LANES, exp(x))
-    if not all_below(top, float32(SMALL)):
-        copy(logits, start, e, 0, count)
-        shifted_exponentials(e, rows, T)
-
-
-@compiled
-def shifted_exponentials(e, rows, T):
-    """The slow and safe form, in place: takes logits of any size, and passes on NaN."""
-    for row in range(0, rows * T, T):
-        top = e[row]
-        for q in range(row, row + T):
-            if e[q] > top:
-                top = e[q]
-        for q in range(row, row + T):
-            e[q] = math.exp(e[q] - top)
-
-
-@inlined
-def row_weights(e, at, T, inverse):
-    """inverse[p] = 1 / the sum of row p."""
-    for p in range(T):
-        total = load_one(e, at + p * T)
-        for q in range(1, T):
-            total += load_one(e, at + p * T + q)
-        store_one(inverse, p, float32(1) / total)
-
-
-@inlined
-def mix(e, at, inverse, values, target, origin, taps, D, T):
-    """target at tap p += inverse[p] * sum over q of e[p, q] * values at tap q. Three rows share a load of values."""
-    for c in range(origin, origin + D, LANES):
-        for p in range(0, T - 2, 3):
-            row = at + p * T
-            v = load(values, c + taps[0])
-            s0, s1 = mul(load_repeated(e, row), v), mul(load_repeated(e, row + T), v)
-            s2 = mul(load_repeated(e, row + 2 * T), v)
-            for q in range(1, T):
-                v = load(values, c + taps[q])
-                s0 = fma(load_repeated(e, row + q), v, s0)
-                s1 = fma(load_repeated(e, row + T + q), v, s1)
-                s2 = fma(load_repeated(e, row + 2 * T + q), v, s2)
-            store(target, c + taps[p], fma(load_repeated(inverse, p), s0, load(target, c + taps[p])))
-            store(target, c + taps[p + 1], fma(load_repeated(inverse, p + 1), s1, load(target, c + taps[p + 1])))
-            store(target, c + taps[p + 2], fma(load_repeated(inverse, p + 2), s2, load(target, c + taps[p + 2])))
-        for p in range(T - T % 3, T):
-            s0 = mul(load_repeated(e, at + p * T), load(values, c + taps[0]))
-            for q in range(1, T):
-                s0 = fma(load_repeated(e, at + p * T + q), load(values, c + taps[q]), s0)
-            store(target, c + taps[p], fma(load_repeated(inverse, p), s0, load(target, c + taps[p])))
-
-
-@inlined
-def mix_transposed(e, at, rows, target, origin, taps, D, T):
-    """target at tap q += sum over p of e[p, q] * rows[p]."""
-    for c in range(0, D, LANES):
-        to = origin + c
-        for q in range(0, T - 2, 3):
-            s0, s1, s2 = load(target, to + taps[q]), load(target, to + taps[q + 1]), load(target, to + taps[q + 2])
-            for p in range(T):
-                entry, r = at + p * T + q, load(rows, p * D + c)
-                s0 = fma(load_repeated(e, entry), r, s0)
-                s1 = fma(load_repeated(e, entry + 1), r, s1)
-                s2 = fma(load_repeated(e, entry + 2), r, s2)
-            store(target, to + taps[q], s0)
-            store(target, to + taps[q + 1], s1)
-            store(target, to + taps[q + 2], s2)
-        for q in range(T - T % 3, T):
-            s0 = load(target, to + taps[q])
-            for p in range(T):
-                s0 = fma(load_repeated(e, at + p * T + q), load(rows, p * D + c), s0)
-            store(target, to + taps[q], s0)
-
-
-@inlined
-def products(rows, values, origin, taps, D, T, out):
-    """out[p, q] = rows[p] . values at tap q. Four at a time and one: T, the square of an odd number, is 4 m + 1."""
-    for p in range(T):
-        for q in range(0, T - 1, 4):
-            v0, v1, v2, v3 = origin + taps[q], origin + taps[q + 1], origin + taps[q + 2], origin + taps[q + 3]
-            r = load(rows, p * D)
-            s0, s1 = mul(r, load(values, v0)), mul(r, load(values, v1))
-            s2, s3 = mul(r, load(values, v2)), mul(r, load(values, v3))
-            for c in range(LANES, D, LANES):
-                r = load(rows, p * D + c)
-                s0, s1 = fma(r, load(values, v0 + c), s0), fma(r, load(values, v1 + c), s1)
-                s2, s3 = fma(r, load(values, v2 + c), s2), fma(r, load(values, v3 + c), s3)
-            store_sums(out, p * T + q, s0, s1, s2, s3)
-        v0 = origin + taps[T - 1]
-        s0 = mul(load(rows, p * D), load(values, v0))
-        for c in range(LANES, D, LANES):
-            s0 = fma(load(rows, p * D + c), load(values, v0 + c), s0)
-        store_one(out, p * T + T - 1, lane_sum(s0))
-
-
-@inlined
-def softmax_gradient(e, at, inverse, dots, T, target):
-    """target[p, q] = e[p, q] * (dots[p, q] - mean of dots[p] under e[p]). The dots contain inverse[p] already."""
-    for p in range(T):
-        total = splat(float32(0))
-        for q in range(0, T, LANES):
-            total = fma(first_lanes(load(e, at + p * T + q), T - q), first_lanes(load(dots, p * T + q), T - q), total)
-        mean = splat(-lane_sum(total) * load_one(inverse, p))
-        for q in range(p * T, p * T + T, LANES):  # the next row mends what this one writes too much
-            store(target, at + q, mul(load(e, at + q), fma(splat(float32(1)), load(dots, q), mean)))
-
-
-@compiled
 def tap_offsets(K, Wp, pixel):
-    """Where the taps of a window lie in a padded map, counted from its first."""
+    """The window offset of each tap; a pixel of the padded map has `pixel` numbers."""
     taps = np.empty(K * K, np.int64)
     for t in range(K * K):
         taps[t] = ((t // K) * Wp + t % K) * pixel
@@ -236,14 +98,14 @@ def tap_offsets(K, Wp, pixel):
 
 @inlined
 def layout(a, K):
-    """The sizes of a task's maps, padded and not."""
+    """The sizes of a task's maps, with and without padding."""
     n, D = a.heads // a.splits, -(-a.d // LANES) * LANES
     return a.H, a.W, a.heads, a.d, n, D, (a.h - 1) * a.S + K, (a.w - 1) * a.S + K, a.P
 
 
 @inlined
 def forward_tasks(pointer, K):
-    """Images, or parts of their heads, until none is left."""
+    """The forward pass: takes one task after another until none is left."""
     a = carray(pointer, 1)[0]
     h, w, splits, S, half_values, half_logits = a.h, a.w, a.splits, a.S, a.half_values, a.half_logits
     geometry = layout(a, K)
@@ -276,7 +138,7 @@ def forward_tasks(pointer, K):
 
 @inlined
 def backward_tasks(pointer, K):
-    """Likewise; the attention is computed again, which is quicker than to have kept it."""
+    """The backward pass, likewise. Computes the attention again, which is faster than keeping it."""
     a = carray(pointer, 1)[0]
     h, w, splits, S, half_values, half_logits = a.h, a.w, a.splits, a.S, a.half_values, a.half_logits
     geometry = layout(a, K)
@@ -342,7 +204,7 @@ def backward_any(pointer):
 
 @cache
 def address(name):
-    """Where a kernel is, compiled or loaded: a C function of a pointer to ARGUMENTS."""
+    """The address of a kernel, a C function of a pointer to ARGUMENTS; compiles it or loads it from the cache."""
     return _kernel(globals()[name]).address
 
 
@@ -350,6 +212,6 @@ def address(name):
 def _kernel(function):
     try:
         return cfunc(SIGNATURE, cache=True)(function)
-    except (RuntimeError, OSError) as error:  # no folder to keep it in, or a full disk
+    except (RuntimeError, OSError) as error:  # no writable folder, or a full disk
         logger.warning("the CPU kernel cannot be cached and will be compiled by every process: %s", error)
         return cfunc(SIGNATURE)(function)

@@ -1,7 +1,7 @@
 """Explicit vectors of float32 for Numba: loads, arithmetic, exponential, sums.
 
-Written so because loops over rows of 9 and heads of 32 are too short for the compiler's own vectors and their
-prologues. LLVM splits a vector for machines with shorter registers. Indices are not checked, nor counted from the end.
+Explicit because loops over rows of 9 and heads of 32 are too short for the compiler's vectorizer and its prologues.
+LLVM splits vectors on machines with shorter registers. Indices are not checked, and negative ones do not wrap around.
 """
 
 import llvmlite.binding
@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
-# Two registers: they share the loads of what multiplies them. A head of every published model has 32 channels.
+# Two registers, which share the loads of their common factor. A head of every published model has 32 channels.
 LANES = 32 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 16
 
 _F32, _I32, _I16 = (ir.VectorType(t, LANES) for t in (ir.FloatType(), ir.IntType(32), ir.IntType(16)))
@@ -41,7 +41,7 @@ def _call(builder, name, result, *operands):
 
 
 def _fma(builder, a, b, c):
-    return _call(builder, f"llvm.fmuladd.v{LANES}f32", _F32, a, b, c)  # fused where the machine can
+    return _call(builder, f"llvm.fmuladd.v{LANES}f32", _F32, a, b, c)  # fused if the machine can
 
 
 def _pointer(context, builder, array_type, array, index, to):
@@ -82,7 +82,7 @@ def _store(array, f32, i32, i16):
 
 @intrinsic
 def load(typingctx, array, index):
-    """LANES numbers from array[index]; those of a uint16 array are bfloat16."""
+    """LANES numbers from array[index]; a uint16 array holds bfloat16."""
     return vector(array, types.int64), _load(array, _F32, _I32, _I16)
 
 
@@ -94,7 +94,7 @@ def load_one(typingctx, array, index):
 
 @intrinsic
 def store(typingctx, array, index, numbers):
-    """LANES numbers to array[index], rounded to nearest even where it is uint16 (bfloat16)."""
+    """LANES numbers to array[index], rounded to nearest even if it is uint16 (bfloat16)."""
     return types.void(array, types.int64, vector), _store(array, _F32, _I32, _I16)
 
 
@@ -111,7 +111,7 @@ def _repeat(builder, number):
 
 @intrinsic
 def load_repeated(typingctx, array, index):
-    """array[index] in every lane; unlike array[index], without a thought for negative indices."""
+    """array[index] in every lane; unlike array[index], without a branch for negative indices."""
 
     def codegen(context, builder, sig, args):
         pointer = _pointer(context, builder, sig.args[0], *args, ir.FloatType())
@@ -159,7 +159,7 @@ def exp(typingctx, x):
     def codegen(context, builder, sig, args):
         (x,) = args
         f = lambda number: _const(_F32, number)  # noqa: E731
-        magic = f(12582912.0)  # 1.5 * 2**23: after adding it, n stands in the low bits
+        magic = f(12582912.0)  # 1.5 * 2**23: after adding it, n is in the low bits
         shifted = _fma(builder, x, f(1.44269504088896341), magic)
         n = builder.fsub(shifted, magic)
         r = _fma(builder, n, f(-0.693359375), x)
@@ -176,7 +176,7 @@ def exp(typingctx, x):
 
 @intrinsic
 def largest(typingctx, x, y):
-    """max(|x|, |y|) per lane; NaN counts as larger than infinity, as it does when compared as whole numbers."""
+    """max(|x|, |y|) per lane, compared as integers, so that NaN is larger than infinity."""
 
     def codegen(context, builder, sig, args):
         a, b = (builder.and_(builder.bitcast(v, _I32), _const(_I32, 0x7FFFFFFF)) for v in args)
@@ -197,14 +197,14 @@ def all_below(typingctx, x, bound):
     return types.boolean(vector, types.float32), codegen
 
 
-def _pairs(builder, x, y, low, high):
-    """x and y shuffled by two patterns, and added."""
+def _add_shuffled(builder, x, y, low, high):
+    """x and y, shuffled by two patterns and added."""
     a, b = (builder.shuffle_vector(x, y, ir.Constant(_I32, pattern)) for pattern in (low, high))
     return builder.fadd(a, b)
 
 
 def _halves(builder, x):
-    """Lanes added, half on half, until four are left."""
+    """Adds one half of the lanes to the other until four lanes are left."""
     lanes = LANES
     while lanes > 4:
         lanes //= 2
@@ -225,8 +225,8 @@ def store_sums(typingctx, array, index, a, b, c, d):
 
     def codegen(context, builder, sig, args):
         array_, index_, a, b, c, d = args
-        ab, cd = _pairs(builder, a, b, low2, high2), _pairs(builder, c, d, low2, high2)
-        sums = _halves(builder, _pairs(builder, ab, cd, low4, high4))
+        ab, cd = _add_shuffled(builder, a, b, low2, high2), _add_shuffled(builder, c, d, low2, high2)
+        sums = _halves(builder, _add_shuffled(builder, ab, cd, low4, high4))
         pointer = _pointer(context, builder, sig.args[0], array_, index_, ir.VectorType(ir.FloatType(), 4))
         builder.store(sums, pointer, align=4)
         return context.get_dummy_value()
@@ -248,7 +248,7 @@ def lane_sum(typingctx, x):
 
 @intrinsic
 def take_task(typingctx, pointer):
-    """The first of the arguments, which is one more afterwards: no two threads take the same task."""
+    """Reads and increments the first argument atomically, so that no two threads take the same task."""
 
     def codegen(context, builder, sig, args):
         counter = builder.bitcast(args[0], ir.IntType(64).as_pointer())

@@ -1,11 +1,11 @@
 """Softmax and aggregation in fused Triton kernels for GPUs, forward and backward, with no copy per window.
 
-Source: arXiv 2106.13112, sec. 3.1. The kernels are in `triton_kernels`, which is imported, and compiled, on first use.
-Nothing but the inputs is kept for the backward pass: it takes the softmax of each row anew, because a row is read there
-anyway, and holds the pixels' weights (25 for each head where windows are 3 x 3) between its two kernels.
+Source: arXiv 2106.13112, section 3.1. The kernels are in `triton_kernels`, which is imported and compiled on first use.
+Only the inputs are kept for the backward pass. It computes the softmax of each row again, because it reads the row
+anyway, and holds the pixels' weights (25 per head for windows of 3 x 3) between its two kernels.
 
-With TRITON_INTERPRET=1 the same kernels run on CPU tensors, slowly: for tests. It has to be set before Triton is
-imported, which torch.compile may have done by the time this module is.
+With TRITON_INTERPRET=1 the same kernels run on CPU tensors, slowly, for tests. The variable must be set before Triton
+is imported, which torch.compile may do before this module is used.
 """
 
 import os
@@ -18,22 +18,21 @@ from torch import Tensor
 from volo.model.outlook_ops.registration import make_differentiable
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-_MAX_KERNEL_SIZE = 3  # the kernels are written out for every tap; for 5 the compiler takes four minutes for one
-_MIN_CAPABILITY = (8, 0)  # of NVIDIA's GPUs; Triton supports no older ones
+_MAX_KERNEL_SIZE = 3  # loops over taps are unrolled; for 5 one kernel takes four minutes to compile
+_MIN_CAPABILITY = (8, 0)  # of NVIDIA GPUs; Triton does not support older ones
 
 
 def aggregate(values: Tensor, logits: Tensor, kernel_size: int, stride: int, padding: int) -> Tensor:
-    """See `outlook_aggregate`. Windows up to 3 x 3, any stride, padding, head size, on a GPU; accumulates in float32,
-    or in float64 where an input is float64.
+    """See `outlook_aggregate`. Windows up to 3 x 3, any stride, padding, and head size, on a GPU.
 
-    Differentiable once: a second derivative raises.
+    Accumulates in float32, or in float64 if an input is float64. Differentiable once; a second derivative raises.
     """
     return _forward(values, logits, kernel_size, stride, padding)
 
 
 @torch.compiler.assume_constant_result
 def limit(device: torch.device, dtype: torch.dtype, kernel_size: int) -> str | None:
-    """Why the kernels cannot work on such values, or None where they can. Does not import triton."""
+    """Why the kernels cannot compute with such values, or None if they can. Does not import Triton."""
     if device.type != "cuda" and not (device.type == "cpu" and _is_interpreted()):
         return f"computes on the GPU only, got values on {device}"
     if not _has_triton():
@@ -60,19 +59,19 @@ def _is_interpreted() -> bool:
 
 @torch.library.custom_op("volo::outlook_fused", mutates_args=())
 def _forward(values: Tensor, logits: Tensor, kernel_size: int, stride: int, padding: int) -> Tensor:
-    from volo.model.outlook_ops import triton_kernels
+    from volo.model.outlook_ops import triton_launch
 
-    return triton_kernels.forward(values.contiguous(), logits.contiguous(), kernel_size, stride, padding)
+    return triton_launch.forward(values.contiguous(), logits.contiguous(), kernel_size, stride, padding)
 
 
 @torch.library.custom_op("volo::outlook_fused_backward", mutates_args=())
 def _backward(
     grad: Tensor, values: Tensor, logits: Tensor, kernel_size: int, stride: int, padding: int
 ) -> tuple[Tensor, Tensor]:
-    from volo.model.outlook_ops import triton_kernels
+    from volo.model.outlook_ops import triton_launch
 
-    tensors = (tensor.contiguous() for tensor in (grad, values, logits))
-    return triton_kernels.backward(*tensors, kernel_size, stride, padding)
+    grad, values, logits = (tensor.contiguous() for tensor in (grad, values, logits))
+    return triton_launch.backward(grad, values, logits, kernel_size, stride, padding)
 
 
 make_differentiable(_forward, _backward)

@@ -1,15 +1,15 @@
-"""What a kernel's two operators need so that autograd, compilers and exporters know them."""
+"""Registers a kernel's forward and backward operators with autograd, compilers, and exporters."""
 
 from torch import Tensor
 from torch.library import CustomOpDef
 
 
 def make_differentiable(forward: CustomOpDef, backward: CustomOpDef) -> None:
-    """Registers shapes and the gradient, which is not differentiable again.
+    """Registers output shapes and the gradient, which is not differentiable itself.
 
     Args:
-        forward: (values, logits, kernel_size, stride, padding) -> out, of the values' shape and dtype.
-        backward: (gradient of out, the same) -> gradients of values and logits, of theirs.
+        forward: (values, logits, kernel_size, stride, padding) -> out, with the shape and dtype of the values.
+        backward: (gradient of out, then the arguments of forward) -> gradients of values and logits.
     """
 
     def fake_forward(values: Tensor, logits: Tensor, kernel_size: int, stride: int, padding: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which rank hangs, judged from where each of them stands: all the others wait for it."""
+"""Finds the rank that hangs from the reports of all ranks: the others wait for it."""
 
 import contextlib
 import json
@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# In the order in which the loop comes to them after the same number of updates.
+# In the order in which the loop reaches them after the same number of updates.
 PHASES = ("start", "validate", "save", "data", "update")
-# Where a rank waits for the others: collectives, the backward pass (in which DDP exchanges gradients), DDP's buffers,
-# the reading of what a collective has summed, and Ray's report of an epoch.
+# Frames in which a rank waits for the others: collectives, the backward pass (in which DDP exchanges gradients), DDP's
+# buffers, reading what a collective has summed, and Ray's report of an epoch.
 WAITING_FILES = ("torch/distributed/",)
 WAITING_FUNCTIONS = ("_engine_run_backward", "_sync_buffers", "flush", "report")
 
 
 @dataclass(frozen=True)
 class Report:
-    """Where a rank stands: `phase` began after `step` updates; `place` is the innermost frame of this project's or the
-    user's code, `stack` every frame, outermost first."""
+    """What a rank is doing: `phase` began after `step` updates; `place` is the innermost frame of this project's or the
+    user's code, and `stack` has every frame, outermost first."""
 
     rank: int
     host: str
@@ -34,7 +34,7 @@ class Report:
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for the others, by its stack."""
+        """Whether it waits for the other ranks, by its stack."""
         return any(
             any(file in frame for file in WAITING_FILES) or frame.endswith(tuple(f" in {f}" for f in WAITING_FUNCTIONS))
             for frame in self.stack
@@ -42,8 +42,10 @@ class Report:
 
 
 def accuse(reports: Mapping[int, Report], num_ranks: int) -> int | None:
-    """The rank that hangs: one without a report, else the one that is behind, else the one alone in not waiting for
-    the others; None where they cannot be told apart."""
+    """The rank that hangs, or None if the ranks cannot be told apart.
+
+    It is one without a report; otherwise the one that is behind; otherwise the only one that does not wait for others.
+    """
     silent = [rank for rank in range(num_ranks) if rank not in reports]
     if silent:
         return silent[0]
@@ -56,7 +58,7 @@ def accuse(reports: Mapping[int, Report], num_ranks: int) -> int | None:
 def describe(
     accused: int | None, reports: Mapping[int, Report], ranks: Sequence[str], timeout_s: float, folder: Path
 ) -> str:
-    """The message for a person. `ranks` are host and pid of each."""
+    """The error message. `ranks` has the host and pid of each rank."""
     speaker = reports[min(reports)]
     if accused is None:
         found = f"all {len(ranks)} ranks {_where(speaker)}"
@@ -68,8 +70,8 @@ def describe(
             f"it {_where(speaker)}"
         )
     return (
-        f"training must go on within hang_timeout={timeout_s:g} s, got {found}. The stacks are in {folder}; the same "
-        "command resumes. Where a step takes longer, raise --hang-timeout"
+        f"training must make progress within hang_timeout={timeout_s:g} s, got {found}. The stacks are in {folder}; "
+        "the same command resumes. If a step takes longer, raise --hang-timeout"
     )
 
 
@@ -78,7 +80,7 @@ def _where(report: Report) -> str:
 
 
 def reports_in(folder: Path) -> dict[int, Report]:
-    """Those there so far."""
+    """The reports written so far."""
     reports = {}
     for path in folder.glob("rank_*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""Memory that runs out: which batch, model and device it was for, and what to change."""
+"""Explains an error when memory runs out: the batch, model, and device, and what to change."""
 
 import contextlib
 import resource
@@ -13,7 +13,7 @@ from volo.training.precision import Precision
 from volo.training.world import World
 
 GIB = 2**30
-# What an allocation that fails says on a CPU, where it has no exception of its own, and in CUDA's libraries.
+# Messages of failed allocations that have no exception class: on a CPU, and in CUDA's libraries.
 SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "status_alloc_failed")
 
 
@@ -21,10 +21,11 @@ SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "bad_all
 def memory_explained(
     settings: Settings, world: World, precision: Precision, where: str, num_validated: int | None = None
 ) -> Iterator[None]:
-    """Makes a TrainingError of memory that runs out `where`, such as "at step 3".
+    """Turns an out-of-memory error inside into a TrainingError that explains it.
 
     Args:
-        num_validated: Images that a validation computes at once; None in a step of training.
+        where: Such as "at step 3".
+        num_validated: Images that a validation computes at once; None in a training step.
     """
     try:
         yield
@@ -40,7 +41,7 @@ def memory_explained(
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether it is PyTorch's or Python's way to say that memory has run out, on whatever device."""
+    """Whether PyTorch or Python reports with this error that memory has run out, on any device."""
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return known or any(sign in str(error).lower() for sign in SIGNS)
 
@@ -62,7 +63,7 @@ def _share(settings: Settings, world: World, num_validated: int | None) -> str:
 
 
 def _part(settings: Settings, world: World) -> int:
-    """Images that a worker computes at once."""
+    """Number of images that a worker computes at once."""
     share = -(-settings.optim.batch_size // world.size)
     return -(-share // settings.optim.grad_accum_steps)
 
@@ -78,7 +79,7 @@ def _remedies(settings: Settings, world: World, precision: Precision, num_valida
 
 
 def _device(device: torch.device) -> str:
-    """The device, and the most memory this process has held on it."""
+    """The device and this process's peak memory on it."""
     if device.type == "cuda":
         peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
         return f"{device} (peak {peak / GIB:.1f} of {total / GIB:.1f} GiB)"

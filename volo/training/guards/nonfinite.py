@@ -1,4 +1,4 @@
-"""A step whose loss or gradient is not finite: what is said and written down of it.
+"""A loss or gradient that is not finite: training stops or skips the update, and the batch is listed in a file.
 
 <run>/nonfinite_step_00000123.json    the batch: positions in the epoch, images, the rank that computed each
 """
@@ -13,21 +13,25 @@ from typing import Any
 from volo.data.datasets import files_of
 from volo.data.epoch import worker_share
 from volo.data.pipeline import TrainingBatches
+from volo.errors import TrainingError
 from volo.runs.folder import write_file
-from volo.settings.config import Settings
+from volo.runs.tracking import Tracker
+from volo.settings.config import ResolvedSettings, Settings
+from volo.training.optim import Schedule
+from volo.training.world import World
 
-REMEDY = "Try a lower --lr, a longer --warmup-epochs, or --no-amp; --skip-nonfinite 5 passes over single bad batches"
+REMEDY = "Try a lower --lr, a longer --warmup-epochs, or --no-amp; --skip-nonfinite 5 skips single bad batches"
 
 
 @dataclass(frozen=True)
 class NonFinite:
-    """What the step that made update `step` found.
+    """What the update that made step `step` found.
 
     Attributes:
-        loss: The global batch's mean.
-        grad_norm: Of the global gradient.
-        ranks: Whose share's loss was not finite; none where only the gradient was not.
-        num_skipped: Updates left out in a row, this one included; 0: none are left out.
+        loss: Mean over the global batch.
+        grad_norm: Norm of the global gradient.
+        ranks: The ranks whose loss was not finite; empty if only the gradient was not.
+        num_skipped: Number of updates skipped in a row, including this one; 0 if updates are not skipped.
     """
 
     step: int
@@ -44,12 +48,36 @@ class NonFinite:
         return f"the loss must stay finite, got {self.loss} at step {self.step}{where}"
 
 
+def stop_or_skip(
+    settings: ResolvedSettings,
+    world: World,
+    batches: TrainingBatches,
+    schedule: Schedule,
+    tracker: Tracker | None,
+    found: NonFinite,
+) -> None:
+    """Lists the batch in the run folder, then returns if its update was skipped and may be.
+
+    Raises:
+        TrainingError: the update was not skipped, or `skip_nonfinite` allows no more in a row.
+    """
+    path = nonfinite_path(settings, found.step)
+    if world.is_main:
+        write_batch(settings, path, found, batches, schedule.learning_rate(found.step - 1))
+    reason = f"{found.describe(world.size)}; its images are listed in {path}"
+    if not 0 < found.num_skipped <= settings.optim.skip_nonfinite:
+        raise TrainingError(f"{reason}. The last checkpoint is from before. {REMEDY}")
+    if tracker:
+        text = f"{reason}; its update was left out, number {found.num_skipped} in a row"
+        tracker.record("skipped", found.step, text=text)
+
+
 def nonfinite_path(settings: Settings, step: int) -> Path:
     return settings.run_dir / f"nonfinite_step_{step:08d}.json"
 
 
-def write_batch(settings: Settings, path: Path, found: NonFinite, batches: TrainingBatches, lr: float) -> None:
-    """Writes down which images the step computed with, unless the disk fails too: what was found is said anyway."""
+def write_batch(settings: ResolvedSettings, path: Path, found: NonFinite, batches: TrainingBatches, lr: float) -> None:
+    """Lists the images of the step's batch. If the disk fails too, the error about the loss is the one to report."""
     epoch, step_in_epoch = divmod(found.step - 1, batches.steps_per_epoch)
     content = {
         "step": found.step,
@@ -65,8 +93,8 @@ def write_batch(settings: Settings, path: Path, found: NonFinite, batches: Train
         write_file(path, json.dumps(content, indent=1) + "\n")
 
 
-def _samples(settings: Settings, batches: TrainingBatches, epoch: int, step: int) -> list[dict[str, Any]]:
-    """Of the global batch, in its order; mixing partners are among them."""
+def _samples(settings: ResolvedSettings, batches: TrainingBatches, epoch: int, step: int) -> list[dict[str, Any]]:
+    """The samples of the global batch, in order; mixing partners are among them."""
     positions, images = batches.drawn(epoch, step)
     files = files_of(settings.data, images)
     ranks = []
@@ -80,5 +108,5 @@ def _samples(settings: Settings, batches: TrainingBatches, epoch: int, step: int
 
 
 def _plain(value: float) -> float | str:
-    """JSON has no nan."""
+    """The value, or its name if it is nan or infinite, which JSON cannot hold."""
     return value if math.isfinite(value) else str(value)

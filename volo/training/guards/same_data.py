@@ -1,4 +1,4 @@
-"""Whether all ranks train on the same data, asked before the first step: each reads its own node's disk."""
+"""Checks before the first step that all ranks train on the same data: each reads the disk of its own node."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from volo.data.decoded.cache import Images
 from volo.data.splits import Split
 from volo.errors import InputError
 from volo.runs.folder import open_data
-from volo.settings.config import Settings
+from volo.settings.config import ResolvedSettings
 from volo.training.world import World
 
 SHOWN = 8
@@ -18,7 +18,7 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class Seen:
-    """What one rank found, in short; `digests` of class names, images and split, by what they are of."""
+    """What one rank found on its disk; `digests` of the classes, images, and split, by these names."""
 
     host: str
     refusal: str | None
@@ -26,11 +26,11 @@ class Seen:
     in_words: str = ""
 
 
-def open_same_data(settings: Settings, world: World) -> tuple[Images, Split]:
-    """As `open_data`, of every rank, all of which call this.
+def open_same_data(settings: ResolvedSettings, world: World) -> tuple[Images, Split]:
+    """Opens the data as `open_data` does; all ranks call this.
 
     Raises:
-        InputError: on every rank, where one of them is refused its data, or has others than rank 0.
+        InputError: on every rank, if any rank cannot open its data or has other data than rank 0.
     """
     opened, refusal = None, None
     try:
@@ -46,7 +46,7 @@ def open_same_data(settings: Settings, world: World) -> tuple[Images, Split]:
 
 
 def data_digests(data: Images, split: Split) -> dict[str, str]:
-    """By what they are of. Equal exactly where the data are, whatever the machine and the folder they lie in."""
+    """Digests of classes, images, and split; equal if and only if the data are, on any machine and in any folder."""
     return {
         "classes": _digest(data.class_names),
         "images": _digest(data.source.identity()) if data.source else "",
@@ -63,6 +63,7 @@ def _check(world: World, opened: tuple[Images, Split] | None, refusal: str | Non
             raise InputError(f"rank {rank} on {one.host}: {one.refusal}")
     others = [rank for rank, one in enumerate(seen) if one.digests != seen[0].digests]
     if others:
+        assert opened is not None, "no rank was refused its data"
         raise InputError(_difference(world, seen, others, opened[0]))
 
 
@@ -79,14 +80,15 @@ def _difference(world: World, seen: list[Seen], others: list[int], data: Images)
 
 
 def _named(world: World, other: int, data: Images) -> str:
-    """The first part of the images that differs between rank 0 and another one, and how; all ranks call this."""
-    parts = world.gather(data.source.identity() if world.rank in (0, other) else None)
+    """The first part of the images that differs between rank 0 and rank `other`, and how; all ranks call this."""
+    source = data.source if world.rank in (0, other) else None
+    parts = world.gather(source.identity() if source else {})
     one, two = parts[0], parts[other]
     differing = sorted(part for part in {*one} | {*two} if one.get(part) != two.get(part))
     if not differing:
         return ""
     part = differing[0]
-    names = world.gather(data.source.names(part) if world.rank in (0, other) else None)
+    names = world.gather(source.names(part) if source else [])
     said = [
         f"{len(found):,} only on rank {rank} ({', '.join(found[:SHOWN])}{', ...' if len(found) > SHOWN else ''})"
         for rank, found in ((0, _more(names[0], names[other])), (other, _more(names[other], names[0])))

@@ -1,10 +1,10 @@
-"""A watchdog in every rank: names the rank that hangs, and ends a run that would else wait for ever.
+"""A watchdog in every rank: names the rank that hangs, and ends a run that would otherwise wait forever.
 
-    <run>/hang/1/rank_0.json    where each rank stood, with the stack of its training thread, when one raised alarm 1
+    <run>/hang/1/rank_0.json    what each rank was doing when alarm 1 was raised, with the stack of its training thread
 
-When one rank hangs, all wait for it. So one that sees no progress raises an alarm, to which every rank that lives
-answers with where it stands; then it judges from all of them (hang.py). A rank that holds the GIL, in code that never
-gives it back, cannot answer: the others call it frozen, and alone it hangs on.
+When one rank hangs, all others wait for it. A rank that sees no progress raises an alarm, every live rank answers with
+a report of what it is doing, and the rank that hangs is found from the reports (hang.py). A rank that never releases
+the GIL cannot answer; the others call it frozen. If it trains alone, its hang is not noticed.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from volo.errors import TrainingError
+from volo.errors import ExitCode, TrainingError
 from volo.frames import own_frame, stack_of
 from volo.runs.folder import note_failure, write_file
 from volo.settings.config import Settings
@@ -28,24 +28,24 @@ from volo.training.guards.hang import Report, accuse, describe, reports_in
 from volo.training.world import COLLECTIVE_TIMEOUT_S, World
 
 FOLDER = "hang"
-TRAINING_FAILED = 3  # the exit code of a TrainingError
+TRAINING_FAILED = ExitCode.WORK_FAILED
 START_S = float(COLLECTIVE_TIMEOUT_S)  # before the first step is done
 LOOK_S = 1.0  # between looks, at most
-REPORTS_S = 5.0  # for the others' reports, at most; a disk that hangs gets as long again
+REPORTS_S = 5.0  # to wait for the reports of other ranks, at most; twice that if the disk hangs
 
 OnHang = Callable[[TrainingError, int], None]
 
 
 @contextlib.contextmanager
 def watched(settings: Settings, world: World, on_hang: OnHang | None = None) -> Iterator[Callable[[str, int], None]]:
-    """Watches over what runs inside, and yields the `beat` to call there with what begins, and after which step.
+    """Watches the code inside. Yields `beat`, to be called there with the phase that begins and the number of updates.
 
-    Where no beat comes for `hang_timeout`, the process says which rank hangs, notes it in the run folder, and ends with
-    the code of a failed training. Every rank calls this. Time in which the whole process was stopped (Ctrl-Z, a laptop
-    asleep) does not count.
+    If no beat comes for `hang_timeout`, the process reports which rank hangs, writes it to the run folder, and exits
+    with the code of a failed training. Every rank calls this. Time in which the whole process was stopped (Ctrl-Z, a
+    sleeping laptop) does not count.
 
     Args:
-        on_hang: Told before the process ends, with the error and the rank that hangs; by one rank alone.
+        on_hang: Called on one rank before its process exits, with the error and the rank that hangs.
     """
     timeout_s = parse_duration(settings.run.hang_timeout)
     if not timeout_s:
@@ -64,12 +64,13 @@ def watched(settings: Settings, world: World, on_hang: OnHang | None = None) -> 
 
 
 class Watchdog:
-    """Watches the thread that makes it, by two threads of its own: one counts the time, and raises an alarm; the other
-    answers the alarms of all ranks. For what counts the time must never wait for a disk.
+    """Watches the thread that creates it, from two threads.
+
+    One measures time and raises an alarm, the other answers the alarms of all ranks: measuring must not wait for disks.
 
     Args:
-        folder: For the reports, `<folder>/1/rank_0.json` of the first alarm.
-        ranks: Host and pid of every rank, for those that cannot speak.
+        folder: Where reports are written, as `<folder>/1/rank_0.json` for the first alarm.
+        ranks: Host and pid of every rank, to name those that do not answer.
     """
 
     def __init__(self, folder: Path, rank: int, ranks: list[str], timeout_s: float, on_hang: OnHang | None = None):
@@ -90,13 +91,13 @@ class Watchdog:
             thread.start()
 
     def close(self) -> None:
-        """Returns when the threads have ended, or wait for a disk."""
+        """Ends the threads. Does not wait long for one that is blocked by a disk."""
         self._ended.set()
         for thread in self._threads:
             thread.join(REPORTS_S)
 
     def beat(self, phase: str, step: int) -> None:
-        """A sign of life: `phase` (data, update, validate, save) begins, after `step` updates."""
+        """Signals progress: `phase` (data, update, validate, save) begins after `step` updates."""
         if self._first_step is None:
             self._first_step = step
         elif step > self._first_step:
@@ -104,7 +105,7 @@ class Watchdog:
         self._beat = (phase, step)
 
     def _watch(self) -> None:
-        """Counts the time since the last beat, but not that in which this thread too was stopped."""
+        """Measures the time since the last beat, except for time in which this thread was stopped as well."""
         seen, looked = self._beat, time.monotonic()
         while not self._ended.wait(self.look_s):
             looked, before = time.monotonic(), looked
@@ -116,12 +117,11 @@ class Watchdog:
                 self._waited_s, looked = 0.0, time.monotonic()
 
     def _raise_alarm(self) -> None:
-        """Ends the process, unless some rank goes on: one that is slow in its share of a validation, while this one
-        waits for it."""
+        """Ends the process unless some rank makes progress, such as one that is slow in its share of a validation."""
         beat, folder, reports = self._beat, self.folder / str(self._num_alarms + 1), {self.rank: self._report()}
         _within(2 * REPORTS_S, lambda: self._gather_reports(folder, reports))
-        goes_on = min(report.waited_s for report in reports.values()) < self.timeout_s / 2
-        if not goes_on and self._beat is beat and not self._ended.is_set():
+        is_progressing = min(report.waited_s for report in reports.values()) < self.timeout_s / 2
+        if not is_progressing and self._beat is beat and not self._ended.is_set():
             self._end(reports, folder)
 
     def _gather_reports(self, folder: Path, reports: dict[int, Report]) -> None:
@@ -136,16 +136,16 @@ class Watchdog:
         accused = accuse(reports, len(self.ranks))
         error, earlier = TrainingError(describe(accused, reports, self.ranks, self.timeout_s, folder)), []
         _within(REPORTS_S, lambda: earlier.append(note_failure(self.folder.parent, error)))
-        if not any(earlier):  # no other rank has spoken
-            if self.on_hang:
-                _within(REPORTS_S, lambda: self.on_hang(error, self.rank if accused is None else accused))
+        if not any(earlier):  # no other rank has reported it
+            if on_hang := self.on_hang:
+                _within(REPORTS_S, lambda: on_hang(error, self.rank if accused is None else accused))
             if sys.stdout.isatty():
-                print("\x1b[?25h", flush=True)  # the cursor, which the bar had hidden
+                print("\x1b[?25h", flush=True)  # shows the cursor, which the progress bar hides
             print(f"training failed: {error}", file=sys.stderr, flush=True)
         os._exit(TRAINING_FAILED)
 
     def _answer(self) -> None:
-        """Reports where this rank stands to whoever raises an alarm."""
+        """Answers the alarms of all ranks with a report on this one."""
         while not self._ended.wait(self.look_s):
             folder = self.folder / str(self._num_alarms + 1)
             if folder.exists():
@@ -164,7 +164,7 @@ class Watchdog:
 
 
 def _within(limit_s: float, action: Callable[[], object]) -> None:
-    """Does it in a thread of its own and goes on after `limit_s`: what hangs may be the disk."""
+    """Runs the action in a thread and returns after `limit_s` at the latest, because the disk may hang."""
     thread = threading.Thread(target=action, daemon=True)
     thread.start()
     thread.join(limit_s)

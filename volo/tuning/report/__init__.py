@@ -1,4 +1,4 @@
-"""sweep_report.html: what a sweep tried, what came out, and how much of it is more than chance. No torch, no Ray."""
+"""sweep_report.html: what a sweep tried, its results, and which of them are more than chance. No torch, no Ray."""
 
 from volo.tuning.report.page import write_sweep_report
 from volo.tuning.report.trials import SweepFacts

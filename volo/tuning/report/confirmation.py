@@ -1,15 +1,15 @@
-"""`confirm.json`: the best trials and the base, trained anew on several seeds, for equally many epochs.
+"""`confirm.json`: the best trials and the base, trained again on several seeds, for the same number of epochs.
 
     {"base":     {"trial": 0,  "epochs": 20, "seeds": {"0": 0.512, "1": 0.508, "2": 0.519}},
      "best":     {"trial": 17, "epochs": 20, "seeds": {"0": 0.561, "1": 0.553, "2": null}},
      "trial 9":  {"epochs": 20, "seeds": {"0": 0.540, "1": 0.549, "2": 0.551}}}
 
-By name `base`, `best` or `trial N`: the number of its trial (which `trial N` need not repeat), for how many epochs each
-of its runs was trained, and by seed the first objective after the last of them; null for a run that failed, or has not
-ended. The seeds are other runs than the sweep's own, which was chosen for what it reached.
+For each of `base`, `best` and `trial N`: its trial number (optional for `trial N`), the number of epochs of each of its
+runs, and, by seed, the first objective after the last epoch; null for a run that failed or has not ended. These runs
+are separate from the sweep's own run, which was selected for its result.
 
-When is one better than the base? Where every one of its seeds is better than every seed of the base, and chance alone
-would seldom do that: with n and m seeds it does in 1 of (n + m choose n) cases, 1 in 20 for three each.
+A trial is better than the base if each of its seeds is better than every seed of the base and chance alone would rarely
+cause that: with n and m seeds it does in 1 of (n + m choose n) cases, 1 in 20 for three each.
 """
 
 import json
@@ -29,7 +29,7 @@ SELDOM = 1 / 20
 
 @dataclass(frozen=True)
 class Confirmed:
-    """Runs of one trial's settings. `values` by seed, of those that ended well; `num_failed` of the others."""
+    """Runs of one trial's settings: the `values` of successful runs by seed, and the number of others, `num_failed`."""
 
     name: str
     trial: int | None
@@ -51,7 +51,7 @@ class Confirmed:
 
     @property
     def spread(self) -> float:
-        """Between the highest and the lowest of its seeds."""
+        """The difference between its highest and lowest seeds."""
         return self.highest - self.lowest
 
     @property
@@ -61,9 +61,9 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One against the base. `gain` is that of the means, more is better; `separation` is 1 where all its seeds are
-    better than all of the base, -1 where all are worse, else 0; `chance` is how often chance alone separates them so
-    in that direction."""
+    """A comparison with the base. `gain` is the difference of the means, more is better; `separation` is 1 if all seeds
+    are better than all of the base, -1 if all are worse, otherwise 0; `chance` is the probability that chance alone
+    separates them in that direction."""
 
     one: Confirmed
     base: Confirmed
@@ -77,10 +77,10 @@ class Verdict:
 
 
 def read_confirmation(sweep_dir: Path) -> list[Confirmed]:
-    """What has at least one value, the base first; empty where there is no file.
+    """The entries with at least one value, the base first; empty if there is no file.
 
     Raises:
-        InputError: a file that is none of the above.
+        InputError: a file that does not have this format.
     """
     path = sweep_dir / FILE
     try:
@@ -96,16 +96,16 @@ def read_confirmation(sweep_dir: Path) -> list[Confirmed]:
     return sorted((one for one in found if one.values), key=lambda one: one.name != "base")
 
 
-def verdicts(confirmed: list[Confirmed], is_maximised: bool) -> list[Verdict]:
-    """Each one that was trained for as long as the base, against it."""
+def verdicts(confirmed: list[Confirmed], is_maximized: bool) -> list[Verdict]:
+    """Compares each entry that was trained for as long as the base with the base."""
     base = next((one for one in confirmed if one.name == "base"), None)
     if base is None:
         return []
-    return [_verdict(one, base, is_maximised) for one in confirmed if one is not base and one.epochs == base.epochs]
+    return [_verdict(one, base, is_maximized) for one in confirmed if one is not base and one.epochs == base.epochs]
 
 
-def _verdict(one: Confirmed, base: Confirmed, is_maximised: bool) -> Verdict:
-    sign = 1 if is_maximised else -1
+def _verdict(one: Confirmed, base: Confirmed, is_maximized: bool) -> Verdict:
+    sign = 1 if is_maximized else -1
     above, below = one.lowest > base.highest, one.highest < base.lowest
     n, m = len(one.values), len(base.values)
     return Verdict(one, base, sign * (one.mean - base.mean), sign * (above - below), 1 / math.comb(n + m, n))

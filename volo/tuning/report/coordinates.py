@@ -1,9 +1,10 @@
-"""Pictures of the parameters: all of them side by side, and each against the first objective."""
+"""Plots of the parameters: all of them side by side, and each against the first objective."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,15 +20,15 @@ from volo.tuning.report.trials import Scores, Sweep, Tried, num
 
 SHADES = LinearSegmentedColormap.from_list("shades", SEQUENTIAL(np.linspace(0.3, 1, 64)))
 COLUMN = 0.56  # inches between two axes
-NOT_ASKED = -0.17  # where a line passes below an axis whose parameter its trial was not asked for
+NOT_ASKED = -0.17  # where a line passes below an axis whose parameter its trial does not have
 ACROSS, PANEL, GAP = 5, 1.85, 0.36  # panels in a row; inches
 FINAL_HEIGHT, EARLY_HEIGHT = 1.25, 0.85
 
 
 @style()
 def save_parallel(sweep: Sweep, path: Path) -> Path | None:
-    """A line for each trial over an axis for each parameter, those trained to the end on to the objectives. None where
-    no trial has a parameter and an end."""
+    """One line per trial over one axis per parameter; lines of trials trained to the end continue to the objectives.
+    None if no trial has both parameters and an end."""
     found, drawn = scales(sweep), [t for t in sweep.trials if t.params and (t.is_complete or t.curve)]
     if not found or not drawn:
         return None
@@ -51,7 +52,7 @@ def save_parallel(sweep: Sweep, path: Path) -> Path | None:
 
 
 def _objective(sweep: Sweep, objective: int) -> tuple[float, float]:
-    """The worst and the best value: the lower and the upper end of its axis."""
+    """The worst and the best value: the lower and upper ends of the axis."""
     values = sorted((t.values[objective] for t in sweep.complete), key=lambda v: sweep.gain(v, objective))
     return (values[0], values[-1]) if values else (0.0, 1.0)
 
@@ -67,10 +68,10 @@ def _draw_axis(axes: Axes, at: int, name: str, ticks: Sequence[tuple[float, str]
 
 
 def _draw_lines(axes: Axes, sweep: Sweep, drawn: Sequence[Tried], found: Sequence[Scale], ends: list) -> None:
-    """Those stopped early behind in grey, the others by their value, the best and the base on top."""
+    """Trials stopped early in gray at the back, the others colored by value, the best and the base on top."""
     heights = _heights(sweep, drawn, found)
     low, high = ends[0]
-    special = {t.number: (colour, 2.4) for t, colour in ((sweep.base, BASE), (sweep.best, BEST)) if t is not None}
+    special = {t.number: (color, 2.4) for t, color in ((sweep.base, BASE), (sweep.best, BEST)) if t is not None}
     faint, lines = min(0.8, 30 / len(drawn)), []
     for trial in drawn:
         points = list(enumerate(heights[trial.number]))
@@ -78,10 +79,10 @@ def _draw_lines(axes: Axes, sweep: Sweep, drawn: Sequence[Tried], found: Sequenc
             pairs = zip(trial.values, ends, strict=True)
             points += [(len(found) + k, (v - a) / (b - a) if a != b else 1) for k, (v, (a, b)) in enumerate(pairs)]
         shade = (trial.values[0] - low) / (high - low) if trial.is_complete and high != low else 1.0
-        colour = to_rgba(SHADES(shade), 0.85) if trial.is_complete else to_rgba(STOPPED, faint)
-        colour, width = special.get(trial.number, (colour, 1.1))
+        plain = to_rgba(SHADES(shade), 0.85) if trial.is_complete else to_rgba(STOPPED, faint)
+        color, width = special.get(trial.number, (plain, 1.1))
         rank = (trial.number in special, trial.is_complete, shade)
-        lines.append((rank, points, colour, width if trial.is_complete else min(width, 1.0)))
+        lines.append((rank, points, color, width if trial.is_complete else min(width, 1.0)))
     lines.sort(key=lambda line: line[0])
     axes.add_collection(
         LineCollection(
@@ -89,19 +90,19 @@ def _draw_lines(axes: Axes, sweep: Sweep, drawn: Sequence[Tried], found: Sequenc
             capstyle="round", joinstyle="round", zorder=2,
         )
     )  # fmt: skip
-    handles = [([STOPPED, "not to the end"], any(not t.is_complete for t in drawn)),
-               ([SHADES(0.35), "trained to the end, darker is better"],
+    handles = [(STOPPED, "not to the end", any(not t.is_complete for t in drawn)),
+               (SHADES(0.35), "trained to the end, darker is better",
                 any(t.is_complete and t.number not in special for t in drawn)),
-               ([BASE, "base"], sweep.base in drawn and sweep.base is not sweep.best),
-               ([BEST, "best and base" if sweep.base is sweep.best else "best"], sweep.best in drawn)]  # fmt: skip
-    for (colour, label), is_there in handles:
+               (BASE, "base", sweep.base in drawn and sweep.base is not sweep.best),
+               (BEST, "best and base" if sweep.base is sweep.best else "best", sweep.best in drawn)]  # fmt: skip
+    for shade_of, label, is_there in handles:
         if is_there:
-            axes.plot([], [], color=colour, label=label)
+            axes.plot([], [], color=shade_of, label=label)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.01), ncols=4)
 
 
 def _heights(sweep: Sweep, drawn: Sequence[Tried], found: Sequence[Scale]) -> dict[int, list[float]]:
-    """Of each trial on each axis; those at one choice fan out around it, the best on top."""
+    """The height of each trial on each axis; trials with the same choice fan out around it, the best on top."""
     order = {trial.number: place for place, trial in enumerate(reversed(sweep.ranked))}
     heights: dict[int, list[float]] = defaultdict(list)
     for scale in found:
@@ -118,8 +119,8 @@ def _heights(sweep: Sweep, drawn: Sequence[Tried], found: Sequence[Scale]) -> di
 
 @style()
 def save_slices(sweep: Sweep, path: Path) -> Path | None:
-    """Each parameter against the first objective: at the end, and below it where all trials can still be compared.
-    None where there is nothing to compare."""
+    """Each parameter against the first objective: at the end and, below, at the epoch where trials can be compared.
+    None if there is nothing to compare."""
     found, rows = scales(sweep), [scores for scores in sweep.scores if scores.values]
     if not found or not rows:
         return None
@@ -162,13 +163,13 @@ def _draw_slice(axes: Axes, sweep: Sweep, scale: Scale, scores: Scores) -> None:
 
 
 def _jitter(count: int, width: float) -> np.ndarray:
-    """Offsets in [-width, width] that look random and are always the same."""
+    """Offsets in [-width, width] that look random but are always the same."""
     return width * (2 * ((np.arange(count) * 0.618 + 0.5) % 1) - 1) if count > 1 else np.zeros(1)
 
 
 def _draw_dot(axes: Axes, sweep: Sweep, trial: Tried, x: float, scores: Scores) -> None:
     plain = COMPLETE if trial.is_complete else STOPPED
-    look = dict(marker="o", markersize=4, color=plain, alpha=0.8, zorder=2)
+    look: dict[str, Any] = dict(marker="o", markersize=4, color=plain, alpha=0.8, zorder=2)
     if trial is sweep.base:
         look |= dict(marker="D", markersize=5.5, color=BASE, alpha=1, zorder=4)
     if trial is sweep.best:
@@ -202,8 +203,8 @@ def _explain(figure: Figure, sweep: Sweep, num_columns: int) -> None:
         ("D", BASE, "base", sweep.base is not None and not is_one),
         ("D" if is_one else "o", BEST, "best and base" if is_one else "best", sweep.best is not None),
     )
-    for marker, colour, label, is_there in looks:
+    for marker, color, label, is_there in looks:
         if is_there:
-            axes.plot([], [], marker, color=colour, markersize=5, markeredgewidth=0, label=label)
+            axes.plot([], [], marker, color=color, markersize=5, markeredgewidth=0, label=label)
     axes.plot([], [], color=INK, linewidth=1.4, label="median of a choice")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.22), ncols=num_columns, borderaxespad=0)

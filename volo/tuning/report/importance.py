@@ -1,10 +1,10 @@
-"""How much each parameter decides whether a trial is among the best, and how much of that chance alone would give.
+"""How much each parameter decides whether a trial is among the best, and how much of that is due to chance.
 
-The test is one of permutations: the same values, shuffled among the trials, show what chance gives. A parameter is
-beyond chance where its divergence lies further above the mean of its shuffles, in their standard deviations, than the
-furthest parameter of all but the most extreme shuffles. So where no parameter matters, any at all is named in at most
-ALPHA of all sweeps, however many parameters there are, and both sets of scores together. Trials of the same parameters,
-such as those of several seeds, are one, with their mean.
+This is a permutation test: the same values, shuffled among the trials, show the effect of chance. A parameter is beyond
+chance if its divergence is further above the mean of its shuffles, in their standard deviations, than the furthest
+parameter of all but the most extreme shuffles. So if no parameter matters, some parameter is named in at most ALPHA of
+all sweeps, for any number of parameters and for both sets of scores together. Trials with the same parameters, such as
+those of several seeds, count as one, with their mean.
 """
 
 import json
@@ -21,15 +21,15 @@ from optuna.study import Study
 from volo.tuning.report.trials import Scores, Sweep, Tried
 
 QUARTER = 0.25
-LEAST = 20  # different settings: five in the best quarter, as Optuna advises
+LEAST = 20  # different settings: five in the best quarter, as Optuna recommends
 ALPHA = 1 / 20
-NUM_SHUFFLES = 119  # with the values as they are 120: ALPHA of them are 6, and 3 for each of two sets of scores
+NUM_SHUFFLES = 119  # 120 with the original values: ALPHA of them are 6, or 3 for each of two sets of scores
 
 
 @dataclass(frozen=True)
 class Importances:
-    """By parameter, the most important first: its share of the sum, and the share that it must pass to be more than
-    chance. `num_trials` of different settings were compared, each after `epoch` epochs."""
+    """By parameter, most important first: its share of the sum, and the share that it must exceed to be more than
+    chance. `num_trials` trials of different settings were compared, each after `epoch` epochs."""
 
     epoch: int
     num_trials: int
@@ -40,14 +40,14 @@ class Importances:
 
 
 def importances(sweep: Sweep) -> list[Importances]:
-    """On each of the sweep's scores that has at least LEAST trials, that of most trials first.
+    """Importances for each of the sweep's scores with at least LEAST trials, the one with most trials first.
 
-    Of several objectives at the end only, a trial being the better the fewer others beat it in all of them.
+    With several objectives, only at the end; a trial is better the fewer others beat it in all objectives.
 
-    PED-ANOVA (arXiv 2304.10255), in its form for conditional parameters (arXiv 2601.20800), from Optuna: how the best
-    quarter's values of a parameter differ from all trials', and whether it is asked of them as often.
+    PED-ANOVA (arXiv 2304.10255), in its form for conditional parameters (arXiv 2601.20800), from Optuna: how a
+    parameter's values in the best quarter differ from those in all trials, and whether it occurs as often.
     """
-    several = len(sweep.maximised) > 1
+    several = len(sweep.maximized) > 1
     compared = [(scores, _settings(sweep, scores)) for scores in sweep.scores if scores.is_final or not several]
     compared = [(scores, trials) for scores, trials in compared if len(trials) >= LEAST]
     found = [_importances(sweep, scores, trials, ALPHA / len(compared)) for scores, trials in compared]
@@ -55,7 +55,7 @@ def importances(sweep: Sweep) -> list[Importances]:
 
 
 def _settings(sweep: Sweep, scores: Scores) -> list[list[Tried]]:
-    """The trials that are compared, those of the same parameters together. The base may have none."""
+    """The trials to compare, grouped by equal parameters. The base may have no parameters."""
     groups: dict[str, list[Tried]] = {}
     for trial in sweep.trials:
         if trial.number in scores.values and trial.params:
@@ -84,18 +84,18 @@ def _importances(sweep: Sweep, scores: Scores, settings: Sequence[Sequence[Tried
 
 
 def _losses(sweep: Sweep, scores: Scores, settings: Sequence[Sequence[Tried]]) -> np.ndarray:
-    """Of each, less is better; the mean of those that share their parameters."""
-    if len(sweep.maximised) > 1:
+    """The loss of each group, less is better: the mean over trials with the same parameters."""
+    if len(sweep.maximized) > 1:
         return _num_better(sweep, [np.mean([trial.values for trial in trials], axis=0) for trials in settings])
     return np.array([-np.mean([sweep.gain(scores.values[trial.number]) for trial in trials]) for trials in settings])
 
 
 def _tested(values: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    """The value that each parameter must pass, and which do.
+    """The value that each parameter must exceed, and which ones do.
 
     Args:
-        values: (1 + shuffles, parameters), the first row as found; where nothing matters it is one like the others.
-        alpha: How often any may pass where none matters.
+        values: (1 + shuffles, parameters), with the original values first; if nothing matters, all rows are alike.
+        alpha: How often any parameter may pass if none matters.
     """
     mean, spread = values.mean(0), values.std(0)
     is_constant = spread <= 1e-9 * np.abs(values).max()
@@ -113,7 +113,7 @@ def _num_better(sweep: Sweep, values: Sequence[Sequence[float]]) -> np.ndarray:
 
 
 def _study(trials: Sequence[Tried]) -> Study:
-    """With these trials alone, each one complete, as the evaluator wants them."""
+    """A study of only these trials, all marked complete, as the evaluator requires."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -123,7 +123,7 @@ def _study(trials: Sequence[Tried]) -> Study:
     for trial in trials:
         params, distributions = dict(trial.params), dict(trial.distributions)
         for name, distribution in trial.distributions.items():
-            if isinstance(distribution, CategoricalDistribution):  # by place: a choice may be a list, or anything
+            if isinstance(distribution, CategoricalDistribution):  # by index: a choice may be a list, or anything
                 params[name] = int(distribution.to_internal_repr(trial.params[name]))
                 distributions[name] = CategoricalDistribution(range(len(distribution.choices)))
         study.add_trial(optuna.create_trial(value=0.0, params=params, distributions=distributions))
@@ -131,8 +131,10 @@ def _study(trials: Sequence[Tried]) -> Study:
 
 
 def _divergences(study: Study, losses: np.ndarray) -> dict[str, float]:
-    """Of every parameter, in no unit; the highest first."""
+    """The divergence of every parameter, without a unit; highest first."""
     evaluator = PedAnovaImportanceEvaluator(target_quantile=QUARTER)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of conditions that few trials meet: what chance gives tells
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # about conditions that few trials meet: the permutations account for those
         return evaluator.evaluate(study, target=lambda trial: float(losses[trial.number]))

@@ -1,5 +1,5 @@
-"""One HTML page that says what a sweep found. The page is sweep_report.html.j2, beside this file, and looks like the
-report of a model; here its contents are gathered."""
+"""Gathers the contents of the HTML report of a sweep. Its template is sweep_report.html.j2, beside this file, and looks
+like the report of a model."""
 
 import shlex
 from collections import Counter
@@ -29,14 +29,14 @@ REASON_COLUMNS = 400
 
 
 def write_sweep_report(study: Study, sweep_dir: Path, facts: SweepFacts) -> Path:
-    """Writes sweep_report.html and the pictures in it, figures/*.png, replacing earlier ones.
+    """Writes sweep_report.html and its figures, figures/*.png, replacing earlier ones.
 
-    Any study will do, also one that still runs or in which nothing was trained to the end; what cannot be shown is left
-    out. Trials may hold the user attributes that `volo.tuning.study` gives them: metrics, reason. The seeds that
-    `volo.tuning.report.confirmation` describes are shown where their file is there.
+    Any study works, even one that is still running or has no trial that was trained to the end; whatever cannot be
+    shown is left out. Trials may have the user attributes that `volo.tuning.study` sets: metrics, reason. The seeds
+    that `volo.tuning.report.confirmation` describes are shown if their file exists.
 
     Raises:
-        ValueError: the facts do not fit the study.
+        ValueError: the facts do not match the study.
     """
     sweep = Sweep.of(study, facts)
     confirmed, mistakes = _confirmation(sweep_dir)
@@ -46,7 +46,7 @@ def write_sweep_report(study: Study, sweep_dir: Path, facts: SweepFacts) -> Path
         sweep_dir / PAGE,
         TEMPLATE,
         facts=facts,
-        objectives=[f"{name}, {_better(is_max)}" for name, is_max in zip(facts.metrics, sweep.maximised, strict=True)],
+        objectives=[f"{name}, {_better(is_max)}" for name, is_max in zip(facts.metrics, sweep.maximized, strict=True)],
         cards=_cards(sweep, confirmed),
         notes=[*findings(sweep, confirmed, found), *mistakes],
         pictures=pictures(_figures(sweep, confirmed, found, sweep_dir / PICTURES)),
@@ -62,19 +62,19 @@ def write_sweep_report(study: Study, sweep_dir: Path, facts: SweepFacts) -> Path
 
 
 def _confirmation(sweep_dir: Path) -> tuple[list[Confirmed], list[str]]:
-    """What was trained on more seeds, and what is to say where that cannot be read."""
+    """What was trained on more seeds, and notes if that cannot be read."""
     try:
         return read_confirmation(sweep_dir), []
     except InputError as error:
         return [], [str(error)]
 
 
-def _better(is_maximised: bool) -> str:
-    return "more is better" if is_maximised else "less is better"
+def _better(is_maximized: bool) -> str:
+    return "more is better" if is_maximized else "less is better"
 
 
 def _cards(sweep: Sweep, confirmed: Sequence[Confirmed]) -> list[tuple[str, str, str]]:
-    """(label, value, small print) of the headline numbers that are there."""
+    """(label, value, small print) of the available headline numbers."""
     best, base, facts = sweep.best, sweep.base, sweep.facts
     cards = []
     if len(facts.metrics) > 1:
@@ -96,7 +96,7 @@ def _cards(sweep: Sweep, confirmed: Sequence[Confirmed]) -> list[tuple[str, str,
 
 
 def _over_seeds(trial: Tried, confirmed: Sequence[Confirmed], facts: SweepFacts) -> str:
-    """In small print: what becomes of a trial's value on more seeds, as far as that is known."""
+    """Small print: a trial's value on more seeds, if known."""
     for one in confirmed:
         if one.trial == trial.number:
             return f"{shown(facts.metrics[0], one.mean)} over {num(len(one.values), 'new seed')}"
@@ -104,29 +104,31 @@ def _over_seeds(trial: Tried, confirmed: Sequence[Confirmed], facts: SweepFacts)
 
 
 def _figures(sweep: Sweep, confirmed: Sequence[Confirmed], found: Sequence[Importances], folder: Path) -> list[Figure]:
-    """Draws what can be drawn, and removes what an earlier report drew and this one cannot."""
-    several = len(sweep.maximised) > 1
+    """Draws the figures that can be drawn, and removes the others that an earlier report has drawn."""
+    several = len(sweep.maximized) > 1
     epochs = " or ".join(num(count, "epoch") for count in sorted({one.epochs for one in confirmed}))
     goal = "the front" if several else f"{sweep.metric} in the best quarter"
     drawn: list[tuple[str, str, Callable[[Path], Path | None], str]] = [
         ("History", "history", lambda path: save_history(sweep, path),
-         "What each trial reached, by its number. One that was stopped early stands at the value it had then."),
+         "What each trial reached, by its number. A trial that was stopped early is shown at its last value."),
         ("Learning curves", "curves", lambda path: save_curves(sweep, path),
-         "A dot ends what was stopped, or still runs; a cross what failed. Below: how many trained for so long."),
+         "A dot ends a trial that was stopped or is still running, a cross one that failed. Below: how many trials "
+         "reached each epoch."),
         ("Pareto front", "front", lambda path: save_front(sweep, path),
-         "No trial is better than one of the front in all objectives; numbers are those of the trials."),
+         "No trial is better than one on the front in all objectives; the numbers are those of the trials."),
         ("Best against base, over seeds", "seeds", lambda path: save_seeds(sweep, confirmed, path),
-         f"Trained anew, {epochs} each. What the sweep saw of the best was chosen for being good; new seeds are "
+         f"Trained again, {epochs} each. The sweep's own value of the best was selected for being good; new seeds are "
          "usually not quite as good."),
         ("Which parameters matter", "importances", lambda path: save_importances(found, path),
-         f"PED-ANOVA: how much a parameter decides whether a trial reaches {goal}, conditional ones included. "
-         "A bar that does not pass its orange mark is no more than chance; where nothing matters, bars pass in at most "
+         f"PED-ANOVA: how much a parameter decides whether a trial reaches {goal}, including conditional parameters. "
+         "A bar that does not pass its orange mark is no more than chance; if nothing matters, bars pass in at most "
          "1 of 20 sweeps."),
         ("Parallel coordinates", "parallel", lambda path: save_parallel(sweep, path),
-         "A line is a trial. The top of the last axis is its best value; at one choice the better trials lie higher."),
+         "Each line is a trial. The top of the last axis is the best value; within a choice, better trials are "
+         "higher."),
         ("Slices", "slices", lambda path: save_slices(sweep, path),
-         f"Each parameter against {sweep.metric}, over the trials that were asked for it. Only points of one row of a "
-         "panel trained equally long. Other parameters differ too, as the sampler chose."),
+         f"Each parameter against {sweep.metric}, over the trials that have it. Only points in the same row of a panel "
+         "were trained equally long. Other parameters also differ, as the sampler chose."),
     ]  # fmt: skip
     figures = []
     for title, name, draw, caption in drawn:
@@ -139,7 +141,7 @@ def _figures(sweep: Sweep, confirmed: Sequence[Confirmed], found: Sequence[Impor
 
 
 def _ranked_rows(sweep: Sweep, sweep_dir: Path) -> list[dict[str, Any]]:
-    """The first ones, and the base where it is not among them. A setting that differs from the base's is marked."""
+    """The first rows, plus the base if it is not among them. Settings that differ from the base's are marked."""
     ranks = list(enumerate(sweep.ranked, start=1))
     rows = ranks[:NUM_SHOWN] + [(rank, trial) for rank, trial in ranks[NUM_SHOWN:] if trial is sweep.base]
     return [
@@ -177,9 +179,10 @@ def _folder(trial: Tried, sweep_dir: Path) -> str:
 
 
 def _seed_rows(sweep: Sweep, confirmed: Sequence[Confirmed]) -> list[tuple[str, ...]]:
-    """(what, seeds, mean, range, against the base), the base first."""
-    judged = {one.one.name: one for one in verdicts(list(confirmed), sweep.maximised[0])}
-    rows, is_unequal = [], len({one.epochs for one in confirmed}) > 1
+    """(settings, seeds, mean, range, against the base), the base first."""
+    judged = {one.one.name: one for one in verdicts(list(confirmed), sweep.maximized[0])}
+    rows: list[tuple[str, ...]] = []
+    is_unequal = len({one.epochs for one in confirmed}) > 1
     for one in confirmed:
         seeds = f"{len(one.values)} of {len(one.values) + one.num_failed}" if one.num_failed else f"{len(one.values)}"
         across = f"{shown(sweep.metric, one.lowest)} to {shown(sweep.metric, one.highest)}"
@@ -191,7 +194,7 @@ def _seed_rows(sweep: Sweep, confirmed: Sequence[Confirmed]) -> list[tuple[str, 
 
 def _in_a_word(verdict: Verdict) -> str:
     if not verdict.holds:
-        return "too few seeds to say" if verdict.separation else "not told apart"
+        return "too few seeds to say" if verdict.separation else "no clear difference"
     return "better" if verdict.separation > 0 else "worse"
 
 
@@ -203,9 +206,10 @@ def _failed_rows(sweep: Sweep, sweep_dir: Path) -> list[tuple[int, int, str, str
     ]
 
 
-def _choice_rows(sweep: Sweep) -> list[tuple[str, ...]]:
+def _choice_rows(sweep: Sweep) -> list[tuple[str | int, ...]]:
     """(parameter, value, trials, to the end, their best, median); a parameter is named in its first row."""
-    rows, before = [], None
+    rows: list[tuple[str | int, ...]] = []
+    before = None
     for one in choices(sweep):
         values = ["" if value is None else shown(sweep.metric, value) for value in (one.best, one.median)]
         rows.append((one.name if one.name != before else "", one.value, one.num_trials, one.num_complete, *values))
@@ -214,13 +218,13 @@ def _choice_rows(sweep: Sweep) -> list[tuple[str, ...]]:
 
 
 def _compared(sweep: Sweep, confirmed: Sequence[Confirmed]) -> dict[str, str]:
-    """What the table of choices compares, and how far apart two numbers of it must be to mean anything."""
+    """What the table of choices compares, and how large a difference must be to mean anything."""
     epoch = sweep.scores[-1].epoch if sweep.scores else sweep.facts.num_epochs
     spread = spread_of(confirmed)
     if spread is None:
-        caution = "How far seeds of one setting lie apart is not known here, so small differences mean nothing."
+        caution = "The spread between seeds of one setting is not known here, so small differences mean nothing."
     else:
-        caution = f"Seeds of one setting lie {apart(sweep.metric, spread)} apart: smaller differences mean nothing."
+        caution = f"Seeds of one setting differ by {apart(sweep.metric, spread)}: smaller differences mean nothing."
     return {"median": f"Median after {num(epoch, 'epoch')}", "caution": caution}
 
 

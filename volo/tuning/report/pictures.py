@@ -1,9 +1,10 @@
-"""Pictures of how a sweep went: history, learning curves, importances, the front, seeds."""
+"""Plots of a sweep: history, learning curves, importances, the Pareto front, seeds."""
 
 import math
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,16 +17,16 @@ from volo.tuning.report.confirmation import Confirmed
 from volo.tuning.report.importance import Importances
 from volo.tuning.report.trials import STATES, Sweep, Tried, is_share, num, shown
 
-# The same in every picture.
+# The same in every plot.
 BEST, BASE, COMPLETE, STOPPED, FAILED = GREEN, ORANGE, "#6f9fc2", "#a3aeb8", INK
 LIGHT = "#a9c4d8"
-HALF, WHOLE = 5.6, 11.5  # inches: a picture that shares its row, and one that does not
+HALF, WHOLE = 5.6, 11.5  # inches: a plot that shares its row, and one that does not
 MOST_PARAMS = 14
 MOST_NAMED = 12
 
 
 def value_axis(axis, metric: str) -> None:
-    """Ticks that read like the metric: percent, thousands, or as they are."""
+    """Formats the ticks like the metric: as percent, thousands, or plain numbers."""
     axis.set_major_formatter(lambda value, _: compact(metric, value))
 
 
@@ -40,7 +41,7 @@ def compact(metric: str, value: float) -> str:
 
 @style()
 def save_history(sweep: Sweep, path: Path) -> Path | None:
-    """What each trial reached, and the best so far; a panel for each objective. None without a value."""
+    """What each trial reached, and the best so far; one panel per objective. None if there are no values."""
     if not any(trial.last is not None for trial in sweep.trials):
         return None
     width = HALF if len(sweep.facts.metrics) == 1 else WHOLE
@@ -83,13 +84,13 @@ def _draw_history(axes: Axes, sweep: Sweep, objective: int) -> None:
 
 def _dots(axes: Axes, points: list, marker: str, face: str, edge: str, label: str) -> None:
     if points:
-        look = dict(markerfacecolor=face, markeredgecolor=edge, markersize=5)
+        look: dict[str, Any] = dict(markerfacecolor=face, markeredgecolor=edge, markersize=5)
         axes.plot(*zip(*points, strict=True), marker, label=label, **look)
 
 
 @style()
 def save_curves(sweep: Sweep, path: Path) -> Path | None:
-    """Every trial's learning curve, ending where it was stopped; below, how many trained for so long. None without."""
+    """Every trial's learning curve up to where it was stopped; below, how many reached each epoch. None without any."""
     drawn = [trial for trial in sweep.trials if trial.curve]
     if not drawn:
         return None
@@ -100,9 +101,9 @@ def save_curves(sweep: Sweep, path: Path) -> Path | None:
         if trial.number not in special:
             _draw_curve(above, trial, COMPLETE if trial.is_complete else STOPPED, 1.0, 0.75)
     is_one = sweep.best is sweep.base
-    for trial, colour, name in ((sweep.base, BASE, "base"), (sweep.best, BEST, "best and base" if is_one else "best")):
-        if trial is not None and trial.curve and not (is_one and name == "base"):
-            _draw_curve(above, trial, colour, 2.2, 1.0, f"{name}, trial {trial.number}")
+    for one, color, name in ((sweep.base, BASE, "base"), (sweep.best, BEST, "best and base" if is_one else "best")):
+        if one is not None and one.curve and not (is_one and name == "base"):
+            _draw_curve(above, one, color, 2.2, 1.0, f"{name}, trial {one.number}")
     _label_groups(above, drawn, special)
     _draw_survivors(below, sweep)
     above.set_ylabel(sweep.metric)
@@ -112,12 +113,12 @@ def save_curves(sweep: Sweep, path: Path) -> Path | None:
     return save(figure, path)
 
 
-def _draw_curve(axes: Axes, trial: Tried, colour: str, width: float, alpha: float, label: str | None = None) -> None:
+def _draw_curve(axes: Axes, trial: Tried, color: str, width: float, alpha: float, label: str | None = None) -> None:
     epochs, values = list(trial.curve), list(trial.curve.values())
-    axes.plot(epochs, values, color=colour, linewidth=width, alpha=alpha, label=label, zorder=2 + width)
+    axes.plot(epochs, values, color=color, linewidth=width, alpha=alpha, label=label, zorder=2 + width)
     if not trial.is_complete or len(epochs) == 1:
-        look = {"color": FAILED, "marker": "x"} if trial.state == TrialState.FAIL else {"color": colour, "marker": "o"}
-        axes.plot(epochs[-1], values[-1], markersize=3.5, zorder=2.5 + width, **look)
+        end, marker = (FAILED, "x") if trial.state == TrialState.FAIL else (color, "o")
+        axes.plot(epochs[-1], values[-1], color=end, marker=marker, markersize=3.5, zorder=2.5 + width)
 
 
 def _label_groups(axes: Axes, drawn: Sequence[Tried], special: set[int]) -> None:
@@ -125,13 +126,13 @@ def _label_groups(axes: Axes, drawn: Sequence[Tried], special: set[int]) -> None
         ("trained to the end", COMPLETE, any(t.is_complete and t.number not in special for t in drawn)),
         ("stopped early", STOPPED, any(t.state == TrialState.PRUNED and t.number not in special for t in drawn)),
     )
-    for label, colour, is_there in groups:
+    for label, color, is_there in groups:
         if is_there:
-            axes.plot([], [], color=colour, linewidth=1.4, label=label)
+            axes.plot([], [], color=color, linewidth=1.4, label=label)
 
 
 def _draw_survivors(axes: Axes, sweep: Sweep) -> None:
-    """How many trials trained for at least so many epochs."""
+    """How many trials reached each epoch."""
     lengths = np.array([trial.num_epochs for trial in sweep.trials])
     epochs = np.arange(1, max(sweep.facts.num_epochs, lengths.max(initial=1)) + 1)
     counts = [(lengths >= epoch).sum() for epoch in epochs]
@@ -151,7 +152,7 @@ def _draw_survivors(axes: Axes, sweep: Sweep) -> None:
 
 @style()
 def save_importances(found: Sequence[Importances], path: Path) -> Path | None:
-    """Bars by parameter, the most important first, and what chance gives. None where nothing was found."""
+    """One bar per parameter, most important first, and a mark for chance. None if nothing was found."""
     if not found:
         return None
     names = list(dict.fromkeys(name for one in found for name in one.shares))[:MOST_PARAMS]
@@ -175,7 +176,7 @@ def save_importances(found: Sequence[Importances], path: Path) -> Path | None:
 
 
 def _draw_chance(axes: Axes, at: np.ndarray, chance: Sequence[float], height: float, right: float) -> None:
-    """A mark across each bar's row; an arrow at the edge where it lies beyond."""
+    """A mark across each bar's row, or an arrow at the edge if it is beyond the axis."""
     inside = [(share, y) for share, y in zip(chance, at, strict=True) if share < right]
     segments = [[(share, y - 0.46 * height), (share, y + 0.46 * height)] for share, y in inside]
     axes.add_collection(LineCollection(segments, colors=ORANGE, linewidths=1.8))
@@ -185,7 +186,7 @@ def _draw_chance(axes: Axes, at: np.ndarray, chance: Sequence[float], height: fl
 
 @style()
 def save_front(sweep: Sweep, path: Path) -> Path | None:
-    """Two objectives at a time, the trials that none beats in all of them in colour. None for a single objective."""
+    """Two objectives at a time, with the trials on the front in color. None for a single objective."""
     if len(sweep.facts.metrics) < 2 or not sweep.complete:
         return None
     pairs = [(y, x) for y, x in combinations(range(len(sweep.facts.metrics)), 2)][:3]
@@ -204,18 +205,18 @@ def _draw_front(axes: Axes, sweep: Sweep, y: int, x: int) -> None:
     points = [(trial.values[x], trial.values[y]) for trial in front]
     axes.plot(*zip(*points, strict=True), "o", color=BEST, markersize=6, label="front", zorder=3)
     if len(sweep.facts.metrics) == 2:
-        where = "post" if sweep.maximised[y] != sweep.maximised[x] else "pre"
+        where: Literal["post", "pre"] = "post" if sweep.maximized[y] != sweep.maximized[x] else "pre"
         axes.step(*zip(*points, strict=True), where=where, color=BEST, linewidth=1.2, alpha=0.6, zorder=2)
     base = sweep.base
     if base is not None and base.is_complete:
         axes.plot(base.values[x], base.values[y], "D", color=BASE, markersize=6, label="base", zorder=4)
     if len(front) <= MOST_NAMED:
         for place, (trial, point) in enumerate(zip(front, points, strict=True)):
-            up = 6 if sweep.maximised[y] else -12
+            up = 6 if sweep.maximized[y] else -12
             axes.annotate(str(trial.number), point, (-5 if place % 2 else 5, up), textcoords="offset points",
                           ha="right" if place % 2 else "left", fontsize=8, color=BEST, zorder=5)  # fmt: skip
     for axis, objective in ((axes.xaxis, x), (axes.yaxis, y)):
-        better = "more" if sweep.maximised[objective] else "less"
+        better = "more" if sweep.maximized[objective] else "less"
         axis.set_label_text(f"{sweep.facts.metrics[objective]} ({better} is better)")
         value_axis(axis, sweep.facts.metrics[objective])
     axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -225,16 +226,16 @@ def _draw_front(axes: Axes, sweep: Sweep, y: int, x: int) -> None:
 
 @style()
 def save_seeds(sweep: Sweep, confirmed: Sequence[Confirmed], path: Path) -> Path | None:
-    """Each seed of what was trained anew, and their mean; what the sweep itself saw as an open diamond."""
+    """Each seed that was trained again, and the mean; the sweep's own value as an open diamond."""
     if not confirmed:
         return None
     figure = new_figure(HALF, 1.3 + 0.55 * len(confirmed))
     axes = figure.subplots()
     by_number = {trial.number: trial for trial in sweep.complete}
     for row, one in enumerate(confirmed):
-        colour = {"base": BASE, "best": BEST}.get(one.name, COMPLETE)
-        axes.plot([one.lowest, one.highest], [row, row], color=colour, linewidth=7, alpha=0.25, solid_capstyle="round")
-        axes.plot(list(one.values.values()), [row] * len(one.values), "o", color=colour, markersize=6)
+        color = {"base": BASE, "best": BEST}.get(one.name, COMPLETE)
+        axes.plot([one.lowest, one.highest], [row, row], color=color, linewidth=7, alpha=0.25, solid_capstyle="round")
+        axes.plot(list(one.values.values()), [row] * len(one.values), "o", color=color, markersize=6)
         axes.plot([one.mean] * 2, [row - 0.27, row + 0.27], color=INK, linewidth=2, zorder=4)
         axes.annotate(shown(sweep.metric, one.mean), (one.mean, row - 0.3), ha="center", va="bottom", fontsize=8.5)
         if one.trial in by_number:

@@ -1,22 +1,22 @@
-"""Where the values of a parameter lie on an axis, whatever they are."""
+"""Maps the values of a parameter, of any kind, to positions on an axis."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from volo.plots.figures import shorten
 from volo.tuning.report.trials import Sweep, plain
 
-MOST_CHOICES = 8  # a parameter of more values is drawn as a continuous one
+MOST_CHOICES = 8  # a parameter with more values is drawn as continuous
 LABEL = 9  # columns
 
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis from 0 to 1. `choices` are the values of a parameter that has few, else it lies between `low` and
+    """An axis from 0 to 1. `choices` are the values of a parameter that has few; otherwise the axis goes from `low` to
     `high`."""
 
     name: str
@@ -43,12 +43,12 @@ class Scale:
 
     @property
     def gap(self) -> float:
-        """Between two choices; of a continuous one none."""
+        """The distance between two choices; 0 for a continuous parameter."""
         return 1 / max(len(self.choices) - 1, 1) if self.choices else 0.0
 
 
 def scales(sweep: Sweep) -> list[Scale]:
-    """Of every parameter, over all that its trials could have drawn."""
+    """The scale of every parameter, over all values that its trials could have drawn."""
     return [_scale(name, [t.distributions[name] for t in sweep.trials if name in t.params]) for name in sweep.params]
 
 
@@ -62,8 +62,10 @@ def _scale(name: str, distributions: Sequence[BaseDistribution]) -> Scale:
     first = distributions[0]
     if isinstance(first, CategoricalDistribution):
         return Scale(name, first.choices)
-    low, high = min(one.low for one in distributions), max(one.high for one in distributions)
-    count = round((high - low) / first.step) + 1 if first.step and not first.log else 0
-    if 0 < count <= MOST_CHOICES:
-        return Scale(name, tuple(low + number * first.step for number in range(count)))
+    assert isinstance(first, IntDistribution | FloatDistribution), "Optuna has no other kind"
+    ranges = [one for one in distributions if isinstance(one, IntDistribution | FloatDistribution)]
+    low, high = min(one.low for one in ranges), max(one.high for one in ranges)
+    step = None if first.log else first.step
+    if step and (count := round((high - low) / step) + 1) <= MOST_CHOICES:
+        return Scale(name, tuple(low + number * step for number in range(count)))
     return Scale(name, (), low, high, first.log)

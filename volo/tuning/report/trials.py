@@ -1,4 +1,4 @@
-"""A study as the report shows it: its trials, their learning curves, and which of their values may be compared."""
+"""A study as shown in the report: its trials, their learning curves, and which of their values can be compared."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -25,23 +25,22 @@ STATES = {
     TrialState.FAIL: "failed",
 }
 ORDER = list(STATES)
-ENOUGH = 0.5  # of the trials: so many must have been trained for as long, to be compared after that
+ENOUGH = 0.5  # the fraction of trials that must have reached an epoch to be compared there
 
 
 @dataclass(frozen=True)
 class SweepFacts:
-    """What the report says of a sweep that its study does not know.
+    """Facts about a sweep for the report that its study does not hold.
 
     Attributes:
-        name: The sweep's.
-        space: What was searched.
-        recipe: What it lay over.
+        name: The sweep's name.
+        space: The space that was searched.
+        recipe: The recipe that the space modifies.
         metrics: The objectives, in the study's order of directions.
-        num_epochs: Of a trial that is trained to the end.
-        run_dir: The run folder of the trial of a number.
-        base: Number of the trial that is the recipe as it is; None where there is none.
-        confirm_flags: What to add to the command so that the best trials are trained on more seeds; empty where it
-            cannot.
+        num_epochs: Epochs of a trial that is trained to the end.
+        run_dir: Maps a trial's number to its run folder.
+        base: Number of the trial that is the unmodified recipe; None if there is none.
+        confirm_flags: Flags to add to the command to train the best trials on more seeds; empty if that is impossible.
     """
 
     name: str
@@ -56,14 +55,14 @@ class SweepFacts:
 
 @dataclass(frozen=True)
 class Tried:
-    """One trial. `curve` is the first objective by epoch, without what is not finite; `values` are all objectives, of a
-    trial that was trained to the end; None where one is not finite."""
+    """One trial. `curve` is the first objective by epoch, without values that are not finite; `values` are all
+    objectives of a trial that was trained to the end, and empty if one is not finite."""
 
     number: int
     state: TrialState
     params: Mapping[str, Any]
     distributions: Mapping[str, BaseDistribution]
-    values: tuple[float, ...] | None
+    values: tuple[float, ...]
     curve: Mapping[int, float]
     num_epochs: int
     reason: str
@@ -71,11 +70,11 @@ class Tried:
 
     @property
     def is_complete(self) -> bool:
-        return self.values is not None
+        return bool(self.values)
 
     @property
     def last(self) -> float | None:
-        """The first objective, as far as the trial came."""
+        """The last value of the first objective."""
         if self.values:
             return self.values[0]
         return self.curve[max(self.curve)] if self.curve else None
@@ -83,7 +82,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Scores:
-    """Values of the first objective by trial, comparable because all were trained for `epoch` epochs."""
+    """Values of the first objective by trial, comparable because all are from epoch `epoch`."""
 
     epoch: int
     values: Mapping[int, float]
@@ -92,16 +91,18 @@ class Scores:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The trials of a study, in the order of their numbers, without copies of others."""
+    """The trials of a study, in order of their numbers, without copies."""
 
     facts: SweepFacts
     trials: Sequence[Tried]
-    maximised: Sequence[bool]
-    front: frozenset[int] = field(default_factory=frozenset)  # of several objectives: trials that none beats in all
+    maximized: Sequence[bool]
+    front: frozenset[int] = field(
+        default_factory=frozenset
+    )  # with several objectives: trials that no other beats in all of them
 
     @classmethod
     def of(cls, study: Study, facts: SweepFacts) -> "Sweep":
-        """Raises ValueError where the facts name other objectives than the study has."""
+        """Raises ValueError if the facts name other objectives than the study has."""
         if len(facts.metrics) != len(study.directions):
             raise ValueError(
                 f"metrics must name each objective of the study, got {', '.join(facts.metrics)} "
@@ -111,8 +112,8 @@ class Sweep:
         repeated = copies(found)
         trials = [_tried(trial, facts) for trial in found if trial.number not in repeated]
         front = {trial.number for trial in study.best_trials} if len(study.directions) > 1 else set()
-        maximised = [direction == StudyDirection.MAXIMIZE for direction in study.directions]
-        return cls(facts, trials, maximised, frozenset(t.number for t in trials if t.is_complete and t.number in front))
+        maximized = [direction == StudyDirection.MAXIMIZE for direction in study.directions]
+        return cls(facts, trials, maximized, frozenset(t.number for t in trials if t.is_complete and t.number in front))
 
     @property
     def metric(self) -> str:
@@ -124,7 +125,7 @@ class Sweep:
 
     @cached_property
     def ranked(self) -> list[Tried]:
-        """The best first, as in trials.csv: complete, stopped early, running, failed."""
+        """Trials, best first, as in trials.csv: complete, stopped early, running, failed."""
 
         def place(trial: Tried) -> tuple:
             value = math.inf if trial.last is None else -self.gain(trial.last)
@@ -144,16 +145,16 @@ class Sweep:
         return [trial for trial in self.trials if trial.state == state]
 
     def gain(self, value: float, objective: int = 0) -> float:
-        """The value, such that more of it is better."""
-        return value if self.maximised[objective] else -value
+        """The value, with its sign changed if less is better."""
+        return value if self.maximized[objective] else -value
 
     def better(self, values: Sequence[float]) -> float:
-        """The best of values of the first objective."""
+        """The best of several values of the first objective."""
         return max(values, key=self.gain)
 
     @cached_property
     def params(self) -> list[str]:
-        """Names, in the order in which the space asks for them, those of one condition together."""
+        """Parameter names, in the order in which the space asks for them, grouped by condition."""
         order: list[str] = []
         for trial in self.trials:
             last = -1
@@ -165,7 +166,7 @@ class Sweep:
 
     @cached_property
     def scores(self) -> list[Scores]:
-        """Those at the end, and those at the latest epoch that half of all trials reached, where that is earlier."""
+        """The scores at the end, and those at the latest epoch that half of all trials reached, if that is earlier."""
         final = {trial.number: trial.values[0] for trial in self.complete}
         found = [Scores(self.facts.num_epochs, final, True)] if final else []
         epoch = self._shared_epoch()
@@ -184,7 +185,7 @@ class Sweep:
 def _tried(trial: FrozenTrial, facts: SweepFacts) -> Tried:
     metrics = trial.user_attrs.get(METRICS, {})
     is_complete = trial.state == TrialState.COMPLETE and all(map(is_number, trial.values))
-    values = tuple(trial.values) if is_complete else None
+    values = tuple(trial.values) if is_complete else ()
     run_dir = facts.run_dir(trial.number)
     curve = {epoch: value for epoch, value in sorted(trial.intermediate_values.items()) if is_number(value)}
     curve = curve or _recorded(run_dir, facts.metrics[0])
@@ -203,7 +204,7 @@ def _tried(trial: FrozenTrial, facts: SweepFacts) -> Tried:
 
 
 def _recorded(run_dir: Path, metric: str) -> dict[int, float]:
-    """The curve from the trial's own records: a study of several objectives hears of no epoch but the last."""
+    """The curve from the trial's own records: with several objectives the study only receives the last epoch."""
     epochs = [record for record in read_records(run_dir) if record.get("kind") == "epoch" and "epoch" in record]
     return {record["epoch"]: record[metric] for record in epochs if is_number(record.get(metric))}
 
@@ -213,7 +214,7 @@ def is_share(metric: str) -> bool:
 
 
 def shown(metric: str, value: float | None) -> str:
-    """A value of a metric as a person reads it."""
+    """A value of a metric, formatted for people."""
     if value is None:
         return "none"
     if is_share(metric):
@@ -222,12 +223,12 @@ def shown(metric: str, value: float | None) -> str:
 
 
 def apart(metric: str, difference: float) -> str:
-    """How far two values of a metric are apart, without a sign."""
+    """The difference between two values of a metric, without a sign."""
     return f"{100 * abs(difference):.2f} points" if is_share(metric) else shown(metric, abs(difference))
 
 
 def plain(value: Any) -> str:
-    """A parameter's value in short."""
+    """A short form of a parameter's value."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

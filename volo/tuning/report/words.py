@@ -1,4 +1,4 @@
-"""What the numbers of a sweep say in words, and no more than they say."""
+"""The findings of a sweep in words, claiming no more than the numbers support."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from volo.tuning.report.trials import STATES, Sweep, Tried, apart, num, plain, s
 
 @dataclass(frozen=True)
 class Choice:
-    """One value of a parameter: how many trials took it, how many of them were trained to the end, what the best of
-    those reached, and the median where all can be compared."""
+    """One value of a parameter: how many trials took it, how many of those were trained to the end, the best value they
+    reached, and the median at the epoch where trials can be compared."""
 
     name: str
     value: str
@@ -26,13 +26,13 @@ class Choice:
 
 
 def findings(sweep: Sweep, confirmed: Sequence[Confirmed], found: Sequence[Importances]) -> list[str]:
-    """Sentences for the head of the page."""
+    """Sentences for the top of the page."""
     sentences = [*_against_base(sweep, confirmed), *_spent(sweep), *_of_importance(sweep, found)]
     return [sentence for sentence in sentences if sentence]
 
 
 def choices(sweep: Sweep) -> list[Choice]:
-    """Of every parameter that has few values, each one that was taken."""
+    """Each value that was taken, for every parameter with few values."""
     scores = {one.is_final: one for one in sweep.scores}
     final, shared = scores.get(True), scores.get(False) or scores.get(True)
     found = []
@@ -49,31 +49,31 @@ def choices(sweep: Sweep) -> list[Choice]:
 
 
 def spread_of(confirmed: Sequence[Confirmed]) -> float | None:
-    """The widest range over the seeds of one setting; None where none was trained on two."""
+    """The widest range over the seeds of one setting; None if none was trained on two."""
     return max((one.spread for one in confirmed if len(one.values) > 1), default=None)
 
 
 def _against_base(sweep: Sweep, confirmed: Sequence[Confirmed]) -> Iterator[str]:
-    judged = verdicts(list(confirmed), sweep.maximised[0])
+    judged = verdicts(list(confirmed), sweep.maximized[0])
     for verdict in judged:
         yield verdict_in_words(sweep.metric, verdict, len(judged))
     compared = {verdict.one.name for verdict in judged}
     for one in confirmed:
         if one.name != "base" and one.name not in compared:
-            yield f"{_capital(one.label)} is not compared with the base: they were not trained for equally many epochs."
-    if len(sweep.maximised) > 1:
+            yield f"{_capital(one.label)} is not compared with the base: they were not trained equally long."
+    if len(sweep.maximized) > 1:
         yield _of_the_front(sweep)
     elif not judged and sweep.best is not None:
-        yield _unconfirmed(sweep)
+        yield _unconfirmed(sweep, sweep.best)
 
 
 def verdict_in_words(metric: str, verdict: Verdict, num_compared: int) -> str:
-    """What the seeds of one setting and of the base show, of so many that are compared."""
+    """What the seeds of one setting and of the base show; `num_compared` settings are compared in total."""
     one, base = verdict.one, verdict.base
     failed = sum(x.num_failed for x in (one, base))
     means = (
-        f"{_capital(one.label)}: {shown(metric, one.mean)} in the mean of {num(len(one.values), 'seed')}, the base "
-        f"{shown(metric, base.mean)} of {len(base.values)}, after {num(one.epochs, 'epoch')} each"
+        f"{_capital(one.label)}: {shown(metric, one.mean)} on average over {num(len(one.values), 'seed')}, the base "
+        f"{shown(metric, base.mean)} over {len(base.values)}, after {num(one.epochs, 'epoch')} each"
     ) + (f" ({num(failed, 'run')} without a value)" if failed else "")
     if not verdict.separation:
         return f"{means}. Their seeds overlap, so neither is shown to be better."
@@ -81,7 +81,7 @@ def verdict_in_words(metric: str, verdict: Verdict, num_compared: int) -> str:
     if not verdict.holds:
         return (
             f"{means}. Every seed is {word} than every seed of the base, but by chance alone that happens {odds}: with "
-            "so few seeds neither is shown to be better; three of each would do."
+            "so few seeds neither is shown to be better; three seeds each would be enough."
         )
     of_any = f"1 in {max(1, int(1 / (num_compared * verdict.chance)))} times"
     among = f" to each of the {num_compared} compared, to any of them up to {of_any}" if num_compared > 1 else ""
@@ -91,18 +91,18 @@ def verdict_in_words(metric: str, verdict: Verdict, num_compared: int) -> str:
     )
 
 
-def _unconfirmed(sweep: Sweep) -> str:
-    best, base, metric = sweep.best, sweep.base, sweep.metric
-    begin = f"Trial {best.number} is the best one: {metric} {shown(metric, best.values[0])}"
+def _unconfirmed(sweep: Sweep, best: Tried) -> str:
+    base, metric = sweep.base, sweep.metric
+    begin = f"Trial {best.number} is the best: {metric} {shown(metric, best.values[0])}"
     if base is None or base.last is None:
         return f"{begin}. There is no base to compare it with."
     if base is best:
-        return f"The base itself, trial {base.number}, is the best one: no other that was trained to the end beats it."
+        return f"The base itself, trial {base.number}, is the best: no other trial trained to the end beats it."
     flags = sweep.facts.confirm_flags
-    how = f" To know, train both on several seeds: add {flags}." if flags else ""
+    how = f" To find out, train both on several seeds: add {flags}." if flags else ""
     return (
         f"{begin}; {_at_equal_epochs(sweep, best, base)}. One seed each, and the best of "
-        f"{num(len(sweep.trials), 'trial')} is also a lucky one, so it is not yet shown to be better.{how}"
+        f"{num(len(sweep.trials), 'trial')} is partly luck, so it is not yet shown to be better.{how}"
     )
 
 
@@ -119,7 +119,7 @@ def _of_the_front(sweep: Sweep) -> str:
     ]  # fmt: skip
     return (
         f"{_capital(num(len(beating), 'trial'))} of {len(sweep.complete)} are at least as good as the base in all "
-        "objectives. One seed each, so small differences in what was trained may be chance."
+        "objectives. One seed each, so small differences in trained metrics may be chance."
     )
 
 
@@ -149,7 +149,7 @@ def _of_importance(sweep: Sweep, found: Sequence[Importances]) -> Iterator[str]:
         else:
             yield f"{when}, no parameter separates the best quarter by more than chance."
     if not found and sweep.params:
-        yield f"Too few trials can be compared to say which parameters matter: it takes {LEAST} of different settings."
+        yield f"Too few trials to say which parameters matter: at least {LEAST} different settings are needed."
 
 
 def _capital(text: str) -> str:

@@ -1,1 +1,1 @@
-"""What a sweep tries next: the space, its points, and how one is drawn."""
+"""Chooses what a sweep tries next: the space, its points, and how they are drawn."""

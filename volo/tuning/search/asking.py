@@ -1,4 +1,4 @@
-"""What passes between a space and its trial, in plain Python: the journal and the settings hold nothing else."""
+"""Converts values between a space and its trial to plain Python, all that the journal and the settings can hold."""
 
 import json
 import traceback
@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from volo.errors import InputError
 
 PLAIN = "numbers, strings, True, False, None, or lists and dictionaries of them"
-LISTS = "Choices for a categorical distribution should"  # Optuna's doubt: but the journal, JSON, keeps lists well
+LISTS = "Choices for a categorical distribution should"  # Optuna's warning; lists are fine, the journal is JSON
 KINDS = {
     "suggest_categorical": CategoricalDistribution,
     "suggest_int": IntDistribution,
@@ -21,7 +21,7 @@ KINDS = {
 
 
 def plain(value: Any) -> Any:
-    """The same value with NumPy's numbers and arrays, and tuples, as Python's numbers and lists."""
+    """The same value with NumPy numbers and arrays, and tuples, as Python numbers and lists."""
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist()) if isinstance(value, np.ndarray) else value.item()
     if isinstance(value, Mapping):
@@ -30,10 +30,10 @@ def plain(value: Any) -> Any:
 
 
 def plain_settings(drawn: Any) -> dict[str, Any]:
-    """What a space returned, as the journal keeps it.
+    """What a space returned, in the form that the journal stores.
 
     Raises:
-        InputError: it is no dictionary, or holds what JSON has no form for; the setting is named.
+        InputError: it is not a dictionary, or holds a value that JSON cannot represent; the message names the setting.
     """
     if not isinstance(drawn, dict):
         raise InputError(f"space(trial) must return settings, nested dictionaries, got {type(drawn).__name__}")
@@ -45,7 +45,7 @@ def plain_settings(drawn: Any) -> dict[str, Any]:
 
 
 class Asked:
-    """A trial as a space sees it: takes NumPy's numbers too, and names the space's own line in what it refuses."""
+    """A trial as a space sees it: accepts NumPy numbers too, and its errors name the line of the space."""
 
     def __init__(self, trial: Any):
         self._trial = trial
@@ -60,13 +60,13 @@ class Asked:
         self._trial.set_user_attr(key, value)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of the space's own objects, whatever the journal keeps in its place."""
+        """One of the space's own objects, whatever the journal stores for it."""
         own, kept = list(choices), plain(list(choices))
         for choice in kept:
             if not _is_json(choice):
                 raise InputError(
                     f"the choices of a parameter must be {PLAIN}, got {choice!r} ({type(choice).__name__}) for "
-                    f"{name!r} {_place()}; let the trial draw a name, and look up what it stands for"
+                    f"{name!r} {_place()}; let the trial draw a name, and look up its value"
                 )
         taken = self._ask("suggest_categorical", name, kept)
         return next(one for one, choice in zip(own, kept, strict=True) if _is_same(choice, taken))
@@ -94,24 +94,24 @@ class Asked:
         if before is not None and not isinstance(before, KINDS[method]):
             return (
                 f"a parameter must be of one kind in every trial, got {method} after {type(before).__name__} for "
-                f"{name!r} {_place()}; give it another name where its kind differs"
+                f"{name!r} {_place()}; use another name if its kind differs"
             )
         if isinstance(before, CategoricalDistribution) and list(before.choices) != range_[0]:
             return (
                 f"the choices of a parameter must be the same in every trial, got {range_[0]} after "
-                f"{list(before.choices)} for {name!r} {_place()}; give it another name where its choices differ"
+                f"{list(before.choices)} for {name!r} {_place()}; use another name if its choices differ"
             )
         return f"a trial must be able to draw what the space asks for, got {error} for {name!r} {_place()}"
 
     def _asked_before(self, name: str) -> Any:
-        """How an earlier trial was asked for this parameter; None where none was."""
+        """How an earlier trial was asked for this parameter; None if none was."""
         study = getattr(self._trial, "study", None)
         trials = study.get_trials(deepcopy=False) if study is not None else []
         return next((trial.distributions[name] for trial in trials if name in trial.distributions), None)
 
 
 def _place() -> str:
-    """The line of the space that asks."""
+    """The line of the space that is asking."""
     frame = next(frame for frame in reversed(traceback.extract_stack()) if frame.filename != __file__)
     return f"at line {frame.lineno} of {frame.filename}"
 

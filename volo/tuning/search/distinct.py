@@ -1,16 +1,16 @@
-"""Which trials of a study have the same settings: trained with one seed they show the same, so they count once."""
+"""Finds trials with the same settings: trained with the same seed they give the same result, so they count once."""
 
 import json
 from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-DRAWN = "settings"  # of a trial: what its space drew
+DRAWN = "settings"  # a trial's attribute: what its space drew
 EVIDENCE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
 def identity(trial: FrozenTrial) -> str:
-    """The same for trials that train the same; of one whose space raised, for those that asked for the same values."""
+    """Equal for trials that train the same settings or, if the space raised, that asked for the same values."""
     if DRAWN in trial.user_attrs:
         return identity_of(trial.user_attrs[DRAWN])
     return identity_of_failed(trial.params)
@@ -25,9 +25,9 @@ def identity_of_failed(params: dict) -> str:
 
 
 def copies(trials: Sequence[FrozenTrial]) -> set[int]:
-    """Numbers of the trials that repeat the settings of another one, which is the first of those that came furthest.
+    """Numbers of the trials that repeat another's settings; the first of those that got furthest is not a copy.
 
-    No sweep draws such trials any more; older journals hold them. A failed trial shows nothing and is never a copy.
+    Only older journals hold copies. A failed trial shows nothing and is never a copy.
     """
     shown = [trial for trial in trials if trial.state in EVIDENCE and DRAWN in trial.user_attrs]
     shown.sort(key=lambda trial: (EVIDENCE.index(trial.state), trial.number))

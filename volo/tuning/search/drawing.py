@@ -1,7 +1,7 @@
-"""Draws the next trial of a sweep: settings that no trial before has drawn, as long as there are any.
+"""Draws the next trial of a sweep: settings that no earlier trial has drawn, as long as there are any.
 
-A trial is drawn beside the study, in memory, and enters its journal in one line, with all that it drew. So the journal
-holds no half-drawn trial and no copy, whenever the driver is killed.
+A trial is drawn in memory, outside the study, and written to the journal as one line with everything that it drew. The
+journal therefore never holds a half-drawn trial or a copy, whenever the driver is killed.
 """
 
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ from volo.tuning.search.points import Point, all_points, known_points, point_of
 from volo.tuning.search.sampling import MAKERS, NumberedSampler
 from volo.tuning.search.spaces import Space, is_base, raised_in
 
-REASON = "reason"  # of a trial that failed: why
+REASON = "reason"  # a trial's attribute: why it failed
 NUM_BY_SAMPLER, NUM_AT_RANDOM = 20, 200  # draws that may repeat earlier trials before the space counts as exhausted
 
 
 class Drawing:
-    """What is left to draw of a space.
+    """Draws the trials of a space.
 
     Attributes:
-        has_base_beside: Whether the base, trial 0, is tried beside the points of the space: it has no parameters.
-        plan: What is tried first: the base, the space's first points, and all others of a grid.
+        has_base_beside: Whether the base, trial 0, is tried in addition to the space's points; it has no parameters.
+        plan: What to try first: the base, the space's first points, and, for a grid, all other points.
     """
 
     def __init__(self, space: Space, base: dict[str, Any], options: SweepOptions, seed: int):
@@ -41,19 +41,19 @@ class Drawing:
 
     @cached_property
     def num_points(self) -> int | None:
-        """Trials that there can be at most, where that is known and fewer than asked for."""
+        """The maximum number of trials, if it is known and less than requested."""
         points = known_points(self.space, self.options.num_samples)
         return None if points is None else len({point.identity for point in [*self.plan, *points]})
 
     def drawn_by(self, trial: Trial) -> dict[str, Any]:
-        """Settings, in plain Python. Raises what the space raises."""
+        """The trial's settings in plain Python. Raises whatever the space raises."""
         return {} if trial.number == 0 and self.has_base_beside else self.space.drawn(trial)
 
     def next_trial(self, study: Study) -> FrozenTrial | None:
-        """One to be added to the study: running, or failed where the space raises. None where all has been drawn."""
+        """The next trial to add to the study: running, or failed if the space raises. None if everything was drawn."""
         trials = study.get_trials(deepcopy=False)
         tried = {identity(trial) for trial in trials}
-        asked = [trial.params for trial in trials]  # a space may draw otherwise by the trial's number
+        asked = [trial.params for trial in trials]  # what a space draws may depend on the trial's number
         if planned := [point for point in self.plan if point.identity not in tried and point.params not in asked]:
             return self._drawn(trials, study, self._sampler(point=planned[0], number=len(trials)))
         for attempt in range(NUM_BY_SAMPLER):
@@ -63,7 +63,7 @@ class Drawing:
         return self._untried(trials, study, tried)
 
     def _untried(self, trials: Sequence[FrozenTrial], study: Study, tried: set[str]) -> FrozenTrial | None:
-        """Any of what is left, where the sampler finds nothing but what it knows."""
+        """Any remaining point, if the sampler only returns known ones."""
         if self._points is not None:
             left = [point for point in self._points if point.identity not in tried]
             if not left:
@@ -83,7 +83,7 @@ class Drawing:
         return base + first + (all_points(self.space) if self.options.sampler == "grid" else [])
 
     def _as_drawn(self, params: dict[str, Any]) -> Point:
-        """A point as a trial draws it: 1 of a range of floats is 1.0 then."""
+        """A point as a trial draws it: 1 from a range of floats becomes 1.0."""
         study = optuna.create_study(sampler=NumberedSampler(RandomSampler, self.seed, {0: params}))
         return point_of(self.space, study.ask())
 
@@ -96,9 +96,10 @@ class Drawing:
         return NumberedSampler(MAKERS[self.options.sampler], self.seed, plan, attempt)
 
     def _drawn(self, trials: Sequence[FrozenTrial], study: Study, sampler: NumberedSampler) -> FrozenTrial:
-        """As a trial of the study would draw it now."""
+        """A trial as the study would draw it now."""
         beside = _copy(study, trials, sampler, study.pruner)
         trial = beside.ask()
+        attributes: dict[str, Any]
         try:
             state, attributes = TrialState.RUNNING, {DRAWN: self.drawn_by(trial)}
         except Exception as error:
@@ -113,7 +114,7 @@ class Drawing:
 
 
 def reason_of(space: Space, error: Exception) -> str:
-    """Why a space could draw nothing, with its line."""
+    """Why a space failed to draw, with the line."""
     return str(error) if isinstance(error, InputError) else raised_in(space, error)
 
 
@@ -125,7 +126,7 @@ def _distinct(points: Sequence[Point]) -> list[Point]:
 
 
 def _copy(study: Study, trials: Sequence[FrozenTrial], sampler: NumberedSampler, pruner: BasePruner) -> Study:
-    """In memory, where nothing is written. What an older journal's copies reached is left out."""
+    """A copy in memory that is never written. Results of an older journal's repeated trials are left out."""
     copied = optuna.create_study(
         study_name=study.study_name, directions=study.directions, sampler=sampler, pruner=pruner
     )

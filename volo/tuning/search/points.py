@@ -1,4 +1,4 @@
-"""The points of a discrete space: every one of them, conditions followed, without drawing at random."""
+"""Lists all points of a discrete space, following its conditions, without random draws."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ class NotDiscrete(InputError):
 
 @dataclass(frozen=True)
 class Point:
-    """Parameters by name, and what a trial that takes them trains (`distinct.identity`)."""
+    """Parameters by name, and the identity of what a trial with them trains (`distinct.identity`)."""
 
     params: dict[str, Any]
     identity: str
 
 
 def all_points(space: Space) -> list[Point]:
-    """In the order of the values; of points that train the same the first one.
+    """All points, in the order of their values; only the first of those that train the same settings.
 
     Raises:
-        InputError: a space whose points cannot be listed, or too many of them.
+        InputError: the points cannot be listed, or there are too many.
     """
     points = list(islice(_distinct(space), MOST_POINTS + 1))
     if len(points) > MOST_POINTS:
@@ -37,7 +37,7 @@ def all_points(space: Space) -> list[Point]:
 
 
 def known_points(space: Space, at_most: int = MOST_POINTS) -> list[Point] | None:
-    """As `all_points`, but None where they cannot be listed, or are more than `at_most`."""
+    """Like `all_points`, but None if the points cannot be listed or there are more than `at_most`."""
     try:
         points = list(islice(_distinct(space), at_most + 1))
     except NotDiscrete:
@@ -46,7 +46,8 @@ def known_points(space: Space, at_most: int = MOST_POINTS) -> list[Point] | None
 
 
 def point_of(space: Space, trial: Any) -> Point:
-    """What a trial takes, and what comes of it. Raises NotDiscrete alone: one that the space raises for is a point."""
+    """The values that a trial takes, and the result. Raises only NotDiscrete: a point may be one where the space
+    raises."""
     try:
         identity = identity_of(space.drawn(trial))
     except NotDiscrete:
@@ -78,7 +79,7 @@ def _walked(space: Space) -> Iterator[Point]:
 
 
 class Walk:
-    """A trial that takes the values `path` says, and the first one of whatever else is asked."""
+    """A trial that takes the values in `path`, and the first value of every other parameter."""
 
     def __init__(self, path: list[list]):
         self.path = [list(step) for step in path]
@@ -89,7 +90,7 @@ class Walk:
         raise NotDiscrete(f"a grid needs a space that does nothing but suggest values, got one that uses trial.{name}")
 
     def set_user_attr(self, key: str, value: Any) -> None:
-        """Says nothing of the point."""
+        """Does nothing: attributes are not part of a point."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         return self._take(name, list(choices))

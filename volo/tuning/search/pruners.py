@@ -1,4 +1,4 @@
-"""What stops trials early: Optuna's pruners, as a sweep's options choose them. No torch, no Ray."""
+"""Stops trials early: Optuna's pruners, chosen by a sweep's options. No torch, no Ray."""
 
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
@@ -22,7 +22,7 @@ def pruner_of(options: SweepOptions, num_epochs: int) -> BasePruner:
 
 
 class DistinctMedianPruner(MedianPruner):
-    """Of trials with the same settings, which an older journal may hold, one counts."""
+    """A median pruner that counts trials with the same settings, which an older journal may hold, only once."""
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         trials = study.get_trials(deepcopy=False)

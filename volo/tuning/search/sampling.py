@@ -1,6 +1,6 @@
-"""What a trial draws: a function of the seed, its number and the trials before it, whatever was drawn by whom.
+"""Samples a trial as a function of only the seed, its number and the earlier trials.
 
-So a sweep that was killed, also between two draws of one trial, goes on as if it had not been.
+A sweep that was killed, even between two draws of one trial, therefore resumes as if nothing had happened.
 """
 
 import warnings
@@ -27,13 +27,13 @@ def tpe(seed: int) -> BaseSampler:
 MAKERS: dict[str, Callable[[int], BaseSampler]] = {
     "tpe": tpe,
     "random": RandomSampler,
-    "grid": RandomSampler,  # whose every trial is planned
+    "grid": RandomSampler,  # never used: every trial is planned
 }
 
 
 class NumberedSampler(BaseSampler):
-    """Trials that have a point in `plan`, by their number, take its values, where it names one; the others a sampler's
-    that is made for each draw alone, seeded with the trial's number, the attempt and the parameter's name."""
+    """Takes values from the trial's point in `plan`, by trial number, if it has them, and otherwise from a sampler that
+    is created for each draw, seeded with the trial's number, the attempt and the parameter's name."""
 
     def __init__(
         self, make: Callable[[int], BaseSampler], seed: int, plan: Mapping[int, Params | None], attempt: int = 0
@@ -51,7 +51,7 @@ class NumberedSampler(BaseSampler):
         if not search_space:
             return {}
         sampler = self._seeded(trial, "")
-        sampler.infer_relative_search_space(study, trial)  # which it keeps, in groups
+        sampler.infer_relative_search_space(study, trial)  # which the sampler caches, in groups
         return sampler.sample_relative(study, trial, search_space)
 
     def sample_independent(

@@ -1,4 +1,4 @@
-"""Where Ray Tune gets its trials from: the study."""
+"""Ray Tune's searcher, which gets its trials from the study."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +11,14 @@ from volo.tuning.study import Trials, Work
 
 
 class StudySearch(Searcher):
-    """Passes on the study's trials until there are no more, or the sweep shall end.
+    """Passes on the study's trials until there are no more or the sweep should end.
 
     Args:
-        study: Hands them out and hears of their ends.
-        plan: How many trials at a time, and what each is; the next one is drawn when one has ended, not before.
-        folder: Of this start of the sweep.
-        is_ending: Whether no trial shall be started any more.
-        on_start, on_end: Hear of each trial.
+        study: Hands out the trials and receives their results.
+        plan: How many trials run at a time, and the resources of each; the next is drawn only when one has ended.
+        folder: The folder of this start of the sweep.
+        is_ending: Returns whether to start no more trials.
+        on_start, on_end: Called for each trial.
     """
 
     def __init__(
@@ -36,7 +36,9 @@ class StudySearch(Searcher):
         self.is_ending, self.on_start, self.on_end = is_ending, on_start, on_end
         self._numbers: dict[str, int] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(  # type: ignore[override]  # Ray's own signature leaves out Searcher.FINISHED, a string
+        self, trial_id: str
+    ) -> dict[str, Any] | str | None:
         if self.is_ending():
             return Searcher.FINISHED
         if len(self._numbers) >= self.plan.num_concurrent:
@@ -57,7 +59,7 @@ class StudySearch(Searcher):
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Its function has returned, so that all it had to save is saved: the last epoch completes it."""
+        """The trial's function has returned, so everything is saved: the last epoch completes the trial."""
         number = self._numbers.pop(trial_id, None)
         if number is None:
             return
@@ -66,8 +68,8 @@ class StudySearch(Searcher):
         self.on_end(number)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study is in its journal."""
+        """Does nothing: the study is in its journal."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray pickles it into a file that is never read."""
+        """Ray pickles this object into a file that is never read."""
         return {}

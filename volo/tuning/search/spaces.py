@@ -1,9 +1,8 @@
-"""Search spaces: found by name or by path, and tried out before anything is trained. No torch, no Ray."""
+"""Search spaces: loaded by name or by path, and checked before anything is trained. No torch, no Ray."""
 
 import hashlib
 import importlib
 import importlib.util
-import pkgutil
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,17 +16,18 @@ import optuna
 from volo.errors import InputError
 from volo.settings.config import Settings, build_settings
 from volo.tuning.search.asking import Asked, plain, plain_settings
+from volo.tuning.search.library import space_names
 
-NUM_TRIED = 30  # points drawn to see that settings come out
+NUM_TRIED = 30  # random points drawn to check that they give valid settings
 MODES = ("max", "min")
 
 
 @dataclass(frozen=True)
 class Space:
-    """A file of tune_spaces/, or a user's (its parts are described in tune_spaces/__init__.py).
+    """A file of tune_spaces/, or a user's own (tune_spaces/__init__.py describes its parts).
 
     `draw` asks an Optuna trial and returns settings, nested as in a YAML file. `source` is a sha256 of the files that
-    say what it does.
+    define it.
     """
 
     name: str
@@ -39,17 +39,13 @@ class Space:
     source: str
 
     def drawn(self, trial: Any) -> dict[str, Any]:
-        """The settings that a trial draws, in plain Python. Raises what the space raises, or InputError."""
+        """The settings that a trial draws, in plain Python. Raises whatever the space raises, or InputError."""
         return plain_settings(self.draw(Asked(trial)))
 
     def settings(self, trial: Any, *base: dict[str, Any]) -> tuple[dict[str, Any], Settings]:
-        """What a trial drew, and the checked settings that come of it. Raises what the space raises, or InputError."""
+        """What a trial drew, and the checked settings. Raises whatever the space raises, or InputError."""
         drawn = self.drawn(trial)
         return drawn, build_settings(*base, drawn)
-
-
-def space_names(package: ModuleType) -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
 def load_space(name: str, package: ModuleType) -> Space:
@@ -69,18 +65,18 @@ def load_space(name: str, package: ModuleType) -> Space:
     module = importlib.import_module(f"{package.__name__}.{name}")
     parts = [part for part in vars(module).values() if isinstance(part, ModuleType)]
     of_package = [part for part in parts if part.__name__.startswith(f"{package.__name__}.")]
-    return _space(name, module, [Path(part.__file__) for part in (module, *of_package)])
+    return _space(name, module, [Path(part.__file__) for part in (module, *of_package) if part.__file__])
 
 
 def check_space(space: Space, *base: dict[str, Any]) -> None:
-    """Tries out the first points and NUM_TRIED random ones over the settings `base`.
+    """Checks the first points and NUM_TRIED random ones on top of the settings `base`.
 
     Raises:
-        InputError: a point for which the space raises, or whose settings are refused; the point is named.
+        InputError: the space raises for a point, or its settings are invalid; the message names the point.
     """
     for number, point in enumerate(space.first_points, start=1):
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # Optuna's word for a value out of its range
+            warnings.simplefilter("error", UserWarning)  # Optuna warns about a value out of its range
             _try_point(space, optuna.trial.FixedTrial(point), f"point {number} of FIRST_POINTS", base)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -89,7 +85,7 @@ def check_space(space: Space, *base: dict[str, Any]) -> None:
 
 
 def is_base(space: Space, *base: dict[str, Any]) -> bool:
-    """Whether the space's first point is the settings `base` themselves, as it is of the space's own recipe."""
+    """Whether the space's first point equals the settings `base`, as it does for the space's own recipe."""
     if not space.first_points:
         return False
     _, first = space.settings(optuna.trial.FixedTrial(space.first_points[0]), *base)
@@ -110,20 +106,21 @@ def _try_point(space: Space, trial: Any, what: str, base: Sequence[dict[str, Any
         build_settings(*base, drawn)
     except InputError as error:
         raise InputError(
-            f"the space {space.name} draws settings that are refused: {error}\n{what}: {trial.params}; fix the space, "
-            "or choose another --recipe for it"
+            f"the space {space.name} must draw valid settings, got invalid ones: {error}\n{what}: {trial.params}; fix "
+            "the space, or choose another --recipe for it"
         ) from None
 
 
 def _run_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise InputError(f"--space must name a file that is there, got {path}")
+        raise InputError(f"--space must name an existing file, got {path}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None, "Python loads any file that ends in .py"
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise InputError(f"the space {path} must not raise when it is read, got {_last_line(error)}") from error
+        raise InputError(f"the space {path} must not raise when it is loaded, got {_last_line(error)}") from error
     return module
 
 
@@ -144,13 +141,13 @@ def _space(name: str, module: ModuleType, files: list[Path]) -> Space:
 
 
 def raised_in(space: Space, error: Exception) -> str:
-    """The error, and the line of the space's file in which it was raised, or from which what raised it was called."""
+    """The error, and the line of the space's file that raised it or called what raised it."""
     return _last_line(error, getattr(getattr(space.draw, "__code__", None), "co_filename", None))
 
 
 def _last_line(error: Exception, file: str | None = None) -> str:
-    """The error, and the last line of `file` on the way to it; of any file where there is none."""
-    frames = traceback.extract_tb(error.__traceback__)
-    frames = [frame for frame in frames if frame.filename == file] or frames
+    """The error, and the last line of `file` in its traceback, or of any file if there is none."""
+    found = list(traceback.extract_tb(error.__traceback__))
+    frames = [frame for frame in found if frame.filename == file] or found
     where = f" at line {frames[-1].lineno} of {frames[-1].filename}" if frames else ""
     return f"{type(error).__name__}: {error}{where}"

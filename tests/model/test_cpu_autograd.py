@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volo.model import eager
+from volo.model import cpu_autograd
 from volo.model.attention import attend
-from volo.model.eager import OutlookLayers, PlainAttention, TwoLayers
+from volo.model.cpu_autograd import AttentionFunction, MlpFunction, OutlookAttentionFunction
 from volo.model.layers import Linear, Mlp
 from volo.model.outlook import OutlookAttention
 
@@ -27,7 +27,7 @@ def compared(found, expected, inputs, tolerance: float) -> None:
 def test_attention_equals_the_fused_one(N, d, M, seed):
     torch.manual_seed(seed)
     q, k, v = (torch.randn(2, n, 3, d, requires_grad=True).transpose(1, 2) for n in (N, M, M))
-    compared(PlainAttention.apply(q, k, v), F.scaled_dot_product_attention(q, k, v), (q, k, v), 1e-5)
+    compared(AttentionFunction.apply(q, k, v), F.scaled_dot_product_attention(q, k, v), (q, k, v), 1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -50,7 +50,7 @@ def test_a_linear_layer_equals_pytorchs(shape, width, out, bias, seed):
     layer = Linear(width, out, bias=bias)
     x = torch.randn(width, *shape).movedim(0, -1).requires_grad_()  # not contiguous
     found, expected = layer(x), F.linear(x, layer.weight, layer.bias)
-    assert found.grad_fn.name() == "OneLayerBackward"
+    assert found.grad_fn.name() == "LinearFunctionBackward"
     if x.numel():
         compared(found, expected, (x, *layer.parameters()), 1e-5)
     else:
@@ -99,9 +99,9 @@ def test_outlook_attention_a_few_images_at_a_time_equals_the_reference_in_float6
     exact.op = "reference"
     x = torch.randn(B, H, W, num_heads * head_dim)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(eager, "PIXELS_A_THREAD", pixels)
+        patch.setattr(cpu_autograd, "PIXELS_PER_THREAD", pixels)
         found = output_and_gradients(module, x)
-    assert found[0].grad_fn.name() == "OutlookLayersBackward"
+    assert found[0].grad_fn.name() == "OutlookAttentionFunctionBackward"
     for one, other in zip(found, output_and_gradients(exact, x.double()), strict=True):
         assert (one - other).abs().max() <= 1e-5 * other.abs().max().clamp(min=1)
 
@@ -115,7 +115,7 @@ def output_and_gradients(module: OutlookAttention, x: torch.Tensor) -> list[torc
 
 @pytest.mark.parametrize("what", ["autocast", "float64", "dropout", "another op", "compile"])
 def test_outlook_attention_goes_through_its_layers_where(what, monkeypatch):
-    monkeypatch.setattr(OutlookLayers, "apply", None)
+    monkeypatch.setattr(OutlookAttentionFunction, "apply", None)
     module, x = OutlookAttention(8, 2, attn_drop=0.5 if what == "dropout" else 0.0), torch.randn(2, 5, 5, 8)
     if what == "float64":
         module, x = module.double(), x.double()
@@ -144,8 +144,8 @@ def test_outlook_attention_keeps_what_a_second_backward_pass_needs():
 def test_in_double_precision_both_pass_gradcheck():
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))
-    assert torch.autograd.gradcheck(PlainAttention.apply, (q, k, v))
+    assert torch.autograd.gradcheck(AttentionFunction.apply, (q, k, v))
     shapes = ((3, 4), (6, 4), (6,), (2, 6), (2,))
     assert torch.autograd.gradcheck(
-        TwoLayers.apply, [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+        MlpFunction.apply, [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     )

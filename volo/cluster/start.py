@@ -1,0 +1,66 @@
+"""One start of a run or sweep on Ray: its own numbered folder, and the file that asks it to stop. Needs no Ray."""
+
+import contextlib
+import shutil
+import time
+from pathlib import Path
+
+KEPT = 3
+POLL_S = 0.2
+
+
+def new_start(parent: Path) -> Path:
+    """Makes the next `<parent>/.ray/<number>`, which no later start reads; Ray keeps its own state there.
+
+    The newest KEPT stay for a person to look at. The caller holds the lock of the run or sweep.
+    """
+    folders = parent / ".ray"
+    folders.mkdir(exist_ok=True)
+    numbers = sorted(int(path.name) for path in folders.iterdir() if path.name.isdigit())
+    for number in numbers[: -(KEPT - 1)]:
+        shutil.rmtree(folders / f"{number:03d}", ignore_errors=True)
+    folder = folders / f"{1 + max(numbers, default=0):03d}"
+    folder.mkdir()
+    return folder
+
+
+class StopFile:
+    """The file `stop` of one start: the number of the signal that asks it to stop, 0 until then.
+
+    The file exists from the beginning and is written in place: opening it shows a client of NFS its current content,
+    whereas a new file may stay invisible there for half a minute.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = folder / "stop"
+
+    @classmethod
+    def create(cls, folder: Path) -> "StopFile":
+        file = cls(folder)
+        file.path.write_text("0")
+        return file
+
+    def ask(self, signal_number: int) -> None:
+        self.path.write_text(str(signal_number))
+
+    def asked(self) -> int:
+        """The number given to `ask`; 0 before, and while it is being written."""
+        with contextlib.suppress(FileNotFoundError):
+            return int(self.path.read_text() or 0)
+        return 0
+
+
+class StopListener:
+    """Reads a `StopFile` at most every POLL_S, so that it can be asked after every step."""
+
+    def __init__(self, file: StopFile):
+        self.file = file
+        self._asked = 0
+        self._next_look = 0.0
+
+    def __call__(self) -> int:
+        """The signal's number, once there is one; 0 before."""
+        if not self._asked and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + POLL_S
+            self._asked = self.file.asked()
+        return self._asked

@@ -1,0 +1,48 @@
+"""Augmentation's section of the settings."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from volo.settings.section import Section
+
+
+class AugmentSettings(Section):
+    """What happens to training images; every draw is a function of (seed, epoch, position)."""
+
+    crop_padding: Annotated[int, Field(ge=0)] | None = None
+    """Pixels to pad by before the random crop. Default: an eighth of the image size."""
+    hflip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Probability of a horizontal flip."""
+    auto_augment: Literal["none", "trivial"] = "none"
+    """trivial: one of TrivialAugment's 14 operations, with random strength, on every sample."""
+    random_erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that a box of 2 to 33% of the image is replaced by the mean color."""
+    mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
+    """Mixup's Beta(alpha, alpha) coefficient, per sample; 0: off."""
+    cutmix_alpha: Annotated[float, Field(ge=0)] = 0.0
+    """CutMix's Beta(alpha, alpha) area, per sample; 0: off. If mixup is also on, each sample takes one of the two."""
+    mix_prob: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Probability that a sample is mixed. Default: 1 with mixup or cutmix on."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Probability mass spread over all classes."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.mix_prob is not None and not (self.mixup_alpha or self.cutmix_alpha):
+            raise ValueError(
+                f"mix_prob has no effect without mixup or cutmix, got mix_prob={self.mix_prob}, mixup_alpha=0, "
+                "cutmix_alpha=0; set --mixup-alpha or --cutmix-alpha, or leave mix_prob out (--mix-prob None, if a "
+                "recipe or a file sets it)"
+            )
+        return self
+
+    def resolved(self, image_size: int) -> "ResolvedAugment":
+        mixes = self.mixup_alpha > 0 or self.cutmix_alpha > 0
+        return self.filled(ResolvedAugment, crop_padding=image_size // 8, mix_prob=1.0 if mixes else None)
+
+
+class ResolvedAugment(AugmentSettings):
+    """mix_prob is None without mixup and cutmix, where it has no effect."""
+
+    crop_padding: int

@@ -1,0 +1,87 @@
+"""The data's section of the settings."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from volo.settings.section import PathText, Section
+
+VAL_FRACTION = 0.1  # the default
+
+Dataset = Literal["cifar100", "cifar10", "imagefolder", "shapes"]
+
+# Mean and standard deviation of pixels in [0, 1].
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+NORMALIZATION = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+
+class DataSettings(Section):
+    """Which images to use, and how they are read and split."""
+
+    dataset: Dataset = "cifar100"
+    """imagefolder reads class folders, in train/, val/ and test/ or without them; shapes is drawn, not read."""
+    data_dir: PathText | None = None
+    """Folder of the data; CIFAR archives are downloaded into it (from $VOLO_DATA_MIRROR if that is set). Default:
+    ./data/<dataset>."""
+    image_size: Annotated[int, Field(ge=1)] = 32
+    """Height and width, in pixels, that images are resized to."""
+    resize: Literal["crop", "squash"] = "crop"
+    """crop keeps the aspect ratio and takes the center square; squash keeps the whole image."""
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Fraction of the training images of each class held out for validation; 0: none, and no best checkpoint. Default:
+    0.1, unless an image folder has its own val/, valid/ or validation/."""
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the split; --seed does not change it, so seeds are comparable."""
+    mean: tuple[float, float, float] | None = None
+    """Per-channel mean (red, green, blue) of pixels in [0, 1], to subtract. Default: the data set's, or ImageNet's."""
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    """Per-channel standard deviation to divide by. Default: the data set's, or ImageNet's."""
+    train_images: Annotated[int, Field(ge=1)] | None = None
+    """Train on a stratified subset of this many images."""
+    skip_damaged: bool = False
+    """Leave out images of a folder that cannot be read, and list them in damaged_images.txt in the run folder."""
+
+    @property
+    def validates(self) -> bool:
+        """Whether images are held out for validation."""
+        return self.val_fraction != 0
+
+    def resolved(self) -> "ResolvedData":
+        mean, std = NORMALIZATION.get(self.dataset, IMAGENET)
+        val_fraction = None if self.dataset == "imagefolder" else VAL_FRACTION
+        return self.filled(ResolvedData, mean=mean, std=std, val_fraction=val_fraction)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        native = {"shapes": 32, "cifar10": 32, "cifar100": 32}.get(self.dataset)
+        if native and self.resize != "crop":
+            raise ValueError(f"resize has no effect on {self.dataset}, whose images are square; leave it out")
+        if self.skip_damaged and self.dataset != "imagefolder":
+            raise ValueError(
+                f"skip_damaged has no effect on {self.dataset}, which is whole or refused as one; leave it out"
+            )
+        if self.dataset == "shapes" and self.image_size != native:
+            raise ValueError(f"shapes are drawn at {native} pixels, got image_size={self.image_size}; leave it out")
+        if self.dataset == "shapes" and self.data_dir is not None:
+            raise ValueError(
+                f"data_dir has no effect on shapes, which are drawn, got {self.data_dir!r}; leave it out, or choose "
+                "another --dataset"
+            )
+        return self
+
+
+class ResolvedData(DataSettings):
+    """Of what is derived, two may still be None: data_dir of shapes, which are drawn, and val_fraction of an image
+    folder, since only reading it tells whether it has its own validation images."""
+
+    mean: tuple[float, float, float]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+
+    @property
+    def folder(self) -> str:
+        """data_dir, for the data sets that are read from one."""
+        assert self.data_dir is not None, f"{self.dataset} is not read from a folder"
+        return self.data_dir

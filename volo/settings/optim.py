@@ -1,0 +1,77 @@
+"""The optimizer's section of the settings."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from volo.settings.section import PathText, Section
+
+
+class OptimSettings(Section):
+    """How long to train, and how fast."""
+
+    epochs: Annotated[int, Field(ge=1)] = 130
+    """Passes over the training images."""
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Stop after this many steps in total; the schedule is still that of --epochs."""
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    """Images per optimizer step, summed over all workers."""
+    grad_accum_steps: Annotated[int, Field(ge=1)] = 1
+    """Number of parts in which each worker computes its share of the batch, to save memory."""
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    """Peak learning rate of AdamW."""
+    min_lr: Annotated[float, Field(ge=0)] = 1e-5
+    """Learning rate at the end of the cosine."""
+    warmup_epochs: Annotated[float, Field(ge=0)] | None = None
+    """Epochs of linear warmup; fractions are allowed. Default: a twentieth of the epochs."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """Weight decay of matrices and kernels; biases, norms and embeddings have none."""
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """AdamW's second moment decay."""
+    grad_clip: Annotated[float, Field(ge=0)] = 1.0
+    """Largest gradient norm; 0: no clipping."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the moving average of the weights, which has its own warmup; 0: off."""
+    use_amp: bool | None = None
+    """Automatic mixed precision. Default: on with a GPU, off on CPUs."""
+    autocast_dtype: Literal["fp16", "bf16"] | None = None
+    """Data type of autocast. Default: bf16."""
+    skip_nonfinite: Annotated[int, Field(ge=0)] = 0
+    """Skip up to this many consecutive updates whose loss or gradient is not finite; 0: the first one ends training."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Ratio of each layer's learning rate to that of the layer above it, for fine-tuning; 1: the same for all."""
+    init_weights: PathText | None = None
+    """Weights to start from: a run (its best checkpoint), a checkpoint, or a file (.safetensors, or .pth of tensors)
+    with published weights, timm's or this project's. Position embeddings are resized, heads of other classes new."""
+    compile: bool = False
+    """Train with torch.compile, which needs a C++ compiler on CPUs."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr must not exceed lr, got min_lr={self.min_lr}, lr={self.lr}; lower --min-lr")
+        if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs must be less than epochs, got warmup_epochs={self.warmup_epochs}, "
+                f"epochs={self.epochs}; lower --warmup-epochs"
+            )
+        if self.grad_accum_steps > self.batch_size:
+            raise ValueError(
+                "grad_accum_steps must not exceed batch_size, "
+                f"got grad_accum_steps={self.grad_accum_steps}, batch_size={self.batch_size}; lower --grad-accum-steps"
+            )
+        if self.use_amp is False and self.autocast_dtype:
+            raise ValueError(
+                f"autocast_dtype has no effect with --no-amp, got autocast_dtype={self.autocast_dtype}; leave it out, "
+                "or give --use-amp in place of --no-amp"
+            )
+        return self
+
+    def resolved(self) -> "ResolvedOptim":
+        return self.filled(ResolvedOptim, warmup_epochs=self.epochs / 20)
+
+
+class ResolvedOptim(OptimSettings):
+    """use_amp and autocast_dtype may be None: what it means depends on the device (volo/training/precision.py)."""
+
+    warmup_epochs: float

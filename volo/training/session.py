@@ -1,0 +1,136 @@
+"""What the training loop works with, built once from the settings: data, model, optimizer, meter, records."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from volo.data.decoded.cache import Images
+from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batch_size
+from volo.data.splits import Split
+from volo.model.build import build_model
+from volo.runs import checkpoint
+from volo.runs.folder import find_start
+from volo.runs.tracking import Tracker
+from volo.settings.config import ResolvedSettings
+from volo.training.guards.memory import memory_explained
+from volo.training.guards.nonfinite import stop_or_skip
+from volo.training.guards.same_data import open_same_data
+from volo.training.initial import load_init_weights, resume
+from volo.training.learner import Learner
+from volo.training.meter import Meter
+from volo.training.objective import Labels, Objective, TokenLabels
+from volo.training.optim import Schedule
+from volo.training.recorder import Record, Recorder
+from volo.training.teacher import Teacher
+from volo.training.world import World
+
+
+@dataclass(frozen=True)
+class Data:
+    """The decoded images, how they are split, and the batches of this worker."""
+
+    images: Images
+    split: Split
+    pixels: Pixels
+    batches: TrainingBatches
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one training works with. Only `learner`, `meter`, and `recorder` change while it runs.
+
+    Attributes:
+        settings: Resolved.
+        beat: Called with the phase that begins and the number of updates so far (volo/training/guards/watchdog.py).
+    """
+
+    settings: ResolvedSettings
+    world: World
+    data: Data
+    schedule: Schedule
+    learner: Learner
+    meter: Meter
+    recorder: Recorder
+    beat: Callable[[str, int], None]
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Tells the watchdog that a phase of training begins, and explains an error if memory runs out in it."""
+        step = self.learner.step
+        self.beat(name, step)
+        where, num = f"at step {step + 1:,}", None
+        if name == "validate":
+            where, num = "in the validation", evaluation_batch_size(self.world.device)
+        with memory_explained(self.settings, self.world, self.learner.precision, where, num):
+            yield
+
+
+@contextlib.contextmanager
+def open_session(
+    settings: ResolvedSettings,
+    world: World,
+    show: Callable[[Record], None] | None = None,
+    beat: Callable[[str, int], None] = lambda phase, step: None,
+) -> Iterator[Session]:
+    """Builds everything from resolved settings and resumes from the run's newest checkpoint, if it has one.
+
+    On leaving, waits until the last checkpoint is on disk. Arguments and errors are those of `train`.
+    """
+    data = _open_data(settings, world)
+    schedule = Schedule.of(settings.optim, data.batches.steps_per_epoch)
+
+    torch.manual_seed(settings.run.seed)
+    class_names = data.images.class_names
+    model = build_model(settings.model, num_classes=len(class_names), image_size=settings.data.image_size)
+    start = world.from_main(find_start(settings) if world.is_main else None)
+    notes: list[str] = []
+    if settings.optim.init_weights and start.checkpoint is None:
+        notes = load_init_weights(model, settings.optim.init_weights, class_names)
+    learner = Learner(model, settings.optim, world, _objective(settings, model, class_names, world.device))
+    meter_state = None
+    if start.checkpoint is not None:
+        meter_state, more = resume(learner, start.checkpoint, settings, world, data.images, data.split)
+        notes += more
+
+    tracker = Tracker(settings.run_dir, learner.step, show) if world.is_main else None
+    on_nonfinite = partial(stop_or_skip, settings, world, data.batches, schedule, tracker)
+    meter = Meter(world, settings.optim.batch_size, learner.precision.skips_bad_updates, on_nonfinite)
+    if meter_state is not None:
+        meter.load_state_dict(meter_state)
+    with Recorder(settings, world, data.images, data.split, schedule, learner, meter, tracker, beat) as recorder:
+        recorder.begin(notes)
+        yield Session(settings, world, data, schedule, learner, meter, recorder, beat)
+
+
+def _open_data(settings: ResolvedSettings, world: World) -> Data:
+    images, split = open_same_data(settings, world)
+    pixels = Pixels(images, settings.data.mean, settings.data.std, world.device)
+    batches = TrainingBatches(
+        images,
+        split.train,
+        pixels,
+        settings.augment,
+        batch_size=settings.optim.batch_size,
+        seed=settings.run.seed,
+        rank=world.rank,
+        world_size=world.size,
+    )
+    return Data(images, split, pixels, batches)
+
+
+def _objective(
+    settings: ResolvedSettings, model: nn.Module, class_names: tuple[str, ...], device: torch.device
+) -> Objective:
+    """The labels alone, or the labels and a teacher."""
+    teaching = settings.teaching
+    if not teaching.teacher:
+        return Labels(teaching, None)
+    teacher = Teacher(checkpoint.find(teaching.teacher), settings, class_names, device)
+    if not teaching.token_labels:
+        return Labels(teaching, teacher)
+    height, width = model.get_parameter("pos_embed").shape[1:3]
+    return TokenLabels(teaching, teacher, settings.run.seed, (height, width))
