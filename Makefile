@@ -18,7 +18,7 @@ RAY_TESTS = tests/cluster/test_launchers.py tests/cluster/test_access.py tests/f
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-slow test-all test-ray chaos lint format constraints
+.PHONY: help quickstart test test-slow test-all test-ray chaos lint format docs constraints
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -54,6 +54,9 @@ lint: $(INSTALLED) ## check style, imports, format and types
 format: $(INSTALLED) ## fix what of style and format can be fixed without a decision
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
+
+docs: $(INSTALLED) ## build the documentation into site/, every warning an error; needs no network
+	PYTHONPATH=. $(PY) -m mkdocs build --strict $(ARGS)
 
 constraints: $(INSTALLED) ## write the installed versions into constraints.txt
 	$(PY) -m pip freeze --all --exclude-editable > constraints.new

@@ -186,6 +186,7 @@ def dry_run(*words: str) -> str:
         ("test", "-m pytest --epochs 1"),
         ("test-slow", "-m pytest -m slow --epochs 1"),
         ("lint", "-m mypy"),
+        ("docs", "-m mkdocs build --strict --epochs 1"),
         ("constraints", "pip freeze"),
     ],
 )
@@ -217,11 +218,11 @@ def test_lint_checks_style_format_and_types(tmp_path):
     assert commands == ["ruff check", "ruff format --check", "mypy"]
 
 
-def test_continuous_integration_runs_the_checks_and_then_the_tests():
+def test_continuous_integration_runs_the_checks_the_documentation_and_then_the_tests():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     targets = re.findall(r"^(?:exec )?make (\S+)", script.read_text(), re.MULTILINE)
-    assert (targets[0], targets[-1]) == ("lint", "test")
+    assert targets == ["lint", "docs", "test"]
 
 
 def test_the_workflow_calls_the_script_of_continuous_integration_with_a_python_that_is_supported():

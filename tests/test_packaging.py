@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
-import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -142,26 +141,3 @@ def test_third_party_imports_are_declared():
     used = {name.split(".")[0] for names in IMPORTS.values() for name in names}
     third_party = used - set(PACKAGES) - sys.stdlib_module_names
     assert {name for name in third_party if canonicalize_name(named.get(name, name)) not in declared} == set()
-
-
-@pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "EXPERIMENTS.md", "CHANGELOG.md", "benchmarks/RESULTS.md"]
-)
-def test_links_of_a_page_lead_to_files_under_version_control(page, tracked):
-    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", (ROOT / page).read_text())
-    found = {str((ROOT / page).parent.joinpath(link).resolve().relative_to(ROOT)) for link in links}
-    assert found - tracked == set()
-
-
-def test_the_tests_that_the_readme_names_are_there(tracked):
-    named = set(re.findall(r"`((?:tests/[\w/]*)?test_\w+\.py)`", (ROOT / "README.md").read_text()))
-    missing = {file for file in named if not any(path == file or path.endswith(f"/{file}") for path in tracked)}
-    assert len(named) > 12
-    assert missing == set()
-
-
-def test_the_citation_is_complete_and_leaves_the_version_to_the_package():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
-    assert citation["license"] == PYPROJECT["project"]["license"]
-    assert "version" not in citation

@@ -12,7 +12,7 @@ KERNEL_MODULE = Path("/proc/driver/nvidia/version")
 ASK_S = 5.0
 # The oldest driver for each major version of CUDA (https://docs.nvidia.com/deploy/cuda-compatibility/).
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
-OTHER_BUILD = "install the build of PyTorch for your driver (README, GPUs), or a newer driver"
+OTHER_BUILD = "install the build of PyTorch for your driver (docs/clusters.md), or a newer driver"
 
 
 def check_gpu(is_required: bool) -> Finding:

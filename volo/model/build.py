@@ -1,5 +1,7 @@
 """Builds a model from a name or from settings."""
 
+from typing import Any
+
 from volo.errors import InputError
 from volo.model.flat import VOLO
 from volo.model.published import PublishedVOLO
@@ -13,7 +15,12 @@ AnyVOLO = VOLO | VOLOPyramid | PublishedVOLO
 
 
 def create_model(
-    name: str, *, num_classes: int | None = None, img_size: int | None = None, hierarchical: bool = False, **overrides
+    name: str,
+    *,
+    num_classes: int | None = None,
+    img_size: int | None = None,
+    hierarchical: bool = False,
+    **overrides: Any,
 ) -> AnyVOLO:
     """A newly initialized model of a named size.
 

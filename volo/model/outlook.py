@@ -34,7 +34,8 @@ class OutlookAttention(nn.Module):
         padding: Pixels of zeros around the map. Default: K // 2, the only padding that gives one window per pixel.
         stride: Pixels between windows, in [1, K]. The map is mean-pooled to the windows' centers.
         qkv_bias: Whether `v` has a bias.
-        attn_drop, proj_drop: Dropout of the weights, and of the output.
+        attn_drop: Dropout of the weights.
+        proj_drop: Dropout of the output.
         op: The formulation; see `volo.ops.outlook_aggregate`.
 
     Raises:

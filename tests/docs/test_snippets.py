@@ -1,8 +1,8 @@
-"""The README's Python is run as it stands, and sees odd images as `volo.load` does."""
+"""The Python of the documents is run as it stands; what prepares an image for an exported model sees odd images as
+`volo.load` does."""
 
 import contextlib
 import io
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,14 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
+import tune_spaces
 import volo
 from tests.data.folders.test_imagefolder import sixteen_bit_png
+from tests.docs.pages import PAGES, python_of, spans
 from tests.models import FLAT, save_model
 from volo.cli import export
 from volo.cli.parse import exit_code
+from volo.settings.config import build_settings
+from volo.tuning.search.spaces import check_space, load_space
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+SNIPPETS = python_of("docs/export.md")
+CALLS = sorted({span for page in PAGES for span in spans(page) if span.startswith("volo.create_model(")})
 
 
 def snippet_with(code: str) -> str:
@@ -73,7 +77,7 @@ ODD: dict[str, Callable[[], bytes]] = {
 
 @pytest.fixture(scope="module", params=MODELS)
 def place(request, tmp_path_factory) -> Path:
-    """A folder as the README's snippets find theirs: a run, and what was exported of it."""
+    """A folder as the snippets find theirs: a run, and what was exported of it."""
     for name in export.NEEDED_FOR_ONNX:
         pytest.importorskip(name)
     folder = tmp_path_factory.mktemp(request.param)
@@ -109,14 +113,31 @@ def test_every_python_snippet_runs_and_agrees_with_volo_load(place, monkeypatch,
     assert num_models == 2
 
 
-def test_a_snippet_needs_only_those_before_it_in_its_section(place, monkeypatch):
-    """The `.pt2` one without onnxruntime, and the one of `volo.load` alone."""
+@pytest.mark.parametrize("place", ["crop"], indirect=True)
+@pytest.mark.parametrize("page", [page for page in PAGES if python_of(page)])
+def test_every_python_block_of_a_page_runs_after_those_before_it(page, place, monkeypatch):
     monkeypatch.chdir(place)
     Path("photo.jpg").write_bytes(ODD["a photograph"]())
-    run(snippet_with("volo.load"), {})
+    names = {}
+    for snippet in python_of(page):
+        run(snippet, names)
+
+
+def test_a_snippet_needs_only_those_before_it_in_its_section(place, monkeypatch):
+    """The `.pt2` one without onnxruntime."""
+    monkeypatch.chdir(place)
+    Path("photo.jpg").write_bytes(ODD["a photograph"]())
     names = {}
     run(PREPARATION, names)
     assert run(snippet_with("torch.export.load"), names) in ("cat", "dog", "owl")
+
+
+def test_the_search_space_of_the_tuning_page_is_one(tmp_path):
+    [code] = python_of("docs/tuning.md")
+    (tmp_path / "my_space.py").write_text(code)
+    space = load_space(str(tmp_path / "my_space.py"), tune_spaces)
+    check_space(space, build_settings({}).to_dict())
+    assert space.recipe == "nano"
 
 
 @pytest.mark.parametrize("mode", ["I", "F", "LAB"])
@@ -155,6 +176,6 @@ def test_a_fault_in_the_preparation_shows_in_one_of_the_odd_images(place, monkey
     assert differing
 
 
-@pytest.mark.parametrize("code", re.findall(r"`(volo\.\w+\([^`]*\))`", README))
+@pytest.mark.parametrize("code", CALLS)
 def test_calls_in_the_text_run(code):
     assert isinstance(eval(code, {"volo": volo}), torch.nn.Module)
