@@ -45,7 +45,7 @@ def test_what_will_be_analyzed_is_known_before_anything_is_trained(tmp_path):
 
     draw_folder(folder, {"train": counts, "valid": counts})
     assert split() == "val"
-    with pytest.raises(InputError, match=r"got no test split in .*images and val_fraction=0; add test/<class>/"):
+    with pytest.raises(InputError, match=r"got no test split in .*images and --val-fraction 0; add test/<class>/"):
         split(val_fraction=0)
     draw_folder(folder, {"test": counts})
     assert split(val_fraction=0) == split() == "test"

@@ -2,8 +2,8 @@
 
     volo analyze --checkpoint outputs/quickstart --analysis eval confusion
 
-Model and data are rebuilt from the checkpoint alone, also where the run folder has been moved. The same command again
-makes nothing twice: a finished analysis says so.
+Model and data are rebuilt from the checkpoint alone, also after the run folder was moved. The same command does not
+repeat a finished analysis, and says so.
 """
 
 import dataclasses
@@ -28,27 +28,26 @@ Analysis = Literal["eval", "confusion", "calibration", "gradcam", "occlusion", "
 @dataclasses.dataclass(frozen=True)
 class Flags:
     checkpoint: str
-    """A run folder (its best checkpoint is taken, else its newest), its best or last, a checkpoint folder, or a
-    model.safetensors or .pt alone."""
+    """A run folder (its best checkpoint, otherwise its newest), its best or last, a checkpoint folder, or a single
+    model.safetensors or .pt."""
     analysis: tuple[Analysis, ...] = get_args(Analysis)
-    """What to do; by default all of it."""
+    """What to do. Default: everything."""
     output_dir: str = "./outputs/volo_inference"
-    """Folder for the results. Those of another analysis in it are replaced when the new ones are whole; what does not
-    belong to an analysis stays."""
+    """Folder for the results. An earlier analysis in it is replaced once the new one is complete; other files stay."""
     split: Literal["test", "val"] = "test"
-    """Images to analyze it on."""
+    """Images to analyze the model on."""
     data_dir: str | None = None
-    """Another place of the data than the checkpoint names, or another labeled folder with all or some of its classes:
+    """Where the data is now, or another labeled folder with all or some of the classes:
     <data_dir>/test/<class>/* or <data_dir>/<class>/*."""
     fresh: bool = False
-    """Make the analysis again, even if the folder holds a finished one of the same weights, images and options."""
+    """Repeat the analysis even if the folder holds a finished one of the same weights, images and options."""
     no_show: bool = False
-    """Do not open the report in a browser where there is a display."""
+    """Do not open the report in a browser."""
 
     workers: WorkerFlags = dataclasses.field(default_factory=WorkerFlags)
 
     def check(self) -> RunSettings:
-        """Raises InputError for values that no analysis can have."""
+        """Raises InputError for values out of range."""
         if not self.analysis:
             raise InputError(f"--analysis needs at least one of {', '.join(get_args(Analysis))}, got none")
         check_path(self.checkpoint, "--checkpoint")

@@ -2,7 +2,7 @@
 
     volo compare outputs/one outputs/other
 
-Ends with exit code 0 if the weights of the newest checkpoints are the same bit for bit, with 5 if they differ.
+Exits with code 0 if the weights of the newest checkpoints are equal bit for bit, with 5 if they differ.
 """
 
 import dataclasses

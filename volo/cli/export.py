@@ -2,8 +2,8 @@
 
     volo export --checkpoint outputs/quickstart --output volo.onnx
 
-The file takes batches of any number of images, of the checkpoint's size. Before it gets its name it is run and compared
-with the model. Its metadata say how images are prepared and what the classes are called.
+The file accepts batches of any number of images, of the checkpoint's size. Before it is given its name, it is run and
+compared with the model. Its metadata describe how to prepare images, and the class names.
 """
 
 import dataclasses
@@ -26,15 +26,15 @@ NEEDED_FOR_ONNX = ("onnx", "onnxscript", "onnxruntime")
 @dataclasses.dataclass(frozen=True)
 class Flags:
     checkpoint: str
-    """A run folder (its best checkpoint is taken, else its newest), its best or last, a checkpoint folder, or a
-    model.safetensors or .pt alone."""
+    """A run folder (its best checkpoint, otherwise its newest), its best or last, a checkpoint folder, or a single
+    model.safetensors or .pt."""
     output: str
-    """The file, ending in .onnx or .pt2 (torch-export); one that is there is replaced."""
+    """The file, ending in .onnx or .pt2 (torch-export); an existing one is replaced."""
     format: Annotated[Format | None, tyro.conf.arg(metavar="{onnx,torch-export}")] = None
-    """Default: what the ending of --output says."""
+    """Default: by the ending of --output."""
 
     def check(self) -> Format:
-        """What to write. Raises InputError for values that no export can have."""
+        """The format to write. Raises InputError for values out of range."""
         check_path(self.checkpoint, "--checkpoint")
         said = next((name for name, ending in ENDINGS.items() if self.output_file.suffix == ending), None)
         if said is None:
@@ -46,7 +46,7 @@ class Flags:
                 "--format, or rename the output"
             )
         if self.output_file.is_dir() or not self.output_file.parent.is_dir():
-            raise InputError(f"--output must name a file in a folder that is there, got {self.output_file}; make it")
+            raise InputError(f"--output must name a file in an existing folder, got {self.output_file}; make it")
         if said == "onnx" and (missing := [name for name in NEEDED_FOR_ONNX if find_spec(name) is None]):
             raise InputError(
                 f"--format onnx needs {', '.join(NEEDED_FOR_ONNX)}, got no {', '.join(missing)}; install them with "

@@ -1,17 +1,15 @@
-"""Train, then analyze what came out, on one Ray cluster: `make quickstart`. With --space search first.
+"""Train, then analyze the result, on one Ray cluster. With --space, search for the settings first.
 
     volo pipeline --recipe quickstart
     volo pipeline --space mix --dataset cifar100 --num-samples 50 --epochs 20 --sweep-name first
 
-The first takes the flags of `volo train`; the report lies in the run folder, under analysis/.
+The first takes the flags of `volo train`; the report is written to analysis/ in the run folder.
 
-The second takes those of `volo tune` (`--space mix --help` lists them). The best trial's settings are trained in
-<output-dir>/<sweep-name>/winner-0007, if that is trial 7, by as many workers as --num-workers says, for --winner-epochs
-epochs. By default that is as long as the trials, as `volo train --config best_config.yaml` does it; their trial has
-done just that, so its run is taken over, and no epoch is trained twice.
+The second takes the flags of `volo tune` (`--space mix --help` lists them). The best trial's settings, say those of
+trial 7, are trained in <output-dir>/<sweep-name>/winner-0007 with --num-workers workers for --winner-epochs epochs. By
+default that is as long as the trials, so the trial's own run is reused and no epoch is trained twice.
 
-The same command again resumes where it ended: a finished sweep, a finished training and a finished analysis are passed
-over. Where --budget-minutes end the sweep, the best trial so far is the winner.
+The same command resumes: what is finished is skipped. If --budget-minutes ends the sweep, its best trial so far wins.
 """
 
 import contextlib
@@ -35,10 +33,10 @@ OF_WINNER = {"num_workers", "max_failures"}
 
 @dataclass(frozen=True)
 class PipelineOptions(SweepOptions):
-    """How to search, and with what; how long to train the winner."""
+    """How to search, with which resources, and how long to train the winner."""
 
     winner_epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
-    """Epochs to train the best trial's settings for. Default: --epochs, as the trials."""
+    """Epochs to train the best trial's settings for. Default: --epochs, like the trials."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -72,10 +70,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _split_to_analyze(settings: Settings) -> Literal["test", "val"]:
-    """Known before anything is trained: the validation images, where there are none to test on.
+    """The split to analyze, known before anything is trained: the validation images if there are no test images.
 
     Raises:
-        InputError: neither are there.
+        InputError: there are neither.
     """
     from volo.data.datasets import has_test
 
@@ -85,14 +83,14 @@ def _split_to_analyze(settings: Settings) -> Literal["test", "val"]:
     if not data.validates:
         raise InputError(
             f"volo pipeline analyzes test or validation images, got no test split in {data.data_dir} and "
-            "val_fraction=0; add test/<class>/, or leave --val-fraction out"
+            "--val-fraction 0; add test/<class>/, or omit --val-fraction"
         )
     return "val"
 
 
 def _parsed(argv: Sequence[str]) -> tuple[Settings | None, PipelineOptions | None]:
-    """The settings, and where there is a sweep its options."""
-    description = f"{__doc__}\n{NO_SHOW}: do not open the report in a browser where there is a display."
+    """The settings and, for a sweep, its options."""
+    description = f"{__doc__}\n{NO_SHOW}: do not open the report in a browser."
     if "--space" not in given_flags(argv):
         return parse_settings(argv, prog=program("pipeline"), description=description), None
     without = [name for name in WITHOUT if name not in OF_WINNER]

@@ -1,4 +1,4 @@
-"""Predict the classes of unlabelled images: a table with the five likeliest classes of each.
+"""Predict the classes of unlabeled images: a table with the five most likely classes of each.
 
     volo predict --checkpoint outputs/quickstart --input photos more/one.jpg --output predictions.csv
 
@@ -21,18 +21,18 @@ from volo.settings.run import RunSettings
 @dataclasses.dataclass(frozen=True)
 class Flags:
     checkpoint: str
-    """A run folder (its best checkpoint is taken, else its newest), its best or last, a checkpoint folder, or a
-    model.safetensors or .pt alone."""
+    """A run folder (its best checkpoint, otherwise its newest), its best or last, a checkpoint folder, or a single
+    model.safetensors or .pt."""
     input: tuple[str, ...]
     """Folders, searched at any depth for the formats Pillow reads, and files; every node of a cluster must see them."""
     output: str = "./predictions.csv"
     """The table: path, class_1, prob_1, class_2, ... in the order of the paths."""
     batch_size: int = 128
-    """Images computed at once on a worker."""
+    """Images per batch on a worker."""
     workers: WorkerFlags = dataclasses.field(default_factory=WorkerFlags)
 
     def check(self) -> RunSettings:
-        """Raises InputError for values that no prediction can have."""
+        """Raises InputError for values out of range."""
         if not self.input:
             raise InputError("--input needs at least one folder or file, got none")
         check_path(self.checkpoint, "--checkpoint")
@@ -43,7 +43,7 @@ class Flags:
         if self.output_file.suffix != ".csv":
             raise InputError(f"--output must name a file ending in .csv, got {self.output!r}")
         if self.output_file.is_dir() or not self.output_file.parent.is_dir():
-            raise InputError(f"--output must name a file in a folder that is there, got {self.output_file}; make it")
+            raise InputError(f"--output must name a file in an existing folder, got {self.output_file}; make it")
         return self.workers.run_settings()
 
     @property

@@ -22,14 +22,14 @@ COLUMNS = ("run", "state", "best", "at epoch", "epochs", "images/s", "size")
 @dataclasses.dataclass(frozen=True)
 class Flags:
     output_dir: str = "./outputs"
-    """Folder of the run folders, searched at any depth."""
+    """Folder with run folders, searched at any depth."""
 
 
 def main(argv: Sequence[str]) -> None:
     flags = parse_flags(Flags, argv, prog=program("runs"), description=__doc__)
     root = local_path(flags.output_dir, "--output-dir")
     if not root.is_dir():
-        raise InputError(f"--output-dir must be a folder, got {root}; name the one that `volo train` wrote into")
+        raise InputError(f"--output-dir must be a folder, got {root}; name the one that `volo train` wrote to")
     runs = [read_run(folder) for folder in find_runs(root)]
     if not runs:
         print(f"no runs in {root}")

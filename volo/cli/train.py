@@ -5,7 +5,7 @@
     torchrun --nproc_per_node=2 -m volo train --recipe quickstart
     ray job submit --working-dir . -- python -m jobs.train --recipe quickstart --output-dir /shared/outputs
 
-The same command again resumes. Several seeds, one after the other and summed up: --seeds 0 1 2.
+The same command resumes. Several seeds, one after the other with a summary: --seeds 0 1 2.
 """
 
 import os

@@ -1,16 +1,16 @@
-"""Search for better settings: trials over a space; a study decides which come next and which are stopped early.
+"""Search for better settings: trials from a search space; a study decides what to try next and what to stop early.
 
     volo tune --space architecture --dataset cifar100 --num-samples 50 --epochs 20 --sweep-name first
     volo train --config outputs/first/best_config.yaml --run-name best
 
-Takes the flags of `volo train` for what all trials have in common, over the recipe that the space names (`volo spaces`
-lists them). The same command again resumes, however it ended; more --num-samples extend it.
+Takes the flags of `volo train` for what all trials share, on top of the recipe that the space names (`volo spaces`).
+The same command resumes a sweep, however it ended; a larger --num-samples extends it.
 
-    <output-dir>/<sweep-name>/trials.csv          the trials, ranked; renewed after each
+    <output-dir>/<sweep-name>/trials.csv          the trials, ranked; updated after each
                               best_config.yaml    for volo train --config
-                              sweep_report.html   what was tried, what came out, which settings matter; at the end
-                              study.journal       Optuna's study: optuna-dashboard opens it, also while it grows
-                              trials/0007/        a run folder each, for TensorBoard
+                              sweep_report.html   what was tried, the results, which settings matter; written at the end
+                              study.journal       Optuna's study; optuna-dashboard opens it, also during the sweep
+                              trials/0007/        one run folder per trial, for TensorBoard
                               confirm.json        what --confirm-top found; its runs are in confirm/
 """
 
@@ -31,7 +31,7 @@ from volo.tuning.search.library import library
 if TYPE_CHECKING:
     from volo.tuning.study import SweepStudy
 
-# Settings that have no flag in a sweep, and what it has in their place.
+# Settings that have no flag in a sweep, and the flags to use instead.
 INSTEAD = {
     "num_workers": "--workers-per-trial",
     "run_name": "--sweep-name",
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
 def parse_sweep(
     own: type[Options], argv: Sequence[str], *, prog: str, description: str, without: Collection[str]
 ) -> tuple[Settings | None, Options]:
-    """As `parse_settings_and`, over the recipe that the space names.
+    """Like `parse_settings_and`, on top of the recipe that the space names.
 
     Args:
         without: Settings that have no flag here.
@@ -71,7 +71,7 @@ def parse_sweep(
 
 def tune(settings: Settings, options: SweepOptions, cluster: contextlib.ExitStack | None = None) -> "SweepStudy":
     """Runs the sweep, or what is left of it. Refuses what can be refused before torch and Ray are loaded. `cluster`
-    keeps the connection open for a training that follows, where it is given."""
+    keeps the connection open for a training that follows, if given."""
     prepare(settings.run.address, settings.run.dashboard_host)
     from volo.tuning.search.spaces import check_space, load_space
 

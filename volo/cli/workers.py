@@ -1,4 +1,4 @@
-"""Flags of the jobs that apply a trained model: which workers, and where."""
+"""Flags of the commands that apply a trained model: which workers, and where they run."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -13,17 +13,17 @@ from volo.settings.run import RunSettings
 
 @dataclasses.dataclass(frozen=True)
 class WorkerFlags:
-    """Who computes, and where."""
+    """The workers, and where they run."""
 
     num_workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Ray workers; 0: this process, without Ray. Default: the cluster's GPUs, else 1."""
+    """Ray workers; 0: this process, without Ray. Default: the cluster's GPUs, otherwise 1."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where workers compute."""
     address: Annotated[str | None, tyro.conf.arg(metavar="STR")] = None
-    """Ray cluster to use. Default: $RAY_ADDRESS, else one of its own on this machine."""
+    """Ray cluster to use. Default: $RAY_ADDRESS, otherwise its own on this machine."""
 
     def run_settings(self) -> RunSettings:
-        """Raises InputError for values out of range, or that contradict each other."""
+        """Raises InputError for values that are out of range or contradict each other."""
         if self.num_workers is not None and self.num_workers < 0:
             raise InputError(f"--num-workers must be at least 0, got {self.num_workers}")
         if self.num_workers == 0 and self.address:

@@ -1,4 +1,4 @@
-"""Predictions for unlabelled images over the workers of a Ray cluster.
+"""Predictions for unlabeled images over the workers of a Ray cluster.
 
 A pool of actors, each with the model in memory, takes chunks of images from the driver, which writes the results. Ray
 Data is not used, for three reasons. Keeping its rows in order costs extra, and its checkpoints (`ray.data.checkpoint`)

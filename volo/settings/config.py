@@ -87,7 +87,7 @@ class Settings(Section):
         return self
 
     def _others_than_mix_token(self) -> dict[str, Any]:
-        """Settings that rule mix_token out."""
+        """Settings that exclude mix_token."""
         augment = self.augment
         values = dict(compile=self.optim.compile, mixup_alpha=augment.mixup_alpha, cutmix_alpha=augment.cutmix_alpha)
         found = {name: value for name, value in values.items() if value}
@@ -207,8 +207,8 @@ def build_settings(*layers: dict[str, Any]) -> Settings:
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """`above` laid over `below`, section by section and in each key by key.
 
-    Where `above` sets another form of the model, what belongs to the form below it alone is left behind
-    (`left_behind` says what).
+    If `above` sets another form of the model, settings that only the form below has are dropped (`left_behind` lists
+    them).
 
     Raises:
         InputError: another value where a section is wanted.
@@ -243,8 +243,8 @@ def _section(name: str, value: Any) -> Any:
 
 
 def left_behind(*layers: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the model that a layer gives and another layer above it leaves behind, since it sets another form,
-    which cannot have them; but for defaults. Layers as of `build_settings`."""
+    """Settings of the model that one layer gives and a layer above it drops, because it sets another form, which cannot
+    have them; except defaults. Layers as in `build_settings`."""
     model: dict[str, Any] = {}
     lost: dict[str, Any] = {}
     for layer in layers:
@@ -262,13 +262,13 @@ def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]
 
 
 def _compared(settings: Settings) -> dict[str, Any]:
-    """Where nothing is said of val_fraction, the data decide, and the hash of their split tells."""
+    """Without a val_fraction the data decide, and the hash of their split is compared elsewhere."""
     values = flatten(settings.resolved().to_dict())
     return values | ({"data.val_fraction": VAL_FRACTION} if values["data.val_fraction"] is None else {})
 
 
 def listed(changes: Mapping[str, tuple[Any, Any]]) -> str:
-    """Differences as lines to stand below a sentence."""
+    """Differences as indented lines, to follow a sentence."""
     return "\n".join(f"  {name}: {before!r} before, {now!r} now" for name, (before, now) in changes.items())
 
 
@@ -280,7 +280,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def describe(error: ValidationError) -> str:
-    """pydantic's findings as this project's sentences: rule, value, and where to put it right."""
+    """pydantic's findings as this project's sentences: rule, value, and what to change."""
     lines = []
     for found in error.errors():
         name = ".".join(str(part) for part in found["loc"] if str(part).isidentifier() and part not in FORMS)
