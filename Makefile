@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 OTHER_RAY = .venv-ray-$(RAY)
 SITE = import sysconfig; path = sysconfig.get_path("purelib")
 RAY_TESTS = tests/cluster/test_launchers.py tests/cluster/test_access.py tests/faults/test_09_control_plane.py \
-  tests/tuning/test_sweeps.py::test_a_sweep_whose_driver_is_killed_goes_on_with_every_trial_once_and_every_epoch_once
+  tests/tuning/test_sweeps.py::test_a_sweep_whose_driver_is_killed_resumes_with_every_trial_once_and_every_epoch_once
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -135,7 +135,7 @@ def test_search_spaces_import_settings_recipes_and_optuna_alone():
 
 
 def test_every_import_of_our_own_names_a_module_that_exists():
-    """A misspelt import inside a function would else wait for its first call."""
+    """A misspelt import inside a function would otherwise wait for its first call."""
     assert offences(lambda _, name: top(name) in PACKAGES and not is_module(name)) == []
 
 

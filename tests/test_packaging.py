@@ -141,3 +141,12 @@ def test_third_party_imports_are_declared():
     used = {name.split(".")[0] for names in IMPORTS.values() for name in names}
     third_party = used - set(PACKAGES) - sys.stdlib_module_names
     assert {name for name in third_party if canonicalize_name(named.get(name, name)) not in declared} == set()
+
+
+def test_the_tests_that_another_version_of_ray_is_tried_with_exist():
+    text = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    (line,) = (line for line in text.splitlines() if line.startswith("RAY_TESTS"))
+    for target in line.partition("=")[2].split():
+        path, _, name = target.partition("::")
+        source = (ROOT / path).read_text()
+        assert not name or f"def {name}(" in source, target

@@ -109,7 +109,9 @@ def commit(folder: Path, target: Path) -> None:
     for path in folder.iterdir():
         sync(path)
     sync(folder)
-    remove(target)
+    if target.exists():
+        shutil.rmtree(target)
+    os.chmod(folder, 0o755)  # whatever the umask: others may share the data
     folder.rename(target)
     sync(target.parent)
 

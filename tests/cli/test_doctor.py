@@ -1,4 +1,4 @@
-"""`jobs.doctor`: what it finds well, what it warns of, and what it fails on, each made for real."""
+"""`volo doctor`: what passes, what it warns of and what it fails on, each for real."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""What `jobs.doctor` sees of a cluster and of what a job would send to it."""
+"""What `volo doctor` says of a cluster and of what a job would upload to it."""
 
 import subprocess
 import sys

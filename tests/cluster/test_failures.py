@@ -69,7 +69,7 @@ def test_a_killed_worker_is_started_again_and_one_too_many_ends_with_code_4(laun
         said = training.output.read_text()
     assert said.count(f"worker 1 of 2 on {HOST} was lost: ") == 2
     assert "starting again from the newest checkpoint, 1 of 1 times" in said
-    assert "gave up after --max-failures 1; the same command goes on" in said
+    assert "gave up after --max-failures 1; the same command resumes" in said
     assert "the system kills processes when memory runs out" in said
     assert said.count("\n  log: ") == 2
     assert "Traceback" not in said and "raylet" not in said
@@ -86,7 +86,7 @@ def test_an_error_that_comes_twice_at_the_same_step_ends_with_code_3_and_names_t
         said = training.output.read_text()
     assert f"training failed: worker 1 of 2 on {HOST} raised KeyError: 'colour'" in said
     assert "learner.py:" in said and " in _faulty" in said
-    assert "it came twice in a row, at the same step" in said
+    assert "it came twice in a row at the same step" in said
     assert said.count("starting again from the newest checkpoint") == 1
     assert "Traceback" not in said
     log = Path(said.partition("\n  log: ")[2].splitlines()[0])

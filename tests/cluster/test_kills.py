@@ -1,4 +1,4 @@
-"""Row 1 and 2 of the fault table on Ray: what is killed goes on to the weights of an undisturbed run, bit for bit."""
+"""Row 1 and 2 of the fault table on Ray: a killed run resumes to the weights of an undisturbed one, bit for bit."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Row 1, without Ray and torchrun: a run killed anywhere goes on to the weights of an undisturbed one, bit for bit."""
+"""Row 1, without Ray and torchrun: a run killed anywhere resumes to the weights of an undisturbed one, bit for bit."""
 
 import random
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.training.runs import losses
 
 SEED = 6
 EPOCHS = 20
-# The first validation is the best so far, and `best` is put right when the run goes on: killed there as well.
+# The first validation is the best so far, and `best` is corrected when the run resumes: it is killed there as well.
 AT_BEST = [Kill("between a checkpoint and best", 1)] * 2
 MOST = {"before a file call of a save": 24, IN_A_FILE: 8, "before a validation": 2}
 

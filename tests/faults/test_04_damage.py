@@ -1,4 +1,4 @@
-"""Row 4: whatever became of Ray's own state, and whichever byte of a checkpoint, a run goes on from what is good."""
+"""Row 4: whatever became of Ray's own state, and whichever byte of a checkpoint, a run resumes from what is good."""
 
 import shutil
 import warnings

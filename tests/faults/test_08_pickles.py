@@ -144,7 +144,7 @@ def test_inside_the_run_that_is_resumed_or_branched_from(tmp_path, mark, images,
 
 @pytest.mark.parametrize("form", FORMS)
 def test_inside_a_run_whose_manifest_does_not_hold(tmp_path, mark, images, run_dir, form):
-    """The checkpoint is passed over; none is left, and the run begins anew."""
+    """The checkpoint is skipped; none is left, so the run starts over."""
     folder = checkpoint.newest(run_dir)
     (folder / checkpoint.STATE).write_bytes(harmful(mark, form))
     with pytest.warns(UserWarning, match=r"training_state\.pt must match its manifest"):

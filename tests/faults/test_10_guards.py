@@ -81,7 +81,7 @@ def test_a_skipped_update_changes_nothing_and_the_run_resumes_to_the_same_weight
     skipped = [record["step"] for record in read_records(whole) if record["kind"] == "skipped"]
     assert skipped == bad_steps(whole)
 
-    for last in (bad_steps(whole)[1], None):  # ends with a skipped step, then goes on
+    for last in (bad_steps(whole)[1], None):  # ends with a skipped step, then continues
         resumed = train(small_run(tmp_path / "b", folder, optim=dict(skip_nonfinite=1, max_steps=last)))
     assert same(weights(whole), weights(resumed))
 

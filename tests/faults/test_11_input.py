@@ -32,7 +32,7 @@ HARMS: dict[str, tuple[Callable[[Path], object], dict, str]] = {
     "an empty class": (lambda images: emptied(images / "train/dog"), {}, "a class must hold an image, got none in"),
     "an empty split": (lambda images: emptied(images / "train"), {}, "must have at least two classes, got 0"),
     "other classes to test": (lambda images: shutil.copytree(images / "test/cat", images / "test/owl"), {}, "owl"),
-    "a large batch": (unharmed, {"optim": {"batch_size": 65}}, "got batch_size=65, 64 images"),
+    "a large batch": (unharmed, {"optim": {"batch_size": 65}}, "got --batch-size 65, 64 images"),
 }
 
 

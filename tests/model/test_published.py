@@ -133,5 +133,5 @@ def test_sizes_that_a_patch_or_the_downsampling_does_not_divide_are_padded_below
 
 
 def test_an_input_size_of_0_is_not_taken_for_none():
-    with pytest.raises(ValueError, match="images must be at least one patch, got 0 pixels"):
+    with pytest.raises(ValueError, match="images must be at least one patch, got 0x0 pixels"):
         PublishedVOLO(num_classes=3, img_size=32, input_size=0, **SMALL)

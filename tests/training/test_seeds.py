@@ -76,7 +76,7 @@ def test_the_summary_is_the_mean_and_spread_of_the_runs_validation(trained):
     assert [line.split()[0] for line in table] == ["seed", "3", "5", "mean", "std", "min", "max"]
     assert f"{summary['last']['mean']:.2%}" in table[3]
     low, high = summary["last"]["interval"]
-    assert printed[-2].startswith("95% intervals of the means, by 2 seeds: best val top-1 ")
+    assert printed[-2].startswith("95% intervals of the means over 2 seeds: best val top-1 ")
     assert f"last val top-1 {low:.2%} to {high:.2%}, train loss" in printed[-2]
 
 

@@ -60,7 +60,7 @@ def test_gradients_are_clipped_to_the_norm_that_was_asked_for_whatever_scales_th
     assert precision.step(optimizer)
 
 
-def test_dropout_is_drawn_anew_for_each_step_and_rank(tmp_path, folder, monkeypatch):
+def test_dropout_is_drawn_again_for_each_step_and_rank(tmp_path, folder, monkeypatch):
     seeds, real = [], Learner.update
 
     def noted(self, batch, lr):

@@ -31,7 +31,7 @@ def create_model(
         img_size: Image height and width that the position embedding is made for; images may have other sizes. Default:
             32, or 224 for a published model.
         hierarchical: Build a pyramid of stages instead of a flat model.
-        **overrides: Settings of the form (volo/settings/model.py), such as pooling="cli" or embed_dim=128 for a flat
+        **overrides: Settings of the form (volo/settings/model/), such as pooling="cli" or embed_dim=128 for a flat
             model, and downsample_kind="token" or stage_depths=(1, 1, 3) for a pyramid.
 
     Returns:

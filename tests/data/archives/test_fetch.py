@@ -199,7 +199,7 @@ def test_an_archive_that_is_damaged_or_lacks_files_is_refused(tmp_path, server, 
 
 def test_leftovers_of_a_killed_fetch_do_no_harm(tmp_path, archive):
     (tmp_path / f".{archive.file}.partial").write_bytes(b"half")
-    (tmp_path / f".{archive.folder}-killed").mkdir()
+    (tmp_path / f".{archive.folder}.another-host-7.partial").mkdir()
     fetch(archive, tmp_path)
     assert names(tmp_path) == {archive.folder, archive.file}
 

@@ -2,7 +2,7 @@
 
 Faults, of rank 1 where there are two, in the third step where not said otherwise:
 
-    nan       an image decodes to nan, in every epoch anew
+    nan       an image decodes to nan, in every epoch
     gradient  of a share the gradient is infinite, in every step, but not the loss
     hang      the data never come
     raise     an error that nobody foresaw

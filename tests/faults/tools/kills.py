@@ -1,6 +1,6 @@
 """Places where a process ends itself: a kill from outside could not come at so exact a moment.
 
-A process is armed with one `Kill` and goes on as ever; it dies where that says, by a signal that nobody can catch.
+A process is armed with one `Kill` and continues as usual; it dies where that says, by a signal that nobody can catch.
 """
 
 import os

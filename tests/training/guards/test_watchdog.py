@@ -96,7 +96,7 @@ def test_a_rank_that_is_slow_but_goes_on_is_waited_for_and_one_that_stops_is_not
 def test_the_own_frame_of_an_error_is_the_innermost_outside_of_installed_packages():
     with pytest.raises(ValueError) as raised:
         parse_duration("soon")
-    assert re.fullmatch(r"volo/durations\.py:\d+ in parse_duration", own_frame(extract_tb(raised.tb)))
+    assert re.fullmatch(r"volo/settings/durations\.py:\d+ in parse_duration", own_frame(extract_tb(raised.tb)))
     with pytest.raises(RuntimeError) as raised:
         torch.nn.Linear(1, 1)(torch.ones(2))
     assert own_frame(extract_tb(raised.tb)).startswith(f"{__file__}:")
