@@ -139,7 +139,7 @@ def test_a_finished_analysis_says_so_and_is_left_as_it_is(trained, tmp_path, cap
     again = capsys.readouterr().out.splitlines()
     assert contents(tmp_path) == before
     assert again[-3:] == [
-        f"this analysis is finished, in {tmp_path}; volo analyze --fresh makes it again", *first[-2:],
+        f"this analysis is finished, in {tmp_path}; volo analyze --fresh repeats it", *first[-2:],
     ]  # fmt: skip
     assert analyzed(*flags, "--fresh") == 0
     assert {name: of[0] for name, of in contents(tmp_path).items()} == {name: of[0] for name, of in before.items()}

@@ -1,4 +1,4 @@
-"""Row 5: a node lost, the number of workers changed. Training continues, and no sample of the epoch is lost or repeated.
+"""Row 5: a node lost, the number of workers changed. Training continues, and no sample of the epoch is lost or repeated
 
 Nodes are processes with a core each: killed with all that runs on them, as where the power fails.
 """

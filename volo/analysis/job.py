@@ -53,7 +53,7 @@ def analyze(
     validation = _validation(subject, view) if "calibration" in analyses else None
     identity = _identity(path, analyses, view, validation)
     if not fresh and is_finished(output_dir, identity):
-        print(f"this analysis is finished, in {output_dir}; volo analyze --fresh makes it again", flush=True)
+        print(f"this analysis is finished, in {output_dir}; volo analyze --fresh repeats it", flush=True)
         return output_dir / PAGE
     with made_aside(output_dir, identity) as folder:
         findings = Findings(subject, view, predict(subject, view, compute), compute, folder, validation)

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import os
+import re
 import sys
 import time
 import traceback
@@ -27,6 +28,8 @@ Flags = TypeVar("Flags")
 RANK_0_FIRST_S = 5.0
 SECTIONS = ("data", "augment", "optim", "teaching", "run")
 FLAG_NAMES = {"variant": "model"}
+# A setting in a message: with its section, or before its value, or a name that is no word of English.
+NAMED = r"(?<![\w./'-])(?:\w+\.{name}\b|{name}(?==)|(?=\w*_){name}\b)"
 
 
 def program(command: str) -> str:
@@ -113,8 +116,12 @@ def parse_settings_and(
     )
     if flags.use_amp and flags.no_amp:
         raise InputError("--use-amp and --no-amp contradict each other; give one of them")
-    layers.append(_given(flags, given_flags(argv)))
-    settings = build_settings(*layers)
+    given = given_flags(argv)
+    layers.append(_given(flags, given))
+    try:
+        settings = build_settings(*layers)
+    except InputError as error:
+        raise InputError(as_typed(str(error), given)) from None
     _say_what_has_no_effect(settings, layers, without)
     if flags.print_config:
         print(settings.to_yaml(), end="")
@@ -139,6 +146,20 @@ def refuse_torchrun(prog: str) -> None:
 def given_flags(argv: Sequence[str]) -> set[str]:
     """The flags that stand on the command line, spelled with dashes."""
     return {arg.split("=")[0].replace("_", "-") for arg in argv if arg.startswith("--")}
+
+
+def as_typed(message: str, given: Collection[str]) -> str:
+    """A message about settings, with the flags that stand on the command line in place of the settings' names."""
+    for section in Settings.model_fields.values():
+        for name in getattr(section.annotation, "model_fields", {}) or _model_names():
+            flag = f"--{FLAG_NAMES.get(name, name).replace('_', '-')}"
+            if flag in given:
+                message = re.sub(NAMED.format(name=name), flag, message)
+    return message
+
+
+def _model_names() -> set[str]:
+    return {name for form in FORMS.values() for name in form.model_fields}
 
 
 def known_first(argv: Sequence[str], *flags: str) -> argparse.Namespace:

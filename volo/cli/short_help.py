@@ -10,11 +10,11 @@ HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 # By their settings' names, in the order in which they are listed.
 COMMON = (
     *("recipe", "config", "variant", "dataset", "data_dir", "epochs", "max_steps", "batch_size", "lr", "init_weights"),
-    *("num_workers", "device", "output_dir", "run_name", "fresh", "seed", "print_config"),
+    *("num_workers", "device", "output_dir", "run_name", "fresh", "seed", "address", "print_config"),
     "help_all",
 )
 # Left to --help-all where the options of a search need the room.
-NOT_BESIDE_SEARCH = {"variant", "batch_size", "lr", "init_weights", "device"}
+NOT_BESIDE_SEARCH = {"address", "variant", "batch_size", "lr", "init_weights", "device"}
 COMMON_OF_SEARCH = (
     *("space", "num_samples", "sweep_name", "sampler", "pruner", "objectives", "max_concurrent", "workers_per_trial"),
     *("budget_minutes", "confirm_top", "winner_epochs"),
@@ -35,7 +35,7 @@ def spelled_for_tyro(argv: Sequence[str]) -> list[str]:
 
 
 def shortened(flags: type) -> type:
-    """Of the flags of a command, a dataclass for tyro, those of COMMON and COMMON_OF_SEARCH."""
+    """A dataclass for tyro with those flags of a command that are in COMMON or COMMON_OF_SEARCH."""
     fields: dict[str, dataclasses.Field] = {}
     job: list[tuple] = []
     for field in dataclasses.fields(flags):

@@ -165,7 +165,7 @@ def _caches(nodes: list[dict[str, Any]], data: ResolvedData) -> Finding:
         return failure("caches", "; ".join(wrong), "make data and cache the same on all nodes")
     address, tightest = min(rooms.items(), key=lambda item: item[1].free - item[1].needed)
     finding = judged(tightest)
-    return replace(finding, check="caches", found=f"least room of {len(rooms)}, on {address}: {finding.found}")
+    return replace(finding, check="caches", found=f"fullest of {len(rooms)}, on {address}: {finding.found}")
 
 
 def cache_of(data: dict[str, Any]) -> Room | str:

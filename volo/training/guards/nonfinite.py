@@ -66,7 +66,7 @@ def stop_or_skip(
         write_batch(settings, path, found, batches, schedule.learning_rate(found.step - 1))
     reason = f"{found.describe(world.size)}; its images are listed in {path}"
     if not 0 < found.num_skipped <= settings.optim.skip_nonfinite:
-        raise TrainingError(f"{reason}. The last checkpoint is from before. {REMEDY}")
+        raise TrainingError(f"{reason}. The last checkpoint is older than this step. {REMEDY}")
     if tracker:
         text = f"{reason}; its update was left out, number {found.num_skipped} in a row"
         tracker.record("skipped", found.step, text=text)
