@@ -74,9 +74,9 @@ def test_training_without_ray_is_not_asked_about_ray(capsys):
     assert {"address", "access", "upload"} & found.keys() == set()
 
 
-def test_a_wrong_setting_is_one_for_jobs_train_too(capsys):
+def test_a_wrong_setting_is_refused_as_in_training(capsys):
     assert exit_code(doctor.main, ["--epochs", "0"]) == 2
-    assert "optim.epochs must be" in capsys.readouterr().err
+    assert "--epochs must be" in capsys.readouterr().err
 
 
 def test_versions_too_old_or_missing_are_failures(monkeypatch):

@@ -51,10 +51,10 @@ def test_printed_settings_of_every_form_are_a_settings_file(capsys, tmp_path, fl
     [
         ("--hierarchical --pooling cls", "pooling has no effect on a pyramid, which has stages and pools their mean"),
         ("--hierarchical --pooling mean", "pooling has no effect on a pyramid"),
-        ("--hierarchical --embed-dim 64", "got embed_dim=64; make it a flat model with --no-hierarchical"),
-        ("--downsample-kind map", "got downsample_kind='map'; make it a pyramid with --hierarchical"),
-        ("--stage-depths 1 2", "stage_depths has no effect on a flat model, got stage_depths=(1, 2)"),
-        ("--class-depth 2", "class_depth has no effect without pooling=cli"),
+        ("--hierarchical --embed-dim 64", "got --embed-dim=64; make it a flat model with --no-hierarchical"),
+        ("--downsample-kind map", "got --downsample-kind='map'; make it a pyramid with --hierarchical"),
+        ("--stage-depths 1 2", "--stage-depths has no effect on a flat model, got --stage-depths=(1, 2)"),
+        ("--class-depth 2", "--class-depth has no effect without pooling=cli"),
         ("--hierarchical --stage-depths 1 1 1 1 1", "give all four"),
     ],
 )

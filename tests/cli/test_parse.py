@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from volo.cli import train
-from volo.cli.parse import exit_code, parse_settings
+from volo.cli.parse import as_typed, exit_code, parse_settings
 from volo.errors import InputError, OutOfRetries, Stopped, TrainingError
 
 ROOT = Path(__file__).parents[2]
@@ -125,21 +125,21 @@ def test_printed_settings_are_a_settings_file(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--epochs 0", "optim.epochs must be greater than or equal to 1, got 0"),
+        ("--epochs 0", "--epochs must be greater than or equal to 1, got 0"),
         ("--recipe huge", "--recipe must be one of quickstart, nano, tiny, small, finetune-d1, finetune-d1-96"),
         ("--config none.yaml", "--config must name a readable YAML file"),
         ("--use-amp --no-amp", "--use-amp and --no-amp contradict each other"),
-        ("--no-amp --autocast-dtype bf16", "autocast_dtype has no effect with --no-amp"),
-        ("--mix-prob 0.5", "mix_prob has no effect without mixup or cutmix"),
-        ("--dataset shapes --data-dir x", "data_dir has no effect on shapes"),
-        ("--dataset shapes --image-size 64", "shapes are drawn at 32 pixels, got image_size=64"),
-        ("--num-workers 20 --batch-size 10", "batch_size must give each worker a sample"),
-        ("--hang-timeout soon", "hang_timeout: a duration must be seconds, or a number with a unit such as 90s"),
-        ("--num-workers 0 --address auto", "address has no effect with num_workers=0"),
-        ("--num-workers 4:2", "num_workers must be a number, or MIN:MAX with 1 <= MIN <= MAX, got '4:2'"),
-        ("--num-workers 0:2", "num_workers must be a number, or MIN:MAX with 1 <= MIN <= MAX, got '0:2'"),
-        ("--num-workers 2:20 --batch-size 10", "batch_size must give each worker a sample"),
-        ("--max-failures -1", "run.max_failures must be greater than or equal to 0, got -1"),
+        ("--no-amp --autocast-dtype bf16", "--autocast-dtype has no effect with --no-amp"),
+        ("--mix-prob 0.5", "--mix-prob has no effect without mixup or cutmix"),
+        ("--dataset shapes --data-dir x", "--data-dir has no effect on shapes"),
+        ("--dataset shapes --image-size 64", "shapes are drawn at 32 pixels, got --image-size=64"),
+        ("--num-workers 20 --batch-size 10", "--batch-size must give each worker a sample"),
+        ("--hang-timeout soon", "--hang-timeout: a duration must be seconds, or a number with a unit such as 90s"),
+        ("--num-workers 0 --address auto", "--address has no effect with --num-workers=0"),
+        ("--num-workers 4:2", "--num-workers must be a number, or MIN:MAX with 1 <= MIN <= MAX, got '4:2'"),
+        ("--num-workers 0:2", "--num-workers must be a number, or MIN:MAX with 1 <= MIN <= MAX, got '0:2'"),
+        ("--num-workers 2:20 --batch-size 10", "--batch-size must give each worker a sample"),
+        ("--max-failures -1", "--max-failures must be greater than or equal to 0, got -1"),
     ],
 )
 def test_wrong_settings_end_with_code_2_and_one_message(capsys, flags, message):
@@ -185,3 +185,12 @@ def test_data_that_are_not_there_are_named_with_what_to_do(tmp_path, capsys):
     flags = ["--dataset", "imagefolder", "--data-dir", str(tmp_path / "none"), "--num-workers", "0"]
     assert exit_code(train.main, [*flags, "--output-dir", str(tmp_path)]) == 2
     assert "put it there or pass another with --data-dir" in capsys.readouterr().err
+
+
+def test_a_message_names_the_flags_that_were_typed_and_other_settings_by_their_names():
+    message = "min_lr must not exceed lr, got min_lr=1.0, lr=0.002; see /data/min_lr"
+    assert (
+        as_typed(message, {"--min-lr"}) == "--min-lr must not exceed lr, got --min-lr=1.0, lr=0.002; see /data/min_lr"
+    )
+    assert as_typed("optim.lr must be greater than 0", {"--lr"}) == "--lr must be greater than 0"
+    assert as_typed("optim.lr must be greater than 0", set()) == "optim.lr must be greater than 0"

@@ -21,7 +21,7 @@ SHAPES = ["--dataset", "shapes", "--epochs", "2"]
         ("--space mix --num-samples 0", "--num-samples must be at least 1, got 0"),
         ("--space mix --num-workers 2", "a sweep has no --num-workers; use --workers-per-trial"),
         ("--space mix --run-name x", "a sweep has no --run-name; use --sweep-name"),
-        ("--space mix --epochs 0", "optim.epochs must be greater than or equal to 1"),
+        ("--space mix --epochs 0", "--epochs must be greater than or equal to 1"),
         ("--space mix --val-fraction 0", "val/acc1 needs validation images, got --val-fraction 0"),
         ("--space mix --objectives val/f1:max", "an objective must be one that a trial reports"),
         (

@@ -28,8 +28,8 @@ Flags = TypeVar("Flags")
 RANK_0_FIRST_S = 5.0
 SECTIONS = ("data", "augment", "optim", "teaching", "run")
 FLAG_NAMES = {"variant": "model"}
-# A setting in a message: with its section, or before its value, or a name that is no word of English.
-NAMED = r"(?<![\w./'-])(?:\w+\.{name}\b|{name}(?==)|(?=\w*_){name}\b)"
+# A setting in a message: with its section, before its value, a name with an underscore, or the first word.
+NAMED = r"(?<![\w./'-])(?:\w+\.{name}\b|{name}(?==)|(?=\w*_){name}\b|^{name}\b)"
 
 
 def program(command: str) -> str:
