@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-# Ray of another version in an environment of its own, which takes all other packages from $(VENV).
+# Another version of Ray in its own environment, which takes all other packages from $(VENV).
 OTHER_RAY = .venv-ray-$(RAY)
 SITE = import sysconfig; path = sysconfig.get_path("purelib")
 RAY_TESTS = tests/cluster/test_launchers.py tests/cluster/test_access.py tests/faults/test_09_control_plane.py \

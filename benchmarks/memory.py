@@ -2,7 +2,7 @@
 
     python -m benchmarks.memory [--json FILE]
 
-On a CPU (Linux) each candidate runs in a process of its own, and what counts is how far its resident memory rises above
+On a CPU (Linux) each candidate runs in its own process, and what counts is how far its resident memory rises above
 where it stood before the pass; on a GPU it is what PyTorch allocates. Ends with the ratios of goal 4: how many times
 ours the peer's is.
 """
@@ -47,14 +47,14 @@ def peak(candidate: dict, device: torch.device) -> int:
         call()
         return torch.cuda.max_memory_allocated() - before
     call()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts over
     before = _status("VmRSS")
     call()
     return _status("VmHWM") - before
 
 
 def in_child(candidate: dict, device: torch.device) -> int:
-    """The same in a process of its own, whose allocator gives freed memory back at once."""
+    """The same in its own process, whose allocator gives freed memory back at once."""
     environment = {
         **os.environ, CHILD: json.dumps({**candidate, "device": str(device)}),
         "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536",

@@ -5,7 +5,7 @@
     python -m benchmarks.pruning replay curves.json [--orders 20] [--pruner asha] [--json FILE]
     python -m benchmarks.pruning tpe curves.json [--trials 50] [--seeds 3] [--json FILE]
 
-`replay` lets the trials arrive in shuffled orders, a few at a time, each epoch as long as it was; whether one goes on
+`replay` lets the trials arrive in shuffled orders, a few at a time, each epoch as long as it was; whether one continues
 is asked of a sweep's own study and pruner. The first curve, the base's, is first in every order and is never stopped.
 Nothing is trained. Regret is by how much the winner's last epoch is worse than the best one of all curves; beside it
 stands that of the same epochs spent on whole trials, in the same order. A winner is as good as the best where its

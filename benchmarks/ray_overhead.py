@@ -2,7 +2,7 @@
 
     python -m benchmarks.ray_overhead [--pairs 10] [--json FILE]
 
-Whole jobs in turn, each a user's command: Ray starts a cluster of its own and ends it, so that torchrun has the machine
+Whole jobs in turn, each a user's command: Ray starts its own cluster and ends it, so that torchrun has the machine
 to itself. The rate is what a run writes into metrics.jsonl, without its first steps. The order within a pair changes
 from pair to pair. Goal: Ray costs at most 5% on two cores, with steps of at least 200 ms.
 """

@@ -2,7 +2,7 @@
 
     python -m benchmarks.restart [--kills 5] [--json FILE]
 
-On a cluster of its own with two CPU workers, which the job starts and ends. The kills are SIGKILLs in mid-epoch, of one
+On its own cluster with two CPU workers, which the job starts and ends. The kills are SIGKILLs in mid-epoch, of one
 worker and the other in turn, each a drawn number of steps after the last start. Goal: training again within 15 s on two
 cores, and no more lost than was done since the last checkpoint.
 """
@@ -41,7 +41,7 @@ class Restart:
 
 
 class Training:
-    """A driver on a cluster of its own, followed through what its workers record."""
+    """A driver on its own cluster, followed through what its workers record."""
 
     def __init__(self, folder: Path, num_kills: int):
         flags = (
@@ -63,7 +63,7 @@ class Training:
         deadline = time.monotonic() + LIMIT_S
         while len(self.starts) < num_starts or self.last_step < self.starts[-1] + num_steps:
             if self.process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"the training must go on within {LIMIT_S:.0f} s; it said:\n{self.log.read_text()}")
+                sys.exit(f"the training must continue within {LIMIT_S:.0f} s; it said:\n{self.log.read_text()}")
             time.sleep(0.01)
             self.read()
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.sweep [--rounds 3] [--trials 8] [--epochs 2] [--images 1500] [--json FILE]
 
-Both draw the same settings, none is stopped early, two run at a time, one core each, on one Ray cluster that is there
+Both draw the same settings, none is stopped early, two run at a time, one core each, on one existing Ray cluster
 already; the order alternates. Times are of whole sweeps, from the first trial asked for to the last one ended.
 """
 

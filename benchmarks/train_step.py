@@ -42,7 +42,7 @@ class TimmBlocks(nn.Module):
 
 
 def models(dim: int, heads: int, patch_size: int, device: torch.device) -> tuple[nn.Module, nn.Module]:
-    """Ours and timm's with equal weights, each with parameters of its own."""
+    """Ours and timm's with equal weights, each with its own parameters."""
 
     def make() -> VOLO:
         torch.manual_seed(0)

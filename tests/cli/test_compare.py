@@ -50,7 +50,7 @@ def test_another_seed_is_named_with_the_largest_difference(runs, tmp_path, capsy
 def test_another_model_is_named_by_what_only_one_has(runs, tmp_path, capsys):
     code, said = compared(runs, "a", "wide", tmp_path, capsys)
     assert code == ExitCode.DIFFERENT == 5
-    assert "model.embed_dim" in said and "weights differ: other models, only in one of them" in said
+    assert "model.embed_dim" in said and "weights differ: different models, only one of which has" in said
 
 
 def test_what_is_no_run_is_refused(runs, tmp_path, capsys):

@@ -95,7 +95,7 @@ def test_a_head_is_kept_for_the_same_classes_in_their_order_now_and_starts_afres
     else:
         assert torch.equal(model.head.weight, fresh)
         expected = [
-            "trained on other classes: 2 there, 2 here",
+            "trained on other classes: 2 then, 2 now",
             "head keeps its initialization: there are no weights for it",
         ]
         assert notes[1:] == expected

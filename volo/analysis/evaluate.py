@@ -86,7 +86,7 @@ def classification_metrics(predictions: Predictions) -> dict[str, str | int | fl
 
 
 class ClassScore(NamedTuple):
-    """Of a class's `num_images` images, `num_right` are predicted right."""
+    """How many images a class has (`num_images`) and how many are predicted right (`num_right`)."""
 
     num_images: int
     num_right: int
@@ -98,7 +98,7 @@ class ClassScore(NamedTuple):
 
 
 def class_scores(predictions: Predictions) -> dict[str, ClassScore]:
-    """Of every class, in order, whether these images show it or not."""
+    """Counts for every class, in order, including classes without an image here."""
     total = np.bincount(predictions.labels, minlength=predictions.num_classes).tolist()
     right = np.bincount(predictions.labels[predictions.correct], minlength=predictions.num_classes).tolist()
     return {name: ClassScore(*score) for name, *score in zip(predictions.class_names, total, right, strict=True)}

@@ -66,7 +66,7 @@ def _number(value: float | int | None, form: str = ".2%") -> str:
 
 def _verdict(weights: "WeightsDifference") -> str:
     if weights.unshared:
-        return f"weights differ: other models, only in one of them {first_of(weights.unshared, SHOWN)}"
+        return f"weights differ: different models, only one of which has {first_of(weights.unshared, SHOWN)}"
     if weights.is_identical:
         return "weights are the same, bit for bit"
     if not weights.largest:

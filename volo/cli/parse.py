@@ -72,8 +72,8 @@ def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int
 
 
 def _let_rank_0_speak_first() -> None:
-    """Under torchrun every rank refuses the same input, and the first one to end ends the others. Rank 0 shall be it,
-    so that one message is printed; another speaks where rank 0 has nothing to refuse."""
+    """Under torchrun every rank refuses the same input, and the first to exit ends the others. Let it be rank 0, so
+    that one message is printed; another rank reports its own refusal if rank 0 has none."""
     if os.environ.get("RANK", "0") != "0":
         time.sleep(RANK_0_FIRST_S)
 

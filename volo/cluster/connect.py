@@ -135,8 +135,8 @@ def check_stays_here(address: str) -> None:
     """Raises InputError if Ray would bind a new cluster to an address that other machines can reach."""
     if not is_loopback(address):
         raise InputError(
-            f"a cluster of a job's own must stay on this machine, got the address {address}, since Ray was imported "
-            "before volo.cluster; import volo.cluster first, or set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0"
+            f"a cluster started for this command must stay on this machine, got the address {address}, since Ray was "
+            "imported before volo.cluster; import volo.cluster first, or set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0"
         )
 
 

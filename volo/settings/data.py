@@ -61,7 +61,7 @@ class DataSettings(Section):
             raise ValueError(f"resize has no effect on {self.dataset}, whose images are square; leave it out")
         if self.skip_damaged and self.dataset != "imagefolder":
             raise ValueError(
-                f"skip_damaged has no effect on {self.dataset}, which is whole or refused as one; leave it out"
+                f"skip_damaged has no effect on {self.dataset}, whose archive is checked as a whole; leave it out"
             )
         if self.dataset == "shapes" and self.image_size != native:
             raise ValueError(f"shapes are drawn at {native} pixels, got image_size={self.image_size}; leave it out")
@@ -74,7 +74,7 @@ class DataSettings(Section):
 
 
 class ResolvedData(DataSettings):
-    """Of what is derived, two may still be None: data_dir of shapes, which are drawn, and val_fraction of an image
+    """Two derived values may still be None: data_dir of shapes, which are drawn, and val_fraction of an image
     folder, since only reading it tells whether it has its own validation images."""
 
     mean: tuple[float, float, float]

@@ -71,5 +71,5 @@ VARIANTS: dict[str, dict[str, dict]] = {
 
 
 def forms_of(variant: str) -> tuple[str, ...]:
-    """The forms that a named size has; the first is its own where none is asked for."""
+    """The forms that a named size has; the first is the default."""
     return tuple(VARIANTS[variant])

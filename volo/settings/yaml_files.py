@@ -18,8 +18,8 @@ HEAD = "# A file for --config. A null is derived from the other settings; the co
 
 
 class _Reader(yaml.SafeLoader):
-    """Safe; without numbers in base 60, as which YAML 1.1 would read the 1:4 of num_workers; and a key that stands
-    twice, of which only the last would arrive, is an error."""
+    """A safe loader without YAML 1.1's numbers in base 60, such as the 1:4 of num_workers. A key given twice, of which
+    only the last would count, is an error."""
 
     def construct_int(self, node: yaml.ScalarNode) -> int | str:
         return node.value if ":" in node.value else self.construct_yaml_int(node)

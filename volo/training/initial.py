@@ -64,7 +64,7 @@ def _for_classes(weights: dict[str, Tensor], before: tuple[str, ...], now: tuple
     heads = {name for name in weights if name.split(".")[0] in HEADS}
     if extra(before, now) or extra(now, before):
         others = {name: tensor for name, tensor in weights.items() if name not in heads}
-        return others, [f"trained on other classes: {len(before)} there, {len(now)} here"]
+        return others, [f"trained on other classes: {len(before)} then, {len(now)} now"]
     order = torch.tensor(places(now, before))
     return {name: tensor[order] if name in heads else tensor for name, tensor in weights.items()}, []
 

@@ -1,1 +1,1 @@
-"""What volo says of itself: its recipes, its search spaces, its commands and flags to a shell."""
+"""Commands about volo itself: its recipes, its search spaces, and shell completion."""
