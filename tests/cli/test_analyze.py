@@ -225,7 +225,7 @@ def test_a_split_that_lacks_classes_is_analyzed_and_says_which(tmp_path):
     page = (tmp_path / "a" / "report.html").read_text()
     assert "Classes without an image here: owl." in page
     assert "nan" not in re.sub(r"base64,[^\"]*", "", page).lower()
-    assert "so results on them are biased in its favor" in page
+    assert "so results on them are optimistic" in page
 
 
 def test_a_model_alone_has_all_but_the_learning_curves_also_where_its_training_data_are_gone(trained, tmp_path):

@@ -176,10 +176,10 @@ def test_a_failed_seed_ends_the_command_and_leaves_word_of_why(continued, images
     [
         ("--seeds 0 1 --seed 0", "--seed has no effect with --seeds"),
         ("--seeds 0 1 --seed=4", "seed has no effect with seeds"),
-        ("--seeds 1 1", "seeds must be one or more, all different, got seeds=[1, 1]"),
+        ("--seeds 1 1", "--seeds must be one or more, all different, got --seeds=[1, 1]"),
         ("--seeds", "seeds must be one or more"),
-        ("--seeds -1", "run.seeds must be greater than or equal to 0, got -1"),
-        ("--seeds 0 1 --resume-path x", "resume_path starts one run from a checkpoint"),
+        ("--seeds -1", "--seeds must be greater than or equal to 0, got -1"),
+        ("--seeds 0 1 --resume-path x", "--resume-path starts one run from a checkpoint"),
     ],
 )
 def test_seeds_that_contradict_end_with_code_2(flags, message, capsys):
