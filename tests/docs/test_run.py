@@ -71,11 +71,12 @@ def scaled(command: Command) -> list[str]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """The run folder of a tiny model, and beside it the photographs that it was trained on."""
+    """The run folder of a `nano`, which the pages take for "mine", and beside it the photographs it was trained on."""
     root = tmp_path_factory.mktemp("trained")
     counts = {"cat": 24, "dog": 24, "owl": 24}
     images = draw_folder(root / "data", {"train": counts, "test": dict.fromkeys(counts, 4)})
-    return train(small_run(root, images, optim=dict(epochs=1)))
+    nano = dict(variant="nano", embed_dim=96, stem_channels=(48, 96))
+    return train(small_run(root, images, model=nano, optim=dict(epochs=1)))
 
 
 @pytest.fixture
