@@ -17,12 +17,12 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from volo.cli.parse import flag_of
 from volo.settings.config import Settings
 from volo.settings.model import FORMS, AnyModel, own_fields
 from volo.settings.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
-FLAG_NAMES = {"variant": "model"}
 NO_FLAG = {"form"}  # the form follows from --model and --hierarchical
 BOUNDS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
 INCLUDE = re.compile(r"<!-- include (\S+) -->")
@@ -121,7 +121,7 @@ def sections() -> Iterator[tuple[str, type, list[tuple[str, ...]]]]:
 
 def setting(name: str, field: FieldInfo) -> tuple[str, str, str, str]:
     """Flag, default, values and description of a setting."""
-    flag = "--" + FLAG_NAMES.get(name, name).replace("_", "-")
+    flag = flag_of(name)
     default = "" if field.default is None else f"`{field.default}`"
     values = ", ".join(dict.fromkeys([*kinds(field.annotation), *bounds(field.metadata)]))
     text = " ".join((field.description or "").split()).replace("<", "&lt;")

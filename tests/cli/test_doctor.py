@@ -58,7 +58,10 @@ def test_a_machine_without_a_cluster_is_well(capsys):
     assert code == 0
     assert WELL.items() <= {**statuses(found), "GPU": "ok"}.items()
     assert found["versions"][1].startswith("python 3.")
-    assert found["access"] == ("ok", "no token file; to open the dashboard of a job's own cluster, set RAY_AUTH_TOKEN")
+    assert found["access"] == (
+        "ok",
+        "no token file; to open the dashboard of a cluster that a command starts, set RAY_AUTH_TOKEN",
+    )
     assert found["upload"][1].startswith("0 B in 0 files from")
     assert "cluster" not in found
 
@@ -66,7 +69,10 @@ def test_a_machine_without_a_cluster_is_well(capsys):
 def test_who_can_open_the_dashboard_is_told_where_it_listens(capsys, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", 64 * "0")
     _, found = diagnosed(capsys)
-    assert found["access"] == ("ok", "no token file; the dashboard of a job's own cluster is on loopback only")
+    assert found["access"] == (
+        "ok",
+        "no token file; the dashboard of a cluster that a command starts is on loopback only",
+    )
 
 
 def test_training_without_ray_is_not_asked_about_ray(capsys):

@@ -210,7 +210,7 @@ def test_two_processes_never_make_one_table(model, images, tmp_path, capsys):
     (tmp_path / "a.parts").mkdir()
     with FileLock(tmp_path / "a.parts" / ".lock"):
         assert predicted(model, images, output=tmp_path / "a.csv") == 2
-    assert "is being made by another process" in capsys.readouterr().err
+    assert "is being written by another process" in capsys.readouterr().err
 
 
 def test_a_full_disk_ends_with_code_3_and_keeps_what_is_finished(model, images, tmp_path, capsys):

@@ -97,7 +97,7 @@ def test_a_run_that_resumes_with_other_threads_says_so(tmp_path, folder, capsys,
     monkeypatch.setattr(world, "num_cores", lambda: 7)
     train(small_run(tmp_path, folder, optim=dict(max_steps=3)))
     out = " ".join(capsys.readouterr().out.split())
-    assert "7 threads each; before on 1 worker on cpu" in out
+    assert "7 threads each; previously on 1 worker on cpu" in out
     assert "the same images, summed in another order" in out
 
 

@@ -139,7 +139,7 @@ def check_writable(output: Path) -> None:
 
 
 def _encode_onnx(program: ExportedProgram, metadata: dict[str, Any]) -> bytes:
-    """Of the opset that this PyTorch recommends."""
+    """The model in the opset that this PyTorch recommends."""
     exported = torch.onnx.export(
         program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=ANY_BATCH, verbose=False
     )

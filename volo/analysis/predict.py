@@ -157,7 +157,7 @@ class Outputs:
             lock = FileLock(self.parts / ".lock", timeout=0)
             lock.acquire()
         except Timeout:
-            raise InputError(f"{self.table} is being made by another process; wait for it or use --output") from None
+            raise InputError(f"{self.table} is being written by another process; wait for it or use --output") from None
         except OSError as error:
             raise InputError(
                 f"--output must lie in a folder that can be written, got {self.table} ({error.strerror})"
@@ -177,7 +177,7 @@ class Outputs:
         if before is None:
             raise InputError(
                 f"--output must be new or an earlier table of the same, got {self.table} and no {self.description} to "
-                "say what it was made of; choose another --output"
+                "say what it was made from; choose another --output"
             )
         job.check_same(before, self.table)
         self.table_is_whole = True
@@ -194,7 +194,9 @@ class Outputs:
         if finished:
             before = _read_job(source)
             if before is None:
-                raise InputError(f"{self.parts} must say what its pieces are of, got no whole {source}; remove it")
+                raise InputError(
+                    f"{self.parts} must name the source of its pieces, got no complete {source}; remove it"
+                )
             job.check_same(before, self.parts)
         else:
             with committed(source) as file:

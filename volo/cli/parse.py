@@ -29,7 +29,7 @@ RANK_0_FIRST_S = 5.0
 SECTIONS = ("data", "augment", "optim", "teaching", "run")
 FLAG_NAMES = {"variant": "model"}
 # A setting in a message: with its section, before its value, a name with an underscore, or the first word.
-NAMED = r"(?<![\w./'-])(?:\w+\.{name}\b|{name}(?==)|(?=\w*_){name}\b|^{name}\b)"
+NAMED = r"(?<![\w./'-])(?:(?:model|data|augment|optim|teaching|run)\.{name}\b|{name}(?==)|(?=\w*_){name}\b|^{name}\b)"
 
 
 def program(command: str) -> str:
@@ -92,7 +92,7 @@ def parse_settings(argv: Sequence[str], *, prog: str, description: str) -> Setti
 def parse_settings_and(
     own: type | None, argv: Sequence[str], *, prog: str, description: str, without: Collection[str] = ()
 ) -> tuple[Settings | None, Any]:
-    """As `parse_settings`, beside a job's own flags.
+    """Like `parse_settings`, with the flags of one command in addition.
 
     Args:
         own: A dataclass of them, or None.
@@ -148,12 +148,16 @@ def given_flags(argv: Sequence[str]) -> set[str]:
     return {arg.split("=")[0].replace("_", "-") for arg in argv if arg.startswith("--")}
 
 
+def flag_of(name: str) -> str:
+    """The flag of a setting."""
+    return "--" + FLAG_NAMES.get(name, name).replace("_", "-")
+
+
 def as_typed(message: str, given: Collection[str]) -> str:
     """A message about settings, with the flags that stand on the command line in place of the settings' names."""
     for section in Settings.model_fields.values():
         for name in getattr(section.annotation, "model_fields", {}) or _model_names():
-            flag = f"--{FLAG_NAMES.get(name, name).replace('_', '-')}"
-            if flag in given:
+            if (flag := flag_of(name)) in given:
                 message = re.sub(NAMED.format(name=name), flag, message)
     return message
 
@@ -223,8 +227,10 @@ def _given(flags: Any, given: set[str]) -> dict[str, Any]:
 
 def _spoken(group: Any, given: set[str]) -> dict[str, Any]:
     """The values of a group of flags that stand on the command line, switched on or off."""
-    names = {name: FLAG_NAMES.get(name, name).replace("_", "-") for name in dataclasses.asdict(group)}
-    return {name: getattr(group, name) for name, flag in names.items() if given & {f"--{flag}", f"--no-{flag}"}}
+    flags = {name: flag_of(name) for name in dataclasses.asdict(group)}
+    return {
+        name: getattr(group, name) for name, flag in flags.items() if given & {flag, flag.replace("--", "--no-", 1)}
+    }
 
 
 def flags_over(base: Settings, own: type | None, without: Collection[str]) -> type:
@@ -249,7 +255,7 @@ def flags_over(base: Settings, own: type | None, without: Collection[str]) -> ty
 
 
 def _model_groups(model: AnyModel) -> list[tuple[str, type]]:
-    """Of every form, so that each flag is known; what a form cannot have is refused where settings are built."""
+    """The settings of every form, so that each flag is known; `build_settings` refuses what a form cannot have."""
     forms = {name: model if model.form == name else form() for name, form in FORMS.items()}
     common = [name for name in AnyModel.model_fields if name != "form"]
     groups = [(name, _group(form, own_fields(name))) for name, form in forms.items()]
@@ -276,7 +282,7 @@ def _switch(description: str | None) -> Any:
 
 
 def _flag(annotation: Any, description: str | None, name: str | None = None) -> Any:
-    """The annotation with its help text. A default of None is explained there, not shown, nor is a switch's."""
+    """The annotation with its help text. A default of None, or of a switch, is not shown but explained in the text."""
     kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
     is_optional = type(None) in typing.get_args(annotation)
     metavar = "|".join(map(_metavar, kinds)) if is_optional else None

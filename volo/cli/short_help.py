@@ -30,7 +30,7 @@ def asks_for_short_help(argv: Sequence[str]) -> bool:
 
 
 def spelled_for_tyro(argv: Sequence[str]) -> list[str]:
-    """The command line with `--help`, which is tyro's word for all flags, in place of `--help-all`."""
+    """The command line with `--help`, with which tyro lists all flags, in place of `--help-all`."""
     return [HELP[-1] if arg == HELP_ALL else arg for arg in argv]
 
 

@@ -73,9 +73,9 @@ def check_doors(run: RunSettings) -> Finding:
     if resolved_address(run.address) != OWN_CLUSTER:
         return ok("access", token)
     if not user_can_enter(OWN_CLUSTER, run.dashboard_host):
-        return ok("access", f"{token}; to open the dashboard of a job's own cluster, set RAY_AUTH_TOKEN")
+        return ok("access", f"{token}; to open the dashboard of a cluster that a command starts, set RAY_AUTH_TOKEN")
     where = "on loopback only" if is_loopback(run.dashboard_host) else f"on {run.dashboard_host}, by token"
-    return ok("access", f"{token}; the dashboard of a job's own cluster is {where}")
+    return ok("access", f"{token}; the dashboard of a cluster that a command starts is {where}")
 
 
 def check_cluster(run: RunSettings, output_dir: Path, data: ResolvedData) -> Iterator[Finding]:

@@ -127,7 +127,7 @@ class RunSettings(Section):
         is_default = self.dashboard_host == type(self).model_fields["dashboard_host"].default
         if not is_default and (self.num_workers == 0 or self.address):
             raise ValueError(
-                f"dashboard_host is that of a cluster of the run's own, got dashboard_host={self.dashboard_host} with "
+                f"dashboard_host applies to a cluster of this run, got dashboard_host={self.dashboard_host} with "
                 f"num_workers={self.num_workers}, address={self.address!r}; leave it out"
             )
         return self

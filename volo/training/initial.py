@@ -90,7 +90,7 @@ def resume(
         _restore_best(settings.run_dir, learner.best_step)
     before, now = state.get("world"), world.in_short()
     is_same = before in (None, now)
-    return state.get("meter"), [] if is_same else [f"before on {before}: the same images, summed in another order"]
+    return state.get("meter"), [] if is_same else [f"previously on {before}: the same images, summed in another order"]
 
 
 def _restore_best(run_dir: Path, best_step: int | None) -> None:

@@ -143,7 +143,7 @@ def _unclear(values: np.ndarray, mode: str) -> InputError:
         found += f" and {rest:,} that are not finite"
     return InputError(
         "gray values must lie in 0 to 1, in 0 to 255 and use more than 4 of these 8 bits, or in 0 to 65535 and use "
-        f"more than 12 of these 16, got {found} in mode {mode}; convert the image to 8 bits from the range it means"
+        f"more than 12 of these 16, got {found} in mode {mode}; convert the image to 8 bits from its own range"
     )
 
 
@@ -153,5 +153,5 @@ def _check_not_nearly_black(image: Image.Image) -> None:
     if 0 < high < 16:
         raise InputError(
             f"colors of 16 bits must use more than 12 of them, got at most {high * 256 + 255} of {SIXTEEN_BITS}; "
-            "convert the image to 8 bits from the range it means"
+            "convert the image to 8 bits from its own range"
         )

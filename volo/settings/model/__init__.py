@@ -48,7 +48,7 @@ def own_fields(form: str) -> list[str]:
 
 
 def not_default(values: dict[str, Any]) -> dict[str, Any]:
-    """Of settings that belong to one form, those that differ from its defaults."""
+    """The settings of one form that differ from its defaults."""
     defaults = {name: FORMS[form].model_fields[name].default for name in values if (form := owner(name))}
     return {name: value for name, value in values.items() if value not in (None, defaults[name])}
 
