@@ -45,8 +45,8 @@ def examine(checks: dict[str, Check]) -> list[Finding]:
         except InputError as error:
             findings.append(failure(name, *refused(error)))
         except OSError as error:
-            found = f"{error.filename or 'a file'} cannot be used ({error.strerror or error})"
-            findings.append(failure(name, found, "check its permissions, and those of the folders above it"))
+            reason = f"{error.filename or 'a file'} cannot be used ({error.strerror or error})"
+            findings.append(failure(name, reason, "check its permissions, and those of the folders above it"))
         except Exception as error:
             findings.append(failure(name, f"could not be checked ({type(error).__name__}: {error})", "see the message"))
     return findings
