@@ -97,7 +97,11 @@ def file_to_write(path: str | os.PathLike[str], name: str) -> Path:
             f"{name} must name a file by at most {WRITTEN_NAME_BYTES} bytes, got {size} in {shown(file)}; choose a "
             "shorter name"
         )
-    folder_to_write(file.parent, f"the folder of {name}")
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{name} must lie in a folder that can be written, got {shown(file)} ({os.strerror(errno.EACCES)}); choose "
+            "another"
+        )
     return _printable(file, name)
 
 

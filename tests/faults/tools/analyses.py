@@ -48,7 +48,7 @@ class Analysis:
     def kill(self, draw: random.Random) -> str:
         """Kills one at a moment of its life. What was there before has to be there, or the new one, whole."""
         process = self.start()
-        process.join(draw.uniform(0.0, 1.2 * self.seconds))
+        process.join(draw.uniform(0.4, 1.1) * self.seconds)
         process.kill()
         process.join()
         return self.wrong()
