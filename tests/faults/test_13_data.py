@@ -14,6 +14,7 @@ from tests.conftest import draw_folder
 from tests.faults.tools.forked import Command
 from tests.training.runs import small_run, train
 from tests.tuning.sweeps import base, opened, play
+from volo.analysis.compare import compare_runs
 from volo.analysis.subject import open_validation, open_view
 from volo.errors import InputError
 from volo.runs import checkpoint
@@ -189,6 +190,14 @@ def test_a_branch_of_a_run_needs_its_images_too(images):
     remedy = f"start a new run from its weights: --init-weights {run['resume_path']} instead of --resume-path"
     with pytest.raises(InputError, match=f"2 changed .*{remedy}"):
         resumed(images, run=run)
+
+
+def test_compared_with_a_run_of_other_images_a_run_is_said_to_have_others(images):
+    run = images.parent / "outputs" / "run"
+    assert "images (sha256)" not in compare_runs(run, run).settings
+    exchange(images)
+    other = train(small_run(images.parent, images, run=dict(run_name="other"), optim=dict(max_steps=1)))
+    assert len({*compare_runs(run, other).settings["images (sha256)"]}) == 2
 
 
 def test_a_checkpoint_that_records_no_images_resumes_as_before_says_so_and_records_them_then(images):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -71,10 +71,17 @@ class Differences:
 
     def in_words(self, missing: str = "missing", added: str = "added") -> str:
         """How many images differ in each way, and the names of some."""
-        moves = [f"{before} to {now}" for before, now in self.moved]
-        kinds = {"changed": self.changed, "moved": moves, missing: self.missing, added: self.added}
-        found = [f"{len(names):,} {kind} ({first_of(names, SHOWN)})" for kind, names in kinds.items() if names]
+        changes = {"changed": self.changed, "moved": self.moved, missing: self.missing, added: self.added}
+        found = [
+            f"{len(names):,} {kind} ({first_of(_shown(names), SHOWN)})" for kind, names in changes.items() if names
+        ]
         return ", ".join(found) or "the same images in another order"
+
+
+def _shown(names: Sequence[str | tuple[str, str]]) -> list[str]:
+    """Names, and pairs of them, as they may be printed."""
+    pairs = [(name,) if isinstance(name, str) else name for name in names]
+    return [" to ".join(name if name.isprintable() else ascii(name) for name in pair) for pair in pairs]
 
 
 def _same_content(missing: list[Item], added: list[Item]) -> list[tuple[str, str]]:

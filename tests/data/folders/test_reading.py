@@ -103,7 +103,9 @@ def test_names_are_compared_as_text_however_a_file_system_encodes_their_accents(
     (images / "cat" / composed).rename(images / "cat" / separate)
     assert contents(images).digest == before.digest
     (images / "cat" / separate).rename(images / "cat" / "b\udcff\n.png")  # no text, but a name
-    assert Differences.between(before, contents(images)).moved == [(f"cat/{composed}", "cat/b\udcff\n.png")]
+    differences = Differences.between(before, contents(images))
+    assert differences.moved == [(f"cat/{composed}", "cat/b\udcff\n.png")]
+    assert differences.in_words() == rf"1 moved (cat/{composed} to 'cat/b\udcff\n.png')"
 
 
 def test_images_that_change_places_with_their_names_are_moved_and_with_their_contents_changed(images):
