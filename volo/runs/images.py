@@ -13,6 +13,7 @@ from volo.errors import InputError
 from volo.files import replace_synced
 
 FILE = "images.jsonl.gz"
+GZIP = 31  # zlib's number for the format
 LARGEST = 2**31  # bytes of a record that are read, which is some 20 million images
 
 
@@ -29,9 +30,8 @@ def record(folder: Path, contents: Contents) -> None:
 def recorded(folder: Path, digest: str) -> Contents | None:
     """The images of this digest; None if the folder has no intact record of them."""
     try:
-        with gzip.open(folder / FILE) as file:
-            contents = Contents(file.read(LARGEST))
-    except (OSError, EOFError, zlib.error):
+        contents = Contents(zlib.decompressobj(GZIP).decompress((folder / FILE).read_bytes(), LARGEST))
+    except (OSError, zlib.error):
         return None
     return contents if contents.digest == digest else None
 
