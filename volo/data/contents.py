@@ -11,6 +11,7 @@ from typing import NamedTuple
 from volo.errors import first_of
 
 SHOWN = 8
+Name = str | tuple[str, str]  # of an image, before and now if they differ
 
 
 class Item(NamedTuple):
@@ -71,14 +72,15 @@ class Differences:
 
     def in_words(self, missing: str = "missing", added: str = "added") -> str:
         """How many images differ in each way, and the names of some."""
-        changes = {"changed": self.changed, "moved": self.moved, missing: self.missing, added: self.added}
+        changes: dict[str, Sequence[Name]] = {"changed": self.changed, "moved": self.moved}
+        changes |= {missing: self.missing, added: self.added}
         found = [
             f"{len(names):,} {kind} ({first_of(_shown(names), SHOWN)})" for kind, names in changes.items() if names
         ]
         return ", ".join(found) or "the same images in another order"
 
 
-def _shown(names: Sequence[str | tuple[str, str]]) -> list[str]:
+def _shown(names: Sequence[Name]) -> list[str]:
     """Names, and pairs of them, as they may be printed."""
     pairs = [(name,) if isinstance(name, str) else name for name in names]
     return [" to ".join(name if name.isprintable() else ascii(name) for name in pair) for pair in pairs]

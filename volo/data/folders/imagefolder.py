@@ -65,7 +65,7 @@ class LabeledFolder:
 
     def contents(self, num_images: int | None = None) -> Contents:
         files = self.files[:num_images]
-        names = [unicodedata.normalize("NFC", self._below(file)) for file in files]
+        names = ["/".join(map(plain, self._below(file).split(os.sep))) for file in files]
         read = digests(files, names)
         return Contents.of(Item(*each) for each in zip(names, (file.size for file in files), read, strict=True))
 
