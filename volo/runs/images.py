@@ -24,7 +24,7 @@ class OtherImages(InputError):
 def record(folder: Path, contents: Contents) -> None:
     """Writes the record, unless the folder has it. Raises OSError if it cannot be written."""
     if recorded(folder, contents.digest) is None:
-        replace_synced(folder / FILE, gzip.compress(contents.text, compresslevel=6, mtime=0))
+        replace_synced(folder / FILE, gzip.compress(contents.text, compresslevel=1, mtime=0))
 
 
 def recorded(folder: Path, digest: str) -> Contents | None:
