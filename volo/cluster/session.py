@@ -98,13 +98,13 @@ def killed_when_asked() -> Iterator[None]:
 
 def _kill_when_asked(pids: list[int], is_done: threading.Event) -> None:
     before = {pid for pid, one in _processes().items() if one.is_asked}
-    is_asked = False
+    family, is_asked = _with_descendants(pids), False
     while not is_asked:
         if is_done.wait(GLANCE_S):
             return
         now = {pid: _process(pid) for pid in pids}
         is_asked = any(one is None or (one.is_asked and pid not in before) for pid, one in now.items())
-    for pid in _with_descendants(pids):
+    for pid in family:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
 
