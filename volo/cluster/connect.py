@@ -19,7 +19,7 @@ from volo.cluster.access import (
     reads_token_file,
     user_can_enter,
 )
-from volo.cluster.session import session
+from volo.cluster.connection_thread import kept_connection
 from volo.errors import InputError
 from volo.hosts import is_loopback
 
@@ -112,7 +112,7 @@ def connected(
     with contextlib.ExitStack() as stack:
         try:
             dashboard = stack.enter_context(
-                session(
+                kept_connection(
                     partial(_started, num_cpus, dashboard_host, needs_dashboard)
                     if is_own
                     else partial(_joined, address),

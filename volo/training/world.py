@@ -88,9 +88,6 @@ def torchrun_world(device: str = "auto") -> World:
     own = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
     if use_gpu:
         torch.cuda.set_device(own)
-    if size == local_size:
-        # torchrun may name this machine by a name that nothing resolves, which PyTorch tries for a minute.
-        os.environ["MASTER_ADDR"] = "127.0.0.1"
     timeout = datetime.timedelta(seconds=COLLECTIVE_TIMEOUT_S)
     dist.init_process_group(
         "nccl" if use_gpu else "gloo", store=_store_of_this_start(timeout), rank=rank, world_size=size, timeout=timeout

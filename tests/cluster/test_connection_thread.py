@@ -11,12 +11,18 @@ import pytest
 
 from tests.faults.tools.processes import children_of
 from volo import console
-from volo.cluster.session import killed_when_asked, session
+from volo.cluster.connection_thread import kept_connection, killed_when_asked
 from volo.signals import FROM_OUTSIDE
 
 LIMIT_S = 60.0
 # Like Ray's raylet: it has a child, and reports it.
-DEAF = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid, flush=True); sys.stdin.read()"
+DEAF = (
+    "import subprocess, sys\n"
+    "child = subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL)\n"
+    "print(child.pid, flush=True)\n"
+    "sys.stdin.read()\n"
+    "child.kill()\n"
+)
 
 
 @pytest.fixture
@@ -30,8 +36,7 @@ def family():
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     yield [(process, int(process.stdout.readline())) for process in deaf]
     for process in deaf:
-        process.kill()
-        process.communicate()
+        process.communicate()  # the end of its input is its own
 
 
 def test_a_signal_to_all_processes_is_not_noticed_by_those_of_a_cluster(family):
@@ -67,7 +72,7 @@ def test_a_connection_that_does_not_come_says_what_it_waits_for_and_ends(monkeyp
     monkeypatch.setattr(console, "PLAIN_INTERVAL_S", 0.0)
     over = threading.Event()
     try:
-        opened = session(lambda: over.wait(LIMIT_S) and None, "the Ray cluster at head:6379 to answer", 0.3)
+        opened = kept_connection(lambda: over.wait(LIMIT_S) and None, "the Ray cluster at head:6379 to answer", 0.3)
         with pytest.raises(ConnectionError, match=r"no answer within 0\.3 s"), opened:
             pass
     finally:
@@ -89,7 +94,7 @@ def test_a_signal_is_answered_while_a_connection_is_made(number):
 
     before = signal.signal(number, answer)
     try:
-        with pytest.raises(KeyboardInterrupt), session(connect, "nothing", LIMIT_S):
+        with pytest.raises(KeyboardInterrupt), kept_connection(connect, "nothing", LIMIT_S):
             pass
     finally:
         over.set()
@@ -100,5 +105,5 @@ def test_an_error_of_a_connection_is_raised_where_it_is_used():
     def connect() -> None:
         raise ValueError("no such head")
 
-    with pytest.raises(ValueError, match="no such head"), session(connect, "nothing", LIMIT_S):
+    with pytest.raises(ValueError, match="no such head"), kept_connection(connect, "nothing", LIMIT_S):
         pass

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +21,14 @@ POLL_S = 0.2
 GLANCE_S = 0.02
 
 
-class Session(threading.Thread):
+class ConnectionThread(threading.Thread):
     """Connects, and disconnects once `is_over` is set.
 
     One thread does both, because the kernel ends the processes that a thread started together with that thread.
     """
 
     def __init__(self, connect: Callable[[], str | None]):
-        super().__init__(name="ray-session", daemon=True)
+        super().__init__(name="ray-connection", daemon=True)
         self.connect = connect
         self.dashboard: str | None = None
         self.error: Exception | None = None
@@ -49,7 +49,9 @@ class Session(threading.Thread):
 
 
 @contextlib.contextmanager
-def session(connect: Callable[[], str | None], what: str, limit_s: float, end_s: float = 0.0) -> Iterator[str | None]:
+def kept_connection(
+    connect: Callable[[], str | None], what: str, limit_s: float, end_s: float = 0.0
+) -> Iterator[str | None]:
     """Connects by `connect` and yields what it returns, the dashboard's address. Disconnects at the end.
 
     Args:
@@ -61,7 +63,7 @@ def session(connect: Callable[[], str | None], what: str, limit_s: float, end_s:
     Raises:
         ConnectionError: nothing happened within `limit_s`. Otherwise as `connect`.
     """
-    thread = Session(connect)
+    thread = ConnectionThread(connect)
     thread.start()
     try:
         _wait_for(thread.has_answered, what, limit_s)
@@ -85,10 +87,13 @@ def _wait_for(event: threading.Event, what: str, limit_s: float) -> None:
 def killed_when_asked() -> Iterator[None]:
     """Around ray.shutdown, which ends the processes of our cluster one by one: it asks each by a SIGTERM, which they do
     not notice, and kills it a second later. Here they are all killed once the first is asked or gone."""
-    processes = [pid for pid, one in _processes().items() if one.parent == os.getpid() and one.is_deaf]
+    now = _processes()
+    own = {pid: one for pid, one in now.items() if one.parent == os.getpid() and one.is_deaf}
     is_done = threading.Event()
-    thread = threading.Thread(target=_kill_when_asked, args=(processes, is_done), name="ray-end", daemon=True)
-    if processes:
+    thread = threading.Thread(
+        target=_kill_when_asked, args=(own, _with_descendants(own, now), is_done), name="ray-end", daemon=True
+    )
+    if own:
         thread.start()
     try:
         yield
@@ -96,14 +101,14 @@ def killed_when_asked() -> Iterator[None]:
         is_done.set()
 
 
-def _kill_when_asked(pids: list[int], is_done: threading.Event) -> None:
-    before = {pid for pid, one in _processes().items() if one.is_asked}
-    family, is_asked = _with_descendants(pids), False
-    while not is_asked:
+def _kill_when_asked(before: dict[int, "_Process"], family: list[int], is_done: threading.Event) -> None:
+    def is_asked(pid: int) -> bool:
+        now = _process(pid)
+        return now is None or (now.is_asked and not before[pid].is_asked)
+
+    while not any(is_asked(pid) for pid in before):
         if is_done.wait(GLANCE_S):
             return
-        now = {pid: _process(pid) for pid in pids}
-        is_asked = any(one is None or (one.is_asked and pid not in before) for pid, one in now.items())
     for pid in family:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
@@ -134,8 +139,8 @@ def _processes() -> dict[int, _Process]:
     return {pid: one for pid in pids if (one := _process(pid))}
 
 
-def _with_descendants(pids: list[int]) -> list[int]:
-    processes, family = _processes(), list(pids)
+def _with_descendants(pids: Iterable[int], processes: dict[int, _Process]) -> list[int]:
+    family = list(pids)
     for pid in family:  # grows while it is read
         family += [child for child, one in processes.items() if one.parent == pid]
     return family
