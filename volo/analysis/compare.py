@@ -12,10 +12,12 @@ from volo.plots.curves import pairs_of_curves
 from volo.plots.figures import BLUE, ORANGE, new_figure, save, style
 from volo.runs import checkpoint
 from volo.runs.listing import Scores, read_scores
+from volo.runs.model_file import Description
 from volo.runs.records import read_records
 from volo.settings.config import differences
 
 PICTURE = "comparison.png"
+NUM_DIGITS = 12  # of a digest, shown
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class WeightsDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`settings` maps a setting's dotted name to both values, `steps` and `scores` are of each run's newest checkpoint
-    and records."""
+    """`settings` maps a setting's dotted name to both values, and "images" to digests if they differ; `steps` and
+    `scores` are of each run's newest checkpoint and records."""
 
     settings: dict[str, tuple[Any, Any]]
     steps: tuple[int, int]
@@ -60,11 +62,17 @@ def compare_runs(one: Path, other: Path) -> Comparison:
     weights, first = checkpoint.load_model(checkpoint.find(one, prefer="last"))
     others, second = checkpoint.load_model(checkpoint.find(other, prefer="last"))
     return Comparison(
-        settings=differences(first.settings, second.settings),
+        settings=differences(first.settings, second.settings) | _images_apart(first, second),
         steps=(first.step, second.step),
         scores=(read_scores(one), read_scores(other)),
         weights=weights_difference(weights, others),
     )
+
+
+def _images_apart(one: Description, other: Description) -> dict[str, tuple[str, str]]:
+    """The starts of both digests if the runs were trained on other images, as far as that is recorded."""
+    digests = one.data_hash[:NUM_DIGITS], other.data_hash[:NUM_DIGITS]
+    return {"images (sha256)": digests} if all(digests) and digests[0] != digests[1] else {}
 
 
 def weights_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> WeightsDifference:

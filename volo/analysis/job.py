@@ -13,6 +13,7 @@ from volo.analysis.output import METRICS, is_finished, made_aside, sha256
 from volo.analysis.report import PAGE, Explained, Report, write_report
 from volo.analysis.steps import STEPS, Compute, Findings, predict
 from volo.analysis.subject import Subject, View, load_subject, open_validation, open_view
+from volo.runs import checkpoint
 from volo.runs.checkpoint import MODEL
 from volo.runs.records import read_records
 
@@ -47,10 +48,10 @@ def analyze(
         InputError: a checkpoint or data that cannot be used.
     """
     subject = load_subject(path)
-    view = open_view(subject.description, split, data_dir)
+    view = open_view(subject.description, split, data_dir, checkpoint.run_of(path))
     for note in view.notes:
         print(note, flush=True)
-    validation = _validation(subject, view) if "calibration" in analyses else None
+    validation = _validation(subject, view, checkpoint.run_of(path)) if "calibration" in analyses else None
     identity = _identity(path, analyses, view, validation)
     if not fresh and is_finished(output_dir, identity):
         print(f"this analysis is finished, in {output_dir}; volo analyze --fresh repeats it", flush=True)
@@ -67,9 +68,9 @@ def analyze(
     return output_dir / PAGE
 
 
-def _validation(subject: Subject, view: View) -> View | None:
+def _validation(subject: Subject, view: View, run: Path | None) -> View | None:
     """The images to fit a temperature on, if they are available."""
-    return view if view.split == "val" else open_validation(subject.description, view.data_dir)
+    return view if view.split == "val" else open_validation(subject.description, view.data_dir, run)
 
 
 def _identity(path: Path, analyses: Sequence[str], view: View, validation: View | None) -> dict[str, Any]:

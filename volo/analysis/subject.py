@@ -1,7 +1,6 @@
 """What is analyzed: a model rebuilt from its checkpoint alone, and the images of one split."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,15 +9,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from volo.data.datasets import open_source, open_split, open_train, split_of
+from volo.data.datasets import drawn_from, open_source, open_split, open_train, split_of
 from volo.data.decoded.cache import CHUNK, Images, cached
 from volo.data.folders.class_names import extra, places, plain, quoted
-from volo.data.folders.imagefolder import LabeledFolder
+from volo.data.folders.imagefolder import ImageFolder, LabeledFolder
 from volo.data.folders.listing import find_folders
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
 from volo.errors import InputError, first_of
 from volo.model.build import build_model
 from volo.runs import checkpoint
+from volo.runs.images import OtherImages, check_images
 from volo.runs.model_file import Description
 from volo.settings.data import ResolvedData
 from volo.settings.paths import folder_to_read
@@ -43,6 +43,7 @@ class View:
         index: (N,) int64, which of them, in the order they are shown.
         split, data_dir: How it was opened (`open_view`).
         is_drawn: They were drawn by volo/data/shapes.py, so the position of their objects is known.
+        doubt: Why the model may have been trained on some of them, in a sentence; empty if nothing suggests it.
     """
 
     images: Images
@@ -50,6 +51,7 @@ class View:
     split: str
     data_dir: str | None = None
     is_drawn: bool = False
+    doubt: str = ""
 
     @property
     def labels(self) -> np.ndarray:
@@ -78,12 +80,11 @@ class View:
                 f"The {self.split} images are of {total - len(missing):,} of the {total:,} classes; there are none of "
                 f"{first_of(missing, SHOWN)}."
             )
-        return notes
+        return [self.doubt, *notes] if self.doubt else notes
 
     def identity(self) -> str:
-        """sha256 of the names and sizes of the images, in any folder; `digest` reads the images themselves."""
-        parts = self.images.source.identity() if self.images.source else {}
-        digest = hashlib.sha256(json.dumps(parts).encode())
+        """sha256 of which images these are, in any folder; `digest` reads them as the model gets them."""
+        digest = hashlib.sha256(self.images.contents.digest.encode())
         for numbers in (self.index, self.labels):
             digest.update(np.ascontiguousarray(numbers, "<i8").data)
         return digest.hexdigest()
@@ -114,7 +115,7 @@ def load_subject(path: Path) -> Subject:
 Work = Callable[[Subject, View, torch.device, int, int], np.ndarray]
 
 
-def open_view(description: Description, split: str, data_dir: str | None = None) -> View:
+def open_view(description: Description, split: str, data_dir: str | None = None, run: Path | None = None) -> View:
     """The test images, or the validation images of the split that the checkpoint was trained with.
 
     Args:
@@ -122,23 +123,43 @@ def open_view(description: Description, split: str, data_dir: str | None = None)
         split: test or val.
         data_dir: Where the data are, if not where the checkpoint says. For test also any image folder with some of the
             classes, `data_dir/test/<class>/` or `data_dir/<class>/`, whatever the data set trained on.
+        run: The checkpoint's run folder, whose record of its images names those that differ.
 
     Raises:
         InputError: data that are missing or have other classes, or no validation split.
+        OtherImages: the validation images might be others than were held out, or even be trained on.
     """
     data = description.settings.data
     moved = None if data_dir is None else folder_to_read(data_dir, "--data-dir")
     place = data.data_dir if moved is None else str(moved)
     if split == "val":
-        return _open_val(description, place, data_dir)
+        return _open_val(description, place, data_dir, run)
     images = open_split(data, "test") if moved is None else _open_elsewhere(description, moved)
     images = _in_order(images, description.class_names, place)
     if not len(images.decoded):
         raise InputError(f"there must be images to analyze, got only damaged ones in {place}; fix them")
-    return View(images, images.decoded, split, data_dir, is_drawn=data.dataset == "shapes" and data_dir is None)
+    doubt = _doubt(description, images, place, run)
+    is_drawn = data.dataset == "shapes" and data_dir is None
+    return View(images, images.decoded, split, data_dir, is_drawn, doubt)
 
 
-def _open_val(description: Description, place: str | None, data_dir: str | None) -> View:
+def _doubt(description: Description, images: Images, place: str | None, run: Path | None) -> str:
+    """Of class folders alone, the file names decide which are tested on. This says if other images have these names."""
+    source = images.source
+    if not (description.data_hash and isinstance(source, ImageFolder) and source.is_split_here):
+        return ""
+    contents = drawn_from(_moved(description.settings.data, place))
+    try:
+        check_images(
+            description.data_hash, contents, run, rule="Test images may be among those trained on: the others must be "
+            "those that the run started with", place=place, remedy="restore them",
+        )  # fmt: skip
+    except OtherImages as error:
+        return f"{error}."
+    return ""
+
+
+def _open_val(description: Description, place: str | None, data_dir: str | None, run: Path | None) -> View:
     data = description.settings.data
     if not data.validates:
         raise InputError("split val needs a validation split, got a checkpoint trained with val_fraction=0; use test")
@@ -146,26 +167,31 @@ def _open_val(description: Description, place: str | None, data_dir: str | None)
         raise _shapes_do_not_move("val", place)
     images, parts = open_train(_moved(data, place), only_val=True)
     images = _in_order(images, description.class_names, place)
+    remedy = "restore them, or name the folder that holds them with --data-dir; --split test does not need them"
+    check_images(
+        description.data_hash, images.contents, run, rule="to tell validation images from those trained on, the data "
+        "must have the images that the run started with", place=place, remedy=remedy,
+    )  # fmt: skip
     if parts.digest() != description.split_hash:
-        raise InputError(
-            f"the data must be split as they were for training, got other images in {place}; "
-            "restore them, or use --split test"
-        )
+        raise OtherImages(f"the data must be split as they were for training, got other images in {place}; {remedy}")
     return View(images, parts.val, "val", data_dir, is_drawn=data.dataset == "shapes")
 
 
-def open_validation(description: Description, data_dir: str | None) -> View | None:
+def open_validation(description: Description, data_dir: str | None, run: Path | None = None) -> View | None:
     """The validation images, from `data_dir` or from where the checkpoint says.
 
-    None if there are none, or if the data have moved or changed.
+    None if there are none, if the data have moved, or if they have changed, which it prints.
     """
     if not description.settings.data.validates:
         return None
+    refusal: InputError | None = None
     for place in dict.fromkeys((data_dir, None)):
         try:
-            return open_view(description, "val", place)
-        except InputError:
-            continue
+            return open_view(description, "val", place, run)
+        except InputError as error:
+            refusal = error
+    if isinstance(refusal, OtherImages):
+        print(f"no validation images are used: {refusal}", flush=True)
     return None
 
 
@@ -194,6 +220,8 @@ def _is_training_data(description: Description, place: Path) -> bool:
         return True
     moved = _moved(data, place)
     try:
+        if description.data_hash:
+            return drawn_from(moved).digest == description.data_hash
         split = open_train(moved)[1] if data.skip_damaged else split_of(open_source(moved, "train"), moved)
     except InputError:
         return False

@@ -1,12 +1,14 @@
 """All data sets by name, and the decoded images of each."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from volo.data import shapes
 from volo.data.archives.cifar import CIFAR10, CIFAR10_LAYOUT, CIFAR100, CIFAR100_LAYOUT, Cifar
 from volo.data.archives.fetch import mirrored
+from volo.data.contents import Contents, Item
 from volo.data.decoded.cache import Coarse, Images, Source, Wanted, cached, cached_all, room
 from volo.data.decoded.store import KEY
 from volo.data.folders.imagefolder import ImageFolder
@@ -36,11 +38,8 @@ class Shapes:
     def keys(self) -> np.ndarray:
         return np.arange(len(self.labels)).astype(KEY)
 
-    def identity(self) -> dict[str, str]:
-        return {self.name: str(shapes.VERSION)}
-
-    def names(self, part: str) -> list[str]:
-        return [part]
+    def contents(self, num_images: int | None = None) -> Contents:
+        return Contents.of([Item(self.name, 0, f"version:{shapes.VERSION}")])
 
     def name_of(self, number: int) -> str:
         return f"{self.name} {number}"
@@ -121,7 +120,7 @@ def open_train(data: ResolvedData, *, only_val: bool = False, is_new: bool = Fal
     if is_new:
         wanted += [(other, np.arange(len(other.labels))) for other in others]
         room(wanted).check()
-    images = cached_all(wanted, data.skip_damaged)[0]
+    images = replace(cached_all(wanted, data.skip_damaged)[0], num_drawn_from=num_drawn_from(source, data))
     whole = split.without(np.array([damage.number for damage in images.damaged], dtype=np.int64))
     emptied = np.setdiff1d(source.labels[split.train], source.labels[whole.train])
     if len(emptied):
@@ -141,8 +140,21 @@ def split_of(source: Source, data: ResolvedData) -> Split:
     if source.held_out is not None and data.val_fraction is None:
         return split_train(source.labels, 0, data.split_seed, data.train_images, source.held_out)
     fraction = VAL_FRACTION if data.val_fraction is None else data.val_fraction
-    num_train = len(source.labels) - (0 if source.held_out is None else len(source.held_out))
-    return split_train(source.labels[:num_train], fraction, data.split_seed, data.train_images)
+    labels = source.labels[: num_drawn_from(source, data)]
+    return split_train(labels, fraction, data.split_seed, data.train_images)
+
+
+def num_drawn_from(source: Source, data: ResolvedData) -> int:
+    """How many of a training source's images, the first ones, are trained or validated on, or were to be chosen."""
+    if source.held_out is None or data.val_fraction is None:
+        return len(source.labels)
+    return len(source.labels) - len(source.held_out)
+
+
+def drawn_from(data: ResolvedData) -> Contents:
+    """The images that `open_train` chooses from, without decoding any. Raises InputError as `open_source`."""
+    source = open_source(data, "train")
+    return source.contents(num_drawn_from(source, data))
 
 
 def open_sources(data: ResolvedData) -> list[Source]:

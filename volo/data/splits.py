@@ -16,7 +16,8 @@ class Split:
     val: np.ndarray
 
     def digest(self) -> str:
-        """sha256 of both parts: equal if and only if the same images are trained on and held out."""
+        """sha256 of both parts: equal if and only if the same numbers are trained on and held out. Which images have
+        these numbers is for volo/data/contents.py to say."""
         digest = hashlib.sha256()
         for part in (self.train, self.val):
             digest.update(len(part).to_bytes(8, "little"))

@@ -97,6 +97,11 @@ def folder_of(run_dir: Path, step: int) -> Path:
     return run_dir / "checkpoints" / f"step_{step:08d}"
 
 
+def run_of(path: Path) -> Path | None:
+    """The run folder of a checkpoint's folder; None for a model file, which may be alone."""
+    return path.parent.parent if path.is_dir() else None
+
+
 def point(run_dir: Path, name: str, checkpoint: Path) -> None:
     """Points `best` or `last` to a checkpoint of the run. Raises TrainingError if it cannot be written."""
     with writing(f"{run_dir / name}"):

@@ -7,7 +7,8 @@ It is a copy of a checkpoint's model.safetensors, or a `.pt`: a dictionary of te
      "model": {name: tensor},          the state_dict
      "config": {"model": {...}, ...},  sections of settings as in config.yaml; missing ones take their defaults
      "class_names": [str, ...],        in the order of the logits
-     "split_hash": str, "step": int, "epoch": int}   optional; without the hash the validation split is unknown
+     "split_hash": str, "step": int, "epoch": int,   optional; without the hash the validation split is unknown
+     "data_hash": str}                optional; without it the images that were trained on are unknown
 """
 
 import json
@@ -23,6 +24,7 @@ from volo.errors import InputError
 from volo.settings.config import ResolvedSettings, build_settings
 
 SCHEMA_VERSION = 1
+PLAIN = ("format", "split_hash")  # in the metadata of a safetensors file, where all other values are JSON
 PT_SUFFIXES = (".pt", ".pth")
 
 
@@ -30,7 +32,8 @@ PT_SUFFIXES = (".pt", ".pth")
 class Description:
     """What a model file holds besides the weights: enough to rebuild the model and its input.
 
-    `split_hash` is the digest of the train/val split (volo/data/splits.py).
+    `split_hash` is the digest of the train/val split (volo/data/splits.py), `data_hash` of the images that it was
+    chosen from (volo/data/contents.py).
     """
 
     settings: ResolvedSettings
@@ -38,6 +41,7 @@ class Description:
     split_hash: str
     step: int
     epoch: int
+    data_hash: str = ""
 
     def to_plain(self) -> dict[str, Any]:
         return {
@@ -48,6 +52,7 @@ class Description:
             "split_hash": self.split_hash,
             "step": self.step,
             "epoch": self.epoch,
+            "data_hash": self.data_hash,
         }
 
     @classmethod
@@ -64,17 +69,17 @@ class Description:
             split_hash=values.get("split_hash", ""),
             step=values.get("step", 0),
             epoch=values.get("epoch", 0),
+            data_hash=values.get("data_hash", ""),
         )
 
     def to_metadata(self) -> dict[str, str]:
         """The description as text values, which safetensors requires."""
         plain = self.to_plain()
-        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in plain.items()}
+        return {name: value if name in PLAIN else json.dumps(value) for name, value in plain.items()}
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> "Description":
-        texts = ("format", "split_hash")
-        return cls.from_plain({k: v if k in texts else json.loads(v) for k, v in metadata.items()})
+        return cls.from_plain({name: v if name in PLAIN else json.loads(v) for name, v in metadata.items()})
 
 
 def is_model_file(path: Path) -> bool:

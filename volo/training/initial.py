@@ -1,5 +1,6 @@
 """What a run starts from: weights of a file or of another run, or its own newest checkpoint."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from volo.errors import InputError
 from volo.model.build import build_model
 from volo.model.weights import HEADS, check_weights, load_weights, read_state_dict
 from volo.runs import checkpoint
+from volo.runs.images import check_images
 from volo.runs.model_file import Description, is_model_file
 from volo.settings.config import Settings
 from volo.settings.paths import path_to_read
@@ -79,10 +81,9 @@ def resume(
         The state of the meter, if the checkpoint has one, and notes for the run's first record.
 
     Raises:
-        InputError: the checkpoint was trained on other classes or on another split.
+        InputError: as `check_same_data`.
     """
-    _, description = checkpoint.load_model(folder)
-    _check_same_data(folder, description, settings, images, split)
+    description = check_same_data(folder, settings, images, split)
     state = checkpoint.load_state(folder)
     learner.load(state, folder)
     if not folder.is_relative_to(settings.run_dir):
@@ -90,8 +91,10 @@ def resume(
     if world.is_main:
         _restore_best(settings.run_dir, learner.best_step)
     before, now = state.get("world"), world.in_short()
-    is_same = before in (None, now)
-    return state.get("meter"), [] if is_same else [f"previously on {before}: the same images, summed in another order"]
+    notes = [] if before in (None, now) else [f"previously on {before}: the same images, summed in another order"]
+    if not description.data_hash and settings.data.dataset == "imagefolder":
+        notes.append("the checkpoint does not say which images it was trained on, so only their number was compared")
+    return state.get("meter"), notes
 
 
 def _restore_best(run_dir: Path, best_step: int | None) -> None:
@@ -103,7 +106,16 @@ def _restore_best(run_dir: Path, best_step: int | None) -> None:
         checkpoint.point(run_dir, "best", folder)
 
 
-def _check_same_data(folder: Path, before: Description, settings: Settings, images: Images, split: Split) -> None:
+def check_same_data(folder: Path, settings: Settings, images: Images, split: Split) -> Description:
+    """Compares the data with those of a checkpoint, of this run or of the one named by `--resume-path`.
+
+    Returns:
+        The checkpoint's description.
+
+    Raises:
+        InputError: the checkpoint was trained on other classes, on other images, or on another split of them.
+    """
+    _, before = checkpoint.load_model(folder)
     names = images.class_names
     if not same_names(before.class_names, names):
         raise InputError(
@@ -111,12 +123,29 @@ def _check_same_data(folder: Path, before: Description, settings: Settings, imag
             f"{_shortly(before.class_names)}; {differences(names, before.class_names) or 'their order differs'}; "
             "name the data it was trained on with --data-dir"
         )
+    check_images(
+        before.data_hash,
+        images.contents,
+        checkpoint.run_of(folder),
+        rule="a run must resume with the images it started with",
+        place=settings.data.data_dir,
+        remedy=_other_images(folder, settings),
+    )
     if before.split_hash != split.digest():
         raise InputError(
             f"the data must be split as the checkpoint's were, got {len(split.train)} images to train on with "
             f"another hash than in {folder}; images were added or removed{_held_out_before(before, settings, images)}: "
             "restore them, or use --fresh"
         )
+    return before
+
+
+def _other_images(folder: Path, settings: Settings) -> str:
+    """What to do if images differ from a checkpoint's."""
+    if folder.is_relative_to(settings.run_dir):
+        return "restore them, or use --fresh to rename the run and start again, or another --run-name"
+    weights = shlex.join(["--init-weights", str(settings.run.resume_path)])
+    return f"restore them, or start a new run from its weights: {weights} instead of --resume-path"
 
 
 def _held_out_before(before: Description, settings: Settings, images: Images) -> str:

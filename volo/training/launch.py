@@ -19,7 +19,7 @@ from volo.settings.config import Settings
 from volo.signals import stop_signals
 from volo.training.compilation import check_compiler
 from volo.training.guards.watchdog import watched
-from volo.training.initial import check_init_weights
+from volo.training.initial import check_init_weights, check_same_data
 from volo.training.loop import train
 from volo.training.seeds import each_run
 from volo.training.teacher import check_teacher
@@ -65,9 +65,11 @@ def opened_run(settings: Settings, world: World) -> Iterator[Start]:
         print(f"run folder: {settings.run_dir}", flush=True)
         try:
             start, lock = open_run(settings)
-            data, _ = open_data(settings.resolved(), is_new=start.checkpoint is None)
+            data, split = open_data(settings.resolved(), is_new=start.checkpoint is None)
             if start.checkpoint is None:
                 check_init_weights(settings.resolved(), data.class_names)
+            else:
+                check_same_data(start.checkpoint, settings.resolved(), data, split)
             check_teacher(settings.resolved(), data.class_names)
         except InputError as error:
             refusal = str(error)

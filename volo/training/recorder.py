@@ -13,6 +13,7 @@ from volo.data.folders.damage import noted
 from volo.data.splits import Split
 from volo.errors import Stopped, TrainingError
 from volo.runs import checkpoint
+from volo.runs.images import FILE, record
 from volo.runs.model_file import Description
 from volo.runs.saver import Saver
 from volo.runs.tracking import Tracker
@@ -60,9 +61,11 @@ class Recorder:
             self.saver.__exit__(*error)
 
     def begin(self, notes: list[str]) -> None:
-        """Records the hyperparameters, and a note that says what is trained and where it starts."""
+        """Records the hyperparameters, the images, and a note that says what is trained and where it starts."""
         if self.tracker:
             self.tracker.hyperparameters(self.settings, ["val/loss", "val/acc1"])
+            with checkpoint.writing(str(self.settings.run_dir / FILE)):
+                record(self.settings.run_dir, self.images.contents)
         notes = [self._opening(), *self.images.notes, *self._left_out(), *notes]
         self.record("note", text="; ".join(notes), stop_at=self.schedule.stop_at)
 
@@ -111,7 +114,8 @@ class Recorder:
 
     def _description(self) -> Description:
         step, epoch = self.learner.step, self.learner.step // self.schedule.steps_per_epoch
-        return Description(self.settings, self.images.class_names, self.split.digest(), step, epoch)
+        split, data = self.split.digest(), self.images.contents.digest
+        return Description(self.settings, self.images.class_names, split, step, epoch, data)
 
     def _opening(self) -> str:
         step, stop_at, split = self.learner.step, self.schedule.stop_at, self.split

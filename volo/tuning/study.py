@@ -31,7 +31,7 @@ from volo.tuning.search.spaces import Space
 STUDY = "sweep"
 BASE = 0  # the trial that is always tried first
 METRICS = "metrics"  # of a trial
-IDENTITY, SETTINGS, EXHAUSTED = "sweep", "settings", "exhausted"  # of the study
+IDENTITY, SETTINGS, EXHAUSTED, IMAGES = "sweep", "settings", "exhausted", "images"  # of the study
 Metrics = dict[str, Any]
 
 
@@ -124,6 +124,15 @@ class SweepStudy:
     def num_left(self) -> int:
         """Trials that have not ended."""
         return max(0, self.limit - len({identity(trial) for trial in self.distinct if trial.state.is_finished()}))
+
+    @property
+    def images(self) -> str | None:
+        """The digest of the images that the sweep started with; None if none is recorded."""
+        return self.study.user_attrs.get(IMAGES)
+
+    @images.setter
+    def images(self, digest: str) -> None:
+        self.study.set_user_attr(IMAGES, digest)
 
     def run_dir(self, number: int) -> Path:
         return self.sweep_dir / TRIALS / f"{number:04d}"

@@ -12,9 +12,11 @@ from optuna.trial import TrialState
 
 from volo.cluster.connect import connected
 from volo.cluster.workers import plan_workers
+from volo.data.decoded.cache import Images
 from volo.errors import Stopped, TrainingError
 from volo.model.outlook_ops.cpu import compile_ahead
 from volo.runs.folder import open_data
+from volo.runs.images import check_images, record
 from volo.settings.run import RunSettings
 from volo.tuning.board import Board, outcome
 from volo.tuning.confirm import Confirmation
@@ -49,6 +51,7 @@ def run_sweep(study: SweepStudy, cluster: contextlib.ExitStack | None = None) ->
     began = time.monotonic()
     print(f"sweep folder: {study.sweep_dir}", flush=True)
     data, _ = open_data(study.base.resolved(), is_new=not study.trials)  # decoded once, for all trials
+    _check_same_images(study, data)
     study.counts = lambda settings: counts(settings, len(data.class_names))
     for number in recover(study):
         print(f"trial {number} {outcome(study, number)}; it had ended when the sweep was stopped")
@@ -74,6 +77,24 @@ def run_sweep(study: SweepStudy, cluster: contextlib.ExitStack | None = None) ->
     said = _confirmed(study)
     write_report(study)
     say_result(study, said)
+
+
+def _check_same_images(study: SweepStudy, data: Images) -> None:
+    """Records the images of a new sweep. Raises InputError if the sweep started with others."""
+    if study.images is None:
+        if study.trials and study.base.data.dataset == "imagefolder":
+            print("this sweep has not recorded which images it started with; from now on they must stay the same")
+        record(study.sweep_dir, data.contents)
+        study.images = data.contents.digest
+        return
+    check_images(
+        study.images,
+        data.contents,
+        study.sweep_dir,
+        rule="a sweep must continue with the images it started with",
+        place=study.base.resolved().data.data_dir,
+        remedy="restore them, or use --fresh to rename the sweep and start again, or another --sweep-name",
+    )
 
 
 def run_trials(study: SweepStudy, plan: TrialPlan) -> None:

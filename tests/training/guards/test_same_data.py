@@ -55,6 +55,14 @@ def other_bytes(home: Path) -> None:
         file.write(b"\0")
 
 
+def exchanged(home: Path) -> None:
+    """Two images, of one size."""
+    one, other = (home / "images" / "train" / name for name in ("cat/0002.png", "dog/0003.png"))
+    one.rename(home / "aside")
+    other.rename(one)
+    (home / "aside").rename(other)
+
+
 def missing(home: Path) -> None:
     shutil.rmtree(home / "images")
 
@@ -62,13 +70,14 @@ def missing(home: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "expected"),
     [
-        (lacking, ["39 images of 2 classes", "in images and split, first in dog: 1 only on rank 0 (train/dog/"]),
+        (lacking, ["39 images of 2 classes", "in images and split: 1 only on rank 0 (train/dog/0004.png); make the"]),
         pytest.param(
             renamed,
-            ["They differ in classes and images, first in dog: 20 only on rank 0 (train/dog/0000"],
+            ["They differ in classes and images: 20 moved (train/dog/0000.png to train/wolf/0000.png, "],
             marks=pytest.mark.slow,
         ),
-        (other_bytes, ["They differ in images, first in cat: 1 only on rank 0 (train/cat/0007.png of "]),
+        (other_bytes, ["They differ in images: 1 changed (train/cat/0007.png); make the folders the same"]),
+        (exchanged, ["They differ in images: 2 changed (train/cat/0002.png, train/dog/0003.png); make the folders"]),
         (missing, ["rank 1 on ", "got no folder", "put it there"]),
     ],
 )

@@ -13,6 +13,7 @@ from PIL import Image
 
 from volo.data.archives.fetch import Archive, Unpacked, fetch
 from volo.data.archives.pickles import load_plain
+from volo.data.contents import Contents, Item
 from volo.data.decoded.cache import Coarse
 from volo.data.decoded.store import KEY
 from volo.errors import InputError
@@ -112,11 +113,8 @@ class Cifar:
     def keys(self) -> np.ndarray:
         return np.arange(len(self.labels)).astype(KEY)
 
-    def identity(self) -> dict[str, str]:
-        return dict(zip(self._parts, self._md5s, strict=True))
-
-    def names(self, part: str) -> list[str]:
-        return [part]
+    def contents(self, num_images: int | None = None) -> Contents:
+        return Contents.of(Item(part, 0, f"md5:{md5}") for part, md5 in zip(self._parts, self._md5s, strict=True))
 
     def name_of(self, number: int) -> str:
         return f"{self.name} {number}"

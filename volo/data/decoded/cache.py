@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,7 @@ import numpy as np
 from filelock import FileLock
 
 from volo.console import Progress, format_bytes
+from volo.data.contents import Contents
 from volo.data.decoded.store import Store
 from volo.data.folders.damage import Damage, DamagedImages, noted
 from volo.errors import InputError
@@ -56,12 +58,9 @@ class Source(Protocol):
     def keys(self) -> np.ndarray:
         """(N,) S16, each a digest of what affects that image alone."""
 
-    def identity(self) -> dict[str, str]:
-        """A digest of each part of the split, by the part's name: equal if and only if the images are the same, on any
-        machine and in any folder."""
-
-    def names(self, part: str) -> list[str]:
-        """The contents of a part, by the names a person would search for."""
+    def contents(self, num_images: int | None = None) -> Contents:
+        """The first `num_images` images, or all, as they are now: equal on any machine and in any folder that holds
+        the same. An archive's are known by its files, whatever the number."""
 
     def name_of(self, number: int) -> str:
         """The name by which a person knows an image."""
@@ -82,6 +81,7 @@ class Images:
         rows: (N,) int64, the row of each image; -1 if it was not requested or is damaged. None: the image's number.
         damaged: Images that were requested and left out.
         source: What the images were decoded from.
+        num_drawn_from: Training and validation images are chosen among the first so many; None: among all.
     """
 
     images: np.ndarray
@@ -91,6 +91,7 @@ class Images:
     rows: np.ndarray | None = None
     damaged: tuple[Damage, ...] = ()
     source: Source | None = None
+    num_drawn_from: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -107,6 +108,11 @@ class Images:
     @property
     def notes(self) -> tuple[str, ...]:
         return self.source.notes if self.source else ()
+
+    @cached_property
+    def contents(self) -> Contents:
+        """Of the images that the split chooses from, when first asked for; they are read from their files."""
+        return self.source.contents(self.num_drawn_from) if self.source else Contents()
 
     def row(self, numbers: np.ndarray) -> np.ndarray:
         """(n,) image numbers -> (n,) rows of `images`."""

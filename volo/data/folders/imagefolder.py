@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from volo.data.contents import Contents, Item
 from volo.data.decoded.cache import Coarse
 from volo.data.decoded.store import KEY
 from volo.data.folders.class_names import extra, plain, quoted
@@ -19,6 +20,7 @@ from volo.data.folders.layout import TEST, TEST_SHARE, TRAIN, Layout, NoTestSpli
 from volo.data.folders.listing import ImageFile, find_folders, find_images
 from volo.data.folders.modes import Samples, to_rgb
 from volo.data.folders.passed_over import PassedOver, say_passed_over
+from volo.data.folders.reading import digests
 from volo.errors import InputError
 from volo.settings.paths import folder_to_read
 
@@ -62,17 +64,11 @@ class LabeledFolder:
         digests = (hashlib.blake2b(_encoded(text), digest_size=KEY.itemsize).digest() for text in texts)
         return np.array(list(digests), dtype=KEY)
 
-    def identity(self) -> dict[str, str]:
-        digests = {name: hashlib.sha256() for name in self.class_names}
-        for file, label in zip(self.files, self.labels.tolist(), strict=True):
-            digests[self.class_names[label]].update(_encoded(f"{self._below(file)}\0{file.size}\0"))
-        return {name: digest.hexdigest() for name, digest in digests.items()}
-
-    def names(self, part: str) -> list[str]:
-        if part not in self.class_names:
-            return []
-        numbers = np.flatnonzero(self.labels == self.class_names.index(part))
-        return [f"{self._below(self.files[number])} of {self.files[number].size:,} bytes" for number in numbers]
+    def contents(self, num_images: int | None = None) -> Contents:
+        files = self.files[:num_images]
+        names = ["/".join(map(plain, self._below(file).split(os.sep))) for file in files]
+        read = digests(files, names)
+        return Contents.of(Item(*each) for each in zip(names, (file.size for file in files), read, strict=True))
 
     def name_of(self, number: int) -> str:
         return self.files[number].name
@@ -99,13 +95,16 @@ class LabeledFolder:
 class ImageFolder(LabeledFolder):
     """The split `train` or `test` of an image folder (volo/data/folders/layout.py); a `Source`.
 
-    In `train` the folder's own validation images come last; `held_out` holds their numbers.
+    In `train` the folder's own validation images come last; `held_out` holds their numbers. `is_split_here`: the root
+    holds class folders alone, some of whose images are the test split.
 
     Raises:
         InputError: as `LabeledFolder` and `find_layout`; fewer than two classes in train, or classes in another split
             that train does not have.
         NoTestSplit: the folder has no test split.
     """
+
+    is_split_here = False
 
     def __init__(self, data_dir: str | Path, split: str, image_size: int, resize: str = "crop"):
         self.root = folder_to_read(data_dir, "--data-dir")
@@ -140,6 +139,7 @@ class ImageFolder(LabeledFolder):
         self.notes = tuple(notes)
 
     def _take_part(self, classes: "Classes", split: str) -> None:
+        self.is_split_here = True
         is_test = in_test([_below(self.root, file) for file in classes.files], classes.labels)
         self._take(classes.where(is_test if split == TEST else ~is_test), str(self.root))
         self.num_listed = len(classes.files)

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import platform
-from collections import Counter
 from dataclasses import dataclass
 
+from volo.data.contents import Contents, Differences
 from volo.data.decoded.cache import Images
 from volo.data.splits import Split
 from volo.errors import InputError, first_of
@@ -49,7 +49,7 @@ def data_digests(data: Images, split: Split) -> dict[str, str]:
     """Digests of classes, images, and split; equal if and only if the data are, on any machine and in any folder."""
     return {
         "classes": _digest(data.class_names),
-        "images": _digest(data.source.identity()) if data.source else "",
+        "images": data.contents.digest,
         "split": split.digest(),
     }
 
@@ -64,40 +64,28 @@ def _check(world: World, opened: tuple[Images, Split] | None, refusal: str | Non
     others = [rank for rank, one in enumerate(seen) if one.digests != seen[0].digests]
     if others:
         assert opened is not None, "no rank was refused its data"
-        raise InputError(_difference(world, seen, others, opened[0]))
+        raise InputError(_difference(world, seen, others, opened[0].contents))
 
 
-def _difference(world: World, seen: list[Seen], others: list[int], data: Images) -> str:
+def _difference(world: World, seen: list[Seen], others: list[int], own: Contents) -> str:
     first, other = seen[0], seen[others[0]]
     ranks = first_of([f"{rank} on {seen[rank].host}" for rank in others], SHOWN)
     what = [name for name, digest in first.digests.items() if other.digests[name] != digest]
     return (
         f"all ranks must have the same data, got {first.in_words} on rank 0 on {first.host}, but others on "
         f"rank{'s' * (len(others) > 1)} {ranks}: {other.in_words} on rank {others[0]}. They differ in "
-        f"{' and '.join(what)}{_named(world, others[0], data)}; make the folders the same on all nodes"
+        f"{' and '.join(what)}{_named(world, others[0], own)}; make the folders the same on all nodes"
     )
 
 
-def _named(world: World, other: int, data: Images) -> str:
-    """The first part of the images that differs between rank 0 and rank `other`, and how; all ranks call this."""
-    source = data.source if world.rank in (0, other) else None
-    parts = world.gather(source.identity() if source else {})
-    one, two = parts[0], parts[other]
-    differing = sorted(part for part in {*one} | {*two} if one.get(part) != two.get(part))
-    if not differing:
-        return ""
-    part = differing[0]
-    names = world.gather(source.names(part) if source else [])
-    said = [
-        f"{len(found):,} only on rank {rank} ({first_of(found, SHOWN)})"
-        for rank, found in ((0, _more(names[0], names[other])), (other, _more(names[other], names[0])))
-        if found
-    ]
-    return f", first in {part}: {'; '.join(said) or 'the same names in another order'}".replace("; ", ", ")
-
-
-def _more(one: list[str], two: list[str]) -> list[str]:
-    return sorted((Counter(one) - Counter(two)).elements())
+def _named(world: World, other: int, own: Contents) -> str:
+    """How the images of rank `other` differ from rank 0's, in words; all ranks call this."""
+    first = world.from_main(own)
+    words = ""
+    if world.rank == other and first.digest != own.digest:
+        only_on = [f"only on rank {rank}" for rank in (0, other)]
+        words = f": {Differences.between(first, own).in_words(*only_on)}"
+    return world.gather(words)[other]
 
 
 def _in_words(data: Images, split: Split) -> str:
