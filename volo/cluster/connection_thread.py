@@ -31,7 +31,7 @@ class ConnectionThread(threading.Thread):
         super().__init__(name="ray-connection", daemon=True)
         self.connect = connect
         self.dashboard: str | None = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.has_answered, self.is_over = threading.Event(), threading.Event()
 
     def run(self) -> None:
@@ -40,7 +40,7 @@ class ConnectionThread(threading.Thread):
         signal.pthread_sigmask(signal.SIG_BLOCK, FROM_OUTSIDE)
         try:
             self.dashboard = self.connect()
-        except Exception as error:
+        except BaseException as error:  # raised by the main thread
             self.error = error
         self.has_answered.set()
         self.is_over.wait()
