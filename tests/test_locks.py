@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from tests.conftest import draw_folder
 from tests.data.archives.served import packed
@@ -97,6 +97,14 @@ def test_a_process_says_what_it_waits_for_and_waits_while_the_other_makes_progre
         assert is_held(tmp_path / "lock")
     assert not is_held(tmp_path / "lock")
     assert caplog.messages == [f"waiting for another process that is decoding photos and holds {tmp_path / 'lock'}"]
+
+
+def test_a_long_wait_for_a_lock_is_said_and_ends(tmp_path, holder, monkeypatch, caplog):
+    monkeypatch.setattr(locks, "SAY_S", 0.0)
+    holder(tmp_path / "lock")
+    with pytest.raises(Timeout):
+        locks.take(tmp_path / "lock", 0.05, "set it elsewhere")
+    assert caplog.messages == [f"waiting up to 0.05 s for another process, which holds {tmp_path / 'lock'}"]
 
 
 def is_held(path: Path) -> bool:

@@ -22,7 +22,7 @@ def take(path: Path, timeout_s: float, elsewhere: str) -> FileLock:
 
     Args:
         path: Its file, which stays.
-        timeout_s: How long to wait for another process that holds it.
+        timeout_s: How long to wait for another process that holds it. A wait beyond SAY_S is said.
         elsewhere: What to do if this disk has no locks, as the end of a sentence: "set --output-dir to another disk".
 
     Raises:
@@ -32,8 +32,8 @@ def take(path: Path, timeout_s: float, elsewhere: str) -> FileLock:
     """
     is_new = not path.exists()
     try:
-        lock = FileLock(path, timeout=timeout_s)
-        lock.acquire()
+        lock = FileLock(path)
+        _acquire(lock, timeout_s)
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
@@ -44,6 +44,16 @@ def take(path: Path, timeout_s: float, elsewhere: str) -> FileLock:
             f"with them, or {elsewhere}"
         ) from None
     return lock
+
+
+def _acquire(lock: FileLock, timeout_s: float) -> None:
+    try:
+        lock.acquire(timeout=min(timeout_s, SAY_S))
+    except Timeout:
+        if timeout_s <= SAY_S:
+            raise
+        LOGGER.warning("waiting up to %g s for another process, which holds %s", timeout_s, lock.lock_file)
+        lock.acquire(timeout=timeout_s - SAY_S)
 
 
 @contextlib.contextmanager

@@ -33,10 +33,11 @@ def check_cache(data: ResolvedData) -> Finding:
     """Checks every decoded image, and the space on this machine for those that a training decodes, by the same numbers
     as training."""
     found = judged(cache_room(data))
-    damaged = cache_flaws(data) if found.status == "ok" else []
-    if damaged:
-        return warning("cache", f"{found.found}; damaged: {'; '.join(damaged)}", "the next training decodes them again")
-    return found
+    damaged = cache_flaws(data)
+    if not damaged or found.status == "failure":
+        return found
+    remedy = "; ".join(filter(None, ["the next training decodes them again", found.remedy]))
+    return warning("cache", f"{found.found}; damaged: {'; '.join(damaged)}", remedy)
 
 
 def _check_archive(data: ResolvedData) -> Finding:

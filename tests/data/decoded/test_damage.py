@@ -144,14 +144,14 @@ def test_of_a_large_cache_a_sample_is_checked_at_each_start_and_everything_by_do
     monkeypatch.setattr(stores, "SAMPLE_BYTES", 7 * ROW_BYTES)
     cached(counting(images))
     data = build_settings(dict(data=dict(dataset="imagefolder", data_dir=str(images), image_size=16))).resolved().data
-    assert check_cache(data).status == "ok"
+    assert "damaged" not in check_cache(data).found
     rows = Store(entry(cache), (16, 16, 3)).sample(EVERYTHING).tolist()
     assert (len(rows), rows[0], rows[-1]) == (7, 0, 59)
     flipped(entry(cache) / "images.bin", 1 * ROW_BYTES)
     cached(counting(images))
     assert caplog.messages == []
     found = check_cache(data)
-    assert (found.status, found.remedy) == ("warning", "the next training decodes them again")
+    assert (found.status, found.remedy.partition(";")[0]) == ("warning", "the next training decodes them again")
     assert f"damaged: 1 of 60 images in {entry(cache)} are not what was decoded" in found.found
 
 
