@@ -1,10 +1,11 @@
 """Console output: progress bars and tables on a terminal, plain lines elsewhere."""
 
+import math
 import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_INTERVAL_S = 10.0
+REMINDER_S = 60.0
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -65,6 +67,28 @@ class Progress:
             self._bar.console.print(line, markup=False, highlight=False)
         else:
             print(line, flush=True)
+
+
+class Patience:
+    """Says what a command waits for, once it has waited for PLAIN_INTERVAL_S, and again every REMINDER_S."""
+
+    def __init__(self, say: Callable[[str], None] = lambda line: print(line, flush=True)):
+        self._say = say
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts the clock, for something new to wait for."""
+        self._due = time.monotonic() + PLAIN_INTERVAL_S
+
+    def end(self) -> None:
+        """What was awaited has come."""
+        self._due = math.inf
+
+    def wait_for(self, what: Callable[[], str]) -> None:
+        """Called repeatedly during the wait; `what` only when something is said."""
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + REMINDER_S
+            self._say(f"waiting for {what()}")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], num_left: int = 1) -> None:

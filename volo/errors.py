@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from enum import IntEnum, unique
+from signal import Signals
 
 
 @unique
 class ExitCode(IntEnum):
-    """Every exit code of every command. A training that a signal stopped ends with 128 + the signal."""
+    """Every exit code of every command. One that a signal stopped ends with 128 + the signal (volo/signals.py)."""
 
     DONE = 0
     UNFORESEEN = 1  # a crash: any exception that is none of those below
@@ -15,7 +16,9 @@ class ExitCode(IntEnum):
     OUT_OF_RETRIES = 4  # OutOfRetries
     DIFFERENT = 5  # compare: the weights of the two runs differ
     UNHEALTHY = 6  # doctor: a check fails
+    HUNG_UP = 129  # the terminal was closed: 128 + SIGHUP
     INTERRUPTED = 130  # Ctrl-C: 128 + SIGINT
+    WARNED = 138  # of a time limit: 128 + SIGUSR1
     TERMINATED = 143  # 128 + SIGTERM
 
 
@@ -39,8 +42,8 @@ class Stopped(Exception):
     """A signal stopped training, which has saved if it had started. The process exits with code 128 + signal."""
 
     def __init__(self, signal_number: int, had_begun: bool = True):
-        when = "after saving" if had_begun else "before a worker had started"
-        super().__init__(f"stopped by signal {signal_number} {when}; the same command resumes")
+        when = "after saving" if had_begun else "while no worker trained"
+        super().__init__(f"stopped by {Signals(signal_number).name} {when}; the same command resumes")
         self.signal_number = signal_number
 
 

@@ -74,7 +74,12 @@ def existing(folder: Path) -> Path:
 def remove(path: Path) -> None:
     """Removes a file or a folder, if it exists and can be removed."""
     with contextlib.suppress(OSError):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        delete(path)
+
+
+def delete(path: Path) -> None:
+    """Removes a file or a folder, if it exists. Raises OSError if it cannot be removed."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def remove_abandoned(folder: Path) -> None:

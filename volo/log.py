@@ -13,6 +13,11 @@ def say_once(message: str) -> None:
     LOGGER.info(message)
 
 
+@cache
+def warn_once(message: str) -> None:
+    LOGGER.warning(message)
+
+
 def show_log() -> None:
     """Writes the library's messages to standard error; under torchrun, only from the first rank."""
     if not LOGGER.handlers:

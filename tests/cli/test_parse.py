@@ -1,6 +1,7 @@
 """The command line as a user meets it: what it accepts, refuses and returns."""
 
 import importlib
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import yaml
 from volo.cli import train
 from volo.cli.parse import as_typed, exit_code, parse_settings
 from volo.errors import InputError, OutOfRetries, Stopped, TrainingError
+from volo.files import staging
+from volo.signals import TO_STOP
 
 ROOT = Path(__file__).parents[2]
 
@@ -172,6 +175,36 @@ def test_exit_codes_tell_what_happened(error, code, capsys):
             raise error
 
     assert exit_code(main, []) == code
+
+
+@pytest.mark.parametrize("number", TO_STOP)
+def test_a_signal_lets_a_command_clean_up_and_gives_the_exit_code(number, capsys, tmp_path):
+    """Also where a library answers by a KeyboardInterrupt of its own."""
+
+    def main(argv):
+        try:
+            with staging(tmp_path / "results"):
+                signal.raise_signal(number)
+        except KeyboardInterrupt:
+            signal.raise_signal(signal.SIGTERM)  # one more at the same time
+            raise KeyboardInterrupt from None
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may have been started by nohup
+    try:
+        assert exit_code(main, []) == 128 + number
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert f"interrupted by {number.name}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_that_was_started_to_ignore_a_closed_connection_does():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert exit_code(lambda argv: signal.raise_signal(signal.SIGHUP), []) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_an_elastic_number_of_workers_is_refused_under_torchrun(monkeypatch, capsys, tmp_path):

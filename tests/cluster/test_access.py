@@ -2,14 +2,19 @@
 
 import os
 import socket
+import socketserver
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import grpc
 import pytest
 import ray
 from packaging.version import Version
 
 from volo.cluster import access
-from volo.cluster.access import check_dashboard_host, check_token_file, listens, protect_own_cluster
+from volo.cluster.access import check_answer, check_dashboard_host, check_form, check_token_file, protect_own_cluster
 from volo.cluster.connect import check_access, check_stays_here, connected, prepare
 from volo.errors import InputError
 
@@ -148,14 +153,66 @@ def test_authentication_that_was_turned_off_stays_off(monkeypatch):
     assert "RAY_AUTH_TOKEN" not in os.environ
 
 
-def test_what_listens_is_told_from_what_does_not():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        assert listens(address)
-        assert listens(f"ray://{address}")
-    assert not listens(address)
-    assert listens("auto")
-    assert listens("local")
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("http://127.0.0.1:8265", r"--address must be a cluster's HOST:PORT, got .*; use the port .* 127.0.0.1:6379"),
+        ("https://head", "HOST:PORT, got https://head, where `ray job submit` sends jobs"),
+        ("10.0.0.1", "must be HOST:PORT, auto or local, got '10.0.0.1'; use 10.0.0.1:6379, say"),
+        ("10.0.0.1:head", "must be HOST:PORT"),
+        (":6379", "must be HOST:PORT"),
+    ],
+)
+def test_an_address_of_another_form_is_refused_before_ray_is_asked(address, message):
+    with pytest.raises(InputError, match=message):
+        prepare(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["auto", "local", "10.0.0.1:6379", "head:6379", "[::1]:6379", "ray://10.0.0.1:10001"]
+)
+def test_an_address_of_a_cluster_is_none_of_those(address):
+    check_form(address, "--address")
+
+
+class Web(BaseHTTPRequestHandler):
+    """Like Ray's dashboard."""
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("server", [HTTPServer, socketserver.TCPServer])
+def test_what_listens_and_is_not_ray_is_refused_with_the_port_to_use(server):
+    """A web server, as the dashboard is, and one that hangs up without a word."""
+    with server(("127.0.0.1", 0), Web if server is HTTPServer else socketserver.BaseRequestHandler) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        host, port = serving.server_address
+        message = r"what listens there is not Ray's head, whose port is 6379"
+        with pytest.raises(InputError, match=message), connected(f"{host}:{port}"):
+            pass
+        serving.shutdown()
+
+
+def test_what_listens_and_never_answers_is_not_ray(monkeypatch):
+    monkeypatch.setattr(access, "GREETING_S", 0.1)
+    message = "what listens there is not Ray's head"
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(ConnectionError, match=message):
+        check_answer(f"127.0.0.1:{server.getsockname()[1]}")
+    check_answer("auto")
+    check_answer("local")
+
+
+def test_a_server_of_grpc_is_told_from_others():
+    """It greets like Ray's head, before any client has said more than that it speaks HTTP/2."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        check_answer(f"127.0.0.1:{port}")
+        check_answer(f"ray://127.0.0.1:{port}")
+    finally:
+        server.stop(None)
 
 
 def test_a_cluster_that_is_not_there_is_refused_soon(monkeypatch):

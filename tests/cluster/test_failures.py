@@ -6,6 +6,7 @@ import platform
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.cluster.conftest import ROOT
 from tests.cluster.processes import started
 from tests.conftest import draw_folder
+from tests.faults.tools.processes import children_of
 from tests.training.runs import losses, small_run
 from volo.runs import checkpoint
 
@@ -103,6 +105,76 @@ def test_a_signal_to_the_driver_ends_every_rank_at_one_step_which_is_saved(launc
         last = training.last_step()
     assert checkpoint.verify(checkpoint.newest(training.run_dir)).step == last < 8000
     assert "the same command resumes" in training.output.read_text()
+
+
+def driver(config: Path, env: dict[str, str], name: str, *flags: str):
+    command = [sys.executable, "-m", "jobs.train", "--config", str(config), "--run-name", name, *flags]
+    return started(command, env, config.parent / "outputs" / name, ROOT)
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    found = [pid]
+    for one in found:  # grows while it is read
+        found += children_of(one)
+    return found
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGHUP, signal.SIGUSR1))]
+)
+def test_a_signal_to_every_process_of_a_run_saves_and_leaves_none(config, ray_env, number):
+    with driver(config, ray_env, f"all-{number}", "--num-workers", "2", "--address", "local") as training:
+        training.until_step(6)
+        pids = family(training.process.pid)
+        assert len(pids) > 5  # Ray's own and the workers
+        for pid in pids:
+            os.kill(pid, number)
+        assert training.ends_with() == 128 + number, training.output.read_text()
+        said, last = training.output.read_text(), training.last_step()
+    assert checkpoint.verify(checkpoint.newest(training.run_dir)).step == last < 8000
+    assert f"{number.name}: asking the workers to save" in said
+    assert f"stopped by {number.name} after saving; the same command resumes" in said
+    assert "Traceback" not in said
+    assert_gone(pids)
+
+
+def assert_gone(pids: list[int]) -> None:
+    """Killed processes need a moment to go."""
+    deadline = time.monotonic() + 10
+    while left := [pid for pid in pids if is_running(pid)]:
+        assert time.monotonic() < deadline, [Path(f"/proc/{pid}/cmdline").read_text() for pid in left]
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_on_a_busy_cluster_a_run_says_what_it_waits_for_and_a_signal_ends_it(config, head):
+    with driver(config, head.env, "busy", "--num-workers", "3", "--address", head.address) as first:
+        first.until_step(1)
+        with driver(config, head.env, "waiting", "--num-workers", "2", "--address", head.address) as second:
+            said = "waiting for 2 CPU workers to start: needed 2 cores, free 0 cores of 3 cores"
+            second.until(lambda: said in second.output.read_text(), said)
+            second.process.send_signal(signal.SIGTERM)
+            assert second.ends_with() == 128 + signal.SIGTERM
+        assert "stopped by SIGTERM while no worker trained" in second.output.read_text()
+        assert first.process.poll() is None
+
+
+def test_a_driver_in_the_midst_of_starting_a_cluster_answers_and_leaves_nothing(config, ray_env):
+    with driver(config, ray_env, "starting", "--num-workers", "2", "--address", "local") as training:
+        training.until(lambda: len(family(training.process.pid)) > 1, "a process of Ray")
+        pids = family(training.process.pid)
+        training.process.send_signal(signal.SIGTERM)
+        assert training.ends_with() == 128 + signal.SIGTERM, training.output.read_text()
+    assert "interrupted by SIGTERM" in training.output.read_text()
+    assert_gone(pids)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from ray.train import ControllerError, WorkerGroupError
 from torch.distributed import DistNetworkError
 
 from tests.training.runs import small_run
+from volo import console
 from volo.cluster import trainer, workers
 from volo.cluster.attempt import Attempt, Worker
 from volo.cluster.watch import FailureWatch, TrainingEnded
@@ -23,6 +24,7 @@ from volo.cluster.workers import Workers
 from volo.errors import InputError, OutOfRetries, Stopped, TrainingError
 from volo.runs.checkpoint import DamagedCheckpoint
 from volo.settings.run import RunSettings
+from volo.signals import TO_STOP
 from volo.training.world import World
 
 DRIVER = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
@@ -126,39 +128,80 @@ def test_rank_0_hears_which_signal_the_driver_got_and_the_others_do_not_look(tmp
     assert (first.wants_stop(), first.wants_stop(), second.wants_stop()) == (number, number, 0)
 
 
-def test_a_signal_while_no_worker_has_begun_ends_the_driver(tmp_path, monkeypatch):
-    """As on a cluster that lacks the resources: `fit` does not return."""
-    monkeypatch.setattr(trainer, "UNHEARD_S", 0.0)
-    ended = threading.Event()
-
-    def fit() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        ended.wait(60)
-
-    attempt, settings = Attempt.create(tmp_path), small_run(tmp_path, tmp_path)
+def fit_and_follow(attempt: Attempt, tmp_path: Path, fit) -> Exception | None:
+    """As the driver does. `fit` gets an event to wait for: the test's end."""
+    over, pool = threading.Event(), Workers(num_workers=2, use_gpu=False)
+    fitting = SimpleNamespace(fit=lambda: fit(over))
     try:
-        with pytest.raises(Stopped, match="before a worker had started") as stopped:
-            trainer._fit_and_follow(SimpleNamespace(fit=fit), attempt, settings, DRIVER)
+        return trainer._fit_and_follow(fitting, attempt, pool, small_run(tmp_path, tmp_path), DRIVER)
     finally:
-        ended.set()
-    assert stopped.value.signal_number == attempt.stop.asked() == signal.SIGINT
+        over.set()
 
 
-def test_a_second_ctrl_c_ends_the_driver_at_once(tmp_path):
-    attempt, ended = Attempt.create(tmp_path), threading.Event()
+def begins(attempt: Attempt) -> None:
+    attempt.show({"kind": "note", "step": 0, "stop_at": 9, "text": "starting"})
 
-    def fit() -> None:
+
+@pytest.mark.parametrize("number", TO_STOP)
+@pytest.mark.parametrize("state", ["never begun", "starting again"])
+def test_a_signal_while_no_worker_trains_ends_the_driver_at_once(tmp_path, state, number):
+    """As on a cluster that lacks the resources, or has lost them: `fit` does not return."""
+
+    def fit(over: threading.Event) -> None:
+        if state == "starting again":
+            worker = begun(attempt, tmp_path, 1)[0]
+            begins(attempt)
+            worker.note(ValueError("x"))
+            ended(attempt, {0: ValueError("x")})
+            over.wait(3 * trainer.POLL_S)
+        os.kill(os.getpid(), number)
+        over.wait(60)
+
+    attempt = Attempt.create(tmp_path)
+    with pytest.raises(Stopped, match="while no worker trained") as stopped:
+        fit_and_follow(attempt, tmp_path, fit)
+    assert stopped.value.signal_number == attempt.stop.asked() == number
+
+
+def test_a_signal_while_workers_train_is_told_at_once_and_a_second_ctrl_c_ends_the_driver(tmp_path, capsys):
+    attempt = Attempt.create(tmp_path)
+
+    def fit(over: threading.Event) -> None:
+        begins(attempt)
+        over.wait(3 * trainer.POLL_S)
         os.kill(os.getpid(), signal.SIGINT)
         while not attempt.stop.asked():
-            ended.wait(0.01)
+            over.wait(0.01)
         os.kill(os.getpid(), signal.SIGINT)
-        ended.wait(60)
+        over.wait(60)
 
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            trainer._fit_and_follow(SimpleNamespace(fit=fit), attempt, small_run(tmp_path, tmp_path), DRIVER)
-    finally:
-        ended.set()
+    with pytest.raises(KeyboardInterrupt):
+        fit_and_follow(attempt, tmp_path, fit)
+    assert "SIGINT: asking the workers to save" in capsys.readouterr().out
+
+
+def test_a_driver_says_what_it_waits_for(tmp_path, monkeypatch, capsys):
+    """Before the workers are there, while they load, and while they save."""
+    monkeypatch.setattr(console, "PLAIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr(workers.ray, "cluster_resources", lambda: {"CPU": 3.0, "GPU": 1.0})
+    monkeypatch.setattr(workers.ray, "available_resources", lambda: {"CPU": 1.0})
+    attempt = Attempt.create(tmp_path)
+    news = trainer.News(attempt, Workers(num_workers=2, use_gpu=False), 0, lambda record: print(record["text"]))
+    news.show()
+    begun(attempt, tmp_path, 2)
+    news._patience.begin()
+    news.show()
+    begins(attempt)
+    news.show()
+    news.ask_to_stop(signal.SIGTERM)
+    news.show()
+    assert capsys.readouterr().out.splitlines() == [
+        "waiting for 2 CPU workers to start: needed 2 cores, free 1 core of 3 cores and 1 GPU",
+        "waiting for 2 CPU workers to load the data and the model",
+        "starting",
+        "SIGTERM: asking the workers to save",
+        "waiting for the workers to save; another Ctrl-C ends at once",
+    ]
 
 
 def test_workers_are_spread_over_the_nodes_that_are_alive(monkeypatch):

@@ -174,11 +174,11 @@ def test_a_settings_file_that_calls(tmp_path, mark, tag, capsys):
 
 
 def test_the_cache_of_decoded_images(tmp_path, mark, images, monkeypatch):
-    """It is read as plain bytes: a pickle in its place is no more than an unknown key, and images are decoded again."""
+    """It is read as plain bytes: a pickle in its place has no valid checksum, and images are decoded again."""
     monkeypatch.setenv("VOLO_CACHE_DIR", str(tmp_path / "cache"))
     trained(small_run(tmp_path / "a", images, optim=dict(max_steps=1)))
     files = sorted(cache_dir().glob("*/*.bin"))
-    assert {file.name for file in files} == {"images.bin", "keys.bin"}
+    assert {file.name for file in files} == {"images.bin", "index.bin"}
     for file in files:
         with open(file, "wb") as opened:
             np.save(opened, np.array([Code(mark)], dtype=object), allow_pickle=True)

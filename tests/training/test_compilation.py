@@ -1,5 +1,9 @@
 """--compile: what a compiled run leaves, and what it needs."""
 
+import os
+import stat
+import tempfile
+
 import pytest
 import torch
 
@@ -13,6 +17,7 @@ from volo.training.learner import Learner
 from volo.training.world import single_process
 
 CPU = torch.device("cpu")
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"
 
 
 @pytest.mark.slow
@@ -48,11 +53,18 @@ def test_a_missing_compiler_is_refused_before_the_run_begins(tmp_path, folder, m
     check_compiler(torch.device("cuda"))
 
 
-def test_a_compiler_that_does_not_work_is_refused_with_its_words(monkeypatch):
+def test_a_compiler_that_does_not_work_is_refused_with_its_words(monkeypatch, tmp_path):
+    """Its results, which are run, are in a folder that no other user can have made or can write to."""
+
     def fail(*arguments, **options):
         raise OSError("no space left")
 
     monkeypatch.setattr(torch, "compile", fail)
     monkeypatch.setenv("CXX", "python3")
+    monkeypatch.setenv(COMPILED, "")
+    monkeypatch.delenv(COMPILED)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(InputError, match="--compile needs a compiler that works on cpu, got no space left; install"):
         compiled(torch.nn.Linear(1, 1), CPU)
+    assert [os.environ[COMPILED]] == list(map(str, tmp_path.iterdir()))
+    assert stat.S_IMODE(os.stat(os.environ[COMPILED]).st_mode) == 0o700

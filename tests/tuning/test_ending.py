@@ -1,32 +1,37 @@
 """A sweep that ends before its last trial, and the display of a sweep."""
 
 import signal
+from pathlib import Path
 
 from tests.tuning.sweeps import opened, play, play_epoch
+from volo import console
 from volo.cluster.start import StopFile
 from volo.tuning import ending as module
 from volo.tuning.board import Board, in_short
 from volo.tuning.ending import Ending
 
 
+def ending_of(folder: Path, wants_stop=lambda: 0, minutes: float | None = None) -> tuple[Ending, StopFile, list[str]]:
+    """With the file that it asks through, and the lines that it says."""
+    file, said = StopFile.create(folder), []
+    return Ending(file, wants_stop, minutes, said.append, lambda: "free 0 cores of 3 cores"), file, said
+
+
 def test_a_signal_asks_running_trials_once_and_the_sweep_ends_when_they_have(tmp_path):
-    signals, said = [], []
-    file = StopFile.create(tmp_path)
-    ending = Ending(file, lambda: signals[-1] if signals else 0, None, said.append)
-    ending.num_running = 2
+    signals = []
+    ending, file, said = ending_of(tmp_path, lambda: signals[-1] if signals else 0)
+    ending.running = {3, 4}
     assert (ending.stop_all(), file.asked()) == (False, 0)
     signals.append(signal.SIGINT)
     assert (ending.is_asked(), file.asked(), ending.stop_all()) == (True, signal.SIGINT, False)
-    ending.num_running = 0
+    ending.running = set()
     assert ending.stop_all()
     assert said == ["asked to stop: saving 2 running trials"]
 
 
 def test_when_the_time_is_up_trials_are_asked_to_save_too(tmp_path):
-    said = []
-    file = StopFile.create(tmp_path)
-    ending = Ending(file, lambda: 0, 1e-9, said.append)
-    ending.num_running = 1
+    ending, file, said = ending_of(tmp_path, minutes=1e-9)
+    ending.running = {0}
     assert ending.is_asked()
     assert file.asked()
     assert said == ["the time is up: saving 1 running trial"]
@@ -34,10 +39,21 @@ def test_when_the_time_is_up_trials_are_asked_to_save_too(tmp_path):
 
 def test_trials_that_never_see_the_request_do_not_block_a_sweep_forever(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "UNHEARD_S", 0.0)
-    ending = Ending(StopFile.create(tmp_path), lambda: signal.SIGTERM, None, lambda line: None)
-    ending.num_running = 1
+    ending, _, _ = ending_of(tmp_path, lambda: signal.SIGTERM)
+    ending.running = {0}
     assert ending.is_asked()
     assert ending.stop_all()
+
+
+def test_a_sweep_whose_trials_wait_for_a_busy_cluster_says_so_and_ends_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(console, "PLAIN_INTERVAL_S", 0.0)
+    signals = []
+    ending, _, said = ending_of(tmp_path, lambda: signals[-1] if signals else 0)
+    ending.waiting = {5, 6}
+    ending.look()
+    signals.append(signal.SIGTERM)
+    assert ending.stop_all()
+    assert said[0] == "waiting for the cluster to start trial 5, 6: free 0 cores of 3 cores"
 
 
 def test_without_a_terminal_one_line_gives_the_outcome_of_each_trial(tmp_path, capsys):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from volo.analysis.classifier import TOP_K
 from volo.analysis.explaining.images import Result, digest_of, list_images, predict_files
@@ -31,6 +31,7 @@ from volo.data.folders.listing import ImageFile
 from volo.data.folders.passed_over import say_passed_over
 from volo.errors import InferenceError, InputError, first_of
 from volo.files import replaced
+from volo.locks import take
 from volo.runs import checkpoint
 
 BATCHES_PER_PIECE = 4
@@ -154,8 +155,7 @@ class Outputs:
         """Locks the table for this process. Raises InputError if another process has it or it cannot be written."""
         try:
             self.parts.mkdir(exist_ok=True)
-            lock = FileLock(self.parts / ".lock", timeout=0)
-            lock.acquire()
+            lock = take(self.parts / ".lock", 0, "set --output to a file on another disk")
         except Timeout:
             raise InputError(f"{self.table} is being written by another process; wait for it or use --output") from None
         except OSError as error:

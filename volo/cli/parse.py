@@ -5,6 +5,7 @@ import dataclasses
 import io
 import os
 import re
+import signal
 import sys
 import time
 import traceback
@@ -25,6 +26,7 @@ from volo.settings.recipes import RECIPES, recipe_settings
 from volo.settings.run import RunSettings
 from volo.settings.section import Section
 from volo.settings.yaml_files import read_yaml
+from volo.signals import interrupting_signals
 
 Flags = TypeVar("Flags")
 RANK_0_FIRST_S = 5.0
@@ -52,6 +54,12 @@ def run_job(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = 
 
 def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
     """Runs a command's main. Returns one of ExitCode, or 128 + the signal that stopped it."""
+    with interrupting_signals() as received:
+        return _outcome(main, argv, received)
+
+
+def _outcome(main: Callable[[Sequence[str]], None], argv: Sequence[str], received: Callable[[], int]) -> int:
+    """Says what went wrong, if anything. `received` returns the number of the signal that interrupted, or 0."""
     try:
         main(argv)
     except InputError as error:
@@ -68,8 +76,9 @@ def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int
         print(stopped, file=sys.stderr)
         return 128 + stopped.signal_number
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
-        return ExitCode.INTERRUPTED
+        number = received() or signal.SIGINT
+        print(f"interrupted by {signal.Signals(number).name}; the same command resumes", file=sys.stderr)
+        return 128 + number
     except Exception:
         traceback.print_exc()
         return ExitCode.UNFORESEEN

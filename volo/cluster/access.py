@@ -24,6 +24,10 @@ HOW_TO_MAKE = "(umask 077 && ray get-auth-token --generate)"
 TUNNEL = "leave it out and reach the dashboard through a tunnel, ssh -L 8265:127.0.0.1:8265 HOST"
 PATIENCE_S = 5.0  # for a head that is still starting
 RETRY_S = 0.2
+GREETING_S = 10.0
+SETTINGS = b"\x04"  # a type of frame
+EMPTY_SETTINGS = bytes(3) + SETTINGS + bytes(5)  # length, type, flags, stream
+WEB = ("http://", "https://")
 ASKS_BY_DEFAULT = Version("2.59")  # from here on, a cluster that Ray starts asks for a token unless told otherwise
 
 _made_tokens: set[str] = set()  # by this process, for its own clusters
@@ -122,18 +126,38 @@ def _ask_for_token() -> None:
         )
 
 
-def listens(address: str) -> bool:
-    """Whether a port is open at HOST:PORT within PATIENCE_S; True for an address of another kind, such as auto.
-
-    Ray itself would keep trying for more than a minute.
-    """
-    try:
-        target = urlsplit(address if "//" in address else f"//{address}")
-        host, port = target.hostname, target.port
-    except ValueError:
-        return True
+def check_form(address: str, source: str) -> None:
+    """Raises InputError for what cannot be a cluster's address, given by `source`."""
+    if address in ("auto", "local") or ("://" in address and not address.startswith(WEB)):
+        return
+    host, port = _host_and_port(address)
+    if address.startswith(WEB):
+        raise InputError(
+            f"{source} must be a cluster's HOST:PORT, got {address}, where `ray job submit` sends jobs; use the port "
+            f"that `ray start --head` prints, such as {host or 'HOST'}:6379"
+        )
     if not host or not port:
-        return True
+        raise InputError(f"{source} must be HOST:PORT, auto or local, got {address!r}; use {host or 'HOST'}:6379, say")
+
+
+def check_answer(address: str) -> None:
+    """Raises ConnectionError if what answers at HOST:PORT is not Ray, which would ask for a minute.
+
+    Addresses of another kind, such as auto, pass.
+    """
+    host, port = _host_and_port(address)
+    if not host or not port:
+        return
+    if not listens(host, port):
+        raise ConnectionError("nothing listens there")
+    if os.environ.get("RAY_USE_TLS", "0") == "0" and not speaks_grpc(host, port):
+        raise ConnectionError(
+            "what listens there is not Ray's head, whose port is 6379 by default; 8265 is the dashboard's"
+        )
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether the port is open within PATIENCE_S."""
     deadline = time.monotonic() + PATIENCE_S
     while (left := deadline - time.monotonic()) > 0:
         try:
@@ -142,3 +166,22 @@ def listens(address: str) -> bool:
         except OSError:
             time.sleep(min(RETRY_S, max(0.0, deadline - time.monotonic())))
     return False
+
+
+def speaks_grpc(host: str, port: int) -> bool:
+    """Whether a server greets by HTTP/2 (RFC 9113, section 3.4), as those of gRPC do, within GREETING_S."""
+    try:
+        with socket.create_connection((host, port), timeout=GREETING_S) as client, client.makefile("rb") as answer:
+            client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + EMPTY_SETTINGS)
+            return answer.read(len(EMPTY_SETTINGS))[3:4] == SETTINGS
+    except OSError:
+        return False
+
+
+def _host_and_port(address: str) -> tuple[str | None, int | None]:
+    """None for what an address of another kind lacks."""
+    try:
+        target = urlsplit(address if "//" in address else f"//{address}")
+        return target.hostname, target.port
+    except ValueError:
+        return None, None

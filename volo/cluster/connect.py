@@ -5,18 +5,21 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from volo.cluster.access import (
     LOOPBACK,
+    check_answer,
     check_dashboard_host,
+    check_form,
     check_token_file,
-    listens,
     protect_own_cluster,
     reads_token_file,
     user_can_enter,
 )
+from volo.cluster.connection_thread import kept_connection
 from volo.errors import InputError
 from volo.hosts import is_loopback
 
@@ -34,6 +37,8 @@ ENVIRONMENT = {
 }
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 OWN_CLUSTER = "local"
+START_S, ANSWER_S = 120.0, 40.0
+END_S = 10.0  # for our own cluster, if it is still starting when the command is interrupted
 
 
 def resolved_address(address: str | None) -> str:
@@ -42,7 +47,9 @@ def resolved_address(address: str | None) -> str:
 
 
 def check_access(address: str | None, dashboard_host: str = LOOPBACK) -> None:
-    """Raises InputError if others could read the token, or reach the dashboard without one."""
+    """Raises InputError if the address is not one of a cluster, or if others could read the token, or reach the
+    dashboard without one."""
+    check_form(resolved_address(address), "--address" if address else "$RAY_ADDRESS")
     address = resolved_address(address)
     if address != OWN_CLUSTER and dashboard_host != LOOPBACK:
         raise InputError(
@@ -102,18 +109,25 @@ def connected(
     is_own = address == OWN_CLUSTER
     if is_own:
         print("starting Ray on this machine", flush=True)
-    try:
-        dashboard = _started(num_cpus, dashboard_host, needs_dashboard) if is_own else _joined(address)
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
-        raise InputError(
-            f"a Ray cluster must answer at the address, got {address!r} ({error}); "
-            "check --address and $RAY_ADDRESS, and RAY_AUTH_MODE=token with its token if it wants one, or leave them "
-            "out to start a cluster for this job"
-        ) from None
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            dashboard = stack.enter_context(
+                kept_connection(
+                    partial(_started, num_cpus, dashboard_host, needs_dashboard)
+                    if is_own
+                    else partial(_joined, address),
+                    "Ray to start on this machine" if is_own else f"the Ray cluster at {address} to answer",
+                    START_S if is_own else ANSWER_S,
+                    END_S if is_own else 0.0,
+                )
+            )
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+            raise InputError(
+                f"a Ray cluster must answer at the address, got {address!r} ({error}); "
+                "check --address and $RAY_ADDRESS, and RAY_AUTH_MODE=token with its token if it wants one, or leave "
+                "them out to start a cluster for this job"
+            ) from None
         yield dashboard
-    finally:
-        ray.shutdown()
 
 
 def _started(num_cpus: int | None, dashboard_host: str, needs_dashboard: bool) -> str | None:
@@ -143,8 +157,7 @@ def check_stays_here(address: str) -> None:
 def _joined(address: str) -> str | None:
     import ray
 
-    if not listens(address):
-        raise ConnectionError("nothing listens there")
+    check_answer(address)
     return ray.init(address=address, runtime_env=_shipped_code(), **QUIET).dashboard_url
 
 

@@ -7,7 +7,8 @@ import ray
 import torch
 
 from volo.analysis.subject import Subject, View, Work, open_view
-from volo.cluster.workers import Workers
+from volo.cluster.workers import Workers, first_done
+from volo.console import Patience
 from volo.errors import InputError, TrainingError
 from volo.training.world import set_threads
 
@@ -28,7 +29,12 @@ def work_on_ray(subject: Subject, view: View, work: Work, workers: Workers) -> n
         task.remote(shared, view.split, view.data_dir, rank, workers.num_workers, num_local, workers.use_gpu)
         for rank in range(workers.num_workers)
     ]
+    patience, left = Patience(), set(shares)
     try:
+        while left:
+            done = first_done(list(left), workers, patience)
+            left.remove(done)
+            ray.get(done)  # raises its error, if it has one
         results = ray.get(shares)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, InputError):

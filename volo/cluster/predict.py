@@ -21,7 +21,8 @@ from volo.analysis.explaining.images import Result, predict_files
 from volo.analysis.predict import Chunk, Piece, predict
 from volo.analysis.subject import Subject
 from volo.cluster.connect import connected
-from volo.cluster.workers import Workers, plan_workers
+from volo.cluster.workers import Workers, first_done, plan_workers
+from volo.console import Patience
 from volo.errors import InferenceError, InputError
 from volo.settings.run import RunSettings
 from volo.training.world import set_threads
@@ -87,8 +88,9 @@ def over_workers(subject: Subject, chunks: list[Chunk], batch_size: int, workers
 
     for worker in pool * QUEUED:
         give(worker)
+    patience = Patience()
     while at_work:
-        [ready], _ = ray.wait(list(at_work), num_returns=1)
+        ready = first_done(list(at_work), workers, patience)
         worker, chunk = at_work.pop(ready)
         results = _fetched(ready)
         give(worker)

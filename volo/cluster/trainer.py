@@ -3,7 +3,6 @@
 import contextlib
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,16 @@ from volo.cluster.attempt import Attempt, Follower, Worker
 from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_address
 from volo.cluster.failures import FINAL_ERRORS, Failure
 from volo.cluster.watch import FailureWatch
-from volo.cluster.workers import Workers, plan_workers
+from volo.cluster.workers import Workers, free_resources, plan_workers
+from volo.console import Patience
 from volo.errors import OutOfRetries, Stopped, TrainingError
 from volo.log import show_log
 from volo.model.outlook_ops.cpu import compile_ahead
 from volo.settings.config import Settings, build_settings
+from volo.signals import stop_signals
 from volo.training.compilation import check_compiler
 from volo.training.guards.watchdog import watched
-from volo.training.launch import display, opened_run, say_finished, say_result, stop_signals
+from volo.training.launch import display, opened_run, say_finished, say_result
 from volo.training.loop import train
 from volo.training.seeds import each_run
 from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
@@ -32,7 +33,6 @@ from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
 POLL_S = 0.2
 RESIZE_S = 30.0  # how often Ray checks whether more workers of an elastic number fit
 MOST_STARTS = 360  # that fail before a worker trains: an hour of waiting for resources, requested every ten seconds
-UNHEARD_S = 60.0  # after this, a request to stop ends the driver if no worker has begun that could answer it
 
 
 def train_on_ray(settings: Settings, cluster: contextlib.ExitStack | None = None) -> None:
@@ -88,15 +88,17 @@ def _fit(settings: Settings, workers: Workers, driver: World) -> None:
             callbacks=[FailureWatch(attempt)],
         ),
     )
-    error = _fit_and_follow(trainer, attempt, settings, driver)
+    error = _fit_and_follow(trainer, attempt, workers, settings, driver)
     _raise_outcome(attempt, error, settings.run.max_failures)
 
 
-def _fit_and_follow(trainer: TorchTrainer, attempt: Attempt, settings: Settings, driver: World) -> Exception | None:
+def _fit_and_follow(
+    trainer: TorchTrainer, attempt: Attempt, workers: Workers, settings: Settings, driver: World
+) -> Exception | None:
     """Runs the trainer in another thread, so that this one can show records and answer signals.
 
     Raises:
-        Stopped: UNHEARD_S after a signal if no worker has begun, for example because the cluster lacks resources.
+        Stopped: a signal came while no worker trained, for example because the cluster is busy.
     """
     failed: list[Exception] = []
 
@@ -109,37 +111,75 @@ def _fit_and_follow(trainer: TorchTrainer, attempt: Attempt, settings: Settings,
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     with display(settings, driver) as show, stop_signals() as wants_stop:
         assert show is not None, "the driver is rank 0"
-        asked_at = None
-        show_news = _news(attempt, settings.run.max_failures, show)
+        news = News(attempt, workers, settings.run.max_failures, show)
         thread.start()
         while thread.is_alive():
             thread.join(POLL_S)
-            show_news()
-            if (number := wants_stop()) and asked_at is None:
-                attempt.stop.ask(number)
-                asked_at = time.monotonic()
-            if asked_at is not None and not attempt.records.exists() and time.monotonic() - asked_at > UNHEARD_S:
-                raise Stopped(number, had_begun=False)
-        show_news()
+            news.show()
+            if number := wants_stop():
+                news.ask_to_stop(number)
+        news.show()
     return failed[0] if failed else None
 
 
-def _news(attempt: Attempt, max_failures: int, show: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
-    """Returns a function that shows new records of the workers, and the failures after which they start again."""
-    records, failures = Follower(attempt.records), Follower(attempt.failed)
-    num_failures = 0
+class News:
+    """Shows new records of the workers, the failures after which they start again, and what the driver waits for.
 
-    def show_news() -> None:
-        nonlocal num_failures
-        for record in records.new_records():
-            show(record)
-        for failure in (Failure(**record) for record in failures.new_records()):
-            num_failures += 1
-            if num_failures <= max_failures and not failure.is_final:
-                again = f"starting again from the newest checkpoint, {num_failures} of {max_failures} times"
-                show({"kind": "failure", "text": f"{failure.headline()}; {again}{failure.details()}"})
+    Attributes:
+        is_training: Whether the workers have begun since they were last started.
+        is_stopping: Whether they have been asked to stop.
+    """
 
-    return show_news
+    def __init__(self, attempt: Attempt, workers: Workers, max_failures: int, show: Callable[[dict[str, Any]], None]):
+        self.attempt, self.workers, self.max_failures, self._show = attempt, workers, max_failures, show
+        self.is_training = self.is_stopping = False
+        self._records, self._failures = Follower(attempt.records), Follower(attempt.failed)
+        self._num_failures, self._ended = 0, attempt.members()
+        self._patience = Patience(self.say)
+
+    def say(self, line: str) -> None:
+        self._show({"kind": "said", "text": line})
+
+    def ask_to_stop(self, number: int) -> None:
+        """Asks the workers to save and end. May be called any number of times.
+
+        Raises:
+            Stopped: no worker trains, so that there is nothing to save.
+        """
+        if not self.is_stopping:
+            self.is_stopping = True
+            self.attempt.stop.ask(number)
+            self._patience.begin()
+            if self.is_training:
+                self.say(f"{signal.Signals(number).name}: asking the workers to save")
+        if not self.is_training:
+            raise Stopped(number, had_begun=False)
+
+    def show(self) -> None:
+        """Called repeatedly."""
+        for record in self._records.new_records():
+            self._show(record)
+            self.is_training = True
+            self._patience.begin()
+        for failure in (Failure(**record) for record in self._failures.new_records()):
+            self._tell(failure)
+            self.is_training, self._ended = failure.is_final, self.attempt.members()
+            self._patience.begin()
+        if not self.is_training or self.is_stopping:
+            self._patience.wait_for(self._awaited)
+
+    def _tell(self, failure: Failure) -> None:
+        self._num_failures += 1
+        if self._num_failures <= self.max_failures and not failure.is_final:
+            again = f"starting again from the newest checkpoint, {self._num_failures} of {self.max_failures} times"
+            self.say(f"{failure.headline()}; {again}{failure.details()}")
+
+    def _awaited(self) -> str:
+        if self.is_stopping:
+            return "the workers to save; another Ctrl-C ends at once"
+        if self.attempt.members() != self._ended:
+            return f"{self.workers} to load the data and the model"
+        return f"{self.workers} to start: {self.workers.need()}, {free_resources()}"
 
 
 def _train_worker(config: dict[str, Any]) -> None:

@@ -1,12 +1,16 @@
 """How many workers there are, and which resources each one gets."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ray
 
 from volo.cluster.connect import OWN_CLUSTER, resolved_address
+from volo.console import Patience
 from volo.errors import InputError
 from volo.settings.run import RunSettings
+
+POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,11 @@ class Workers:
     def bounds(self) -> int | tuple[int, int]:
         """The number of workers as Ray's ScalingConfig takes it."""
         return (self.min_workers, self.num_workers) if self.min_workers else self.num_workers
+
+    def need(self) -> str:
+        """What the workers need, or at least so many of them as are enough."""
+        least = self.min_workers or self.num_workers
+        return f"needed {counted(least, least if self.use_gpu else 0)}"
 
     def num_local(self) -> int:
         """The largest number of workers on one node if they are spread evenly over the nodes that are alive."""
@@ -59,3 +68,27 @@ def plan_workers(run: RunSettings) -> Workers:
         print(f"waiting for {num_workers} workers; the cluster now has {num_cpus} cores and {num_gpus} GPUs")
     most = most if can_grow else min(most, limit)
     return Workers(most, use_gpu, num_workers if num_workers < most else None)
+
+
+def first_done(results: Sequence[ray.ObjectRef], workers: Workers, patience: Patience) -> ray.ObjectRef:
+    """The first of the workers' results. Until there is one, says now and then what it waits for."""
+    while True:
+        ready, _ = ray.wait(list(results), num_returns=1, timeout=POLL_S)
+        if ready:
+            patience.end()
+            return ready[0]
+        patience.wait_for(lambda: f"{workers} to compute: {workers.need()}, {free_resources()}")
+
+
+def free_resources() -> str:
+    """What nobody uses on the connected cluster, of what it has."""
+    free, most = ray.available_resources(), ray.cluster_resources()
+    return (
+        f"free {counted(free.get('CPU', 0), free.get('GPU', 0))} of {counted(most.get('CPU', 0), most.get('GPU', 0))}"
+    )
+
+
+def counted(num_cores: float, num_gpus: float) -> str:
+    """`2 cores`, `1 core and 1 GPU`."""
+    cores = f"{num_cores:g} core{'s' * (num_cores != 1)}"
+    return cores + (f" and {num_gpus:g} GPU{'s' * (num_gpus != 1)}" if num_gpus else "")

@@ -1,9 +1,9 @@
-"""Checks, for `volo doctor`, whether the images that a training will decode fit into a node's cache."""
+"""Checks, for `volo doctor`, a node's cache: room for the images that a training will decode, and damage."""
 
 from volo.data.archives.cifar import CIFAR10, CIFAR100
 from volo.data.archives.fetch import look, mirrored
 from volo.data.datasets import wanted_images
-from volo.data.decoded.cache import MORE_ROOM, Room, cache_dir, room
+from volo.data.decoded.cache import MORE_ROOM, Room, cache_dir, flaws, room
 from volo.doctor.findings import Finding, failure, ok, warning
 from volo.files import free_bytes
 from volo.settings.data import VAL_FRACTION, ResolvedData
@@ -19,11 +19,21 @@ def cache_room(data: ResolvedData) -> Room:
     Args:
         data: Resolved.
     """
-    if data.dataset not in ARCHIVES or look(mirrored(ARCHIVES[data.dataset]), data.folder):
+    if _is_here(data):
         return room(wanted_images(data))
     num_val = int(NUM_IMAGES * (VAL_FRACTION if data.val_fraction is None else data.val_fraction))
     num_images = num_val + min(data.train_images or NUM_IMAGES, NUM_IMAGES - num_val)
     return Room(cache_dir(), num_images, num_images * data.image_size**2 * 3, free_bytes(cache_dir()))
+
+
+def cache_flaws(data: ResolvedData) -> list[str]:
+    """What is damaged in this machine's cache, all of which is read. Raises InputError as `cache_room`."""
+    return flaws(wanted_images(data)) if _is_here(data) else []
+
+
+def _is_here(data: ResolvedData) -> bool:
+    """Whether there are images without a download."""
+    return data.dataset not in ARCHIVES or bool(look(mirrored(ARCHIVES[data.dataset]), data.folder))
 
 
 def judged(found: Room) -> Finding:

@@ -7,7 +7,7 @@ from volo.data.datasets import open_sources, split_of
 from volo.data.folders.damage import Damage, DamagedImages
 from volo.data.folders.imagefolder import ImageFolder
 from volo.data.folders.passed_over import PassedOver
-from volo.doctor.cache import ARCHIVES, cache_room, judged
+from volo.doctor.cache import ARCHIVES, cache_flaws, cache_room, judged
 from volo.doctor.findings import Finding, failure, ok, refused, warning
 from volo.errors import InputError
 from volo.settings.data import ResolvedData
@@ -30,8 +30,14 @@ def check_data(data: ResolvedData) -> Finding:
 
 
 def check_cache(data: ResolvedData) -> Finding:
-    """Checks the space on this machine for the images that a training decodes, by the same numbers as training."""
-    return judged(cache_room(data))
+    """Checks every decoded image, and the space on this machine for those that a training decodes, by the same numbers
+    as training."""
+    found = judged(cache_room(data))
+    damaged = cache_flaws(data)
+    if not damaged or found.status == "failure":
+        return found
+    remedy = "; ".join(filter(None, ["the next training decodes them again", found.remedy]))
+    return warning("cache", f"{found.found}; damaged: {'; '.join(damaged)}", remedy)
 
 
 def _check_archive(data: ResolvedData) -> Finding:

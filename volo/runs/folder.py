@@ -21,6 +21,7 @@ from volo.data.pipeline import check_batch_size
 from volo.data.splits import Split
 from volo.errors import InputError
 from volo.files import replaced
+from volo.locks import LOOK_S, take
 from volo.runs import checkpoint
 from volo.runs.disk_room import check_disk_room
 from volo.runs.listing import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_locked
@@ -28,7 +29,6 @@ from volo.settings.config import FREE_ON_RESUME, ResolvedSettings, Settings, dif
 from volo.settings.paths import path_to_read
 
 RECORDED_VERSIONS = ("volo", "torch", "torchvision", "ray", "numpy")
-LOOK_S = 0.5  # a listing of the runs may hold a lock for a moment
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ def open_run(settings: Settings) -> tuple[Start, FileLock]:
         check_run(settings)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run_dir / LOCK, timeout=LOOK_S)
-        lock.acquire()
+        lock = take(run_dir / LOCK, LOOK_S, "set --output-dir to another disk")
     except Timeout:
         raise _in_training(run_dir) from None
     except OSError as error:

@@ -51,7 +51,7 @@ class Display:
             self.progress.begin(record["step"] * self.images_per_step, record["stop_at"] * self.images_per_step)
         elif record["kind"] == "epoch":
             self.progress.say(epoch_line(record))
-        elif record["kind"] in ("skipped", "failure"):
+        elif record["kind"] in ("skipped", "said"):
             self.progress.say(record["text"])
         else:
             note = f"loss {record['train/loss']:.3f}"

@@ -4,7 +4,6 @@ import contextlib
 import gc
 import os
 import platform
-import signal
 import traceback
 from collections.abc import Callable, Iterator
 
@@ -17,6 +16,7 @@ from volo.runs.folder import Start, further, note_failure, open_data, open_run
 from volo.runs.listing import read_scores
 from volo.runs.records import Display
 from volo.settings.config import Settings
+from volo.signals import stop_signals
 from volo.training.compilation import check_compiler
 from volo.training.guards.watchdog import watched
 from volo.training.initial import check_init_weights, check_same_data
@@ -108,27 +108,6 @@ def display(settings: Settings, world: World) -> Iterator[Callable | None]:
         return
     with Display(settings.optim.batch_size) as shown:
         yield shown.show
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], int]]:
-    """Turns SIGTERM and the first SIGINT into a request to stop, so that training saves before it ends.
-
-    Yields a function that returns the number of the signal received, or 0.
-    """
-    received = 0
-
-    def note(number: int, _) -> None:
-        nonlocal received
-        received = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def say_finished(settings: Settings, start: Start, world: World) -> None:

@@ -5,14 +5,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from volo.errors import InputError
+from volo.locks import LOOK_S, take
 
 JOURNAL, LOCK = "study.journal", ".lock"
-LOOK_S = 0.5
 
 
 @contextlib.contextmanager
@@ -28,8 +28,7 @@ def held(sweep_dir: Path) -> Iterator[None]:
         )
     try:
         sweep_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(sweep_dir / LOCK, timeout=LOOK_S)
-        lock.acquire()
+        lock = take(sweep_dir / LOCK, LOOK_S, "set --output-dir to another disk")
     except Timeout:
         raise InputError(
             f"the sweep {sweep_dir} is being run by another process; wait for it or use another --sweep-name"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import ray
 
+from volo.cluster.workers import counted
 from volo.errors import InputError
 from volo.settings.run import RunSettings
 from volo.tuning.options import SweepOptions
@@ -28,6 +29,10 @@ class TrialPlan:
         """What Tune reserves for a trial: all its resources, or, if Ray Train reserves those of its workers, one byte,
         since a request cannot be empty."""
         return {"CPU": 0, "memory": 1} if self.by_train else {"CPU": 1, "GPU": self.gpus}
+
+    def need(self) -> str:
+        """What one trial needs, in words."""
+        return counted(self.num_workers, self.gpus)
 
     def __str__(self) -> str:
         workers = f"{self.num_workers} worker{'s' * (self.num_workers > 1)}"

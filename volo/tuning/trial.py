@@ -13,12 +13,13 @@ from typing import Any
 import ray.train
 import ray.tune
 import torch
-from filelock import FileLock
+from filelock import Timeout
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from volo.cluster.start import StopFile, StopListener
 from volo.errors import Stopped, TrainingError
+from volo.locks import take
 from volo.log import show_log
 from volo.runs.listing import LOCK
 from volo.settings.config import Settings, build_settings
@@ -67,8 +68,8 @@ def _outcome(config: dict[str, Any]) -> dict[str, Any] | None:
 def _opened(settings: Settings) -> Iterator[bool]:
     """Opens the run folder once a process of an earlier start has released it. Yields whether the run is finished."""
     if settings.run_dir.exists():
-        with FileLock(settings.run_dir / LOCK, timeout=LOST_S):
-            pass
+        with contextlib.suppress(Timeout):  # `opened_run` says that the run is still being trained
+            take(settings.run_dir / LOCK, LOST_S, "set --output-dir to another disk").release()
     alone = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
     with opened_run(settings, alone) as start:
         yield start.is_finished(settings)

@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray.tune
-from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 
 from volo.cluster.start import StopFile, new_start
-from volo.training.launch import stop_signals
+from volo.cluster.workers import free_resources
+from volo.signals import stop_signals
 from volo.tuning.ending import Ending
 from volo.tuning.resources import TrialPlan
 from volo.tuning.scheduler import StudyScheduler
@@ -54,14 +56,15 @@ def run_all(
     os.environ.update(ENVIRONMENT, TUNE_MAX_PENDING_TRIALS_PG=str(plan.num_concurrent))
     folder = new_start(sweep_dir)
     with stop_signals() as wants_stop:
-        ending = Ending(StopFile.create(folder), wants_stop, minutes, say)
+        ending = Ending(StopFile.create(folder), wants_stop, minutes, say, partial(_resources, plan))
 
         def start(work: Work) -> None:
-            ending.num_running += 1
+            ending.waiting.add(work.number)
             on_start(work)
 
         def end(number: int) -> None:
-            ending.num_running -= 1
+            ending.waiting.discard(number)
+            ending.running.discard(number)
             on_end(number)
 
         search = StudySearch(trials, plan, folder, is_ending=ending.is_asked, on_start=start, on_end=end)
@@ -86,10 +89,34 @@ def _tuner(
             name="tune",
             storage_path=str(folder),
             stop=ending,
+            callbacks=[Beginnings(ending)],
             failure_config=FailureConfig(max_failures=0),
             verbose=0,
         ),
     )
+
+
+class Beginnings(Callback):
+    """Notes which trials have begun: one may have to wait for other jobs of the cluster."""
+
+    def __init__(self, ending: Ending):
+        self.ending = ending
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        number = trial.config["number"]
+        self.ending.waiting.discard(number)
+        self.ending.running.add(number)
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.ending.look()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles this object into a file that is never read."""
+        return {}
+
+
+def _resources(plan: TrialPlan) -> str:
+    return f"needed {plan.need()}, {free_resources()}"
 
 
 def _name(trial: Any) -> str:

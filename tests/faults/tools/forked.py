@@ -6,6 +6,7 @@ The parent is Python's own fork server; what it imports stands in preload.py.
 import json
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ def ended(process: BaseProcess, said: Callable[[], str] = str) -> int:
 
 def _train(command: Command, log: Path, fault: Fault | None, environment: dict[str, str]) -> None:
     os.environ.update(environment)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may have been started by nohup
     sys.stdout = sys.stderr = open(log, "w", buffering=1)  # noqa: SIM115
     if fault:
         fault.arm(command.run_dir)

@@ -4,6 +4,7 @@ Anything under its final name is complete: downloads and unpacked folders are st
 lock in the data directory lets one process download while the node's other processes wait.
 """
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -15,12 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from filelock import FileLock
-
 from volo.console import Progress
 from volo.data.archives.download import DownloadError, check_url, received
 from volo.errors import InputError
 from volo.files import commit, staging, sync
+from volo.locks import waited_for
 from volo.settings.paths import path_to_read
 
 MIRROR = "VOLO_DATA_MIRROR"
@@ -89,13 +89,25 @@ def fetch(archive: Archive, data_dir: str | Path) -> Unpacked:
         return unpacked
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(data_dir / f".{archive.file}.lock"):
+        with _alone(archive, data_dir):
             return _fetched(archive, data_dir)
     except OSError as error:
         raise InputError(
             f"the data directory must be writable, with space for {archive.file} and its content, got {data_dir} "
             f"({error.strerror or error}); free some space, or pass another with --data-dir"
         ) from None
+
+
+def _alone(archive: Archive, data_dir: Path) -> contextlib.AbstractContextManager[None]:
+    """Lets one process download and unpack; the others wait while its files grow."""
+
+    def progress() -> object:
+        with contextlib.suppress(OSError):
+            return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in data_dir.glob(".*.partial")]
+        return None
+
+    lock = data_dir / f".{archive.file}.lock"
+    return waited_for(lock, f"fetching {archive.file}", "pass another folder with --data-dir", progress)
 
 
 def look(archive: Archive, data_dir: str | Path) -> Path | None:

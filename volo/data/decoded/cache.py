@@ -4,9 +4,8 @@
 changes becomes another image there; unused images stay until the folder is deleted.
 """
 
+import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,16 +13,19 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from filelock import FileLock
 
 from volo.console import Progress, format_bytes
 from volo.data.contents import Contents
+from volo.data.decoded.place import OTHER_PLACE, cache_dir, cache_dirs
+from volo.data.decoded.repair import flaw_of, repair
 from volo.data.decoded.store import Store
 from volo.data.folders.damage import Damage, DamagedImages, noted
 from volo.errors import InputError
-from volo.files import free_bytes
-from volo.settings.paths import home, local_path
+from volo.files import delete, free_bytes
+from volo.locks import take, waited_for
+from volo.log import LOGGER
 
+FORMAT = "store 2"  # a part of every folder's name
 CHUNK = 512  # images decoded at once
 CHUNK_BYTES = 2**26  # upper bound on their size
 
@@ -148,21 +150,6 @@ MORE_ROOM = "free some space, choose a smaller --image-size, or set VOLO_CACHE_D
 Wanted = tuple[Source, np.ndarray]  # a split, and the numbers of its images that will be used
 
 
-def cache_dir() -> Path:
-    """$VOLO_CACHE_DIR, or the user's cache folder, or, if that cannot be written, the temporary folder. Raises
-    InputError for a URL."""
-    if chosen := os.environ.get("VOLO_CACHE_DIR"):
-        return local_path(chosen, "VOLO_CACHE_DIR")
-    base = local_path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache", "XDG_CACHE_HOME")
-    try:
-        (base / "volo").mkdir(parents=True, exist_ok=True)
-        if os.access(base / "volo", os.W_OK):
-            return base / "volo"
-    except OSError:
-        pass
-    return Path(tempfile.gettempdir()) / f"volo-cache-{os.getuid()}"
-
-
 def cached(source: Source, numbers: np.ndarray | None = None, skip_damaged: bool = False) -> Images:
     """The decoded images of a source; decodes and caches those that are missing. One process decodes, others wait.
 
@@ -172,7 +159,7 @@ def cached(source: Source, numbers: np.ndarray | None = None, skip_damaged: bool
 
     Raises:
         DamagedImages: names all images that cannot be read; the others stay cached for the next attempt.
-        InputError: not enough disk space, or a cache that cannot be written.
+        InputError: not enough disk space, or a cache that is not complete and cannot be written.
     """
     return cached_all([(source, np.arange(len(source.labels)) if numbers is None else numbers)], skip_damaged)[0]
 
@@ -183,39 +170,98 @@ def cached_all(wanted: Sequence[Wanted], skip_damaged: bool = False) -> list[Ima
     damaged = [damage for images in opened for damage in images.damaged]
     if damaged and not skip_damaged:
         num_images = sum(len(numbers) for _, numbers in wanted)
-        raise DamagedImages(damaged, num_images, noted(damaged, _entry(wanted[0][0]) / "damaged.txt"))
+        raise DamagedImages(damaged, num_images, noted(damaged, _entry(wanted[0][0], cache_dir()) / "damaged.txt"))
     return opened
 
 
 def _cached(source: Source, wanted: np.ndarray) -> Images:
     """Without the damaged images."""
-    keys, entry = source.keys(), _entry(source)
+    keys = source.keys()
     try:
-        entry.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{entry}.lock"):
-            store = _store(source)
-            missing = wanted[store.rows(keys[wanted]) < 0]
-            _room(len(missing), store).check()
-            damaged = _decode(source, missing, keys, store) if len(missing) else []
-            rows = np.full(len(source.labels), -1)
-            rows[wanted] = store.rows(keys[wanted])
-            images = store.images()
+        if (found := _complete(source, keys, wanted)) is None:
+            with _alone(source):
+                found = _completed(source, keys, wanted)
     except OSError as error:
         raise _not_writable(error) from error
+    images, of_wanted, damaged = found
+    rows = np.full(len(source.labels), -1)
+    rows[wanted] = of_wanted
     return Images(images, source.labels, source.class_names, source.coarse, rows, tuple(damaged), source)
+
+
+Opened = tuple[np.ndarray, np.ndarray, list[Damage]]  # the map, the rows of the wanted images, and those without
+
+
+def _complete(source: Source, keys: np.ndarray, wanted: np.ndarray) -> Opened | None:
+    """What holds all of these images, undamaged as far as is checked here; it need not be writable."""
+    for store in _stores(source):
+        images, rows = store.images(), store.rows(keys[wanted])
+        if (rows >= 0).all() and not len(store.damaged(store.sample(rows))):
+            return images, rows, []
+    return None
+
+
+def _alone(source: Source) -> contextlib.AbstractContextManager[None]:
+    """Lets one process decode; the others wait while its files grow."""
+    entry = _entry(source, cache_dir())
+    entry.parent.mkdir(parents=True, exist_ok=True)
+
+    def progress() -> object:
+        with contextlib.suppress(OSError):
+            return [(file.stat().st_size, file.stat().st_mtime_ns) for file in (entry, *entry.iterdir())]
+        return None
+
+    return waited_for(Path(f"{entry}.lock"), f"decoding {source.name}", OTHER_PLACE, progress)
+
+
+def _completed(source: Source, keys: np.ndarray, wanted: np.ndarray) -> Opened:
+    """Repairs and decodes what is missing in the folder that can be written. The caller holds the lock."""
+    store = _store(source, cache_dir())
+    if not store.folder.exists():
+        _remove_older(source)
+        store.folder.mkdir()
+    repair(store, keys[wanted])
+    missing = wanted[store.rows(keys[wanted]) < 0]
+    _room(len(missing), store).check()
+    damaged = _decode(source, missing, keys, store) if len(missing) else []
+    return store.images(), store.rows(keys[wanted]), damaged
+
+
+def _remove_older(source: Source) -> None:
+    """Removes the images that an earlier version decoded: there are no checksums to tell whether they are sound."""
+    older = cache_dir() / _name(source, source.fingerprint())
+    if not older.exists():
+        return
+    lock = Path(f"{older}.lock")
+    with contextlib.suppress(OSError):  # that version may be writing there, and what stays does no harm
+        held = take(lock, 0, OTHER_PLACE)
+        delete(older)
+        held.release()
+        lock.unlink()
+        LOGGER.info("the image cache of an earlier version has no checksums; decoding its images again")
 
 
 def room(wanted: Iterable[Wanted]) -> Room:
     """The room that this node needs for the images not decoded yet. Raises InputError if the cache cannot be read."""
     num_images = needed = 0
     for source, numbers in wanted:
+        keys = source.keys()[numbers]
         try:
-            store = _store(source)
+            stores = _stores(source)
         except OSError as error:
             raise _not_writable(error) from error
-        missing = int((store.rows(source.keys()[numbers]) < 0).sum())
-        num_images, needed = num_images + missing, needed + missing * store.row_bytes
+        missing = min(int((store.rows(keys) < 0).sum()) for store in stores)
+        num_images, needed = num_images + missing, needed + missing * stores[0].row_bytes
     return Room(cache_dir(), num_images, needed, free_bytes(cache_dir()))
+
+
+def flaws(wanted: Iterable[Wanted]) -> list[str]:
+    """What is damaged in the cache of these splits, all of which is read. Raises InputError if it cannot be read."""
+    try:
+        found = [flaw_of(store) for source, _ in wanted for store in _stores(source)]
+    except OSError as error:
+        raise _not_writable(error) from error
+    return [flaw for flaw in found if flaw]
 
 
 def _not_writable(error: OSError) -> InputError:
@@ -229,13 +275,26 @@ def _room(num_missing: int, store: Store) -> Room:
     return Room(cache_dir(), num_missing, num_missing * store.row_bytes, free_bytes(cache_dir()))
 
 
-def _entry(source: Source) -> Path:
-    key = hashlib.sha256(source.fingerprint().encode(errors="surrogateescape")).hexdigest()[:16]
-    return cache_dir() / f"{source.name}-{key}"
+def _entry(source: Source, folder: Path) -> Path:
+    return folder / _name(source, f"{FORMAT} {source.fingerprint()}")
 
 
-def _store(source: Source) -> Store:
-    return Store(_entry(source), (source.image_size, source.image_size, 3))
+def _name(source: Source, fingerprint: str) -> str:
+    return f"{source.name}-{hashlib.sha256(fingerprint.encode(errors='surrogateescape')).hexdigest()[:16]}"
+
+
+def _store(source: Source, folder: Path) -> Store:
+    return Store(_entry(source, folder), (source.image_size, source.image_size, 3))
+
+
+def _stores(source: Source) -> list[Store]:
+    """Those to look for images in. The last one is also to be written, so it raises OSError if it cannot be read."""
+    *others, own = cache_dirs()
+    stores = []
+    for folder in others:
+        with contextlib.suppress(OSError):
+            stores.append(_store(source, folder))
+    return [*stores, _store(source, own)]
 
 
 def _decode(source: Source, numbers: np.ndarray, keys: np.ndarray, store: Store) -> list[Damage]:

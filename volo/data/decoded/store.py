@@ -1,60 +1,101 @@
-"""Decoded images on this node's disk, added as they are needed: rows of one shape, each under a key.
+"""Decoded images on this node's disk, added as they are needed: rows of one shape, each under a key, with checksums.
 
     <folder>/images.bin    the rows, uint8, one after another
-    <folder>/keys.bin      16 bytes per row: which image it holds
+    <folder>/index.bin     24 bytes per row: its key, the checksum of its pixels, and the checksum of these two
 
-A row counts once its key is written, and keys are written after their rows are on disk. An interrupted decoding
+A row counts once its record is written, and records are written after their rows are on disk. An interrupted decoding
 therefore loses only the rows since the last commit, which are overwritten.
+
+Other processes have mapped the rows, so a row that counts is never changed. One that is damaged is forgotten (its
+record becomes zeros) and its image is added again; files that do not fit together are removed and made again, and who
+has mapped the old ones keeps those.
 """
 
 import math
 import os
+import stat
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from volo.files import delete
+
 KEY = np.dtype("S16")
+RECORD = np.dtype([("key", KEY), ("pixels", "<u4"), ("record", "<u4")])
+SUMMED = RECORD.itemsize - 4  # bytes of a record that its last four are the checksum of
 COMMIT_BYTES = 2**28
+SAMPLE_BYTES = 2**30  # of the rows to be used, as many are checked when a process opens them
 
 
 class Store:
-    """The current rows of a folder. Hold a lock on the folder while adding rows.
+    """The current rows of a folder. Hold a lock on the folder while changing it.
 
     Args:
         folder: Need not exist.
         shape: The shape of a row: (H, W, 3).
+
+    Attributes:
+        flaw: Why no row of the folder counts although there are files; empty if they fit together.
     """
 
     def __init__(self, folder: Path, shape: tuple[int, ...]):
         self.folder, self.shape, self.row_bytes = folder, shape, math.prod(shape)
-        self._images, self._keys = folder / "images.bin", folder / "keys.bin"
-        self.keys = self._read_keys()
+        self._images, self._index = folder / "images.bin", folder / "index.bin"
+        self._seed = zlib.crc32(f"uint8 {shape}".encode())  # a store of another shape or type has no valid record
+        records, self.flaw = self._read()
+        self._set(records)
 
     def rows(self, keys: np.ndarray) -> np.ndarray:
         """(N,) keys -> (N,) int64, the rows of their images; -1 if there is none."""
-        if not len(self.keys):
+        if not len(self._keys):
             return np.full(len(keys), -1)
-        order = np.argsort(self.keys, kind="stable")
-        found = order[np.searchsorted(self.keys, keys, sorter=order).clip(max=len(order) - 1)]
-        return np.where(self.keys[found] == keys, found, -1)
+        order = np.argsort(self._keys, kind="stable")
+        found = order[np.searchsorted(self._keys, keys, sorter=order).clip(max=len(order) - 1)]
+        return np.where(self._keys[found] == keys, found, -1)
+
+    def used(self) -> np.ndarray:
+        """(n,) int64, all rows that count."""
+        return np.flatnonzero(self._keys != b"")
 
     def images(self) -> np.ndarray:
         """(rows, H, W, 3) uint8, a read-only memory map."""
-        shape = (len(self.keys), *self.shape)
-        return np.memmap(self._images, np.uint8, "r", shape=shape) if len(self.keys) else np.zeros(shape, np.uint8)
+        shape = (len(self._keys), *self.shape)
+        return np.memmap(self._images, np.uint8, "r", shape=shape) if len(self._keys) else np.zeros(shape, np.uint8)
+
+    def sample(self, rows: np.ndarray) -> np.ndarray:
+        """The rows to check before they are used: all, or, evenly spaced, as many as have SAMPLE_BYTES."""
+        num_rows = max(1, SAMPLE_BYTES // self.row_bytes)
+        return rows if len(rows) <= num_rows else rows[np.linspace(0, len(rows) - 1, num_rows).astype(np.int64)]
+
+    def damaged(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) rows -> those whose pixels are not the ones that were stored. Raises OSError if the disk fails."""
+        if not len(rows):
+            return rows
+        sums = self._records["pixels"]
+        handle = os.open(self._images, os.O_RDONLY)
+        try:
+            sound = [
+                zlib.crc32(os.pread(handle, self.row_bytes, row * self.row_bytes)) == sums[row] for row in rows.tolist()
+            ]
+        finally:
+            os.close(handle)
+        return rows[~np.array(sound)]
 
     def add(self, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
         """Appends rows, given as (n,) keys and (n, H, W, 3) images. Rows before an error are kept, unless the disk
         failed."""
         added: list[np.ndarray] = []
-        with open(self._images, "r+b" if self._images.exists() else "wb") as file:
-            file.seek(len(self.keys) * self.row_bytes)
-            file.truncate()
+        if not len(self._records):
+            self._images.unlink(missing_ok=True)
+        with open(self._images, "r+b" if len(self._records) else "wb") as file:
+            file.seek(len(self._records) * self.row_bytes)
             try:
                 for keys, images in parts:
-                    file.write(np.ascontiguousarray(images).data)
-                    added.append(keys)
+                    rows = np.ascontiguousarray(images)
+                    file.write(rows.data)
+                    added.append(self._recorded(keys, rows))
                     if sum(map(len, added)) * self.row_bytes >= COMMIT_BYTES:
                         self._commit(file, added)
             except OSError:
@@ -64,22 +105,77 @@ class Store:
                 raise
             self._commit(file, added)
 
+    def forget(self, rows: np.ndarray) -> None:
+        """These rows no longer count."""
+        with open(self._index, "r+b") as file:
+            for row in rows.tolist():
+                file.seek(row * RECORD.itemsize)
+                file.write(bytes(RECORD.itemsize))
+            file.flush()
+            os.fsync(file.fileno())
+        self._records[rows] = np.zeros((), RECORD)
+        self._set(self._records)
+
+    def discard(self) -> None:
+        """No row counts any longer. Removes the files, whatever they are."""
+        for path in (self._index, self._images) if self.folder.is_dir() else (self.folder,):
+            delete(path)
+        self.folder.mkdir(exist_ok=True)
+        self._set(np.zeros(0, RECORD))
+        self.flaw = ""
+
     def _commit(self, file, added: list[np.ndarray]) -> None:
         file.flush()
         os.fsync(file.fileno())
-        self.keys = np.concatenate([self.keys, *added])
-        with open(self._keys, "r+b" if self._keys.exists() else "wb") as keys:
-            keys.seek((len(self.keys) - sum(map(len, added))) * KEY.itemsize)
-            keys.truncate()
-            keys.write(np.concatenate([np.zeros(0, KEY), *added]).tobytes())
-            keys.flush()
-            os.fsync(keys.fileno())
+        new = np.concatenate([np.zeros(0, RECORD), *added])
+        with open(self._index, "r+b" if self._index.exists() else "wb") as index:
+            index.seek(len(self._records) * RECORD.itemsize)
+            index.truncate()
+            index.write(new.tobytes())
+            index.flush()
+            os.fsync(index.fileno())
+        self._set(np.concatenate([self._records, new]))
         added.clear()
 
-    def _read_keys(self) -> np.ndarray:
-        try:
-            size, content = self._images.stat().st_size, self._keys.read_bytes()
-        except FileNotFoundError:
-            return np.zeros(0, KEY)
-        num_rows = min(size // self.row_bytes, len(content) // KEY.itemsize)
-        return np.frombuffer(content, KEY, num_rows)
+    def _set(self, records: np.ndarray) -> None:
+        self._records, self._keys = records, np.ascontiguousarray(records["key"])
+
+    def _recorded(self, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        records = np.zeros(len(keys), RECORD)
+        records["key"] = keys
+        records["pixels"] = [zlib.crc32(row.data) for row in rows]
+        records["record"] = self._sums(records)
+        return records
+
+    def _sums(self, records: np.ndarray) -> np.ndarray:
+        """(n,) uint32, what the checksums of these records must be."""
+        view = memoryview(records.tobytes())
+        starts = range(0, len(view), RECORD.itemsize)
+        return np.array([zlib.crc32(view[start : start + SUMMED], self._seed) for start in starts], np.uint32)
+
+    def _read(self) -> tuple[np.ndarray, str]:
+        """The records, and the flaw that leaves none."""
+        records, flaw = np.zeros(0, RECORD), ""
+        if self.folder.exists() and not self.folder.is_dir():
+            return records, f"{self.folder} is not a folder"
+        index_bytes, image_bytes = _length(self._index), _length(self._images)
+        num_rows, rest = divmod(index_bytes, RECORD.itemsize)
+        if index_bytes < 0 or image_bytes < 0:
+            flaw = f"{self._index if index_bytes < 0 else self._images} is not a file"
+        elif num_rows * self.row_bytes > image_bytes:
+            flaw = f"{self._images} has {image_bytes:,} bytes, not the {num_rows * self.row_bytes:,} of its index"
+        elif num_rows or rest:
+            with open(self._index, "rb") as file:
+                records = np.frombuffer(bytearray(file.read(num_rows * RECORD.itemsize)), RECORD)
+            if rest or ((records["record"] != self._sums(records)) & (records != np.zeros((), RECORD))).any():
+                records, flaw = records[:0], f"{self._index} is damaged"
+        return records, flaw
+
+
+def _length(path: Path) -> int:
+    """Bytes of a file: 0 if there is none, -1 if it is something else."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else -1

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
 from functools import cache
@@ -19,10 +18,12 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
+from volo.errors import InputError
+from volo.locks import take
 from volo.model.outlook_ops.registration import make_differentiable
+from volo.temporary import own_folder
 
 logger = logging.getLogger("volo")
 
@@ -178,7 +179,7 @@ def _compiled(name: str):
 
         def on_start(self, _):
             if not self.told:
-                logger.info("compiling the CPU kernel %s once, about %d s; cached afterwards", name, _COMPILE_S)
+                logger.info("compiling the CPU kernel %s, about %d s", name, _COMPILE_S)
             self.told = True
 
         def on_end(self, _):
@@ -196,11 +197,11 @@ def _alone_on_this_machine() -> Iterator[None]:
 
     A process that has waited _COMPILE_LIMIT_S, or cannot write the lock, continues without it.
     """
-    user = os.getuid() if hasattr(os, "getuid") else "user"  # the number: in a container the user may have no name
-    lock = FileLock(os.path.join(tempfile.gettempdir(), f"volo-kernels-{user}.lock"))
-    with contextlib.suppress(OSError, Timeout):
-        lock.acquire(timeout=_COMPILE_LIMIT_S)
+    lock = None
+    with contextlib.suppress(OSError, InputError):
+        lock = take(own_folder("volo-kernels") / "compiling.lock", _COMPILE_LIMIT_S, "set TMPDIR")
     try:
         yield
     finally:
-        lock.release()
+        if lock:
+            lock.release()

@@ -213,5 +213,10 @@ def _kernel(function):
     try:
         return cfunc(SIGNATURE, cache=True)(function)
     except (RuntimeError, OSError) as error:  # no writable folder, or a full disk
-        logger.warning("the CPU kernel cannot be cached and will be compiled by every process: %s", error)
+        logger.warning(
+            "the CPU kernel %s cannot be cached, so every process compiles it (%s); set NUMBA_CACHE_DIR to a folder "
+            "that can be written",
+            function.__name__,
+            error,
+        )
         return cfunc(SIGNATURE)(function)

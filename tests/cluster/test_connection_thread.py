@@ -1,0 +1,109 @@
+"""The thread that connects to Ray, and the processes of a cluster that it ends; here without Ray."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.faults.tools.processes import children_of
+from volo import console
+from volo.cluster.connection_thread import kept_connection, killed_when_asked
+from volo.signals import FROM_OUTSIDE
+
+LIMIT_S = 60.0
+# Like Ray's raylet: it has a child, and reports it.
+DEAF = (
+    "import subprocess, sys\n"
+    "child = subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL)\n"
+    "print(child.pid, flush=True)\n"
+    "sys.stdin.read()\n"
+    "child.kill()\n"
+)
+
+
+@pytest.fixture
+def family():
+    """Two processes that do not notice what is sent to all, each with a child. They are waited for at the end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_OUTSIDE)
+    try:
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        deaf = [subprocess.Popen([sys.executable, "-c", DEAF], text=True, **pipes) for _ in range(2)]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    yield [(process, int(process.stdout.readline())) for process in deaf]
+    for process in deaf:
+        process.communicate()  # the end of its input is its own
+
+
+def test_a_signal_to_all_processes_is_not_noticed_by_those_of_a_cluster(family):
+    for process, child in family:
+        for number in FROM_OUTSIDE:
+            os.kill(process.pid, number)
+            os.kill(child, number)
+        assert process.poll() is None
+        assert child in children_of(process.pid)
+
+
+@pytest.mark.parametrize("has_been_sent", [False, True])
+def test_ending_a_cluster_kills_its_processes_and_theirs_once_one_is_asked(family, has_been_sent):
+    """Also if all of them have been sent a SIGTERM before, when the first one is asked in vain, and then killed."""
+    if has_been_sent:
+        for process, _ in family:
+            process.terminate()
+    with killed_when_asked():
+        first = family[0][0]
+        first.kill() if has_been_sent else first.terminate()
+        assert [process.wait(LIMIT_S) for process, _ in family] == [-signal.SIGKILL] * 2
+    for _, child in family:
+        assert not (Path("/proc") / str(child)).exists() or "Z" in (Path("/proc") / str(child) / "stat").read_text()
+
+
+def test_a_cluster_that_is_ended_without_being_asked_leaves_others_alone(family):
+    with killed_when_asked():
+        pass
+    assert [process.poll() for process, _ in family] == [None, None]
+
+
+def test_a_connection_that_does_not_come_says_what_it_waits_for_and_ends(monkeypatch, capsys):
+    monkeypatch.setattr(console, "PLAIN_INTERVAL_S", 0.0)
+    over = threading.Event()
+    try:
+        opened = kept_connection(lambda: over.wait(LIMIT_S) and None, "the Ray cluster at head:6379 to answer", 0.3)
+        with pytest.raises(ConnectionError, match=r"no answer within 0\.3 s"), opened:
+            pass
+    finally:
+        over.set()
+    assert capsys.readouterr().out == "waiting for the Ray cluster at head:6379 to answer\n"
+
+
+@pytest.mark.parametrize("number", FROM_OUTSIDE)
+def test_a_signal_is_answered_while_a_connection_is_made(number):
+    """Ray's own init would replace the handler."""
+    over = threading.Event()
+
+    def answer(*_):
+        raise KeyboardInterrupt
+
+    def connect() -> None:
+        os.kill(os.getpid(), number)
+        over.wait(LIMIT_S)
+
+    before = signal.signal(number, answer)
+    try:
+        with pytest.raises(KeyboardInterrupt), kept_connection(connect, "nothing", LIMIT_S):
+            pass
+    finally:
+        over.set()
+        signal.signal(number, before)
+
+
+def test_an_error_of_a_connection_is_raised_where_it_is_used():
+    def connect() -> None:
+        raise ValueError("no such head")
+
+    with pytest.raises(ValueError, match="no such head"), kept_connection(connect, "nothing", LIMIT_S):
+        pass

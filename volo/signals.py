@@ -1,0 +1,99 @@
+"""The signals that ask a command to stop, and what it does about them.
+
+    SIGINT     Ctrl-C; a second one ends at once
+    SIGTERM    kill, timeout, systemd, Slurm's scancel and time limit
+    SIGHUP     the terminal or the connection was closed; ignored if the command was started that way, as by nohup
+    SIGUSR1    Slurm's warning before the time limit
+
+Whatever trains saves and ends; any other command cleans up and ends. The exit code is 128 + the signal's number.
+After SIGUSR1 training does not continue either: what it did after saving would be lost, and the limit could interrupt
+the next save.
+"""
+
+import contextlib
+import errno
+import math
+import os
+import signal
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+FROM_OUTSIDE = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+TO_STOP = (signal.SIGINT, *FROM_OUTSIDE)
+CAN_BE_IGNORED = (signal.SIGHUP, signal.SIGUSR1)
+OUTPUTS = (1, 2)  # standard output and standard error
+AT_ONCE_S = 5.0
+Handler = Callable[[int, FrameType | None], None]
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], int]]:
+    """Turns the signals into a request to stop, so that training saves before it ends.
+
+    Yields a function that returns the number of the newest signal, or 0. After the first signal, Ctrl-C interrupts.
+    """
+    received = 0
+
+    def note(number: int, _: FrameType | None) -> None:
+        nonlocal received
+        received = number
+        leave_closed_terminal()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    with _handled_by(note):
+        yield lambda: received
+
+
+@contextlib.contextmanager
+def interrupting_signals() -> Iterator[Callable[[], int]]:
+    """Makes each of the signals raise KeyboardInterrupt in the main thread, as Ctrl-C does: the command cleans up.
+
+    Several at once count as one, because a batch system and torchrun may both send theirs. Yields a function that
+    returns the number of the first signal, or 0, since libraries replace a KeyboardInterrupt by one of their own.
+    """
+    received, last = 0, -math.inf
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        nonlocal received, last
+        received = received or number
+        leave_closed_terminal()
+        if number == signal.SIGINT or time.monotonic() - last > AT_ONCE_S:
+            last = time.monotonic()
+            raise KeyboardInterrupt
+
+    with _handled_by(interrupt):
+        yield lambda: received
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Handler) -> Iterator[None]:
+    """Only the main thread of a process can set handlers; elsewhere this does nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [number for number in TO_STOP if number not in CAN_BE_IGNORED or not is_ignored(number)]
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
+
+
+def is_ignored(number: int) -> bool:
+    return signal.getsignal(number) == signal.SIG_IGN
+
+
+def leave_closed_terminal() -> None:
+    """Drops further output to a terminal that has been closed, where every write would fail."""
+    for output in OUTPUTS:
+        try:
+            termios.tcgetattr(output)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:  # and ENOTTY for a file or a pipe
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, output)
+                os.close(null)
