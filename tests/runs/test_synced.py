@@ -62,7 +62,7 @@ def test_decoded_images(tmp_path, monkeypatch):
     source = ImageFolder(draw_folder(tmp_path / "images", {"train": {"a": 2, "b": 2}}), "train", 8)
     disk = Disk(monkeypatch)
     images = Path(cached(source).images.filename)
-    assert disk.synced == [images, images.with_name("keys.bin")]  # a row counts once its key is there
+    assert disk.synced == [images, images.with_name("index.bin")]  # a row counts once its key is there
 
 
 def test_a_checkpoint_and_what_points_at_it(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from tests.conftest import draw_folder
 from tests.training.runs import small_run, train
 from volo.analysis.subject import open_validation, open_view
-from volo.data.decoded.store import KEY
+from volo.data.decoded.store import RECORD
 from volo.errors import InputError
 from volo.runs import checkpoint
 from volo.runs.listing import CONFIG
@@ -30,7 +30,11 @@ def damaged(folder) -> list[str]:
 
 
 def num_decoded(cache) -> int:
-    return sum(file.stat().st_size for file in cache.glob("*/keys.bin")) // KEY.itemsize
+    return len(keys_of(cache))
+
+
+def keys_of(cache) -> list[bytes]:
+    return [key for file in cache.glob("*/index.bin") for key in np.fromfile(file, RECORD)["key"].tolist()]
 
 
 def test_all_damaged_images_of_all_splits_are_named_before_anything_is_trained(tmp_path, folder, damaged):
@@ -77,11 +81,11 @@ def test_a_subset_to_train_on_is_decoded_with_its_validation_images_and_no_more(
     run_dir = train(small_run(tmp_path, folder, data=dict(train_images=20), optim=dict(epochs=1)))
     assert num_decoded(own_cache) == 20 + 16
     _, description = checkpoint.load_model(checkpoint.newest(run_dir))
-    before = next(own_cache.glob("*/keys.bin")).read_bytes()
+    before = keys_of(own_cache)
     own_cache.rename(tmp_path / "another")
     view = open_view(description, "val")
     assert num_decoded(own_cache) == 16
-    assert {*np.frombuffer(next(own_cache.glob("*/keys.bin")).read_bytes(), KEY)} < {*np.frombuffer(before, KEY)}
+    assert {*keys_of(own_cache)} < {*before}
     assert np.bincount(view.labels).tolist() == [8, 8]
     train(small_run(tmp_path, folder, data=dict(train_images=20), optim=dict(epochs=1)))
 

@@ -195,9 +195,13 @@ Opened = tuple[np.ndarray, np.ndarray, list[Damage]]  # the map, the rows of the
 def _complete(source: Source, keys: np.ndarray, wanted: np.ndarray) -> Opened | None:
     """What holds all of these images, undamaged as far as is checked here; it need not be writable."""
     for store in _stores(source):
-        images, rows = store.images(), store.rows(keys[wanted])
-        if (rows >= 0).all() and not len(store.damaged(store.sample(rows))):
-            return images, rows, []
+        rows = store.rows(keys[wanted])
+        if (rows < 0).any():
+            continue
+        with contextlib.suppress(FileNotFoundError, ValueError), store.opened() as file:
+            # Gone or shorter: another process repairs it just now.
+            if not len(store.damaged(store.sample(rows), file)):
+                return store.images(file), rows, []
     return None
 
 

@@ -17,6 +17,7 @@ import stat
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -59,29 +60,30 @@ class Store:
         """(n,) int64, all rows that count."""
         return np.flatnonzero(self._keys != b"")
 
-    def images(self) -> np.ndarray:
-        """(rows, H, W, 3) uint8, a read-only memory map."""
+    def opened(self) -> BinaryIO:
+        """The file of the images, to check and map the same one even if it is replaced meanwhile."""
+        return open(self._images, "rb")
+
+    def images(self, file: BinaryIO | None = None) -> np.ndarray:
+        """(rows, H, W, 3) uint8, a read-only memory map of `file`, or of the current one."""
         shape = (len(self._keys), *self.shape)
-        return np.memmap(self._images, np.uint8, "r", shape=shape) if len(self._keys) else np.zeros(shape, np.uint8)
+        return np.memmap(file or self._images, np.uint8, "r", shape=shape) if shape[0] else np.zeros(shape, np.uint8)
 
     def sample(self, rows: np.ndarray) -> np.ndarray:
         """The rows to check before they are used: all, or, evenly spaced, as many as have SAMPLE_BYTES."""
         num_rows = max(1, SAMPLE_BYTES // self.row_bytes)
         return rows if len(rows) <= num_rows else rows[np.linspace(0, len(rows) - 1, num_rows).astype(np.int64)]
 
-    def damaged(self, rows: np.ndarray) -> np.ndarray:
-        """(n,) rows -> those whose pixels are not the ones that were stored. Raises OSError if the disk fails."""
+    def damaged(self, rows: np.ndarray, file: BinaryIO | None = None) -> np.ndarray:
+        """(n,) rows -> those whose pixels in `file`, or the current one, are not the ones that were stored. Raises
+        OSError if the disk fails."""
         if not len(rows):
             return rows
-        sums = self._records["pixels"]
-        handle = os.open(self._images, os.O_RDONLY)
-        try:
-            sound = [
-                zlib.crc32(os.pread(handle, self.row_bytes, row * self.row_bytes)) == sums[row] for row in rows.tolist()
-            ]
-        finally:
-            os.close(handle)
-        return rows[~np.array(sound)]
+        if file is None:
+            with self.opened() as file:
+                return self.damaged(rows, file)
+        sums, size, handle = self._records["pixels"], self.row_bytes, file.fileno()
+        return rows[[zlib.crc32(os.pread(handle, size, row * size)) != sums[row] for row in rows.tolist()]]
 
     def add(self, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
         """Appends rows, given as (n,) keys and (n, H, W, 3) images. Rows before an error are kept, unless the disk
@@ -165,11 +167,20 @@ class Store:
         elif num_rows * self.row_bytes > image_bytes:
             flaw = f"{self._images} has {image_bytes:,} bytes, not the {num_rows * self.row_bytes:,} of its index"
         elif num_rows or rest:
-            with open(self._index, "rb") as file:
-                records = np.frombuffer(bytearray(file.read(num_rows * RECORD.itemsize)), RECORD)
-            if rest or ((records["record"] != self._sums(records)) & (records != np.zeros((), RECORD))).any():
+            records = self._read_index(num_rows)
+            is_valid = (records["record"] == self._sums(records)) | (records == np.zeros((), RECORD))
+            if rest or len(records) < num_rows or not is_valid.all():
                 records, flaw = records[:0], f"{self._index} is damaged"
         return records, flaw
+
+    def _read_index(self, num_rows: int) -> np.ndarray:
+        """So many records; fewer if another process, which holds the lock, is just removing them."""
+        try:
+            with open(self._index, "rb") as file:
+                content = bytearray(file.read(num_rows * RECORD.itemsize))
+        except FileNotFoundError:
+            content = bytearray()
+        return np.frombuffer(content, RECORD, len(content) // RECORD.itemsize)
 
 
 def _length(path: Path) -> int:
