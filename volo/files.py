@@ -67,8 +67,8 @@ def free_bytes(folder: Path) -> int:
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or its nearest existing parent."""
-    return next(path for path in (folder, *folder.parents) if path.exists())
+    """The folder, or its nearest parent that exists, as far as this user can see."""
+    return next(path for path in (folder, *folder.parents) if os.path.exists(path))
 
 
 def remove(path: Path) -> None:

@@ -21,6 +21,7 @@ from volo.model.build import build_model
 from volo.runs import checkpoint
 from volo.runs.model_file import Description
 from volo.settings.data import ResolvedData
+from volo.settings.paths import folder_to_read
 
 SHOWN = 8
 
@@ -126,7 +127,7 @@ def open_view(description: Description, split: str, data_dir: str | None = None)
         InputError: data that are missing or have other classes, or no validation split.
     """
     data = description.settings.data
-    moved = None if data_dir is None else Path(data_dir).expanduser().absolute()
+    moved = None if data_dir is None else folder_to_read(data_dir, "--data-dir")
     place = data.data_dir if moved is None else str(moved)
     if split == "val":
         return _open_val(description, place, data_dir)

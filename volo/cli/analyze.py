@@ -19,7 +19,7 @@ from volo.cli.workers import WorkerFlags
 from volo.cluster.connect import prepare
 from volo.console import percent
 from volo.errors import InputError
-from volo.settings.paths import check_path
+from volo.settings.paths import folder_to_read, folder_to_write, local_path, path_to_read
 from volo.settings.run import RunSettings
 
 Analysis = Literal["eval", "confusion", "calibration", "gradcam", "occlusion", "predictions"]
@@ -50,10 +50,10 @@ class Flags:
         """Raises InputError for values out of range."""
         if not self.analysis:
             raise InputError(f"--analysis needs at least one of {', '.join(get_args(Analysis))}, got none")
-        check_path(self.checkpoint, "--checkpoint")
-        check_path(self.output_dir, "--output-dir")
+        path_to_read(self.checkpoint, "--checkpoint")
         if self.data_dir is not None:
-            check_path(self.data_dir, "--data-dir")
+            folder_to_read(self.data_dir, "--data-dir")
+        folder_to_write(self.output_dir, "--output-dir")
         return self.workers.run_settings()
 
 
@@ -70,7 +70,7 @@ def analyze_checkpoint(flags: Flags, run: RunSettings) -> Path:
     from volo.runs import checkpoint
 
     path = checkpoint.find(flags.checkpoint)
-    output_dir = Path(flags.output_dir).expanduser().absolute()
+    output_dir = local_path(flags.output_dir, "--output-dir")
     print(f"analyzing {path}", flush=True)
     report = _here(flags, path, output_dir, run) if run.num_workers == 0 else _on_ray(flags, path, output_dir, run)
     print(_summary(output_dir) if "eval" in flags.analysis else f"results: {output_dir}")

@@ -16,7 +16,7 @@ import tyro
 from volo.cli.parse import parse_flags, program
 from volo.console import print_table
 from volo.errors import ExitCode, first_of
-from volo.settings.paths import local_path
+from volo.settings.paths import folder_to_write, path_to_read
 
 if TYPE_CHECKING:
     from volo.analysis.compare import Comparison, WeightsDifference
@@ -34,8 +34,8 @@ class Flags:
 
 def main(argv: Sequence[str]) -> None:
     flags = parse_flags(Flags, argv, prog=program("compare"), description=__doc__)
-    one, other = (local_path(run, "a run to compare") for run in flags.runs)
-    output_dir = local_path(flags.output_dir, "--output-dir")
+    one, other = (path_to_read(run, "a run to compare") for run in flags.runs)
+    output_dir = folder_to_write(flags.output_dir, "--output-dir")
     from volo.analysis.compare import compare_runs, save_comparison
 
     found = compare_runs(one, other)

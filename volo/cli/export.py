@@ -16,7 +16,7 @@ import tyro
 
 from volo.cli.parse import parse_flags, program
 from volo.errors import InputError
-from volo.settings.paths import check_path, local_path
+from volo.settings.paths import file_to_write, local_path, path_to_read
 
 Format = Literal["onnx", "torch-export"]
 ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
@@ -35,7 +35,7 @@ class Flags:
 
     def check(self) -> Format:
         """The format to write. Raises InputError for values out of range."""
-        check_path(self.checkpoint, "--checkpoint")
+        path_to_read(self.checkpoint, "--checkpoint")
         said = next((name for name, ending in ENDINGS.items() if self.output_file.suffix == ending), None)
         if said is None:
             endings = " or ".join(f"{ending} ({name})" for name, ending in ENDINGS.items())
@@ -45,8 +45,7 @@ class Flags:
                 f"--output must end in {ENDINGS[self.format]} with --format {self.format}, got {self.output!r}; drop "
                 "--format, or rename the output"
             )
-        if self.output_file.is_dir() or not self.output_file.parent.is_dir():
-            raise InputError(f"--output must name a file in an existing folder, got {self.output_file}; make it")
+        file_to_write(self.output, "--output")
         if said == "onnx" and (missing := [name for name in NEEDED_FOR_ONNX if find_spec(name) is None]):
             raise InputError(
                 f"--format onnx needs {', '.join(NEEDED_FOR_ONNX)}, got no {', '.join(missing)}; install them with "

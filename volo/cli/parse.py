@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from volo.log import LOGGER, show_log
 from volo.settings.config import Settings, build_settings, left_behind, merge
 from volo.settings.model import FORMS, AnyModel, own_fields
 from volo.settings.optim import OptimSettings
+from volo.settings.paths import folder_to_read, path_to_read
 from volo.settings.recipes import RECIPES, recipe_settings
 from volo.settings.run import RunSettings
 from volo.settings.section import Section
@@ -44,6 +46,9 @@ def run_job(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = 
     """Runs a command's main on its arguments, by default the command line's, and ends the process with the documented
     exit code."""
     show_log()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be no text, or none of this terminal's
     sys.exit(exit_code(main, sys.argv[1:] if argv is None else argv))
 
 
@@ -144,6 +149,13 @@ def parse_flags(flags: type[Flags], argv: Sequence[str], *, prog: str, descripti
         flags, args=spelled_for_tyro(argv), prog=prog, description=description,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )  # fmt: skip
+
+
+def check_places(settings: Settings) -> None:
+    """Raises InputError for a path that this user cannot reach, or a file in place of a folder."""
+    for name, path in (pair for section in settings.paths().values() for pair in section.items()):
+        if path is not None:
+            (folder_to_read if name.endswith("_dir") else path_to_read)(path, flag_of(name))
 
 
 def refuse_torchrun(prog: str) -> None:

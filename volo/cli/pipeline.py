@@ -20,11 +20,12 @@ from typing import Annotated, Literal
 import tyro
 
 from volo.cli.analyze import Flags, analyze_checkpoint
-from volo.cli.parse import given_flags, parse_settings, program, refuse_torchrun
+from volo.cli.parse import check_places, given_flags, parse_settings, program, refuse_torchrun
 from volo.cli.tune import WITHOUT, parse_sweep, tune
 from volo.cluster.connect import prepare
 from volo.errors import InputError
 from volo.settings.config import Settings, build_settings
+from volo.settings.paths import folder_to_write
 from volo.tuning.options import SweepOptions
 
 NO_SHOW = "--no-show"
@@ -43,6 +44,9 @@ def main(argv: Sequence[str]) -> None:
     settings, options = _parsed([arg for arg in argv if arg != NO_SHOW])
     if settings is None:
         return
+    check_places(settings)
+    if options is None:
+        folder_to_write(settings.run_dir, "the run folder")
     if settings.run.num_workers == 0:
         raise InputError("volo pipeline runs on Ray, got --num-workers 0; use volo train, then volo analyze")
     if settings.run.seeds is not None:

@@ -14,7 +14,7 @@ from volo.cli.parse import parse_flags, program, refuse_torchrun
 from volo.cli.workers import WorkerFlags
 from volo.cluster.connect import prepare
 from volo.errors import InputError
-from volo.settings.paths import check_path, local_path
+from volo.settings.paths import file_to_write, local_path, path_to_read
 from volo.settings.run import RunSettings
 
 
@@ -35,15 +35,14 @@ class Flags:
         """Raises InputError for values out of range."""
         if not self.input:
             raise InputError("--input needs at least one folder or file, got none")
-        check_path(self.checkpoint, "--checkpoint")
+        path_to_read(self.checkpoint, "--checkpoint")
         for path in self.input:
-            check_path(path, "--input")
+            path_to_read(path, "--input")
         if self.batch_size < 1:
             raise InputError(f"--batch-size must be at least 1, got {self.batch_size}")
         if self.output_file.suffix != ".csv":
             raise InputError(f"--output must name a file ending in .csv, got {self.output!r}")
-        if self.output_file.is_dir() or not self.output_file.parent.is_dir():
-            raise InputError(f"--output must name a file in an existing folder, got {self.output_file}; make it")
+        file_to_write(self.output, "--output")
         return self.workers.run_settings()
 
     @property

@@ -14,7 +14,7 @@ from volo.cli.parse import parse_flags, program
 from volo.console import format_bytes, percent, print_table
 from volo.errors import InputError
 from volo.runs.listing import Run, find_runs, read_run
-from volo.settings.paths import local_path
+from volo.settings.paths import path_to_read
 
 COLUMNS = ("run", "state", "best", "at epoch", "epochs", "images/s", "size")
 
@@ -27,7 +27,7 @@ class Flags:
 
 def main(argv: Sequence[str]) -> None:
     flags = parse_flags(Flags, argv, prog=program("runs"), description=__doc__)
-    root = local_path(flags.output_dir, "--output-dir")
+    root = path_to_read(flags.output_dir, "--output-dir")
     if not root.is_dir():
         raise InputError(f"--output-dir must be a folder, got {root}; name the one that `volo train` wrote to")
     runs = [read_run(folder) for folder in find_runs(root)]

@@ -11,9 +11,10 @@ The same command resumes. Several seeds, one after the other with a summary: --s
 import os
 from collections.abc import Sequence
 
-from volo.cli.parse import given_flags, parse_settings, program
+from volo.cli.parse import check_places, given_flags, parse_settings, program
 from volo.cluster.connect import prepare
 from volo.errors import InputError
+from volo.settings.paths import folder_to_write
 
 
 def main(argv: Sequence[str]) -> None:
@@ -22,6 +23,8 @@ def main(argv: Sequence[str]) -> None:
         return
     if settings.run.seeds is not None and "--seed" in given_flags(argv):
         raise InputError("--seed has no effect with --seeds; give one of them")
+    check_places(settings)
+    folder_to_write(settings.run_dir, "the run folder")
     is_rank = "TORCHELASTIC_RUN_ID" in os.environ
     if is_rank and (given := given_flags(argv) & {"--num-workers", "--address", "--max-failures"}):
         raise InputError(

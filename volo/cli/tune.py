@@ -19,12 +19,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from volo.cli.parse import given_flags, known_first, parse_settings_and, program, refuse_torchrun
+from volo.cli.parse import check_places, given_flags, known_first, parse_settings_and, program, refuse_torchrun
 from volo.cli.short_help import asks_for_help
 from volo.cluster.connect import prepare
 from volo.errors import InputError
 from volo.settings.config import Settings
-from volo.settings.paths import check_path
+from volo.settings.paths import check_path, folder_to_write
 from volo.tuning.options import SweepObjective, SweepOptions, check_base
 from volo.tuning.search.library import library
 
@@ -65,6 +65,7 @@ def parse_sweep(
         if options.sweep_name is not None:
             check_path(options.sweep_name, "--sweep-name")
         options.check()
+        check_places(settings)
         refuse_torchrun(prog)
     return settings, options
 
@@ -78,7 +79,7 @@ def tune(settings: Settings, options: SweepOptions, cluster: contextlib.ExitStac
     space = load_space(check_path(options.space, "--space"), library())
     check_base(settings, options.objectives_of(SweepObjective(space.metric, space.mode)), options)
     check_space(space, settings.to_dict())
-    sweep_dir = Path(settings.run.output_dir).expanduser().absolute() / options.folder_name(space.name)
+    sweep_dir = folder_to_write(Path(settings.run.output_dir, options.folder_name(space.name)), "the sweep's folder")
     if settings.run.fresh:
         from volo.runs.folder import set_aside
 

@@ -45,7 +45,7 @@ def mode() -> str:
 
 def has_token() -> bool:
     """Whether the user has a token, in the environment or in its file."""
-    return bool(os.environ.get(TOKEN)) or token_file().is_file()
+    return bool(os.environ.get(TOKEN)) or os.path.isfile(token_file())
 
 
 def check_token_file() -> None:
@@ -92,7 +92,7 @@ def user_can_enter(address: str, dashboard_host: str = LOOPBACK) -> bool:
         return True
     if os.environ.get(TOKEN):
         return os.environ[TOKEN] not in _made_tokens
-    return reads_token_file(address, dashboard_host) and token_file().is_file()
+    return reads_token_file(address, dashboard_host) and os.path.isfile(token_file())
 
 
 def protect_own_cluster(address: str, dashboard_host: str) -> bool:

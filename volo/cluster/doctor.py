@@ -22,6 +22,7 @@ from volo.data.decoded.cache import Room
 from volo.doctor.cache import cache_room, judged
 from volo.doctor.findings import Finding, failure, ok, warning
 from volo.errors import InputError
+from volo.files import existing
 from volo.hosts import is_loopback
 from volo.settings.data import ResolvedData
 from volo.settings.run import RunSettings
@@ -69,7 +70,7 @@ def check_doors(run: RunSettings) -> Finding:
     check_access(run.address, run.dashboard_host)
     check_token_file()
     file = token_file()
-    token = f"only its owner can read {file}" if file.exists() else "no token file"
+    token = f"only its owner can read {file}" if os.path.exists(file) else "no token file"
     if resolved_address(run.address) != OWN_CLUSTER:
         return ok("access", token)
     if not user_can_enter(OWN_CLUSTER, run.dashboard_host):
@@ -111,7 +112,7 @@ def _size(run: RunSettings, num_nodes: int, resources: dict[str, float]) -> Find
 @contextlib.contextmanager
 def _probe(output_dir: Path) -> Iterator[tuple[Path, str]]:
     """A temporary folder next to the run folders, with a file whose content nobody could guess."""
-    above = next(path for path in (output_dir, *output_dir.parents) if path.exists())
+    above = existing(output_dir)
     word = secrets.token_hex(8)
     with tempfile.TemporaryDirectory(prefix=".volo-doctor-", dir=above, ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o777)  # workers may run as another user

@@ -44,6 +44,9 @@ def examine(checks: dict[str, Check]) -> list[Finding]:
                 findings.append(one)
         except InputError as error:
             findings.append(failure(name, *refused(error)))
+        except OSError as error:
+            reason = f"{error.filename or 'a file'} cannot be used ({error.strerror or error})"
+            findings.append(failure(name, reason, "check its permissions, and those of the folders above it"))
         except Exception as error:
             findings.append(failure(name, f"could not be checked ({type(error).__name__}: {error})", "see the message"))
     return findings

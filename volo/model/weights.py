@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from volo.errors import InputError, first_of
 from volo.model.embedding import resize_position_embedding
+from volo.settings.paths import local_path
 
 HEADS = ("head", "aux_head")
 # Keys under which training checkpoints keep a state dict, preferred first: an average is better than the raw weights.
@@ -63,7 +64,7 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
     Raises:
         InputError: the file cannot be read or holds anything else; nothing in it is run.
     """
-    path = Path(path).expanduser()
+    path = local_path(path, "a file of weights")
     try:
         values = _read(path)
     except Exception as error:  # the readers raise many kinds of errors for foreign or damaged files

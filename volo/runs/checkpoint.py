@@ -27,6 +27,7 @@ from torch import Tensor
 from volo.errors import InputError, TrainingError
 from volo.files import partial_of, read_edited, remove, remove_abandoned, replace_synced, sync, write_synced
 from volo.runs.model_file import PT_SUFFIXES, SCHEMA_VERSION, Description, read_model_file
+from volo.settings.paths import path_to_read
 
 MODEL, STATE, MANIFEST = "model.safetensors", "training_state.pt", "manifest.json"
 
@@ -177,7 +178,7 @@ def find(path: str | Path, *, prefer: str = "best") -> Path:
     Raises:
         InputError: nothing there, or nothing of this project; a damaged checkpoint that the path names directly.
     """
-    path = Path(path).expanduser().absolute()
+    path = path_to_read(path, "a checkpoint")
     if not path.exists():
         raise InputError(f"a checkpoint must exist, got no {path}; name a run folder, best or last, or a model file")
     if path.is_file() and path.name in ("best", "last"):

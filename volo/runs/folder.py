@@ -25,6 +25,7 @@ from volo.runs import checkpoint
 from volo.runs.disk_room import check_disk_room
 from volo.runs.listing import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_locked
 from volo.settings.config import FREE_ON_RESUME, ResolvedSettings, Settings, differences, listed
+from volo.settings.paths import path_to_read
 
 RECORDED_VERSIONS = ("volo", "torch", "torchvision", "ray", "numpy")
 LOOK_S = 0.5  # a listing of the runs may hold a lock for a moment
@@ -137,7 +138,7 @@ def find_start(settings: Settings) -> Start:
     """The run's newest intact checkpoint, otherwise that of `resume_path`, otherwise the beginning."""
     found = checkpoint.newest(settings.run_dir)
     if settings.run.resume_path:
-        asked = Path(settings.run.resume_path).expanduser().absolute()
+        asked = path_to_read(settings.run.resume_path, "--resume-path")
         if found is None:
             found = _checkpoint_to_resume(asked)
         elif asked.is_relative_to(settings.run_dir.absolute()) and asked.exists():

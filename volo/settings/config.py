@@ -17,6 +17,7 @@ from volo.settings.augment import AugmentSettings, ResolvedAugment
 from volo.settings.data import VAL_FRACTION, DataSettings, ResolvedData
 from volo.settings.model import FORMS, FlatModel, ModelSettings, ResolvedModel, for_form_of, not_default
 from volo.settings.optim import OptimSettings, ResolvedOptim
+from volo.settings.paths import local_path
 from volo.settings.run import ResolvedRun, RunSettings
 from volo.settings.section import Section
 from volo.settings.sizes import VARIANTS
@@ -93,19 +94,22 @@ class Settings(Section):
         found = {name: value for name, value in values.items() if value}
         return found | ({"mix_prob": augment.mix_prob} if found and augment.mix_prob is not None else {})
 
-    def located(self) -> Self:
-        """The same settings with every path absolute, the data's own too: what is sent to a process elsewhere."""
-        paths = {
+    def paths(self) -> dict[str, dict[str, str | None]]:
+        """Every path, by section and name, as it was given; the data's own where none was."""
+        return {
             "data": {"data_dir": self.data.data_dir or self._default_data_dir()},
             "optim": {"init_weights": self.optim.init_weights},
             "teaching": {"teacher": self.teaching.teacher},
             "run": {"output_dir": self.run.output_dir, "resume_path": self.run.resume_path},
         }
-        sections = {
-            name: getattr(self, name).model_copy(update={key: path and _absolute(path) for key, path in values.items()})
-            for name, values in paths.items()
-        }
-        return self.model_copy(update=sections)
+
+    def located(self) -> Self:
+        """The same settings with every path absolute, the data's own too: what is sent to a process elsewhere."""
+        return self.model_copy(update={name: self._located(name, values) for name, values in self.paths().items()})
+
+    def _located(self, section: str, paths: Mapping[str, str | None]) -> Section:
+        absolute = {key: path and str(local_path(path, key)) for key, path in paths.items()}
+        return getattr(self, section).model_copy(update=absolute)
 
     def resolved(self) -> "ResolvedSettings":
         """The same settings with every derived value written in and every path absolute."""
@@ -302,7 +306,3 @@ def _fields_at(location: tuple) -> list[str]:
     for part in location:
         section = FORMS.get(part) or section.model_fields[part].annotation
     return list(section.model_fields)
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())

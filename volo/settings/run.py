@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from volo.settings.durations import parse_duration
-from volo.settings.section import PathText, Section
+from volo.settings.section import CHECKED, PathText, Section
 
 WORKER_COUNTS = re.compile(r"(\d+)(?::(\d+))?")
 
@@ -21,7 +21,7 @@ class RunSettings(Section):
     """Train once with each of these seeds, one after another, in <run_name>/seed<seed>; ends with a summary."""
     output_dir: PathText = "./outputs"
     """Folder that holds the run folders; on a cluster, one that every node sees."""
-    run_name: Annotated[str, Field(min_length=1, pattern=r"^[\w.+-]+(/[\w.+-]+)*$")] | None = None
+    run_name: Annotated[str, Field(min_length=1, pattern=r"^[\w.+-]+(/[\w.+-]+)*$"), CHECKED] | None = None
     """Name of the run's folder. Default: the recipe, or <dataset>-<model>; followed by the form, unless it is a flat
     model with mean pooling: nano-cli, nano-pyramid-token."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2

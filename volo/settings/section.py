@@ -29,4 +29,5 @@ def _path_of(text: str, info: ValidationInfo) -> str:
     return check_path(text, info.field_name or "path")
 
 
-PathText = Annotated[str, AfterValidator(_path_of)]
+CHECKED = AfterValidator(_path_of)
+PathText = Annotated[str, CHECKED]

@@ -15,6 +15,7 @@ from volo.model.weights import HEADS, check_weights, load_weights, read_state_di
 from volo.runs import checkpoint
 from volo.runs.model_file import Description, is_model_file
 from volo.settings.config import Settings
+from volo.settings.paths import path_to_read
 from volo.training.learner import Learner
 from volo.training.world import World
 
@@ -50,7 +51,7 @@ def check_init_weights(settings: Settings, class_names: tuple[str, ...]) -> None
 
 
 def _found(path: str, class_names: tuple[str, ...]) -> Found:
-    asked = Path(path).expanduser()
+    asked = path_to_read(path, "--init-weights")
     if not (asked.is_dir() or asked.name in ("best", "last") or is_model_file(asked)):
         return read_state_dict(asked)
     found = checkpoint.find(asked)

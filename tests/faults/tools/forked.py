@@ -66,17 +66,18 @@ class Command:
         process.start()
         return Job(process, log)
 
-    def start_ranks(self, *faults: Fault | None) -> list[Job]:
+    def start_ranks(self, *faults: Fault | None, **environment: str) -> list[Job]:
         """One rank for each of `faults`, of one world, as torchrun starts them but without its agent."""
         size = str(len(faults))
         world = {"TORCHELASTIC_RUN_ID": "forked", "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
-        world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0])}
+        world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0])} | environment
         return [self.start(fault, **world, RANK=str(rank), LOCAL_RANK=str(rank)) for rank, fault in enumerate(faults)]
 
-    def finish(self, num_ranks: int = 1) -> list[str]:
+    def finish(self, num_ranks: int = 1, **environment: str) -> list[str]:
         """Lets it train to the end, and returns what each rank said. None may leave threads of a process group: they
         abort, now and then, a process whose Python ends before them."""
-        jobs = self.start_ranks(*[None] * num_ranks) if num_ranks > 1 else [self.start()]
+        several = num_ranks > 1
+        jobs = self.start_ranks(*[None] * num_ranks, **environment) if several else [self.start(**environment)]
         codes = [job.ends_with() for job in jobs]
         said = [job.said() for job in jobs]
         assert not any(codes), said

@@ -15,6 +15,7 @@ from volo.data.folders.imagefolder import read_image
 from volo.data.folders.listing import Identity, ImageFile, Listing, find_images
 from volo.data.folders.passed_over import PassedOver
 from volo.errors import InputError
+from volo.settings.paths import path_to_read
 
 # Result for an image: its most likely classes with their probabilities, or why it could not be read.
 Result = list[tuple[int, float]] | str
@@ -31,7 +32,7 @@ def list_images(inputs: Sequence[str]) -> Listing:
     found: dict[str, ImageFile] = {}
     passed_over = PassedOver()
     folders: set[Identity] = set()
-    for given in map(os.path.expanduser, inputs):
+    for given in (os.path.expanduser(path) for path in inputs if path_to_read(path, "--input")):
         listing = find_images(given, folders) if os.path.isdir(given) else _named(given)
         passed_over.add(listing.passed_over)
         for image in listing.files:

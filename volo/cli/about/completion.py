@@ -35,13 +35,13 @@ def main(argv: Sequence[str]) -> None:
 def _every_command() -> Any:
     """The flags of all commands, as a union of dataclasses that tyro takes for subcommands."""
     kinds = [
-        Annotated[_flags_of(name), tyro.conf.subcommand(name, description=summary, prefix_name=False)]
+        Annotated[flags_of(name), tyro.conf.subcommand(name, description=summary, prefix_name=False)]
         for name, summary in COMMANDS.items()
     ]
     return reduce(or_, kinds)
 
 
-def _flags_of(command: str) -> type:
+def flags_of(command: str) -> type:
     """The dataclass of a command's flags; of one that takes settings, over the defaults."""
     from volo.cli.pipeline import PipelineOptions
     from volo.settings.config import build_settings

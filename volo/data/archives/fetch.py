@@ -21,6 +21,7 @@ from volo.console import Progress
 from volo.data.archives.download import DownloadError, check_url, received
 from volo.errors import InputError
 from volo.files import commit, staging, sync
+from volo.settings.paths import path_to_read
 
 MIRROR = "VOLO_DATA_MIRROR"
 LARGEST_UNPACKED = 2**32  # bytes; several times the largest data set known here
@@ -83,7 +84,7 @@ def fetch(archive: Archive, data_dir: str | Path) -> Unpacked:
     Raises:
         InputError: no network, a wrong checksum, an unsafe archive; the message says which file to put where.
     """
-    data_dir = Path(data_dir)
+    data_dir = path_to_read(data_dir, "--data-dir")
     if unpacked := _unpacked(archive, data_dir):
         return unpacked
     try:
@@ -103,7 +104,7 @@ def look(archive: Archive, data_dir: str | Path) -> Path | None:
     Raises:
         InputError: a wrong checksum or a missing member.
     """
-    data_dir = Path(data_dir)
+    data_dir = path_to_read(data_dir, "--data-dir")
     file, folder = data_dir / archive.file, data_dir / archive.folder
     unpacked = _unpacked(archive, data_dir)
     if unpacked is None and folder.exists() and archive.md5s is not None:

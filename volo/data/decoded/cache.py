@@ -20,7 +20,7 @@ from volo.data.decoded.store import Store
 from volo.data.folders.damage import Damage, DamagedImages, noted
 from volo.errors import InputError
 from volo.files import free_bytes
-from volo.settings.paths import local_path
+from volo.settings.paths import home, local_path
 
 CHUNK = 512  # images decoded at once
 CHUNK_BYTES = 2**26  # upper bound on their size
@@ -147,7 +147,7 @@ def cache_dir() -> Path:
     InputError for a URL."""
     if chosen := os.environ.get("VOLO_CACHE_DIR"):
         return local_path(chosen, "VOLO_CACHE_DIR")
-    base = local_path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "XDG_CACHE_HOME")
+    base = local_path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache", "XDG_CACHE_HOME")
     try:
         (base / "volo").mkdir(parents=True, exist_ok=True)
         if os.access(base / "volo", os.W_OK):

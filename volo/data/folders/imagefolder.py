@@ -20,6 +20,7 @@ from volo.data.folders.listing import ImageFile, find_folders, find_images
 from volo.data.folders.modes import Samples, to_rgb
 from volo.data.folders.passed_over import PassedOver, say_passed_over
 from volo.errors import InputError
+from volo.settings.paths import folder_to_read
 
 NUMBERS = {1: "one class", 2: "two classes"}
 
@@ -107,7 +108,8 @@ class ImageFolder(LabeledFolder):
     """
 
     def __init__(self, data_dir: str | Path, split: str, image_size: int, resize: str = "crop"):
-        self.root, self.image_size, self.resize = Path(data_dir), image_size, resize
+        self.root = folder_to_read(data_dir, "--data-dir")
+        self.image_size, self.resize = image_size, resize
         test = self.root / TEST
         if split == TEST and test.is_dir():  # train may have been deleted by now
             self._take(_listed(test, min_classes=1), str(test))

@@ -40,7 +40,7 @@ class Layout:
 
 def find_layout(root: Path) -> Layout:
     """Raises InputError for a folder without train/ and without class folders, or with two for validation."""
-    names = [os.path.basename(folder) for folder in find_folders(root)[0]] if root.is_dir() else []
+    names = [os.path.basename(folder) for folder in find_folders(root)[0]] if os.path.isdir(root) else []
     splits = {TRAIN, TEST, *VALIDATION}
     if misspelt := [name for name in names if name.lower() in splits and name not in splits]:
         raise InputError(

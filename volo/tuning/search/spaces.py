@@ -15,6 +15,7 @@ import optuna
 
 from volo.errors import InputError
 from volo.settings.config import Settings, build_settings
+from volo.settings.paths import path_to_read
 from volo.tuning.search.asking import Asked, plain, plain_settings
 from volo.tuning.search.library import space_names
 
@@ -55,7 +56,7 @@ def load_space(name: str, package: ModuleType) -> Space:
         InputError: no such space, a file that raises, or one that lacks a part.
     """
     if name.endswith(".py"):
-        path = Path(name).expanduser().absolute()
+        path = path_to_read(name, "--space")
         module = _run_file(path)
         return _space(path.stem, module, [path])
     if name not in space_names(package):
