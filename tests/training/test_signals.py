@@ -60,9 +60,7 @@ def saved_after_each(command: Command, num_ranks: int) -> None:
 
 
 def test_each_signal_saves_and_the_run_resumes_to_the_weights_of_an_undisturbed_one(tmp_path, folder):
-    disturbed, undisturbed = (
-        Command.of(small_run(tmp_path / name, folder, optim=EPOCHS, run=dict(checkpoint_every=2))) for name in "ab"
-    )
+    disturbed, undisturbed = (Command.of(small_run(tmp_path / name, folder, optim=EPOCHS)) for name in "ab")
     saved_after_each(disturbed, num_ranks=1)
     sent_to_all(disturbed, 1, signal.SIGKILL)
     disturbed.finish()
