@@ -1,43 +1,20 @@
 """A training process that is told to stop, or killed, in its midst."""
 
-import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from tests.faults.tools.forked import Command, Job
-from tests.training.runs import losses, same, small_run, train, weights
-from volo.cli import train as train_job
-from volo.cli.parse import exit_code
+from tests.training.runs import losses, same, small_run, weights
 from volo.runs import checkpoint
 from volo.signals import TO_STOP
 
-ROOT = Path(__file__).parents[2]
 LIMIT_S = 120.0
 EPOCHS, NUM_STEPS = {"epochs": 20}, 80  # enough that each signal comes before the end
-
-
-def signalled(command: list[str], run_dir: Path, number: int, after_step: int) -> int:
-    """Starts a training, sends it a signal once `after_step` has been recorded, and returns how it ended."""
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + LIMIT_S
-    try:
-        while last_step(run_dir) < after_step:
-            assert process.poll() is None, "training ended before the signal"
-            assert time.monotonic() < deadline, f"no step {after_step} within {LIMIT_S} s"
-            time.sleep(0.01)
-        process.send_signal(number)
-        return process.wait(LIMIT_S)
-    finally:
-        process.kill()
-        process.wait()
 
 
 def last_step(run_dir: Path) -> int:
@@ -64,19 +41,36 @@ def wait_for_step(command: Command, jobs: list[Job], step: int, meanwhile: Calla
         meanwhile()
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2])
-def test_each_signal_saves_and_ends_with_its_code_and_the_run_resumes(tmp_path, folder, num_ranks):
-    """Sent to every rank, as to all processes of a job."""
-    run = dict(num_workers=0 if num_ranks == 1 else None)
-    command = Command.of(small_run(tmp_path, folder, optim=EPOCHS, run=run))
+def sent_to_all(command: Command, num_ranks: int, number: int) -> list[Job]:
+    """Ranks that have been sent a signal in the midst of training, and have ended with what stands for it."""
+    jobs = begun(command, *[None] * num_ranks)
+    for job in jobs:
+        os.kill(job.process.pid, number)
+    code = -number if number == signal.SIGKILL else 128 + number
+    assert [job.ends_with() for job in jobs] == [code] * num_ranks, [job.said() for job in jobs]
+    return jobs
+
+
+def saved_after_each(command: Command, num_ranks: int) -> None:
     for number in TO_STOP:
         before = last_step(command.run_dir)
-        jobs = begun(command, *[None] * num_ranks)
-        for job in jobs:
-            os.kill(job.process.pid, number)
-        assert [job.ends_with() for job in jobs] == [128 + number] * num_ranks, [job.said() for job in jobs]
+        jobs = sent_to_all(command, num_ranks, number)
         assert f"stopped by {number.name} after saving; the same command resumes" in jobs[0].said()
         assert before < saved_step(command.run_dir) == last_step(command.run_dir) < NUM_STEPS
+
+
+def test_each_signal_saves_and_the_run_resumes_to_the_weights_of_an_undisturbed_one(tmp_path, folder):
+    disturbed, undisturbed = (Command.of(small_run(tmp_path / name, folder, optim=EPOCHS)) for name in "ab")
+    saved_after_each(disturbed, num_ranks=1)
+    sent_to_all(disturbed, 1, signal.SIGKILL)
+    disturbed.finish()
+    undisturbed.finish()
+    assert same(weights(disturbed.run_dir), weights(undisturbed.run_dir))
+    assert losses(disturbed.run_dir) == losses(undisturbed.run_dir)
+
+
+def test_each_signal_to_all_ranks_saves(tmp_path, folder):
+    saved_after_each(Command.of(small_run(tmp_path, folder, optim=EPOCHS, run=dict(num_workers=None))), num_ranks=2)
 
 
 class Nohup:
@@ -117,24 +111,3 @@ def test_a_closed_terminal_ends_a_run_that_shows_its_progress_there_after_saving
     os.close(shown)
     assert job.ends_with() == 128 + signal.SIGHUP
     assert saved_step(command.run_dir) == last_step(command.run_dir) < NUM_STEPS
-
-
-def test_a_run_that_three_signals_ended_resumes_each_time_to_the_weights_of_an_undisturbed_one(tmp_path, folder):
-    settings = small_run(tmp_path / "a", folder, optim=EPOCHS)
-    (tmp_path / "config.json").write_text(json.dumps(settings.to_dict()))  # JSON is YAML
-    flags, run_dir = ["--config", str(tmp_path / "config.json")], settings.run_dir
-    command = [sys.executable, "-m", "jobs.train", *flags]
-
-    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        before = last_step(run_dir)
-        assert signalled(command, run_dir, number, after_step=before + 1) == code
-        assert before < saved_step(run_dir) == last_step(run_dir) < NUM_STEPS
-
-    before = saved_step(run_dir)
-    assert signalled(command, run_dir, signal.SIGKILL, after_step=before + 6) == -signal.SIGKILL
-    assert before < saved_step(run_dir) < NUM_STEPS
-
-    assert exit_code(train_job.main, flags) == 0
-    undisturbed = train(small_run(tmp_path / "b", folder, optim=EPOCHS))
-    assert same(weights(run_dir), weights(undisturbed))
-    assert losses(run_dir) == losses(undisturbed)
