@@ -68,3 +68,23 @@ def test_a_cache_at_a_url_is_refused(monkeypatch, name):
     monkeypatch.setenv(name, "s3://bucket/cache")
     with pytest.raises(InputError, match=f"{name} must be a path, got 's3://bucket/cache': URLs are not supported yet"):
         cache_dir()
+
+
+NAMES = ["", " ", ".", "..", "a/..", "../a", "a/../b", "/tmp/a", "a//b", "a/", "~/a", "a b", "a\nb", "a*", "n" * 300]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "command",
+    ["train --run-name", "pipeline --run-name", "doctor --run-name", "tune --space mix --sweep-name",
+     "pipeline --space mix --sweep-name"],
+)  # fmt: skip
+def test_every_name_that_becomes_a_folder_is_checked_alike(command, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs" / "thesis").mkdir(parents=True)
+    job, *flags = command.split()
+    main = importlib.import_module(f"jobs.{job}").main
+    assert exit_code(main, [*flags, name, "--dataset", "shapes", "--fresh"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {flags[-1]} must ") and len(said) < 400
+    assert [path.name for path in tmp_path.rglob("*")] == ["outputs", "thesis"]

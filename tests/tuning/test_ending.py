@@ -1,12 +1,20 @@
 """A sweep that ends before its last trial, and the display of a sweep."""
 
+import contextlib
 import signal
+from types import SimpleNamespace
 
-from tests.tuning.sweeps import opened, play, play_epoch
+import pytest
+from ray.tune.schedulers import TrialScheduler
+
+from tests.runs.test_disk_room import full_disk
+from tests.tuning.sweeps import opened, play, play_epoch, states
 from volo.cluster.start import StopFile
 from volo.tuning import ending as module
 from volo.tuning.board import Board, in_short
-from volo.tuning.ending import Ending
+from volo.tuning.ending import Ending, Guarded
+from volo.tuning.scheduler import StudyScheduler
+from volo.tuning.trial import DISK
 
 
 def test_a_signal_asks_running_trials_once_and_the_sweep_ends_when_they_have(tmp_path):
@@ -38,6 +46,31 @@ def test_trials_that_never_see_the_request_do_not_block_a_sweep_forever(tmp_path
     ending.num_running = 1
     assert ending.is_asked()
     assert ending.stop_all()
+
+
+def test_a_disk_that_fails_ends_the_sweep_and_no_trial(tmp_path):
+    """That of the journal, as one trial reports an epoch, or that of another trial's run folder."""
+    study, said = opened(tmp_path, num_samples=3, pruner="none"), []
+    trials = [SimpleNamespace(config={"number": study.next_work().number}) for _ in range(2)]
+    for result, limit in (({"epoch": 1, "val/acc1": 0.5}, full_disk()), ({DISK: "run could not be written"}, None)):
+        ending = Ending(StopFile.create(tmp_path), lambda: 0, None, said.append)
+        guarded = Guarded(study, ending, tmp_path)
+        trial_scheduler = StudyScheduler(guarded, lambda *_: None, ending.on_failing_disk)
+        assert not ending.is_asked()
+        with limit or contextlib.nullcontext():
+            decision = trial_scheduler.on_trial_result(None, trials[DISK in result], result)
+        assert decision == (TrialScheduler.STOP if DISK in result else TrialScheduler.CONTINUE)
+        assert "could not be written" in str(ending.error)
+        assert ending.is_asked() and ending.stop_file.asked() and ending.stop_all()
+    assert said == ["a disk failed: saving 0 running trials"] * 2
+    assert states(opened(tmp_path, num_samples=3, pruner="none")) == ["RUNNING"] * 2
+
+
+def test_a_lost_connection_is_no_failing_disk(tmp_path):
+    ending = Ending(StopFile.create(tmp_path), lambda: 0, None, lambda line: None)
+    with pytest.raises(ConnectionError), ending.on_failing_disk("a file"):
+        raise ConnectionResetError("the cluster is gone")
+    assert ending.error is None
 
 
 def test_without_a_terminal_one_line_gives_the_outcome_of_each_trial(tmp_path, capsys):

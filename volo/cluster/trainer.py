@@ -13,14 +13,15 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from volo.cluster.attempt import Attempt, Follower, Worker
+from volo.cluster.attempt import Attempt, Follower, Worker, failure_in
 from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_address
-from volo.cluster.failures import FINAL_ERRORS, Failure
+from volo.cluster.failures import FINAL_ERRORS
 from volo.cluster.watch import FailureWatch
 from volo.cluster.workers import Workers, plan_workers
 from volo.errors import OutOfRetries, Stopped, TrainingError
 from volo.log import show_log
 from volo.model.outlook_ops.cpu import compile_ahead
+from volo.runs.records import parsed
 from volo.settings.config import Settings, build_settings
 from volo.training.compilation import check_compiler
 from volo.training.guards.watchdog import watched
@@ -126,14 +127,14 @@ def _fit_and_follow(trainer: TorchTrainer, attempt: Attempt, settings: Settings,
 
 def _news(attempt: Attempt, max_failures: int, show: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
     """Returns a function that shows new records of the workers, and the failures after which they start again."""
-    records, failures = Follower(attempt.records), Follower(attempt.failed)
+    records, failures = Follower(attempt.records, parsed), Follower(attempt.failed, failure_in)
     num_failures = 0
 
     def show_news() -> None:
         nonlocal num_failures
-        for record in records.new_records():
+        for record in records.new():
             show(record)
-        for failure in (Failure(**record) for record in failures.new_records()):
+        for failure in failures.new():
             num_failures += 1
             if num_failures <= max_failures and not failure.is_final:
                 again = f"starting again from the newest checkpoint, {num_failures} of {max_failures} times"

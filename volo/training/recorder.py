@@ -104,6 +104,8 @@ class Recorder:
     def _commit(self, description: Description, is_best: bool, saved: tuple[dict, dict]) -> None:
         """Runs in the saver's thread."""
         run_dir = self.settings.run_dir
+        if self.tracker:
+            self.tracker.sync()
         folder = checkpoint.save(run_dir, saved[0], description, saved[1], self.schedule.total_steps)
         if is_best:
             checkpoint.point(run_dir, "best", folder)

@@ -1,19 +1,24 @@
 """Ends a sweep before its last trial: the request to stop, and how long it may go unanswered."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Stopper
 
 from volo.cluster.start import StopFile
+from volo.errors import TrainingError
+from volo.runs.checkpoint import writing
+from volo.tuning.study import Metrics, Trials, Work
 
 UNHEARD_S = 60.0  # trials that never started cannot see the request to stop and are ended after this time
 
 
 class Ending(Stopper):
-    """Ends a sweep on a signal, or when its time is up.
+    """Ends a sweep on a signal, when its time is up, or when a disk fails.
 
     Running trials are asked to save and end, which each does within a step, and no more are started. A trial that does
     not report for UNHEARD_S is ended without saving.
@@ -30,17 +35,31 @@ class Ending(Stopper):
     ):
         self.stop_file, self.wants_stop, self.say = stop_file, wants_stop, say
         self.num_running = 0
+        self.error: TrainingError | None = None
         self._deadline = time.monotonic() + 60 * minutes if minutes else math.inf
         self._asked_at: float | None = None
 
     def is_asked(self) -> bool:
         """Whether to start no more trials. The first time this is true, asks the running ones to end."""
-        if self._asked_at is None and (self.wants_stop() or time.monotonic() > self._deadline):
+        if self._asked_at is None and (self.wants_stop() or self.error or time.monotonic() > self._deadline):
             self._asked_at = time.monotonic()
-            self.stop_file.ask(self.wants_stop() or 1)
-            why = "asked to stop" if self.wants_stop() else "the time is up"
+            with contextlib.suppress(OSError):  # the disk that failed; trials then end with the sweep, unsaved
+                self.stop_file.ask(self.wants_stop() or 1)
+            why = "asked to stop" if self.wants_stop() else "a disk failed" if self.error else "the time is up"
             self.say(f"{why}: saving {self.num_running} running trial{'s' * (self.num_running != 1)}")
         return self._asked_at is not None
+
+    @contextlib.contextmanager
+    def on_failing_disk(self, what: str) -> Iterator[None]:
+        """Ends the sweep if `what` cannot be written. To Tune it would be the trial's failure, which is then written to
+        the same disk and is final."""
+        try:
+            with writing(what):
+                yield
+        except TrainingError as error:
+            if isinstance(error.__cause__, ConnectionError):
+                raise error.__cause__ from None
+            self.error = self.error or error
 
     def stop_all(self) -> bool:
         """Tune calls this repeatedly and ends the remaining trials once it returns true."""
@@ -54,3 +73,29 @@ class Ending(Stopper):
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles this object into a file that is never read."""
         return {}
+
+
+class Guarded:
+    """Trials without their errors, which end the sweep (`Ending.on_failing_disk`)."""
+
+    def __init__(self, trials: Trials, ending: Ending, sweep_dir: Path):
+        self.trials, self.ending, self.what = trials, ending, str(sweep_dir)
+        self.num_epochs = trials.num_epochs
+
+    def next_work(self) -> Work | None:
+        with self.ending.on_failing_disk(self.what):
+            return self.trials.next_work()
+        return None
+
+    def report(self, number: int, metrics: Metrics) -> bool:
+        """False for an epoch that could not be written; it is reported again when the sweep resumes."""
+        with self.ending.on_failing_disk(self.what):
+            return self.trials.report(number, metrics)
+        return False
+
+    def fail(self, number: int, reason: str) -> None:
+        with self.ending.on_failing_disk(self.what):
+            self.trials.fail(number, reason)
+
+    def run_dir(self, number: int) -> Path:
+        return self.trials.run_dir(number)

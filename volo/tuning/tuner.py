@@ -10,7 +10,7 @@ from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 
 from volo.cluster.start import StopFile, new_start
 from volo.training.launch import stop_signals
-from volo.tuning.ending import Ending
+from volo.tuning.ending import Ending, Guarded
 from volo.tuning.resources import TrialPlan
 from volo.tuning.scheduler import StudyScheduler
 from volo.tuning.search.searcher import StudySearch
@@ -50,6 +50,9 @@ def run_all(
 
     Returns:
         The number of the signal that requested the stop, otherwise 0.
+
+    Raises:
+        TrainingError: a disk failed. The trials that were running resume with the sweep.
     """
     os.environ.update(ENVIRONMENT, TUNE_MAX_PENDING_TRIALS_PG=str(plan.num_concurrent))
     folder = new_start(sweep_dir)
@@ -62,10 +65,16 @@ def run_all(
 
         def end(number: int) -> None:
             ending.num_running -= 1
-            on_end(number)
+            with ending.on_failing_disk(str(sweep_dir)):
+                on_end(number)
 
-        search = StudySearch(trials, plan, folder, is_ending=ending.is_asked, on_start=start, on_end=end)
-        _tuner(search, StudyScheduler(trials, on_epoch), ending, plan, folder).fit()
+        guarded = Guarded(trials, ending, sweep_dir)
+        search = StudySearch(guarded, plan, folder, is_ending=ending.is_asked, on_start=start, on_end=end)
+        trial_scheduler = StudyScheduler(guarded, on_epoch, on_failing_disk=ending.on_failing_disk)
+        with ending.on_failing_disk(str(folder)):  # Tune's own state
+            _tuner(search, trial_scheduler, ending, plan, folder).fit()
+    if ending.error is not None:
+        raise ending.error
     return wants_stop()
 
 
