@@ -22,6 +22,8 @@ from volo.runs.records import read_records
 PARTS = {"checkpoints", "tensorboard", "analysis"}  # subfolders of a run that hold no runs
 ENDED = {"complete": "finished", "pruned": "stopped early", "fail": "failed"}  # the table's words and ours
 METRIC = "val/acc1"
+DAMAGED = (ValueError, KeyError, TypeError, OverflowError, RecursionError)  # what reading such a file raises
+SHOWN = 120  # characters of an error
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,9 @@ def read_environment(folder: Path) -> dict[str, Any]:
     """Host, versions and command of a run; empty without them. A damaged file is skipped with a warning."""
     path = folder / ENVIRONMENT
     try:
-        values = read_json(path)
-        if isinstance(values, dict):
-            return values
-        reason = "no mapping"
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        reason = str(error)
-    warnings.warn(f"skipped {path}, which is damaged: {reason}", stacklevel=2)
+        return dict(read_json(path))
+    except (OSError, *DAMAGED) as error:
+        _say_damaged(path, error)
     return {}
 
 
@@ -155,9 +151,12 @@ def _states(table: Path, modified_ns: int) -> dict[int, str]:
 def newest_step(folder: Path) -> tuple[int, int]:
     """The step of the newest checkpoint and the steps of the whole schedule; 0 if there is none."""
     for checkpoint in checkpoints_of(folder):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
-            values = read_json(checkpoint / "manifest.json")
+        path = checkpoint / "manifest.json"
+        try:
+            values = read_json(path)
             return int(values["step"]), int(values["total_steps"])
+        except (OSError, *DAMAGED) as error:
+            _say_damaged(path, error)
     return 0, 0
 
 
@@ -176,10 +175,19 @@ def _scores(records: list[dict[str, Any]]) -> Scores:
 
 def _epochs(folder: Path) -> int | None:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML was built with it
+    path = folder / CONFIG
     try:
-        return int(yaml.load(read_edited(folder / CONFIG), loader)["optim"]["epochs"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
-        return None
+        return int(yaml.load(read_edited(path), loader)["optim"]["epochs"])
+    except (OSError, yaml.YAMLError, *DAMAGED) as error:
+        _say_damaged(path, error)
+    return None
+
+
+def _say_damaged(path: Path, error: Exception) -> None:
+    """Warns that a file of a run is skipped. One that is missing may have been removed a moment ago."""
+    if not isinstance(error, FileNotFoundError):
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:SHOWN]
+        warnings.warn(f"skipped {path}, which is damaged ({reason})", stacklevel=3)
 
 
 def _sizes(folder: Path) -> Iterator[int]:
