@@ -1,12 +1,15 @@
 """Files and folders that exist complete or not at all: written under another name, then renamed."""
 
 import contextlib
+import itertools
+import json
 import os
 import platform
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 SUFFIX = ".partial"
 ABANDONED_S = 3600.0  # for another machine's file, since that machine cannot be asked whether it is still writing
@@ -19,18 +22,35 @@ def partial_of(path: Path) -> Path:
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Yields a temporary name to write a file to, which then replaces `path`, or is removed if writing failed."""
+    """Yields a temporary name to write a file to, which then replaces `path`, or is removed if writing failed.
+
+    On return the file and its name are on disk: after a power cut, `path` is what it was or what it became. An OSError
+    names a file.
+    """
     partial = partial_of(path)
     try:
         yield partial
+        sync(partial)
         partial.rename(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
+    sync(path.parent)
 
 
 def read_edited(path: Path) -> str:
     """The text of a file that a person may have edited, without a byte order mark and with `\\n` line endings."""
     return path.read_text(encoding="utf-8-sig")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises OSError, or ValueError for a file that is not JSON."""
+    try:
+        return json.loads(read_edited(path))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_synced(path: Path, content: bytes | memoryview) -> None:
@@ -45,11 +65,18 @@ def write_synced(path: Path, content: bytes | memoryview) -> None:
         raise
 
 
-def replace_synced(path: Path, content: bytes) -> None:
-    """Like `write_synced`, but replaces `path` by an atomic rename, which is also on disk on return."""
-    with replaced(path) as partial:
-        write_synced(partial, content)
-    sync(path.parent)
+def replace_synced(path: Path, content: bytes | str) -> None:
+    """Replaces a file, as `replaced` does, by one with this content; text is written as UTF-8."""
+    with replaced(path) as partial, open(partial, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def copied_aside(path: Path) -> Path:
+    """Copies a damaged file, before it is repaired, to the first free of `<name>.damaged`, `<name>.damaged.1` ..."""
+    ends = itertools.chain([".damaged"], (f".damaged.{number}" for number in itertools.count(1)))
+    target = next(other for end in ends if not os.path.lexists(other := path.with_name(path.name + end)))
+    replace_synced(target, path.read_bytes())
+    return target
 
 
 def sync(path: Path) -> None:
@@ -59,6 +86,12 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_all(folder: Path) -> None:
+    """Returns when a folder is on disk with everything in it."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
 
 
 def free_bytes(folder: Path) -> int:
@@ -111,9 +144,7 @@ def staging(target: Path) -> Iterator[Path]:
 
 def commit(folder: Path, target: Path) -> None:
     """Renames a complete folder to its final name, replacing what was there."""
-    for path in folder.iterdir():
-        sync(path)
-    sync(folder)
+    sync_all(folder)
     if target.exists():
         shutil.rmtree(target)
     os.chmod(folder, 0o755)  # whatever the umask: others may share the data
@@ -127,7 +158,9 @@ def _owner() -> str:
 
 def _is_abandoned(partial: Path) -> bool:
     name, _, pid = partial.name.removesuffix(SUFFIX).rpartition("-")
-    if not (pid.isdigit() and name.endswith(f".{platform.node()}")):
+    if not (pid.isdecimal() and name.count(".") > 1):
+        return False  # somebody else's file, whose name also ends in .partial
+    if not name.endswith(f".{platform.node()}"):
         with contextlib.suppress(OSError):
             return time.time() - partial.stat().st_mtime > ABANDONED_S
         return False

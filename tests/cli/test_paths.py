@@ -264,7 +264,7 @@ def test_a_path_in_a_models_description_is_judged_by_its_text_alone(tmp_path, se
 def test_every_path_among_the_settings_is_made_absolute():
     settings = Settings()
     fields = [(name, *field) for name in SECTIONS for field in type(getattr(settings, name)).model_fields.items()]
-    checked = {(section, name) for section, name, field in fields if is_path(field)} - {("run", "run_name")}
+    checked = {(section, name) for section, name, field in fields if is_path(field)}
     assert checked == {(section, name) for section, values in settings.paths().items() for name in values}
 
 
@@ -290,3 +290,23 @@ HOME = re.compile(r"expanduser|\.home\(")
 def test_one_module_knows_what_a_home_folder_is():
     sources = [*(ROOT / "volo").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]
     assert {str(path.relative_to(ROOT)) for path in sources if HOME.search(path.read_text())} == EXPAND
+
+
+NAMES = ["", " ", ".", "..", "a/..", "../a", "a/../b", "/tmp/a", "a//b", "a/", "~/a", "a b", "a\nb", "a*", "n" * 300]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "command",
+    ["train --run-name", "pipeline --run-name", "doctor --run-name", "tune --space mix --sweep-name",
+     "pipeline --space mix --sweep-name"],
+)  # fmt: skip
+def test_every_name_that_becomes_a_folder_is_checked_alike(command, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs" / "thesis").mkdir(parents=True)
+    job, *flags = command.split()
+    main = importlib.import_module(f"jobs.{job}").main
+    assert exit_code(main, [*flags, name, "--dataset", "shapes", "--fresh"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {flags[-1]} must ") and len(said) < 400
+    assert [path.name for path in tmp_path.rglob("*")] == ["outputs", "thesis"]

@@ -1,5 +1,6 @@
 """`jobs.runs`: what became of each run, told from what lies in its folder."""
 
+import contextlib
 import json
 import os
 import pty
@@ -99,7 +100,9 @@ def test_a_damaged_or_missing_file_costs_what_it_would_have_said_and_no_more(out
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    run = read_run(outputs / "run")
+    is_told = file != ".lock" and content is not None and (content or file != "metrics.jsonl")
+    with pytest.warns(UserWarning, match=file) if is_told else contextlib.nullcontext():
+        run = read_run(outputs / "run")
     if file == "config.yaml":
         assert (run.of_epochs, run.scores.num_epochs) == (None, 1)
     elif file == "metrics.jsonl":

@@ -33,8 +33,8 @@ def test_a_listener_reads_the_file_at_most_once_per_interval_and_never_after_the
     now, reads = [100.0], []
     monkeypatch.setattr(start, "time", SimpleNamespace(monotonic=lambda: now[0]))
     file = StopFile.create(tmp_path)
-    read = Path.read_text
-    monkeypatch.setattr(Path, "read_text", lambda path: reads.append(path) or read(path))
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: reads.append(path) or read(path))
     listener = StopListener(file)
     assert (listener(), listener(), len(reads)) == (0, 0, 1)
     file.ask(signal.SIGINT)

@@ -18,7 +18,7 @@ from volo.analysis.compare import compare_runs
 from volo.analysis.subject import open_validation, open_view
 from volo.errors import InputError
 from volo.runs import checkpoint
-from volo.runs.images import FILE
+from volo.runs.places import IMAGES
 from volo.runs.records import read_records
 from volo.tuning.study import SweepStudy
 from volo.tuning.sweep import run_sweep
@@ -173,9 +173,9 @@ def test_the_same_command_ends_with_code_2_and_names_both_exchanged_images_befor
 
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-20])])
 def test_without_an_intact_record_other_images_are_refused_though_not_named(images, harm):
-    harm(images.parent / "outputs" / "run" / FILE)
+    harm(images.parent / "outputs" / "run" / IMAGES)
     exchange(images)
-    with pytest.raises(InputError, match=rf"without .*{FILE}, intact, it cannot be said which; restore them"):
+    with pytest.raises(InputError, match=rf"without .*{IMAGES}, intact, it cannot be said which; restore them"):
         resumed(images)
     exchange(images)
     resumed(images)
@@ -206,7 +206,7 @@ def test_a_checkpoint_that_records_no_images_resumes_as_before_says_so_and_recor
     weights, description = checkpoint.load_model(folder)
     older = replace(description, data_hash="")
     checkpoint.save(run, weights, older, checkpoint.load_state(folder), checkpoint.verify(folder).total_steps)
-    (run / FILE).unlink()
+    (run / IMAGES).unlink()
     shutil.copytree(run, run.with_name("copy"))
     exchange(images)
     resumed(images)

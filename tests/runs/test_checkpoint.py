@@ -13,6 +13,7 @@ import torch
 
 from volo.errors import InputError, TrainingError
 from volo.runs import checkpoint
+from volo.runs.listing import newest_step
 from volo.runs.model_file import Description
 from volo.runs.records import read_records
 from volo.settings.config import build_settings
@@ -71,8 +72,8 @@ def test_a_damaged_best_is_skipped_with_a_warning_but_refused_if_named_directly(
         (tmp_path / "best").write_text("")
     else:
         damage(best / checkpoint.MODEL, harm)
-    named = r"best names: .*manifest\.json" if "all" in harm or "empty" in harm else r"best names: .*model\.safetensors"
-    with pytest.warns(UserWarning, match=named):
+    named = {"remove all": r"best names: .*manifest\.json", "empty pointer": r"best, which must name a checkpoint"}
+    with pytest.warns(UserWarning, match=named.get(harm, r"best names: .*model\.safetensors")):
         assert checkpoint.find(tmp_path) == newest
     with pytest.raises(InputError, match=str(tmp_path)):
         checkpoint.find(tmp_path / "best")
@@ -104,6 +105,53 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
         save(tmp_path, step)
     checkpoint.prune(tmp_path, keep=2)
     assert sorted(p.name[-1] for p in (tmp_path / "checkpoints").iterdir()) == ["1", "5", "6"]
+
+
+def test_pruning_leaves_what_somebody_else_put_beside_the_checkpoints(tmp_path):
+    """A copy of a checkpoint with another name is never the newest, and never removed."""
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    names = ["step_00000001-paper", "step_00000002 (copy)", "step_1", "step_00000009.bak", "step_٠٠٠٠٠٠٠٩", "notes"]
+    for name in names:
+        shutil.copytree(tmp_path / "checkpoints" / "step_00000001", tmp_path / "checkpoints" / name)
+    (tmp_path / "checkpoints" / ".notes.partial").touch()
+    os.utime(tmp_path / "checkpoints" / ".notes.partial", (0, 0))
+    checkpoint.prune(tmp_path, keep=1)
+    left = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert left == {*names, ".notes.partial", "step_00000003"}
+    shutil.rmtree(tmp_path / "checkpoints" / "step_00000003")
+    assert checkpoint.newest(tmp_path) is None
+
+
+@pytest.mark.parametrize("harm", ["flip a byte", "cut short", "remove", "empty"])
+def test_a_damaged_checkpoint_is_not_counted_among_those_to_keep(tmp_path, harm):
+    for step in (1, 2, 3, 4):
+        save(tmp_path, step)
+    damage(tmp_path / "checkpoints" / "step_00000004" / checkpoint.MODEL, harm)
+    damage(tmp_path / "checkpoints" / "step_00000002" / checkpoint.STATE, harm)
+    checkpoint.prune(tmp_path, keep=2)
+    assert sorted(path.name[-1] for path in (tmp_path / "checkpoints").iterdir()) == ["1", "2", "3", "4"]
+    save(tmp_path, 5)
+    checkpoint.prune(tmp_path, keep=2)
+    assert sorted(path.name[-1] for path in (tmp_path / "checkpoints").iterdir()) == ["3", "4", "5"]
+
+
+def test_pruning_reads_no_file_of_a_checkpoint_that_this_process_has_written(tmp_path, monkeypatch):
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    monkeypatch.setattr(checkpoint, "verify", lambda folder: pytest.fail(f"{folder} was read"))
+    checkpoint.prune(tmp_path, keep=2)
+    assert sorted(path.name[-1] for path in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
+
+
+def test_more_than_eight_digits_of_steps_are_sorted_as_numbers(tmp_path):
+    for step in (99_999_998, 99_999_999, 100_000_000):
+        save(tmp_path, step)
+    assert checkpoint.newest(tmp_path).name == "step_100000000"
+    assert newest_step(tmp_path) == (100_000_000, 30)
+    checkpoint.prune(tmp_path, keep=2)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step_100000000", "step_99999999"]
 
 
 @pytest.mark.parametrize("file", [checkpoint.MODEL, checkpoint.STATE, checkpoint.MANIFEST])

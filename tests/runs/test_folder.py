@@ -1,5 +1,6 @@
 """Whole runs in this process: what they leave, how they resume, what they refuse."""
 
+import contextlib
 import json
 import shutil
 from importlib import metadata
@@ -11,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.conftest import draw_folder
 from tests.faults.tools.forked import Command
 from tests.faults.tools.kills import Kill
+from tests.runs.test_disk_room import full_disk
 from tests.training.runs import losses, same, small_run, train, weights
 from volo.analysis.subject import load_subject
 from volo.errors import InputError, TrainingError
@@ -203,7 +205,7 @@ def test_other_images_or_classes_than_the_checkpoints_are_refused(tmp_path, fold
     for split in ("train", "test"):
         (folder / split / "bird").rename(folder / split / "cat")
     (folder / "train" / "cat" / "0000.png").unlink()
-    with pytest.raises(InputError, match="images were added or removed"):
+    with pytest.raises(InputError, match=r"got others in .*: 1 missing \(train/cat/0000\.png\)"):
         train(small_run(tmp_path, folder))
 
 
@@ -299,14 +301,23 @@ def test_a_kill_around_an_epochs_checkpoint_loses_neither_best_nor_the_epochs_re
 
 
 @pytest.mark.parametrize("name", ["best", "metrics.jsonl"])
-def test_a_disk_that_fails_beside_the_checkpoints_is_named_and_the_run_resumes(tmp_path, folder, name):
-    settings = small_run(tmp_path, folder, optim=dict(max_steps=3))
-    run_dir = train(settings)
-    (run_dir / name).unlink(missing_ok=True)
-    (run_dir / name / "in the way").mkdir(parents=True)
-    with pytest.raises(TrainingError, match=f"{name}.* could not be written"):
-        train(small_run(tmp_path, folder))
-    shutil.rmtree(run_dir / name)
+def test_a_disk_that_fails_beside_the_checkpoints_is_named_and_the_run_resumes(tmp_path, folder, name, monkeypatch):
+    run_dir = train(small_run(tmp_path, folder, optim=dict(max_steps=2)))
+    real, failing = Learner.update, contextlib.ExitStack()
+
+    def fails_now(self, batch, lr):
+        if self.step == 2 and name == "best":
+            (run_dir / name / "in the way").mkdir(parents=True)
+        elif self.step == 2:
+            failing.enter_context(full_disk())
+        return real(self, batch, lr)
+
+    with monkeypatch.context() as patched, failing:
+        patched.setattr(Learner, "update", fails_now)
+        with pytest.raises(TrainingError, match=f"{name}.* could not be written"):
+            train(small_run(tmp_path, folder))
+    if name == "best":
+        shutil.rmtree(run_dir / name)
     train(small_run(tmp_path, folder))
     assert (run_dir / "best").exists()
 

@@ -1,18 +1,30 @@
 """What gets its final name is on the disk by then, and its name soon after: whatever else a power cut would cost."""
 
+import ast
 import os
 from pathlib import Path
 
 import pytest
 import torch
 
+import volo
 from tests.conftest import draw_folder
 from tests.models import save_model
+from tests.training.runs import small_run, train
+from tests.tuning.sweeps import opened, play
 from volo.data.decoded.cache import cached
 from volo.data.folders.imagefolder import ImageFolder
 from volo.files import commit, replace_synced, staging
 from volo.runs import checkpoint
+from volo.runs.folder import open_run
+from volo.runs.places import CONFIG, ENVIRONMENT, JOURNAL, TABLE
+from volo.runs.records import FILE, rewind_records
+from volo.tuning.confirm import FAILURES, FOLDER, Confirmation
+from volo.tuning.report.confirmation import FILE as CONFIRMED
+from volo.tuning.results import BEST_CONFIG, write_results
+from volo.tuning.winner import take_over, winner_settings
 
+ROOT = Path(volo.__file__).parent
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads from /proc which file is synced")
 
 
@@ -79,3 +91,59 @@ def test_an_exported_model_and_a_replaced_file(tmp_path, monkeypatch):
     checkpoint.export_pt(folder, tmp_path / "model.pt")
     disk.assert_kept(tmp_path / "file", tmp_path / "model.pt")
     assert torch.load(tmp_path / "model.pt", weights_only=True)["class_names"] == ["cat", "dog"]
+
+
+def test_what_a_run_begins_with_and_its_rewound_records(tmp_path, folder, monkeypatch):
+    disk, settings = Disk(monkeypatch), small_run(tmp_path, folder)
+    run_dir = settings.run_dir
+    open_run(settings)[1].release()
+    (run_dir / FILE).write_bytes(b'{"kind": "step", "step": 1}\n[1]\n{"kind": "step", "step": 2}\n')
+    with pytest.warns(UserWarning, match="removed 1 damaged lines"):
+        rewind_records(run_dir, 1)
+    disk.assert_kept(run_dir / CONFIG, run_dir / ENVIRONMENT, run_dir / FILE, run_dir / f"{FILE}.damaged")
+
+
+def test_the_records_up_to_a_checkpoint_before_it(tmp_path, folder, monkeypatch):
+    disk = Disk(monkeypatch)
+    run_dir = train(small_run(tmp_path, folder, optim=dict(max_steps=5)))
+    assert (run_dir / "last").exists()
+    order = [path.name for path in disk.synced if path.name in (FILE, checkpoint.MANIFEST)]
+    assert order == [FILE, checkpoint.MANIFEST] * 2
+
+
+def test_what_a_sweep_writes(tmp_path, monkeypatch):
+    study = play(opened(tmp_path, num_samples=3, pruner="none", confirm_top=1))
+    lines = (tmp_path / JOURNAL).read_bytes()
+    (tmp_path / JOURNAL).write_bytes(lines + b'{"op_code"')
+    disk = Disk(monkeypatch)
+    study = opened(tmp_path, num_samples=3, pruner="none", confirm_top=1)
+    write_results(study)
+    Confirmation(study).fail(0, "lost")
+    Confirmation(study).write()
+    winner = winner_settings(study)
+    take_over(study, winner)
+    written = (JOURNAL, TABLE, BEST_CONFIG, CONFIRMED, f"{FOLDER}/{FAILURES}")
+    disk.assert_kept(*(tmp_path / name for name in written), winner.run_dir)
+    assert (tmp_path / JOURNAL).read_bytes() == lines
+
+
+WRITES = {"write_text", "write_bytes", "rename", "replace", "move", "savez", "dump"}
+IN_PLACE = {  # and why that is enough
+    ("runs/checkpoint.py", "rename"),  # of a synced folder, whose parent is synced afterwards
+    ("runs/folder.py", "rename"),  # of a whole run, which is set aside
+    ("tuning/winner.py", "rename"),  # of a synced folder
+    ("tuning/winner.py", "write_text"),  # into that folder
+}
+
+
+def test_nothing_else_of_a_run_or_a_sweep_is_written_or_renamed_in_place():
+    """But for what is appended: records, the journal. Files have one way to be replaced, volo/files.py."""
+    found = set()
+    for room in ("runs", "training", "tuning", "plots"):
+        for source in sorted((ROOT / room).rglob("*.py")):
+            for node in ast.walk(ast.parse(source.read_text())):
+                name = node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+                of_a_string = name == "replace" and len(node.args) > 1
+                if name in WRITES and not of_a_string:
+                    found.add((str(source.relative_to(ROOT)), name))
+    assert found == IN_PLACE

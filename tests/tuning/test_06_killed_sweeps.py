@@ -75,11 +75,3 @@ def test_a_running_trial_resumes_with_the_settings_it_started_with(tmp_path):
     again = opened(tmp_path)
     assert [again.next_work(), again.next_work()] == begun
     assert again.next_work().number == 2
-
-
-def test_a_journal_with_a_damaged_line_before_the_last_is_refused_by_name(tmp_path):
-    play(opened(tmp_path, num_samples=1))
-    lines = (tmp_path / JOURNAL).read_text().splitlines(keepends=True)
-    (tmp_path / JOURNAL).write_text("".join([lines[0], lines[1][:20] + "\n", *lines[2:]]))
-    with pytest.raises(ValueError, match=f"{tmp_path / JOURNAL} must be the journal of a study"):
-        opened(tmp_path, num_samples=1)

@@ -1,14 +1,22 @@
 """A sweep that ends before its last trial, and the display of a sweep."""
 
+import contextlib
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
-from tests.tuning.sweeps import opened, play, play_epoch
+import pytest
+from ray.tune.schedulers import TrialScheduler
+
+from tests.runs.test_disk_room import full_disk
+from tests.tuning.sweeps import opened, play, play_epoch, states
 from volo import console
 from volo.cluster.start import StopFile
 from volo.tuning import ending as module
 from volo.tuning.board import Board, in_short
-from volo.tuning.ending import Ending
+from volo.tuning.ending import Ending, Guarded
+from volo.tuning.scheduler import StudyScheduler
+from volo.tuning.trial import DISK
 
 
 def ending_of(folder: Path, wants_stop=lambda: 0, minutes: float | None = None) -> tuple[Ending, StopFile, list[str]]:
@@ -54,6 +62,31 @@ def test_a_sweep_whose_trials_wait_for_a_busy_cluster_says_so_and_ends_at_once(t
     signals.append(signal.SIGTERM)
     assert ending.stop_all()
     assert said[0] == "waiting for the cluster to start trial 5, 6: free 0 cores of 3 cores"
+
+
+def test_a_disk_that_fails_ends_the_sweep_and_no_trial(tmp_path):
+    """That of the journal, as one trial reports an epoch, or that of another trial's run folder."""
+    study = opened(tmp_path, num_samples=3, pruner="none")
+    trials = [SimpleNamespace(config={"number": study.next_work().number}) for _ in range(2)]
+    for result, limit in (({"epoch": 1, "val/acc1": 0.5}, full_disk()), ({DISK: "run could not be written"}, None)):
+        ending, _, said = ending_of(tmp_path)
+        guarded = Guarded(study, ending, tmp_path)
+        trial_scheduler = StudyScheduler(guarded, lambda *_: None, ending.on_failing_disk)
+        assert not ending.is_asked()
+        with limit or contextlib.nullcontext():
+            decision = trial_scheduler.on_trial_result(None, trials[DISK in result], result)
+        assert decision == (TrialScheduler.STOP if DISK in result else TrialScheduler.CONTINUE)
+        assert "could not be written" in str(ending.error)
+        assert ending.is_asked() and ending.stop_file.asked() and ending.stop_all()
+        assert said == ["a disk failed: saving 0 running trials"]
+    assert states(opened(tmp_path, num_samples=3, pruner="none")) == ["RUNNING"] * 2
+
+
+def test_a_lost_connection_is_no_failing_disk(tmp_path):
+    ending, _, _ = ending_of(tmp_path)
+    with pytest.raises(ConnectionError), ending.on_failing_disk("a file"):
+        raise ConnectionResetError("the cluster is gone")
+    assert ending.error is None
 
 
 def test_without_a_terminal_one_line_gives_the_outcome_of_each_trial(tmp_path, capsys):

@@ -15,6 +15,7 @@ from volo.analysis.steps import STEPS, Compute, Findings, predict
 from volo.analysis.subject import Subject, View, load_subject, open_validation, open_view
 from volo.runs import checkpoint
 from volo.runs.checkpoint import MODEL
+from volo.runs.listing import read_environment
 from volo.runs.records import read_records
 
 
@@ -164,7 +165,4 @@ def _history(path: Path) -> list[dict[str, Any]]:
 
 
 def _environment(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads((path.parent.parent / "environment.json").read_text()) if path.is_dir() else {}
-    except (OSError, ValueError):
-        return {}
+    return read_environment(path.parent.parent) if path.is_dir() else {}

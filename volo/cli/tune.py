@@ -15,6 +15,7 @@ The same command resumes a sweep, however it ended; a larger --num-samples exten
 """
 
 import contextlib
+import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -24,11 +25,12 @@ from volo.cli.short_help import asks_for_help
 from volo.cluster.connect import prepare
 from volo.errors import InputError
 from volo.settings.config import Settings
-from volo.settings.paths import check_path, folder_to_write
+from volo.settings.paths import check_name, check_path, folder_to_write, local_path
 from volo.tuning.options import SweepObjective, SweepOptions, check_base
 from volo.tuning.search.library import library
 
 if TYPE_CHECKING:
+    from volo.tuning.search.spaces import Space
     from volo.tuning.study import SweepStudy
 
 # Settings that have no flag in a sweep, and the flags to use instead.
@@ -63,7 +65,7 @@ def parse_sweep(
     settings, options = parse_settings_and(own, _with_recipe(argv), prog=prog, description=description, without=without)
     if settings is not None:
         if options.sweep_name is not None:
-            check_path(options.sweep_name, "--sweep-name")
+            check_name(options.sweep_name, "--sweep-name")
         options.check()
         check_places(settings)
         refuse_torchrun(prog)
@@ -79,11 +81,10 @@ def tune(settings: Settings, options: SweepOptions, cluster: contextlib.ExitStac
     space = load_space(check_path(options.space, "--space"), library())
     check_base(settings, options.objectives_of(SweepObjective(space.metric, space.mode)), options)
     check_space(space, settings.to_dict())
-    sweep_dir = folder_to_write(Path(settings.run.output_dir, options.folder_name(space.name)), "the sweep's folder")
+    sweep_dir = local_path(Path(settings.run.output_dir, options.folder_name(space.name)), "--output-dir")
     if settings.run.fresh:
-        from volo.runs.folder import set_aside
-
-        set_aside(sweep_dir)
+        _set_aside(sweep_dir, space, settings, options)
+    folder_to_write(sweep_dir, "the sweep's folder")
     from volo.tuning.journal import held
 
     with held(sweep_dir):
@@ -94,6 +95,26 @@ def tune(settings: Settings, options: SweepOptions, cluster: contextlib.ExitStac
 
         run_sweep(study, cluster)
     return study
+
+
+def _set_aside(sweep_dir: Path, space: "Space", settings: Settings, options: SweepOptions) -> None:
+    """Renames an earlier sweep of this name once all that a new one needs has been checked, except the cluster."""
+    from volo.runs.places import check_is_ours, is_empty
+
+    check_is_ours(sweep_dir, "--sweep-name")
+    if is_empty(sweep_dir):
+        return
+    from volo.runs.folder import lock_of, open_data, set_aside
+    from volo.tuning.study import SweepStudy
+
+    with tempfile.TemporaryDirectory() as elsewhere:
+        SweepStudy(Path(elsewhere), space, settings, options)
+    open_data(settings.resolved(), is_new=True)
+    lock = lock_of(sweep_dir)
+    try:
+        set_aside(sweep_dir, "--sweep-name")
+    finally:
+        lock.release()
 
 
 def _with_recipe(argv: Sequence[str]) -> list[str]:

@@ -6,14 +6,19 @@ import os
 import platform
 import time
 import traceback
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from volo.cluster.failures import Failure, failure_of
 from volo.cluster.start import StopFile, StopListener, new_start
-from volo.files import replaced
+from volo.files import read_json, replace_synced
 from volo.runs import checkpoint
+from volo.runs.places import LAST, step_of
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -55,20 +60,28 @@ class Attempt:
 
     def members(self) -> list[Member]:
         """The workers that started last, by rank; those of an earlier start with more workers are left out."""
-        found = [Member(**json.loads(path.read_text())) for path in self.folder.glob("worker-*.json")]
+        found = list(self._written("worker-*.json", Member))
         num_workers = max(found, key=lambda member: member.since).num_workers if found else 0
         return sorted((member for member in found if member.rank < num_workers), key=lambda member: member.rank)
 
     def errors(self) -> list[Failure]:
         """The errors that the members wrote down, the earliest first."""
         pids = {member.rank: member.pid for member in self.members()}
-        found = [Failure(**json.loads(path.read_text())) for path in self.folder.glob("error-*.json")]
+        found = self._written("error-*.json", Failure)
         return sorted((error for error in found if pids.get(error.rank) == error.pid), key=lambda error: error.time)
 
     def last_failure(self) -> Failure | None:
         """The last cause that the controller wrote down."""
-        noted = Follower(self.failed).new_records()
-        return Failure(**noted[-1]) if noted else None
+        noted = Follower(self.failed, failure_in).new()
+        return noted[-1] if noted else None
+
+    def _written(self, pattern: str, kind: Callable[..., Read]) -> Iterator[Read]:
+        """What the files that match hold. A damaged one is skipped with a warning."""
+        for path in self.folder.glob(pattern):
+            try:
+                yield kind(**read_json(path))
+            except (OSError, ValueError, TypeError) as error:
+                warnings.warn(f"skipped {path}, which is damaged: {error}", stacklevel=2)
 
 
 class Worker:
@@ -77,7 +90,7 @@ class Worker:
     def __init__(self, attempt: Attempt, run_dir: Path, rank: int, num_workers: int):
         self.attempt = attempt
         self.me = Member(rank, num_workers, platform.node(), os.getpid(), _output(), time.time())
-        self.step = _step_of(checkpoint.pointed(run_dir, "last"))
+        self.step = _step_of(checkpoint.pointed(run_dir, LAST))
         self._asked = StopListener(attempt.stop) if rank == 0 else lambda: 0
         _write(attempt.folder / f"worker-{rank}.json", asdict(self.me))
 
@@ -97,14 +110,18 @@ class Worker:
             _write(self.attempt.folder / f"error-{self.me.rank}.json", asdict(failure))
 
 
-class Follower:
-    """Reads a growing file of records, each complete line once."""
+class Follower(Generic[Read]):
+    """Reads a growing file, each complete line once; `parsed` returns None for a damaged line, which is skipped.
 
-    def __init__(self, path: Path):
-        self.path = path
+    A process that is killed in the middle of a line leaves one that the next process's first line continues.
+    """
+
+    def __init__(self, path: Path, parsed: Callable[[bytes], Read | None]):
+        self.path, self.parsed = path, parsed
         self._position = 0
 
-    def new_records(self) -> list[dict[str, Any]]:
+    def new(self) -> list[Read]:
+        """What was written since the last call."""
         if not self.path.exists():
             return []
         with open(self.path, "rb") as file:
@@ -112,7 +129,15 @@ class Follower:
             lines = file.read().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith(b"\n")]
         self._position += sum(map(len, whole))
-        return [json.loads(line) for line in whole]
+        return [found for line in whole if (found := self.parsed(line)) is not None]
+
+
+def failure_in(line: bytes) -> Failure | None:
+    """The failure that a line holds; None if the line is damaged."""
+    try:
+        return Failure(**json.loads(line))
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
@@ -121,8 +146,7 @@ def append(path: Path, record: dict[str, Any]) -> None:
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:
-    with replaced(path) as partial:
-        partial.write_text(json.dumps(values))
+    replace_synced(path, json.dumps(values))
 
 
 def _output() -> str:
@@ -136,5 +160,4 @@ def _output() -> str:
 
 def _step_of(folder: Path | None) -> int:
     """The step in a checkpoint's name, which is precise enough to compare two failures."""
-    number = folder.name.rpartition("_")[2] if folder else ""
-    return int(number) if number.isdigit() else 0
+    return (step_of(folder) if folder else None) or 0

@@ -1,6 +1,5 @@
 """One start of a run or sweep on Ray: its own numbered folder, and the file that asks it to stop. Needs no Ray."""
 
-import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ def new_start(parent: Path) -> Path:
     """
     folders = parent / ".ray"
     folders.mkdir(exist_ok=True)
-    numbers = sorted(int(path.name) for path in folders.iterdir() if path.name.isdigit())
+    numbers = sorted(int(path.name) for path in folders.iterdir() if path.name.isdecimal())
     for number in numbers[: -(KEPT - 1)]:
         shutil.rmtree(folders / f"{number:03d}", ignore_errors=True)
     folder = folders / f"{1 + max(numbers, default=0):03d}"
@@ -41,13 +40,18 @@ class StopFile:
         return file
 
     def ask(self, signal_number: int) -> None:
-        self.path.write_text(str(signal_number))
+        """Does not empty the file first: on a full disk it could not be filled again."""
+        with open(self.path, "r+b") as file:
+            file.write(str(signal_number).encode())
+            file.truncate()
 
     def asked(self) -> int:
-        """The number given to `ask`; 0 before, and while it is being written."""
-        with contextlib.suppress(FileNotFoundError):
-            return int(self.path.read_text() or 0)
-        return 0
+        """The number given to `ask`; 0 before, while it is being written, and for anything else in the file."""
+        try:
+            content = self.path.read_bytes()
+        except OSError:
+            return 0
+        return int(content) if content.isdigit() and len(content) < 4 else 0
 
 
 class StopListener:

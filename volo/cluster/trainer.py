@@ -12,7 +12,7 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from volo.cluster.attempt import Attempt, Follower, Worker
+from volo.cluster.attempt import Attempt, Follower, Worker, failure_in
 from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_address
 from volo.cluster.failures import FINAL_ERRORS, Failure
 from volo.cluster.watch import FailureWatch
@@ -21,6 +21,7 @@ from volo.console import Patience
 from volo.errors import OutOfRetries, Stopped, TrainingError
 from volo.log import show_log
 from volo.model.outlook_ops.cpu import compile_ahead
+from volo.runs.records import parsed
 from volo.settings.config import Settings, build_settings
 from volo.signals import stop_signals
 from volo.training.compilation import check_compiler
@@ -133,7 +134,7 @@ class News:
     def __init__(self, attempt: Attempt, workers: Workers, max_failures: int, show: Callable[[dict[str, Any]], None]):
         self.attempt, self.workers, self.max_failures, self._show = attempt, workers, max_failures, show
         self.is_training = self.is_stopping = False
-        self._records, self._failures = Follower(attempt.records), Follower(attempt.failed)
+        self._records, self._failures = Follower(attempt.records, parsed), Follower(attempt.failed, failure_in)
         self._num_failures, self._ended = 0, attempt.members()
         self._patience = Patience(self.say)
 
@@ -157,11 +158,11 @@ class News:
 
     def show(self) -> None:
         """Called repeatedly."""
-        for record in self._records.new_records():
+        for record in self._records.new():
             self._show(record)
             self.is_training = True
             self._patience.begin()
-        for failure in (Failure(**record) for record in self._failures.new_records()):
+        for failure in self._failures.new():
             self._tell(failure)
             self.is_training, self._ended = failure.is_final, self.attempt.members()
             self._patience.begin()

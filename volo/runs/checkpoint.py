@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import pickle
 import shutil
 import warnings
@@ -25,11 +26,14 @@ import torch
 from torch import Tensor
 
 from volo.errors import InputError, TrainingError
-from volo.files import partial_of, read_edited, remove, remove_abandoned, replace_synced, sync, write_synced
+from volo.files import partial_of, read_edited, read_json, remove, remove_abandoned, replace_synced, sync, write_synced
 from volo.runs.model_file import PT_SUFFIXES, SCHEMA_VERSION, Description, read_model_file
+from volo.runs.places import BEST, CHECKPOINTS, checkpoints_of, step_of
 from volo.settings.paths import path_to_read
 
 MODEL, STATE, MANIFEST = "model.safetensors", "training_state.pt", "manifest.json"
+Signature = tuple[tuple[str, int, int], ...]
+_known_intact: dict[Path, Signature] = {}  # checkpoints that this process has written or verified
 
 
 class DamagedCheckpoint(InputError):
@@ -55,7 +59,7 @@ class Manifest:
     @classmethod
     def read(cls, path: Path) -> "Manifest":
         """Raises InputError if a later version wrote the manifest, whatever else it holds."""
-        values = json.loads(read_edited(path))
+        values = read_json(path)
         if values.pop("sha256") != _digest(values):
             raise ValueError("its sha256 does not match its content")
         if values["schema_version"] > SCHEMA_VERSION:
@@ -89,12 +93,13 @@ def save(
     folder = folder_of(run_dir, description.step)
     with writing(f"the checkpoint of step {description.step}"):
         _commit(folder, files, description.step, total_steps)
+        _known_intact[folder] = _signature(folder)
     point(run_dir, "last", folder)
     return folder
 
 
 def folder_of(run_dir: Path, step: int) -> Path:
-    return run_dir / "checkpoints" / f"step_{step:08d}"
+    return run_dir / CHECKPOINTS / f"step_{step:08d}"
 
 
 def run_of(path: Path) -> Path | None:
@@ -121,26 +126,33 @@ def writing(what: str) -> Iterator[None]:
 
 
 def pointed(run_dir: Path, name: str) -> Path | None:
-    """The checkpoint that `best` or `last` names; None if there is no such file."""
+    """The checkpoint of the run that `best` or `last` names; None if there is no such file or it names none."""
     try:
-        return run_dir / read_edited(run_dir / name).strip()
+        named = Path(read_edited(run_dir / name).strip())
     except (OSError, UnicodeDecodeError):
         return None
+    is_one = str(named.parent) == CHECKPOINTS and step_of(named) is not None
+    return run_dir / named if is_one else None
 
 
 def prune(run_dir: Path, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints and the best one, and partial files of ended processes."""
-    best, last = pointed(run_dir, "best"), pointed(run_dir, "last")
-    for folder in _newest_first(run_dir)[keep:]:
-        if folder not in (best, last):
+    """Removes checkpoints that are older than the newest `keep` intact ones, except the best one, and partial files of
+    ended processes. Folders that are named otherwise, such as a user's own copies, stay."""
+    kept = {pointed(run_dir, "best"), pointed(run_dir, "last")}
+    num_intact = 0
+    for folder in checkpoints_of(run_dir):
+        if num_intact < keep:
+            num_intact += _is_intact(folder)
+        elif folder not in kept:
+            _known_intact.pop(folder, None)
             shutil.rmtree(folder, ignore_errors=True)
-    remove_abandoned(run_dir / "checkpoints")
+    remove_abandoned(run_dir / CHECKPOINTS)
     remove_abandoned(run_dir)
 
 
 def newest(run_dir: Path) -> Path | None:
     """The newest intact checkpoint; damaged ones are skipped with a warning."""
-    for folder in _newest_first(run_dir):
+    for folder in checkpoints_of(run_dir):
         try:
             verify(folder)
             return folder
@@ -280,15 +292,31 @@ def _fingerprint(content: bytes | memoryview) -> dict[str, Any]:
 
 def _best(run_dir: Path) -> Path | None:
     """The checkpoint that `best` names; None if it is missing or damaged."""
-    best = pointed(run_dir, "best")
+    best, path = pointed(run_dir, BEST), run_dir / BEST
+    if best is None and os.path.lexists(path):
+        warnings.warn(f"skipped {path}, which must name a checkpoint of the run and does not", stacklevel=3)
     try:
         if best:
             verify(best)
         return best
     except DamagedCheckpoint as error:
-        warnings.warn(f"skipped the checkpoint that {run_dir / 'best'} names: {error}", stacklevel=3)
+        warnings.warn(f"skipped the checkpoint that {path} names: {error}", stacklevel=3)
         return None
 
 
-def _newest_first(run_dir: Path) -> list[Path]:
-    return sorted((run_dir / "checkpoints").glob("step_*"), reverse=True)
+def _is_intact(folder: Path) -> bool:
+    """Whether a checkpoint holds. Its files are read only if this process does not know them yet."""
+    try:
+        signature = _signature(folder)
+        if _known_intact.get(folder) != signature:
+            verify(folder)
+            _known_intact[folder] = signature
+        return True
+    except (OSError, InputError):
+        return False
+
+
+def _signature(folder: Path) -> Signature:
+    """What changes when a file of a checkpoint is written to."""
+    found = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    return tuple((name, status.st_size, status.st_mtime_ns) for name, status in found)

@@ -11,6 +11,7 @@ from volo.data.shapes import CLASS_NAMES
 from volo.errors import InputError
 from volo.files import free_bytes
 from volo.model.build import build_model
+from volo.runs.places import checkpoints_of
 from volo.settings.config import Settings
 from volo.settings.data import ResolvedData
 
@@ -41,15 +42,16 @@ def num_checkpoints(settings: Settings) -> int:
     return settings.run.keep_checkpoints + settings.data.validates + 1
 
 
-def needed_bytes(settings: Settings) -> int:
-    """Space for the checkpoints still to come, which replace the run's existing ones."""
-    there = sum(file.stat().st_size for file in settings.run_dir.glob("checkpoints/*/*") if file.is_file())
+def needed_bytes(settings: Settings, is_fresh: bool = False) -> int:
+    """Space for the checkpoints still to come, which replace the run's existing ones unless it starts afresh."""
+    folders = [] if is_fresh else checkpoints_of(settings.run_dir)
+    there = sum(file.stat().st_size for folder in folders for file in folder.glob("*") if file.is_file())
     return max(0, num_checkpoints(settings) * checkpoint_bytes(settings) - there)
 
 
-def check_disk_room(settings: Settings) -> None:
+def check_disk_room(settings: Settings, is_fresh: bool = False) -> None:
     """Raises InputError if the disk has no room for the checkpoints to come."""
-    needed, free = needed_bytes(settings), free_bytes(settings.run_dir)
+    needed, free = needed_bytes(settings, is_fresh), free_bytes(settings.run_dir)
     if needed > free:
         raise InputError(
             f"the disk must have room for the checkpoints to come, got {format_bytes(free)} free at "

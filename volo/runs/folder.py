@@ -5,8 +5,9 @@ import json
 import os
 import platform
 import shlex
-import shutil
 import sys
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,13 +21,26 @@ from volo.data.folders.damage import DamagedImages
 from volo.data.pipeline import check_batch_size
 from volo.data.splits import Split
 from volo.errors import InputError
-from volo.files import replaced
+from volo.files import copied_aside, replace_synced, sync
 from volo.locks import LOOK_S, take
 from volo.runs import checkpoint
 from volo.runs.disk_room import check_disk_room
-from volo.runs.listing import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_locked
-from volo.settings.config import FREE_ON_RESUME, ResolvedSettings, Settings, differences, listed
+from volo.runs.listing import is_locked, read_failure
+from volo.runs.places import (
+    CONFIG,
+    ENVIRONMENT,
+    FAILURE,
+    LOCK,
+    RUN_FILES,
+    RUN_FOLDERS,
+    check_files,
+    check_is_ours,
+    is_empty,
+    is_run,
+)
+from volo.settings.config import FREE_ON_RESUME, ResolvedSettings, Settings, build_settings, differences, listed
 from volo.settings.paths import path_to_read
+from volo.settings.yaml_files import read_yaml
 
 RECORDED_VERSIONS = ("volo", "torch", "torchvision", "ray", "numpy")
 
@@ -54,25 +68,58 @@ def is_restart() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
-def open_run(settings: Settings) -> tuple[Start, FileLock]:
+def open_run(settings: Settings, check: Callable[[Start], None] = lambda start: None) -> tuple[Start, FileLock]:
     """Prepares the run folder and takes its lock, which is held until the process ends or releases it.
 
-    With `fresh`, an existing run of this name is renamed first, unless torchrun restarted this very run. Otherwise it
-    resumes, and settings that could change its result must be the same. An error leaves no new folder behind.
+    With `fresh`, an existing run of this name is renamed once everything has been checked, unless torchrun restarted
+    this very run. Otherwise it resumes, and settings that could change its result must be the same. An error leaves no
+    new folder behind.
+
+    Args:
+        settings: Of one run.
+        check: More checks, before anything in the folder changes.
 
     Raises:
         InputError: changed settings (all are listed), a folder that is not a run, cannot be written or has no room for
             the checkpoints to come, or a run that is being trained now.
     """
     assert settings.run.seeds is None, "several seeds are several runs: volo/training/seeds.py"
-    run_dir = settings.run_dir
-    if settings.run.fresh and not is_restart():
-        set_aside(run_dir)
-    elif not (run_dir / CONFIG).exists() and any(path.name != LOCK for path in run_dir.glob("*")):
-        raise InputError(f"{run_dir} must be a run folder or not exist, got other files; choose another --run-name")
+    run_dir, is_fresh = settings.run_dir, settings.run.fresh and not is_restart()
+    _check_folder(run_dir, is_fresh)
     is_new = not run_dir.exists()
     if is_new:
         check_run(settings)
+    lock = lock_of(run_dir)
+    try:
+        start = Start(None, 0, 0) if is_fresh else find_start(settings)
+        _check_same(settings, start)
+        if not start.is_finished(settings):
+            check_disk_room(settings, is_fresh)
+        check(start)
+        if is_fresh and not is_empty(run_dir):
+            set_aside(run_dir)
+            lock.release()
+            lock = lock_of(run_dir)
+        _note_beginning(settings, start)
+    except BaseException as error:
+        lock.release()
+        if is_new and isinstance(error, InputError):
+            _remove_new(run_dir)
+        raise
+    return start, lock
+
+
+def _check_folder(run_dir: Path, is_fresh: bool) -> None:
+    if is_fresh:
+        check_is_ours(run_dir, "--run-name")
+        return
+    if run_dir.is_dir() and not is_empty(run_dir) and not is_run(run_dir):
+        raise InputError(f"{run_dir} must be a run folder or not exist, got other files; choose another --run-name")
+    check_files(run_dir, RUN_FILES, RUN_FOLDERS)
+
+
+def lock_of(run_dir: Path) -> FileLock:
+    """Makes a folder if there is none and takes its lock. Raises InputError if it cannot."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = take(run_dir / LOCK, LOOK_S, "set --output-dir to another disk")
@@ -80,29 +127,41 @@ def open_run(settings: Settings) -> tuple[Start, FileLock]:
         raise _in_training(run_dir) from None
     except OSError as error:
         raise _not_writable(run_dir, error) from None
-    try:
-        start = find_start(settings)
-        _check_same(settings, start)
-        if not start.is_finished(settings):
-            check_disk_room(settings)
-        _note_beginning(settings, start)
-    except InputError:
-        lock.release()
-        if is_new:
-            shutil.rmtree(run_dir, ignore_errors=True)
-        raise
-    return start, lock
+    return lock
 
 
 def _note_beginning(settings: Settings, start: Start) -> None:
     run_dir = settings.run_dir
     try:
-        if start.step == 0 or not (run_dir / CONFIG).exists():
-            write_file(run_dir / CONFIG, settings.to_yaml())
-            write_file(run_dir / ENVIRONMENT, json.dumps(_environment(), indent=1) + "\n")
+        if start.step == 0 or not _has_config(settings):
+            replace_synced(run_dir / CONFIG, settings.to_yaml())
+        if start.step == 0 or not (run_dir / ENVIRONMENT).exists():
+            replace_synced(run_dir / ENVIRONMENT, json.dumps(_environment(), indent=1) + "\n")
         (run_dir / FAILURE).unlink(missing_ok=True)
     except OSError as error:
         raise _not_writable(run_dir, error) from None
+
+
+def _has_config(settings: Settings) -> bool:
+    """Whether the run's config.yaml holds its settings. A damaged one is copied aside, to be written again."""
+    path = settings.run_dir / CONFIG
+    if not path.exists():
+        return False
+    try:
+        is_whole = differences(build_settings(read_yaml(path)), settings).keys() <= FREE_ON_RESUME
+    except (InputError, RecursionError):
+        is_whole = False
+    if not is_whole:
+        warnings.warn(f"wrote {path} again, which was damaged; a copy is {copied_aside(path)}", stacklevel=2)
+    return is_whole
+
+
+def _remove_new(run_dir: Path) -> None:
+    """Removes a folder that was made for a run that cannot start, if nothing else has come into it."""
+    with contextlib.suppress(OSError):
+        for name in (CONFIG, ENVIRONMENT, LOCK):
+            (run_dir / name).unlink(missing_ok=True)
+        run_dir.rmdir()
 
 
 def _not_writable(run_dir: Path, error: OSError) -> InputError:
@@ -119,12 +178,18 @@ def note_failure(run_dir: Path, error: Exception) -> str | None:
         What an earlier failing rank recorded, if any; its record stays.
     """
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    with contextlib.suppress(OSError):
-        try:
-            with open(run_dir / FAILURE, "x") as file:
+    path = run_dir / FAILURE
+    try:
+        with open(path, "x", errors="backslashreplace") as file:
+            try:
                 file.write(f"{type(error).__name__}: {error}{notes}\n")
-        except FileExistsError:
-            return (run_dir / FAILURE).read_text().strip()
+                file.flush()
+            except OSError:  # an empty file would say that the run failed, but not why
+                path.unlink(missing_ok=True)
+    except FileExistsError:
+        return read_failure(run_dir)
+    except OSError:
+        pass
     return None
 
 
@@ -226,32 +291,35 @@ def _init_weights(path: str) -> str:
     return shlex.join(["--init-weights", path])
 
 
-def set_aside(run_dir: Path) -> None:
-    """Renames a run, or a folder of several, to the first free of `<name>.1`, `<name>.2` ...
+def set_aside(folder: Path, flag: str = "--run-name") -> None:
+    """Renames a run, a sweep, or a folder of several runs to the first free of `<name>.1`, `<name>.2` ...
+
+    The caller holds the folder's lock, which remains that of the renamed folder and must be taken again.
+
+    Args:
+        flag: The flag that gave the folder its name.
 
     Raises:
-        InputError: a process is training there.
+        InputError: the folder is none of these, or a process is training in it.
     """
-    if not run_dir.exists():
-        return
-    for lock in run_dir.rglob(LOCK):
-        if is_locked(lock.parent):
+    check_is_ours(folder, flag)
+    for lock in folder.rglob(LOCK):
+        if lock.parent != folder and is_locked(lock.parent):
             raise _in_training(lock.parent)
     number = 1
-    while (target := run_dir.with_name(f"{run_dir.name}.{number}")).exists():
+    while os.path.lexists(target := folder.with_name(f"{folder.name}.{number}")):
         number += 1
-    run_dir.rename(target)
-    print(f"renamed the previous run to {target}")
+    try:
+        folder.rename(target)
+        (target / LOCK).unlink(missing_ok=True)  # who waits for it will look for that of the new folder
+        sync(target.parent)
+    except OSError as error:
+        raise _not_writable(folder, error) from None
+    print(f"renamed the previous run to {target}", flush=True)
 
 
 def _in_training(run_dir: Path) -> InputError:
     return InputError(f"{run_dir} is being trained by another process; wait for it or use another --run-name")
-
-
-def write_file(path: Path, text: str) -> None:
-    """Writes a file of the run folder, replacing it by rename."""
-    with replaced(path) as partial:
-        partial.write_text(text)
 
 
 def _environment() -> dict:

@@ -11,8 +11,8 @@ from pathlib import Path
 from volo.data.contents import Contents, Differences
 from volo.errors import InputError
 from volo.files import replace_synced
+from volo.runs.places import IMAGES
 
-FILE = "images.jsonl.gz"
 GZIP = 31  # zlib's number for the format
 LARGEST = 2**31  # bytes of a record that are read, which is some 20 million images
 
@@ -24,13 +24,13 @@ class OtherImages(InputError):
 def record(folder: Path, contents: Contents) -> None:
     """Writes the record, unless the folder has it. Raises OSError if it cannot be written."""
     if recorded(folder, contents.digest) is None:
-        replace_synced(folder / FILE, gzip.compress(contents.text, compresslevel=1, mtime=0))
+        replace_synced(folder / IMAGES, gzip.compress(contents.text, compresslevel=1, mtime=0))
 
 
 def recorded(folder: Path, digest: str) -> Contents | None:
     """The images of this digest; None if the folder has no intact record of them."""
     try:
-        contents = Contents(zlib.decompressobj(GZIP).decompress((folder / FILE).read_bytes(), LARGEST))
+        contents = Contents(zlib.decompressobj(GZIP).decompress((folder / IMAGES).read_bytes(), LARGEST))
     except (OSError, zlib.error):
         return None
     return contents if contents.digest == digest else None
@@ -59,5 +59,5 @@ def check_images(
 
 
 def _unnamed(folder: Path | None) -> str:
-    where = folder / FILE if folder else f"{FILE} of its run"
+    where = folder / IMAGES if folder else f"{IMAGES} of its run"
     return f"without {where}, intact, it cannot be said which"

@@ -4,9 +4,9 @@ import contextlib
 import csv
 import errno
 import fcntl
-import json
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,14 +15,15 @@ from typing import Any
 
 import yaml
 
-from volo.files import read_edited
+from volo.files import read_edited, read_json
+from volo.runs.places import CONFIG, ENVIRONMENT, FAILURE, LOCK, TABLE, TRIALS, checkpoints_of
 from volo.runs.records import read_records
 
-CONFIG, ENVIRONMENT, LOCK, FAILURE = "config.yaml", "environment.json", ".lock", "failure.txt"
 PARTS = {"checkpoints", "tensorboard", "analysis"}  # subfolders of a run that hold no runs
-TRIALS, TABLE = "trials", "trials.csv"  # of a sweep: its runs, and the state of each
 ENDED = {"complete": "finished", "pruned": "stopped early", "fail": "failed"}  # the table's words and ours
 METRIC = "val/acc1"
+DAMAGED = (ValueError, KeyError, TypeError, OverflowError, RecursionError)  # what reading such a file raises
+SHOWN = 120  # characters of an error
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def find_runs(root: Path) -> list[Path]:
 
 def read_run(folder: Path) -> Run:
     """The state of a run. A damaged file only costs the facts it would have held."""
-    records = _records(folder)
+    records = read_records(folder)
     rates = [record["images_per_s"] for record in records if "images_per_s" in record]
     return Run(
         folder=folder,
@@ -78,7 +79,25 @@ def read_run(folder: Path) -> Run:
 
 
 def read_scores(folder: Path) -> Scores:
-    return _scores(_records(folder))
+    return _scores(read_records(folder))
+
+
+def read_failure(folder: Path) -> str | None:
+    """Why a run failed; None if it did not, or if that could not be written or read."""
+    try:
+        return (folder / FAILURE).read_text(errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """Host, versions and command of a run; empty without them. A damaged file is skipped with a warning."""
+    path = folder / ENVIRONMENT
+    try:
+        return dict(read_json(path))
+    except (OSError, *DAMAGED) as error:
+        _say_damaged(path, error)
+    return {}
 
 
 def is_locked(folder: Path) -> bool:
@@ -102,7 +121,7 @@ def _state(folder: Path, records: list[dict[str, Any]]) -> str:
         return "running"
     if ended := _ended_in_sweep(folder):
         return ended
-    step, total_steps = _newest_step(folder)
+    step, total_steps = newest_step(folder)
     goals = [record["stop_at"] for record in records if "stop_at" in record]
     if step and step >= (goals[-1] if goals else total_steps):
         return "finished"
@@ -116,7 +135,7 @@ def _ended_in_sweep(folder: Path) -> str | None:
     table = folder.parent.parent / TABLE
     if folder.parent.name != TRIALS or not folder.name.isdecimal():
         return None
-    with contextlib.suppress(OSError, UnicodeDecodeError, csv.Error):
+    with contextlib.suppress(OSError, ValueError, csv.Error):
         return ENDED.get(_states(table, table.stat().st_mtime_ns).get(int(folder.name), ""))
     return None
 
@@ -129,12 +148,15 @@ def _states(table: Path, modified_ns: int) -> dict[int, str]:
     return {int(number): state for number, state in rows if number.isdecimal()}
 
 
-def _newest_step(folder: Path) -> tuple[int, int]:
+def newest_step(folder: Path) -> tuple[int, int]:
     """The step of the newest checkpoint and the steps of the whole schedule; 0 if there is none."""
-    for manifest in sorted(folder.glob("checkpoints/step_*/manifest.json"), reverse=True):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            values = json.loads(read_edited(manifest))
+    for checkpoint in checkpoints_of(folder):
+        path = checkpoint / "manifest.json"
+        try:
+            values = read_json(path)
             return int(values["step"]), int(values["total_steps"])
+        except (OSError, *DAMAGED) as error:
+            _say_damaged(path, error)
     return 0, 0
 
 
@@ -151,19 +173,21 @@ def _scores(records: list[dict[str, Any]]) -> Scores:
     )
 
 
-def _records(folder: Path) -> list[dict[str, Any]]:
-    try:
-        return [record for record in read_records(folder) if isinstance(record, dict)]
-    except (OSError, UnicodeDecodeError):
-        return []
-
-
 def _epochs(folder: Path) -> int | None:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML was built with it
+    path = folder / CONFIG
     try:
-        return int(yaml.load(read_edited(folder / CONFIG), loader)["optim"]["epochs"])
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError):
-        return None
+        return int(yaml.load(read_edited(path), loader)["optim"]["epochs"])
+    except (OSError, yaml.YAMLError, *DAMAGED) as error:
+        _say_damaged(path, error)
+    return None
+
+
+def _say_damaged(path: Path, error: Exception) -> None:
+    """Warns that a file of a run is skipped. One that is missing may have been removed a moment ago."""
+    if not isinstance(error, FileNotFoundError):
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:SHOWN]
+        warnings.warn(f"skipped {path}, which is damaged ({reason})", stacklevel=3)
 
 
 def _sizes(folder: Path) -> Iterator[int]:

@@ -1,6 +1,7 @@
 """Rank 0's records: to metrics.jsonl, to TensorBoard, and to a callback for each record."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ class Tracker:
                 self._add_scalars(kind, step, values)
         if self._show:
             self._show(record)
+
+    def sync(self) -> None:
+        """Returns when the records so far are on disk, before a checkpoint says that their steps are done."""
+        with writing(self._what):
+            os.fsync(self._file.fileno())
 
     def image_grid(self, images: Tensor, mean: tuple, std: tuple) -> None:
         """The first augmented inputs, (B, 3, H, W) normalized, as the model sees them."""

@@ -14,9 +14,31 @@ from volo.errors import InputError
 
 # Also of one whose slashes pathlib has merged; a single letter before the colon is a drive.
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+NAME = re.compile(r"[\w.+-]+")
 NAME_BYTES, PATH_BYTES = 255, 4095  # of Linux and macOS
 WRITTEN_NAME_BYTES = 160  # a file is written under a longer name, which says who writes it, and then renamed
 SHOWN = 200  # characters in a message
+
+
+def check_name(text: str, setting: str) -> str:
+    """Returns `text`, the name of a folder below the output folder. Raises InputError for any other.
+
+    Args:
+        text: One part or several, separated by slashes.
+        setting: The setting or flag that it was given to.
+    """
+    parts = check_path(text, setting).split("/")
+    if not all(NAME.fullmatch(part) for part in parts) or {".", ".."} & {*parts}:
+        raise InputError(
+            f"{setting} must name a folder below output_dir, in letters, digits and . _ + - (a/b for a folder in a "
+            f"folder), got {shown(text)}; rename an older folder to continue it, or set --output-dir for another place"
+        )
+    if (longest := max(len(part.encode()) for part in parts)) > WRITTEN_NAME_BYTES:
+        raise InputError(
+            f"{setting} must have at most {WRITTEN_NAME_BYTES} bytes between slashes, got {longest} in {shown(text)}; "
+            "choose a shorter one"
+        )
+    return text
 
 
 def check_path(text: str, name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from volo.settings.durations import parse_duration
-from volo.settings.section import CHECKED, PathText, Section
+from volo.settings.section import NameText, PathText, Section
 
 WORKER_COUNTS = re.compile(r"(\d+)(?::(\d+))?")
 
@@ -21,7 +21,7 @@ class RunSettings(Section):
     """Train once with each of these seeds, one after another, in <run_name>/seed<seed>; ends with a summary."""
     output_dir: PathText = "./outputs"
     """Folder that holds the run folders; on a cluster, one that every node sees."""
-    run_name: Annotated[str, Field(min_length=1, pattern=r"^[\w.+-]+(/[\w.+-]+)*$"), CHECKED] | None = None
+    run_name: NameText | None = None
     """Name of the run's folder. Default: the recipe, or <dataset>-<model>; followed by the form, unless it is a flat
     model with mean pooling: nano-cli, nano-pyramid-token."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
@@ -108,11 +108,6 @@ class RunSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.run_name and any(part in ("", ".", "..") for part in self.run_name.split("/")):
-            raise ValueError(
-                f"run_name must name a folder below output_dir, got {self.run_name!r}; set --output-dir for another "
-                "place"
-            )
         if self.seeds is not None:
             self._check_seeds(self.seeds)
         if self.fresh and self.resume_path:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
-from volo.settings.paths import check_path
+from volo.settings.paths import check_name, check_path
 
 Resolved = TypeVar("Resolved", bound="Section")
 
@@ -29,5 +29,10 @@ def _path_of(text: str, info: ValidationInfo) -> str:
     return check_path(text, info.field_name or "path")
 
 
+def _name_of(text: str, info: ValidationInfo) -> str:
+    return check_name(text, info.field_name or "name")
+
+
 CHECKED = AfterValidator(_path_of)
 PathText = Annotated[str, CHECKED]
+NameText = Annotated[str, AfterValidator(_name_of)]

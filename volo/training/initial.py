@@ -14,14 +14,26 @@ from volo.errors import InputError
 from volo.model.build import build_model
 from volo.model.weights import HEADS, check_weights, load_weights, read_state_dict
 from volo.runs import checkpoint
+from volo.runs.folder import Start, open_data
 from volo.runs.images import check_images
 from volo.runs.model_file import Description, is_model_file
-from volo.settings.config import Settings
+from volo.settings.config import ResolvedSettings, Settings
 from volo.settings.paths import path_to_read
 from volo.training.learner import Learner
+from volo.training.teacher import check_teacher
 from volo.training.world import World
 
 Found = tuple[dict[str, Tensor], list[str]]
+
+
+def check_inputs(settings: ResolvedSettings, start: Start) -> None:
+    """Decodes the data. Raises InputError if a run cannot start there with this data, these weights or this teacher."""
+    data, split = open_data(settings, is_new=start.checkpoint is None)
+    if start.checkpoint is None:
+        check_init_weights(settings, data.class_names)
+    else:
+        check_same_data(start.checkpoint, settings, data, split)
+    check_teacher(settings, data.class_names)
 
 
 def load_init_weights(model: nn.Module, path: str, class_names: tuple[str, ...]) -> list[str]:

@@ -6,23 +6,23 @@ import os
 import platform
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch.distributed as dist
 
 from volo.console import percent
 from volo.errors import InputError, Stopped, TrainingError
 from volo.frames import own_frame
-from volo.runs.folder import Start, further, note_failure, open_data, open_run
+from volo.runs.folder import Start, further, note_failure, open_run
 from volo.runs.listing import read_scores
 from volo.runs.records import Display
 from volo.settings.config import Settings
 from volo.signals import stop_signals
 from volo.training.compilation import check_compiler
 from volo.training.guards.watchdog import watched
-from volo.training.initial import check_init_weights, check_same_data
+from volo.training.initial import check_inputs
 from volo.training.loop import train
 from volo.training.seeds import each_run
-from volo.training.teacher import check_teacher
 from volo.training.world import World, single_process, torchrun_world, under_torchrun
 
 
@@ -64,13 +64,7 @@ def opened_run(settings: Settings, world: World) -> Iterator[Start]:
     if world.is_main:
         print(f"run folder: {settings.run_dir}", flush=True)
         try:
-            start, lock = open_run(settings)
-            data, split = open_data(settings.resolved(), is_new=start.checkpoint is None)
-            if start.checkpoint is None:
-                check_init_weights(settings.resolved(), data.class_names)
-            else:
-                check_same_data(start.checkpoint, settings.resolved(), data, split)
-            check_teacher(settings.resolved(), data.class_names)
+            start, lock = open_run(settings, partial(check_inputs, settings.resolved()))
         except InputError as error:
             refusal = str(error)
     start, refusal = world.from_main((start, refusal))

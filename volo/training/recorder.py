@@ -13,8 +13,9 @@ from volo.data.folders.damage import noted
 from volo.data.splits import Split
 from volo.errors import Stopped, TrainingError
 from volo.runs import checkpoint
-from volo.runs.images import FILE, record
+from volo.runs.images import record
 from volo.runs.model_file import Description
+from volo.runs.places import IMAGES
 from volo.runs.saver import Saver
 from volo.runs.tracking import Tracker
 from volo.settings.config import ResolvedSettings
@@ -64,7 +65,7 @@ class Recorder:
         """Records the hyperparameters, the images, and a note that says what is trained and where it starts."""
         if self.tracker:
             self.tracker.hyperparameters(self.settings, ["val/loss", "val/acc1"])
-            with checkpoint.writing(str(self.settings.run_dir / FILE)):
+            with checkpoint.writing(str(self.settings.run_dir / IMAGES)):
                 record(self.settings.run_dir, self.images.contents)
         notes = [self._opening(), *self.images.notes, *self._left_out(), *notes]
         self.record("note", text="; ".join(notes), stop_at=self.schedule.stop_at)
@@ -107,6 +108,8 @@ class Recorder:
     def _commit(self, description: Description, is_best: bool, saved: tuple[dict, dict]) -> None:
         """Runs in the saver's thread."""
         run_dir = self.settings.run_dir
+        if self.tracker:
+            self.tracker.sync()
         folder = checkpoint.save(run_dir, saved[0], description, saved[1], self.schedule.total_steps)
         if is_best:
             checkpoint.point(run_dir, "best", folder)

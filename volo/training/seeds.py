@@ -11,12 +11,16 @@ from typing import Any
 
 from volo.console import percent, print_table
 from volo.errors import InputError
-from volo.runs.folder import check_run, is_restart, set_aside, write_file
+from volo.files import replace_synced
+from volo.runs.checkpoint import writing
+from volo.runs.disk_room import check_disk_room
+from volo.runs.folder import Start, check_run, is_restart, lock_of, set_aside
 from volo.runs.listing import CONFIG, METRIC, Scores, read_scores
+from volo.runs.places import SEEDS, check_is_ours, is_empty
 from volo.settings.config import Settings
+from volo.training.initial import check_inputs
 from volo.training.world import World
 
-SUMMARY = "seeds.json"
 KINDS = {"best": "best val top-1", "last": "last val top-1", "train_loss": "train loss"}
 # The 97.5% quantiles of Student's t for 1, 2, ... degrees of freedom; beyond the table, an expansion is used.
 T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -45,7 +49,8 @@ def each_run(settings: Settings, world: World) -> Iterator[Settings]:
         yield one
         if world.is_main:
             summary = summarize({run.run.seed: read_scores(run.run_dir) for run in runs[:number]})
-            write_file(settings.run_dir / SUMMARY, json.dumps(summary, indent=1) + "\n")
+            with writing(str(settings.run_dir / SEEDS)):
+                replace_synced(settings.run_dir / SEEDS, json.dumps(summary, indent=1) + "\n")
     if world.is_main:
         _show(summary)
         print(f"run folder: {settings.run_dir}", flush=True)
@@ -116,7 +121,7 @@ def _prepare_everywhere(settings: Settings, runs: list[Settings], world: World) 
 def _prepare(settings: Settings, runs: list[Settings]) -> None:
     folder = settings.run_dir
     if settings.run.fresh and not is_restart():
-        set_aside(folder)
+        _set_aside(settings, runs[0])
     if (folder / CONFIG).exists():
         raise InputError(
             f"seeds must be trained in their own folder, got {folder}, which is a run itself; choose another "
@@ -124,6 +129,21 @@ def _prepare(settings: Settings, runs: list[Settings]) -> None:
         )
     for one in runs:
         check_run(one)
+
+
+def _set_aside(settings: Settings, first: Settings) -> None:
+    """Renames earlier runs of this name once everything that the first run needs has been checked."""
+    folder = settings.run_dir
+    check_is_ours(folder, "--run-name")
+    if is_empty(folder):
+        return
+    check_disk_room(first, is_fresh=True)
+    check_inputs(first.resolved(), Start(None, 0, 0))
+    lock = lock_of(folder)
+    try:
+        set_aside(folder)
+    finally:
+        lock.release()
 
 
 def _show(summary: dict[str, Any]) -> None:

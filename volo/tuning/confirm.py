@@ -8,13 +8,15 @@ The run folders determine which runs have ended, so a new start continues with t
 """
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from optuna.trial import TrialState
 
+from volo.files import read_json, replace_synced
 from volo.plots.curves import is_number
-from volo.runs.folder import write_file
+from volo.runs.checkpoint import writing
 from volo.settings.config import Settings
 from volo.tuning.options import NUM_CONFIRM_SEEDS
 from volo.tuning.recovery import saved_epochs
@@ -94,8 +96,9 @@ class Confirmation:
         """Records the reason, so that the run is not tried again."""
         if not self.has_ended(number):
             self.failures[self.runs[number].folder] = reason
-            self._failures_path.parent.mkdir(exist_ok=True)
-            write_file(self._failures_path, json.dumps(self.failures, indent=1) + "\n")
+            with writing(str(self._failures_path)):
+                self._failures_path.parent.mkdir(exist_ok=True)
+                replace_synced(self._failures_path, json.dumps(self.failures, indent=1) + "\n")
 
     def write(self) -> None:
         """Writes confirm.json with the results so far."""
@@ -108,7 +111,8 @@ class Confirmation:
             }
             for name, trial in self.names.items()
         }
-        write_file(self.study.sweep_dir / FILE, json.dumps(content, indent=1) + "\n")
+        with writing(str(self.study.sweep_dir / FILE)):
+            replace_synced(self.study.sweep_dir / FILE, json.dumps(content, indent=1) + "\n")
 
     def outcome(self, number: int) -> str:
         """The outcome of a run, in words."""
@@ -147,10 +151,18 @@ class Confirmation:
         return self.study.sweep_dir / FOLDER / FAILURES
 
     def _read_failures(self) -> dict[str, str]:
+        """By folder. If the file is damaged, all are tried again."""
+        path = self._failures_path
         try:
-            return json.loads(self._failures_path.read_text())
+            failures = read_json(path)
         except FileNotFoundError:
             return {}
+        except (OSError, ValueError):
+            failures = None
+        if isinstance(failures, dict):
+            return {str(name): str(reason) for name, reason in failures.items()}
+        warnings.warn(f"skipped {path}, which is damaged: the runs that it names are tried again", stacklevel=2)
+        return {}
 
 
 def named(study: SweepStudy, top: int) -> dict[str, int]:
@@ -159,7 +171,8 @@ def named(study: SweepStudy, top: int) -> dict[str, int]:
     found: dict[str, int] = {}
     seen = [base]
     for place, trial in enumerate(ranked(study)):
-        if trial.state == TrialState.COMPLETE and trial.user_attrs[DRAWN] not in seen and len(found) < top:
-            seen.append(trial.user_attrs[DRAWN])
+        drawn = trial.user_attrs.get(DRAWN)
+        if trial.state == TrialState.COMPLETE and drawn is not None and drawn not in seen and len(found) < top:
+            seen.append(drawn)
             found["best" if place == 0 else f"trial {trial.number}"] = trial.number
     return {"base": BASE} | found if found else {}

@@ -1,20 +1,25 @@
 """Ends a sweep before its last trial: the request to stop, and how long it may go unanswered."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Stopper
 
 from volo.cluster.start import StopFile
 from volo.console import Patience
+from volo.errors import TrainingError
+from volo.runs.checkpoint import writing
+from volo.tuning.study import Metrics, Trials, Work
 
 UNHEARD_S = 60.0  # a trial of several workers that the cluster has no room for cannot see the request
 
 
 class Ending(Stopper):
-    """Ends a sweep on a signal, or when its time is up, and says what it waits for.
+    """Ends a sweep on a signal, when its time is up, or when a disk fails, and says what it waits for.
 
     Running trials are asked to save and end, which each does within a step, and no more are started. Those that have
     not begun are ended at once, and one that does not report for UNHEARD_S without saving.
@@ -42,17 +47,19 @@ class Ending(Stopper):
         self.stop_file, self.wants_stop, self.say, self.resources = stop_file, wants_stop, say, resources
         self.waiting: set[int] = set()
         self.running: set[int] = set()
+        self.error: TrainingError | None = None
         self._patience = Patience(say)
         self._deadline = time.monotonic() + 60 * minutes if minutes else math.inf
         self._asked_at: float | None = None
 
     def is_asked(self) -> bool:
         """Whether to start no more trials. The first time this is true, asks the running ones to end."""
-        if self._asked_at is None and (self.wants_stop() or time.monotonic() > self._deadline):
+        if self._asked_at is None and (self.wants_stop() or self.error or time.monotonic() > self._deadline):
             self._asked_at = time.monotonic()
             self._patience.begin()
-            self.stop_file.ask(self.wants_stop() or 1)
-            why = "asked to stop" if self.wants_stop() else "the time is up"
+            with contextlib.suppress(OSError):  # the disk that failed; trials then end with the sweep, unsaved
+                self.stop_file.ask(self.wants_stop() or 1)
+            why = "asked to stop" if self.wants_stop() else "a disk failed" if self.error else "the time is up"
             self.say(f"{why}: saving {_trials(self.running)}")
         return self._asked_at is not None
 
@@ -65,6 +72,18 @@ class Ending(Stopper):
             self._patience.wait_for(lambda: f"the cluster to start trial {numbers}: {self.resources()}")
         else:
             self._patience.begin()
+
+    @contextlib.contextmanager
+    def on_failing_disk(self, what: str) -> Iterator[None]:
+        """Ends the sweep if `what` cannot be written. To Tune it would be the trial's failure, which is then written to
+        the same disk and is final."""
+        try:
+            with writing(what):
+                yield
+        except TrainingError as error:
+            if isinstance(error.__cause__, ConnectionError):
+                raise error.__cause__ from None
+            self.error = self.error or error
 
     def stop_all(self) -> bool:
         """Tune calls this repeatedly and ends the remaining trials once it returns true."""
@@ -82,3 +101,29 @@ class Ending(Stopper):
 
 def _trials(numbers: Collection[int]) -> str:
     return f"{len(numbers)} running trial{'s' * (len(numbers) != 1)}"
+
+
+class Guarded:
+    """Trials without their errors, which end the sweep (`Ending.on_failing_disk`)."""
+
+    def __init__(self, trials: Trials, ending: Ending, sweep_dir: Path):
+        self.trials, self.ending, self.what = trials, ending, str(sweep_dir)
+        self.num_epochs = trials.num_epochs
+
+    def next_work(self) -> Work | None:
+        with self.ending.on_failing_disk(self.what):
+            return self.trials.next_work()
+        return None
+
+    def report(self, number: int, metrics: Metrics) -> bool:
+        """False for an epoch that could not be written; it is reported again when the sweep resumes."""
+        with self.ending.on_failing_disk(self.what):
+            return self.trials.report(number, metrics)
+        return False
+
+    def fail(self, number: int, reason: str) -> None:
+        with self.ending.on_failing_disk(self.what):
+            self.trials.fail(number, reason)
+
+    def run_dir(self, number: int) -> Path:
+        return self.trials.run_dir(number)

@@ -1,5 +1,6 @@
 """The results of a sweep: a ranked table of its trials, the best settings, the weights of the best few, a report."""
 
+import contextlib
 import csv
 import io
 import logging
@@ -12,8 +13,9 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from volo.console import percent
-from volo.runs.folder import write_file
-from volo.runs.listing import TABLE
+from volo.files import remove_abandoned, replace_synced
+from volo.runs.checkpoint import writing
+from volo.runs.places import BEST, CHECKPOINTS, LAST, TABLE, checkpoints_of
 from volo.settings.config import Settings
 from volo.tuning.report import SweepFacts, write_sweep_report
 from volo.tuning.study import BASE, DRAWN, METRICS, REASON, SweepStudy
@@ -25,13 +27,18 @@ ORDER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.
 
 def write_results(study: SweepStudy) -> None:
     """Writes new trials.csv and best_config.yaml files, and removes weights that need not be kept."""
-    write_file(study.sweep_dir / TABLE, _table(study))
+    with writing(f"the results in {study.sweep_dir}"):
+        _write_tables(study)
+    remove_weights(study)
+
+
+def _write_tables(study: SweepStudy) -> None:
+    replace_synced(study.sweep_dir / TABLE, _table(study))
     if (best := best_trial(study)) is not None:
         settings = study.settings_of(best.number, best.user_attrs[DRAWN])
         head = f"# Trial {best.number} of {study.sweep_dir.name}: {values_of(study, best)}\n"
         text = yaml.safe_dump(effective(settings), sort_keys=False)
-        write_file(study.sweep_dir / BEST_CONFIG, head + text)
-    remove_weights(study)
+        replace_synced(study.sweep_dir / BEST_CONFIG, head + text)
 
 
 def write_report(study: SweepStudy) -> None:
@@ -70,8 +77,8 @@ def ranked(study: SweepStudy) -> list[FrozenTrial]:
 
 def best_trial(study: SweepStudy) -> FrozenTrial | None:
     """The best of the trials that were trained to the end."""
-    first = next(iter(ranked(study)), None)
-    return first if first is not None and first.state == TrialState.COMPLETE else None
+    trained = (trial for trial in ranked(study) if trial.state == TrialState.COMPLETE and DRAWN in trial.user_attrs)
+    return next(trained, None)
 
 
 def values_of(study: SweepStudy, trial: FrozenTrial) -> str:
@@ -133,8 +140,12 @@ def remove_weights(study: SweepStudy) -> None:
     kept = ended[: study.options.keep_checkpoints]
     for number in (trial.number for trial in study.trials if trial.state.is_finished() and trial.number not in kept):
         run_dir = study.run_dir(number)
-        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
-        for pointer in ("best", "last"):
+        for folder in checkpoints_of(run_dir):
+            shutil.rmtree(folder, ignore_errors=True)
+        remove_abandoned(run_dir / CHECKPOINTS)
+        with contextlib.suppress(OSError):  # a copy of the user's is there
+            (run_dir / CHECKPOINTS).rmdir()
+        for pointer in (BEST, LAST):
             (run_dir / pointer).unlink(missing_ok=True)
 
 

@@ -1,15 +1,17 @@
 """Ray Tune's scheduler, which follows the study's decisions after each epoch."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from volo.runs.listing import FAILURE as FAILURE_NOTE
+from volo.errors import TrainingError
+from volo.runs.listing import read_failure
 from volo.tuning.study import Trials
-from volo.tuning.trial import FAILURE, STOPPED
+from volo.tuning.trial import DISK, FAILURE, STOPPED
 
 
 class StudyScheduler(FIFOScheduler):
@@ -18,17 +20,26 @@ class StudyScheduler(FIFOScheduler):
     Args:
         study: The study of the trials.
         on_epoch: Called after each epoch with the trial's number and its metrics.
+        on_failing_disk: Ends the sweep if a file cannot be written in it (volo/tuning/ending.py).
     """
 
-    def __init__(self, study: Trials, on_epoch: Callable[[int, dict[str, Any]], None]):
+    def __init__(
+        self,
+        study: Trials,
+        on_epoch: Callable[[int, dict[str, Any]], None],
+        on_failing_disk: Callable[[str], AbstractContextManager[None]],
+    ):
         super().__init__()
-        self.study, self.on_epoch = study, on_epoch
+        self.study, self.on_epoch, self.on_failing_disk = study, on_epoch, on_failing_disk
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         number = trial.config["number"]
         if FAILURE in result:
             self.study.fail(number, result[FAILURE])
-        if FAILURE in result or STOPPED in result:
+        if DISK in result:
+            with self.on_failing_disk(""):
+                raise TrainingError(result[DISK])
+        if {FAILURE, STOPPED, DISK} & result.keys():
             return TrialScheduler.STOP
         self.on_epoch(number, result)
         if result["epoch"] >= self.study.num_epochs:  # its function returns by itself once everything is saved
@@ -38,8 +49,8 @@ class StudyScheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """The trial's process was lost, for example after a hang, which it records first; it catches other errors."""
         number = trial.config["number"]
-        note = self.study.run_dir(number) / FAILURE_NOTE
-        self.study.fail(number, note.read_text().strip() if note.exists() else _reason(trial.get_pickled_error()))
+        note = read_failure(self.study.run_dir(number))
+        self.study.fail(number, note or _reason(trial.get_pickled_error()))
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles this object into a file that is never read."""

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from volo.errors import InputError
-from volo.runs.listing import TRIALS
+from volo.errors import InputError, TrainingError
+from volo.runs.places import TRIALS
 from volo.settings.config import FREE_ON_RESUME, Settings, build_settings, differences, listed
-from volo.tuning.journal import open_journal
+from volo.tuning.journal import STUDY, open_journal
 from volo.tuning.options import COUNTED, MEASURED, REDUCTION_FACTOR, SweepObjective, SweepOptions
 from volo.tuning.search.asking import LISTS
 from volo.tuning.search.distinct import DRAWN, copies, identity
@@ -28,7 +29,6 @@ from volo.tuning.search.pruners import pruner_of
 from volo.tuning.search.sampling import MAKERS, NumberedSampler
 from volo.tuning.search.spaces import Space
 
-STUDY = "sweep"
 BASE = 0  # the trial that is always tried first
 METRICS = "metrics"  # of a trial
 IDENTITY, SETTINGS, EXHAUSTED, IMAGES = "sweep", "settings", "exhausted", "images"  # of the study
@@ -148,6 +148,8 @@ class SweepStudy:
                 if not self.has_ended(number):
                     drawn = self.frozen(number).user_attrs[DRAWN]
                     return Work(number, drawn, self.settings_of(number, drawn))
+            except (OSError, TrainingError):
+                raise  # the disk that holds the journal, to which a failure is written too
             except Exception as error:
                 self.fail(number, f"{type(error).__name__}: {error}")
             if self.on_end:
@@ -224,9 +226,11 @@ class SweepStudy:
         trial = self._trial(number)
         if DRAWN not in trial.user_attrs:
             try:
-                trial.set_user_attr(DRAWN, self.drawing.drawn_by(trial))
+                drawn = self.drawing.drawn_by(trial)
             except Exception as error:
                 self.fail(number, reason_of(self.space, error))
+            else:
+                trial.set_user_attr(DRAWN, drawn)
 
     def _complete(self, trial: Trial, metrics: Metrics) -> None:
         """The value is that of the last epoch: the best of many epochs would be biased upward."""
@@ -258,7 +262,11 @@ class SweepStudy:
         return self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
 
     def _open(self) -> optuna.Study:
-        storage = self.storage = open_journal(self.sweep_dir)
+        directions: list[Literal["maximize", "minimize"]] = [
+            "maximize" if one.mode == "max" else "minimize" for one in self.objectives
+        ]
+        numbers = [StudyDirection[direction.upper()] for direction in directions]
+        storage = self.storage = open_journal(self.sweep_dir, numbers)
         plan = {number: point.params for number, point in enumerate(self.drawing.plan)}  # for older journals
         sampler = NumberedSampler(MAKERS[self.options.sampler], self.base.run.seed, plan)
         pruner = pruner_of(self.options, self.num_epochs)
@@ -266,12 +274,15 @@ class SweepStudy:
         if any(study.study_name == STUDY for study in storage.get_all_studies()):
             study = optuna.load_study(**parts)
         else:
-            directions: list[Literal["maximize", "minimize"]] = [
-                "maximize" if one.mode == "max" else "minimize" for one in self.objectives
-            ]
             study = optuna.create_study(**parts, directions=directions)
         identity = self._identity()
         if IDENTITY not in study.user_attrs:
+            if study.get_trials(deepcopy=False):
+                warnings.warn(
+                    f"{self.sweep_dir} has lost the settings that it started with: those of this command are taken, "
+                    "which must be the same",
+                    stacklevel=2,
+                )
             study.set_user_attr(IDENTITY, identity)
         _check_same(study.user_attrs[IDENTITY], identity, self.sweep_dir)
         return study

@@ -190,4 +190,6 @@ def _check_failures(study: SweepStudy) -> None:
     for trials, what in ((tried, "every trial of the sweep"), (drawn, "every trial that the space drew")):
         if trials and all(trial.state == TrialState.FAIL for trial in trials):
             first = trials[0]
-            raise TrainingError(f"{what} failed, the first one, trial {first.number}: {first.user_attrs[REASON]}")
+            raise TrainingError(
+                f"{what} failed, the first one, trial {first.number}: {first.user_attrs.get(REASON, 'unknown')}"
+            )

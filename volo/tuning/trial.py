@@ -1,7 +1,7 @@
 """One trial, in an actor of Ray Tune: the training loop on plain settings.
 
-It reports each epoch's metrics, and may end with {"failure": why} or {"stopped": signal}. Failures are caught, so that
-the actor, with everything it has loaded, can run the next trial.
+It reports each epoch's metrics, and may end with {"failure": why}, {"stopped": signal} or {"disk": why}, after which it
+can resume. Failures are caught, so that the actor, with everything it has loaded, can run the next trial.
 """
 
 import contextlib
@@ -21,7 +21,8 @@ from volo.cluster.start import StopFile, StopListener
 from volo.errors import Stopped, TrainingError
 from volo.locks import take
 from volo.log import show_log
-from volo.runs.listing import LOCK
+from volo.runs.places import LOCK
+from volo.runs.records import FILE
 from volo.settings.config import Settings, build_settings
 from volo.training.guards.watchdog import watched
 from volo.training.launch import opened_run
@@ -29,7 +30,7 @@ from volo.training.loop import train
 from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
 from volo.tuning.recovery import saved_epochs
 
-FAILURE, STOPPED = "failure", "stopped"
+FAILURE, STOPPED, DISK = "failure", "stopped", "disk"
 LOST_S = 60.0  # a trial's process briefly outlives its driver and holds the run folder's lock
 
 
@@ -54,14 +55,24 @@ def _outcome(config: dict[str, Any]) -> dict[str, Any] | None:
     try:
         with _opened(settings) as is_finished:
             if is_finished:
-                ray.tune.report(saved_epochs(settings.run_dir)[-1])
+                ray.tune.report(_last_epoch(settings))
             else:
                 train_trial(settings, config)
     except Stopped as stopped:
         return {STOPPED: stopped.signal_number}
     except Exception as error:
+        if isinstance(error, TrainingError) and isinstance(error.__cause__, OSError):
+            return {DISK: str(error)}
         return {FAILURE: f"{type(error).__name__}: {str(error).strip()}"}
     return None
+
+
+def _last_epoch(settings: Settings) -> dict[str, Any]:
+    """The record of a finished run's last epoch. Raises TrainingError if it is damaged: its value is not known."""
+    records = saved_epochs(settings.run_dir)
+    if not records or records[-1]["epoch"] < settings.optim.epochs:
+        raise TrainingError(f"{settings.run_dir / FILE} has lost the record of epoch {settings.optim.epochs}, the last")
+    return records[-1]
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 from volo.cluster.start import StopFile, new_start
 from volo.cluster.workers import free_resources
 from volo.signals import stop_signals
-from volo.tuning.ending import Ending
+from volo.tuning.ending import Ending, Guarded
 from volo.tuning.resources import TrialPlan
 from volo.tuning.scheduler import StudyScheduler
 from volo.tuning.search.searcher import StudySearch
@@ -52,6 +52,9 @@ def run_all(
 
     Returns:
         The number of the signal that requested the stop, otherwise 0.
+
+    Raises:
+        TrainingError: a disk failed. The trials that were running resume with the sweep.
     """
     os.environ.update(ENVIRONMENT, TUNE_MAX_PENDING_TRIALS_PG=str(plan.num_concurrent))
     folder = new_start(sweep_dir)
@@ -65,10 +68,16 @@ def run_all(
         def end(number: int) -> None:
             ending.waiting.discard(number)
             ending.running.discard(number)
-            on_end(number)
+            with ending.on_failing_disk(str(sweep_dir)):
+                on_end(number)
 
-        search = StudySearch(trials, plan, folder, is_ending=ending.is_asked, on_start=start, on_end=end)
-        _tuner(search, StudyScheduler(trials, on_epoch), ending, plan, folder).fit()
+        guarded = Guarded(trials, ending, sweep_dir)
+        search = StudySearch(guarded, plan, folder, is_ending=ending.is_asked, on_start=start, on_end=end)
+        trial_scheduler = StudyScheduler(guarded, on_epoch, on_failing_disk=ending.on_failing_disk)
+        with ending.on_failing_disk(str(folder)):  # Tune's own state
+            _tuner(search, trial_scheduler, ending, plan, folder).fit()
+    if ending.error is not None:
+        raise ending.error
     return wants_stop()
 
 

@@ -9,9 +9,10 @@ An extended sweep may find another winner, which gets its own folder; the previo
 import shutil
 
 from volo.errors import TrainingError
-from volo.files import partial_of, remove_abandoned
-from volo.runs.folder import find_start, write_file
-from volo.runs.listing import CONFIG, LOCK
+from volo.files import partial_of, remove_abandoned, sync, sync_all
+from volo.runs.checkpoint import writing
+from volo.runs.folder import find_start
+from volo.runs.places import CONFIG, LOCK, STARTS
 from volo.settings.config import FREE_ON_RESUME, Settings, build_settings, differences
 from volo.settings.yaml_files import read_yaml
 from volo.tuning.results import BEST_CONFIG, best_trial
@@ -50,9 +51,12 @@ def take_over(study: SweepStudy, winner: Settings) -> None:
         return
     remove_abandoned(study.sweep_dir)
     partial = partial_of(winner.run_dir)
-    shutil.copytree(trial.run_dir, partial, ignore=shutil.ignore_patterns(LOCK))
-    write_file(partial / CONFIG, winner.to_yaml())
-    partial.rename(winner.run_dir)
+    with writing(str(winner.run_dir)):
+        shutil.copytree(trial.run_dir, partial, ignore=shutil.ignore_patterns(LOCK, STARTS))
+        (partial / CONFIG).write_text(winner.to_yaml())
+        sync_all(partial)
+        partial.rename(winner.run_dir)
+        sync(study.sweep_dir)
     print(
         f"trial {best.number} was trained with exactly these settings, so its run is the winner's; use --winner-epochs "
         "to train longer",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from volo.errors import InputError, first_of
+from volo.files import replace_synced
 
 SHOWN = 20
 
@@ -39,6 +40,6 @@ def noted(damaged: Sequence[Damage], path: Path) -> Path | None:
     """Writes one line per damaged image to `path` and returns it, or None if it cannot be written."""
     lines = "".join(f"{damage}\n" for damage in damaged)
     with contextlib.suppress(OSError):
-        path.write_bytes(lines.encode(errors="surrogateescape"))
+        replace_synced(path, lines.encode(errors="surrogateescape"))
         return path
     return None

@@ -14,7 +14,7 @@ from volo.data.datasets import files_of
 from volo.data.epoch import worker_share
 from volo.data.pipeline import TrainingBatches
 from volo.errors import TrainingError
-from volo.runs.folder import write_file
+from volo.files import replace_synced
 from volo.runs.tracking import Tracker
 from volo.settings.config import ResolvedSettings, Settings
 from volo.training.optim import Schedule
@@ -90,7 +90,7 @@ def write_batch(settings: ResolvedSettings, path: Path, found: NonFinite, batche
         "samples": _samples(settings, batches, epoch, step_in_epoch),
     }
     with contextlib.suppress(OSError):
-        write_file(path, json.dumps(content, indent=1) + "\n")
+        replace_synced(path, json.dumps(content, indent=1) + "\n")
 
 
 def _samples(settings: ResolvedSettings, batches: TrainingBatches, epoch: int, step: int) -> list[dict[str, Any]]:

@@ -20,8 +20,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from volo.errors import ExitCode, TrainingError
+from volo.files import replace_synced
 from volo.frames import own_frame, stack_of
-from volo.runs.folder import note_failure, write_file
+from volo.runs.folder import note_failure
 from volo.settings.config import Settings
 from volo.settings.durations import parse_duration
 from volo.training.guards.hang import RankReport, accuse, describe, reports_in
@@ -151,7 +152,7 @@ class Watchdog:
             if folder.exists():
                 with contextlib.suppress(OSError):
                     report = json.dumps(asdict(self._report()), indent=1)
-                    write_file(folder / f"rank_{self.rank}.json", report + "\n")
+                    replace_synced(folder / f"rank_{self.rank}.json", report + "\n")
                 self._num_alarms += 1
 
     def _report(self) -> RankReport:

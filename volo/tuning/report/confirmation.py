@@ -12,7 +12,6 @@ A trial is better than the base if each of its seeds is better than every seed o
 cause that: with n and m seeds it does in 1 of (n + m choose n) cases, 1 in 20 for three each.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from statistics import fmean
 from typing import Any
 
 from volo.errors import InputError
+from volo.files import read_json
 from volo.plots.curves import is_number
 
 FILE = "confirm.json"
@@ -84,11 +84,11 @@ def read_confirmation(sweep_dir: Path) -> list[Confirmed]:
     """
     path = sweep_dir / FILE
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         found = [_confirmed(name, entry) for name, entry in content.items()]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise InputError(
             f'{FILE} must map base, best or trial N to {{"trial", "epochs", "seeds"}}, got {path} '
             f"({type(error).__name__}: {error}); remove it, or confirm again"
