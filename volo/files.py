@@ -1,6 +1,8 @@
 """Files and folders that exist complete or not at all: written under another name, then renamed."""
 
 import contextlib
+import ctypes
+import glob
 import os
 import platform
 import shutil
@@ -9,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SUFFIX = ".partial"
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 ABANDONED_S = 3600.0  # for another machine's file, since that machine cannot be asked whether it is still writing
 
 
@@ -19,11 +22,16 @@ def partial_of(path: Path) -> Path:
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Yields a temporary name to write a file to, which then replaces `path`, or is removed if writing failed."""
+    """Yields a temporary name to write a file to, which then replaces `path` and is on disk, or is removed if writing
+    failed. What killed processes have left of the same file is removed first."""
+    for left in abandoned(path.parent, f"{path.name}."):
+        remove(left)
     partial = partial_of(path)
     try:
         yield partial
+        sync(partial)
         partial.rename(path)
+        sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -49,16 +57,27 @@ def replace_synced(path: Path, content: bytes) -> None:
     """Like `write_synced`, but replaces `path` by an atomic rename, which is also on disk on return."""
     with replaced(path) as partial:
         write_synced(partial, content)
-    sync(path.parent)
 
 
 def sync(path: Path) -> None:
-    """Returns when a file's bytes, or a folder's entries, are on disk."""
+    """Returns when a file's bytes, or a folder's entries, are on disk. An OSError names it."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         os.close(handle)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swaps the names of two files or folders of one file system, atomically. Whether the system can do that."""
+    try:
+        swap = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # another system than Linux
+        return False
+    return swap(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0
 
 
 def free_bytes(folder: Path) -> int:
@@ -85,7 +104,7 @@ def remove_abandoned(folder: Path) -> None:
 
 def abandoned(folder: Path, prefix: str = "") -> list[Path]:
     """Partial files of ended processes whose final names start with `prefix`."""
-    return [partial for partial in folder.glob(f".{prefix}*{SUFFIX}") if _is_abandoned(partial)]
+    return [partial for partial in folder.glob(f".{glob.escape(prefix)}*{SUFFIX}") if _is_abandoned(partial)]
 
 
 @contextlib.contextmanager
@@ -94,7 +113,7 @@ def staging(target: Path) -> Iterator[Path]:
 
     The caller must hold a lock on the target: what a killed process left behind is removed first.
     """
-    for left in target.parent.glob(f".{target.name}.*{SUFFIX}"):
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*{SUFFIX}"):
         remove(left)
     folder = partial_of(target)
     folder.mkdir()

@@ -10,7 +10,7 @@ from tests.conftest import draw_folder
 from tests.models import save_model
 from volo.data.decoded.cache import cached
 from volo.data.folders.imagefolder import ImageFolder
-from volo.files import commit, replace_synced, staging
+from volo.files import commit, replace_synced, replaced, staging
 from volo.runs import checkpoint
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads from /proc which file is synced")
@@ -72,10 +72,12 @@ def test_a_checkpoint_and_what_points_at_it(tmp_path, monkeypatch):
     disk.assert_kept(folder, tmp_path / "run" / "last", tmp_path / "run" / "best")
 
 
-def test_an_exported_model_and_a_replaced_file(tmp_path, monkeypatch):
+def test_an_exported_model_and_replaced_files(tmp_path, monkeypatch):
     folder = save_model(tmp_path / "run", ("cat", "dog"))
     disk = Disk(monkeypatch)
     replace_synced(tmp_path / "file", b"content")
+    with replaced(tmp_path / "table") as partial:
+        partial.write_text("content")
     checkpoint.export_pt(folder, tmp_path / "model.pt")
-    disk.assert_kept(tmp_path / "file", tmp_path / "model.pt")
+    disk.assert_kept(tmp_path / "file", tmp_path / "table", tmp_path / "model.pt")
     assert torch.load(tmp_path / "model.pt", weights_only=True)["class_names"] == ["cat", "dog"]

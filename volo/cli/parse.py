@@ -23,6 +23,7 @@ from volo.settings.recipes import RECIPES, recipe_settings
 from volo.settings.run import RunSettings
 from volo.settings.section import Section
 from volo.settings.yaml_files import read_yaml
+from volo.streams import kept_running
 
 Flags = TypeVar("Flags")
 RANK_0_FIRST_S = 5.0
@@ -41,8 +42,9 @@ def program(command: str) -> str:
 def run_job(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
     """Runs a command's main on its arguments, by default the command line's, and ends the process with the documented
     exit code."""
-    show_log()
-    sys.exit(exit_code(main, sys.argv[1:] if argv is None else argv))
+    with kept_running():
+        show_log()
+        sys.exit(exit_code(main, sys.argv[1:] if argv is None else argv))
 
 
 def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:

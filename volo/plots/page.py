@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from volo.console import percent
-from volo.files import replaced
+from volo.files import replace_synced
 from volo.plots.figures import DPI
 
 HALF_PAGE = 620  # CSS pixels
@@ -36,8 +36,7 @@ def write_page(path: Path, template: Path, **values: Any) -> Path:
     page.html.j2 takes `cards`, (label, value, small print) of headline numbers, and `notes`, lines below them.
     """
     page = _environment(template.parent).get_template(template.name).render(percent=percent, **values)
-    with replaced(path) as partial:
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
+    replace_synced(path, page.encode(errors="backslashreplace"))
     return path
 
 

@@ -12,6 +12,8 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from volo.console import percent
+from volo.errors import TrainingError
+from volo.runs import checkpoint
 from volo.runs.folder import write_file
 from volo.runs.listing import TABLE
 from volo.settings.config import Settings
@@ -24,19 +26,28 @@ ORDER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.
 
 
 def write_results(study: SweepStudy) -> None:
-    """Writes new trials.csv and best_config.yaml files, and removes weights that need not be kept."""
-    write_file(study.sweep_dir / TABLE, _table(study))
-    if (best := best_trial(study)) is not None:
-        settings = study.settings_of(best.number, best.user_attrs[DRAWN])
-        head = f"# Trial {best.number} of {study.sweep_dir.name}: {values_of(study, best)}\n"
-        text = yaml.safe_dump(effective(settings), sort_keys=False)
-        write_file(study.sweep_dir / BEST_CONFIG, head + text)
+    """Writes new trials.csv and best_config.yaml files, and removes weights that need not be kept.
+
+    Raises:
+        TrainingError: the disk refused a file; an earlier one is intact.
+    """
+    with checkpoint.writing("the results of the sweep"):
+        write_file(study.sweep_dir / TABLE, _table(study))
+        if (best := best_trial(study)) is not None:
+            settings = study.settings_of(best.number, best.user_attrs[DRAWN])
+            head = f"# Trial {best.number} of {study.sweep_dir.name}: {values_of(study, best)}\n"
+            text = yaml.safe_dump(effective(settings), sort_keys=False)
+            write_file(study.sweep_dir / BEST_CONFIG, head + text)
     remove_weights(study)
 
 
 def write_report(study: SweepStudy) -> None:
-    """Draws sweep_report.html and prints its path. An error is logged and does no other harm: everything in the report
-    is also in the table and the journal."""
+    """Draws sweep_report.html and prints its path. An error in drawing is logged and does no other harm: everything in
+    the report is also in the table and the journal.
+
+    Raises:
+        TrainingError: the disk refused it; an earlier report is intact.
+    """
     base = study.base
     facts = SweepFacts(
         name=study.sweep_dir.name,
@@ -48,7 +59,10 @@ def write_report(study: SweepStudy) -> None:
         confirm_flags="--confirm-top 1",
     )
     try:
-        print(f"report: {write_sweep_report(study.study, study.sweep_dir, facts)}", flush=True)
+        with checkpoint.writing("the report of the sweep"):
+            print(f"report: {write_sweep_report(study.study, study.sweep_dir, facts)}", flush=True)
+    except TrainingError:
+        raise
     except Exception:
         logger.exception("the report could not be drawn; all other results of the sweep are complete")
 

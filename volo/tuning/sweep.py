@@ -72,8 +72,10 @@ def run_sweep(study: SweepStudy, cluster: contextlib.ExitStack | None = None) ->
             raise
     write_results(study)
     said = _confirmed(study)
-    write_report(study)
-    say_result(study, said)
+    try:
+        write_report(study)
+    finally:
+        say_result(study, said)
 
 
 def run_trials(study: SweepStudy, plan: TrialPlan) -> None:
