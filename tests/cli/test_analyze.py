@@ -207,6 +207,7 @@ def test_a_second_process_is_refused_while_an_analysis_is_being_made_and_both_le
     output = tmp_path / "a"
     process = FORKS.Process(target=analyze_and_wait, args=(trained, output, theirs))
     process.start()
+    theirs.close()
     assert ours.recv() == "in its midst"
     assert analyzed("--checkpoint", str(trained), "--output-dir", str(output), "--split", "val") == 2
     ours.send("continue")

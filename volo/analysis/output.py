@@ -144,7 +144,7 @@ def _refusals_named(output_dir: Path) -> Iterator[None]:
 
 
 def _place(folder: Path, output_dir: Path) -> None:
-    """Puts complete results in place, and removes the folder. Once some have been moved, the others must follow them."""
+    """Puts complete results in place, and removes the folder. Once some are moved, the others must follow them."""
     is_whole = all((folder / name).exists() for name in _read(folder)["files"])
     if not is_whole or not _exchanged(folder, output_dir.resolve()):
         _move_each(folder, output_dir)
