@@ -10,7 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 from volo.errors import ExitCode
 
@@ -24,7 +24,7 @@ class Output(io.FileIO):
 
     lost: OSError | None = None
 
-    def write(self, data, /) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -56,12 +56,12 @@ def kept_running() -> Iterator[None]:
 def _guarded(stream: TextIO | None) -> TextIO:
     """The same stream over an `Output`. Streams that someone else has put in place, such as a test, stay."""
     if stream is None:  # closed by whoever started this process
-        return open(os.devnull, "w", encoding="utf-8")
+        return io.TextIOWrapper(io.BufferedWriter(Output(os.devnull, "w")), encoding="utf-8")
     if not isinstance(stream, io.TextIOWrapper) or type(_raw(stream)) is not io.FileIO or stream.fileno() not in (1, 2):
         return stream
     output = Output(stream.fileno(), "w", closefd=False)
     return io.TextIOWrapper(
-        output if stream.write_through else io.BufferedWriter(output),  # type: ignore[arg-type,type-var]
+        output if stream.write_through else io.BufferedWriter(output),
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,
