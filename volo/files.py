@@ -23,7 +23,7 @@ def partial_of(path: Path) -> Path:
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
     """Yields a temporary name to write a file to, which then replaces `path` and is on disk, or is removed if writing
-    failed. What killed processes have left of the same file is removed first."""
+    failed. What killed processes have left of the same file is removed first. An OSError names a file."""
     for left in abandoned(path.parent, f"{path.name}."):
         remove(left)
     partial = partial_of(path)
@@ -32,6 +32,9 @@ def replaced(path: Path) -> Iterator[Path]:
         sync(partial)
         partial.rename(path)
         sync(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
