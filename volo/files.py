@@ -59,7 +59,7 @@ def write_synced(path: Path, content: bytes | memoryview) -> None:
 def replace_synced(path: Path, content: bytes) -> None:
     """Like `write_synced`, but replaces `path` by an atomic rename, which is also on disk on return."""
     with replaced(path) as partial:
-        write_synced(partial, content)
+        partial.write_bytes(content)
 
 
 def sync(path: Path) -> None:

@@ -116,7 +116,7 @@ def analyzed_until(folder: Path, count: int) -> None:
     def note(call: str, args: tuple) -> None:
         nonlocal count
         is_change = call in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.chmod", "ctypes.dlsym")
-        if is_change or (call == "open" and args[1] in ("w", "wb")):
+        if is_change or (call == "open" and args[1] == "w"):
             count -= 1
             if not count:
                 os.kill(os.getpid(), signal.SIGKILL)
