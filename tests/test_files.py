@@ -2,12 +2,15 @@
 
 import os
 import platform
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from volo.files import ABANDONED_S, partial_of, remove_abandoned, replaced, write_synced
+from tests.faults.tools.forked import FORKS, ended
+from volo.files import ABANDONED_S, exchange, partial_of, remove_abandoned, replaced, write_synced
 
 
 def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path):
@@ -47,6 +50,33 @@ def test_what_a_dead_process_left_is_removed_and_what_a_living_one_writes_is_not
         writing.communicate(b"\n")
     assert living.exists()
     assert not any(folder.exists() for folder in gone)
+
+
+def replace_until_killed(path: Path) -> None:
+    with replaced(path) as partial:
+        partial.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed_by_the_next_that_replaces_it(tmp_path):
+    path, other = tmp_path / "a[1].csv", tmp_path / "b.csv"
+    for left in (path, other):
+        process = FORKS.Process(target=replace_until_killed, args=(left,))
+        process.start()
+        assert ended(process) == -signal.SIGKILL
+    assert len([*tmp_path.iterdir()]) == 2
+    with replaced(path) as partial:
+        partial.write_text("whole")
+    assert sorted(file.name.split(".")[1] for file in tmp_path.iterdir()) == ["b", "csv"]
+
+
+def test_two_folders_or_files_change_names_at_once_or_not_at_all(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("")
+    assert exchange(tmp_path / "a", tmp_path / "b")
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*/*"))] == ["a/b", "b/a"]
+    assert not exchange(tmp_path / "a", tmp_path / "none")
 
 
 def test_another_machines_is_removed_when_it_has_not_been_touched_for_long(tmp_path):

@@ -1,7 +1,9 @@
 """The failures the command line tells apart, and the exit code that each ends a process with."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from enum import IntEnum, unique
+from pathlib import Path
 from signal import Signals
 
 
@@ -12,7 +14,7 @@ class ExitCode(IntEnum):
     DONE = 0
     UNFORESEEN = 1  # a crash: any exception that is none of those below
     WRONG_INPUT = 2  # InputError, an unknown command or flag
-    WORK_FAILED = 3  # TrainingError, InferenceError, a hang
+    WORK_FAILED = 3  # TrainingError, InferenceError, a hang, output that the disk refused
     OUT_OF_RETRIES = 4  # OutOfRetries
     DIFFERENT = 5  # compare: the weights of the two runs differ
     UNHEALTHY = 6  # doctor: a check fails
@@ -45,6 +47,18 @@ class Stopped(Exception):
         when = "after saving" if had_begun else "while no worker trained"
         super().__init__(f"stopped by {Signals(signal_number).name} {when}; the same command resumes")
         self.signal_number = signal_number
+
+
+@contextlib.contextmanager
+def writing(what: str, path: Path, kept: str = "") -> Iterator[None]:
+    """Turns a disk error while a result is written to `path` into an InferenceError, which names file and cause."""
+    try:
+        yield
+    except OSError as error:
+        raise InferenceError(
+            f"{what} could not be written: {error.filename or path} ({error.strerror or error}); {kept}fix this and "
+            "run the same command again"
+        ) from error
 
 
 def first_of(items: Sequence[str], limit: int, separator: str = ", ") -> str:

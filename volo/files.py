@@ -1,6 +1,8 @@
 """Files and folders that exist complete or not at all: written under another name, then renamed."""
 
 import contextlib
+import ctypes
+import glob
 import itertools
 import json
 import os
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 SUFFIX = ".partial"
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 ABANDONED_S = 3600.0  # for another machine's file, since that machine cannot be asked whether it is still writing
 
 
@@ -24,14 +27,17 @@ def partial_of(path: Path) -> Path:
 def replaced(path: Path) -> Iterator[Path]:
     """Yields a temporary name to write a file to, which then replaces `path`, or is removed if writing failed.
 
-    On return the file and its name are on disk: after a power cut, `path` is what it was or what it became. An OSError
-    names a file.
+    On return the file and its name are on disk: after a power cut, `path` is what it was or what it became. What killed
+    processes have left of the same file is removed first. An OSError names a file.
     """
+    for left in abandoned(path.parent, f"{path.name}."):
+        remove(left)
     partial = partial_of(path)
     try:
         yield partial
         sync(partial)
         partial.rename(path)
+        sync(path.parent)
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
@@ -67,8 +73,8 @@ def write_synced(path: Path, content: bytes | memoryview) -> None:
 
 def replace_synced(path: Path, content: bytes | str) -> None:
     """Replaces a file, as `replaced` does, by one with this content; text is written as UTF-8."""
-    with replaced(path) as partial, open(partial, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+    with replaced(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def copied_aside(path: Path) -> Path:
@@ -80,10 +86,13 @@ def copied_aside(path: Path) -> Path:
 
 
 def sync(path: Path) -> None:
-    """Returns when a file's bytes, or a folder's entries, are on disk."""
+    """Returns when a file's bytes, or a folder's entries, are on disk. An OSError names it."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         os.close(handle)
 
@@ -92,6 +101,15 @@ def sync_all(folder: Path) -> None:
     """Returns when a folder is on disk with everything in it."""
     for path in (*folder.rglob("*"), folder):
         sync(path)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swaps the names of two files or folders of one file system, atomically. Whether the system can do that."""
+    try:
+        swap = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # another system than Linux
+        return False
+    return swap(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0
 
 
 def free_bytes(folder: Path) -> int:
@@ -123,7 +141,7 @@ def remove_abandoned(folder: Path) -> None:
 
 def abandoned(folder: Path, prefix: str = "") -> list[Path]:
     """Partial files of ended processes whose final names start with `prefix`."""
-    return [partial for partial in folder.glob(f".{prefix}*{SUFFIX}") if _is_abandoned(partial)]
+    return [partial for partial in folder.glob(f".{glob.escape(prefix)}*{SUFFIX}") if _is_abandoned(partial)]
 
 
 @contextlib.contextmanager
@@ -132,7 +150,7 @@ def staging(target: Path) -> Iterator[Path]:
 
     The caller must hold a lock on the target: what a killed process left behind is removed first.
     """
-    for left in target.parent.glob(f".{target.name}.*{SUFFIX}"):
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*{SUFFIX}"):
         remove(left)
     folder = partial_of(target)
     folder.mkdir()

@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import signal
+import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ import torch
 
 from tests.conftest import draw_folder
 from tests.faults.tools.forked import FORKS, ended
+from tests.faults.tools.kills import files_limited_to
 from tests.models import save_model
 from tests.training.runs import small_run
 from tests.training.runs import train as train_run
+from volo.analysis.output import LOCK
 from volo.analysis.steps import STEPS
 from volo.cli import analyze
 from volo.cli.parse import exit_code
@@ -27,7 +31,7 @@ COUNTS = {"cat": 30, "<b>dog": 30}
 FILES = {
     "eval_metrics.json", "confusion_matrix.npy", "confusion_matrix.png", "calibration_stats.npz",
     "reliability_before.png", "reliability_after.png", "gradcam.pt", "gradcam_overlay.png", "occlusion_heatmap.pt",
-    "occlusion_heatmap.png", "predictions_grid.png", "learning_curves.png", "report.html", "analysis.json",
+    "occlusion_heatmap.png", "predictions_grid.png", "learning_curves.png", "report.html", "analysis.json", LOCK,
 }  # fmt: skip
 
 
@@ -94,14 +98,14 @@ def test_explanations_are_read_without_running_code_and_name_their_layer(trained
         assert (found["labels"] == torch.tensor([0] * 8 + [1] * 8)[found["indices"]]).all()
     assert {path.name for path in tmp_path.iterdir()} == {
         "gradcam.pt", "gradcam_overlay.png", "occlusion_heatmap.pt", "occlusion_heatmap.png", "learning_curves.png",
-        "report.html", "analysis.json",
+        "report.html", "analysis.json", LOCK,
     }  # fmt: skip
 
 
 def test_only_the_analyzes_asked_for_are_made(trained, tmp_path):
     flags = ("--checkpoint", str(trained / "last"), "--analysis", "confusion", "--output-dir", str(tmp_path / "a"))
     assert analyzed(*flags) == 0
-    assert {path.suffix for path in (tmp_path / "a").iterdir()} == {".npy", ".png", ".html", ".json"}
+    assert {path.suffix for path in (tmp_path / "a").iterdir()} == {".npy", ".png", ".html", ".json", ".lock"}
 
 
 def test_what_is_printed_and_left_is_of_this_analysis(trained, tmp_path, capsys):
@@ -196,6 +200,89 @@ def test_an_analysis_killed_in_its_midst_leaves_the_earlier_one(trained, tmp_pat
 def analyze_and_die(run_dir: Path, output: Path) -> None:
     STEPS["occlusion"] = lambda _: os.kill(os.getpid(), signal.SIGKILL)
     analyzed("--checkpoint", str(run_dir), "--output-dir", str(output))
+
+
+def test_a_second_process_is_refused_while_an_analysis_is_being_made_and_both_leave_one_whole(trained, tmp_path):
+    ours, theirs = FORKS.Pipe()
+    output = tmp_path / "a"
+    process = FORKS.Process(target=analyze_and_wait, args=(trained, output, theirs))
+    process.start()
+    theirs.close()
+    assert ours.recv() == "in its midst"
+    assert analyzed("--checkpoint", str(trained), "--output-dir", str(output), "--split", "val") == 2
+    ours.send("continue")
+    assert ended(process) == 0
+    assert metrics(output)["split"] == "test"
+    assert {path.name for path in output.iterdir()} == {
+        "eval_metrics.json", "predictions_grid.png", "learning_curves.png", "report.html", "analysis.json", LOCK,
+    }  # fmt: skip
+
+
+def analyze_and_wait(run_dir: Path, output: Path, answer: Connection) -> None:
+    real = STEPS["predictions"]
+
+    def wait(findings) -> None:
+        answer.send("in its midst")
+        answer.recv()
+        real(findings)
+
+    STEPS["predictions"] = wait
+    flags = ("--checkpoint", str(run_dir), "--output-dir", str(output))
+    sys.exit(analyzed(*flags, "--analysis", "eval", "predictions"))
+
+
+@pytest.fixture(scope="module")
+def earlier(trained, tmp_path_factory) -> Path:
+    """An analysis of the validation images."""
+    output = tmp_path_factory.mktemp("earlier") / "a"
+    flags = ("--checkpoint", str(trained), "--output-dir", str(output), "--analysis", "eval")
+    assert analyzed(*flags, "--split", "val") == 0
+    return output
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_full_disk_ends_with_code_3_names_the_file_and_leaves_the_earlier_analysis(
+    trained, earlier, tmp_path, capsys, name
+):
+    """A real file-size limit, which the first file of each analysis reaches."""
+    shutil.copytree(earlier, tmp_path / "a")
+    before = contents(tmp_path / "a")
+    with files_limited_to(100):
+        assert analyzed("--checkpoint", str(trained), "--output-dir", f"{tmp_path}/a", "--analysis", name) == 3
+    said = capsys.readouterr().err
+    assert said.startswith(f"inference failed: the analysis could not be written: {tmp_path}/a/")
+    assert "File too large" in said and "Traceback" not in said
+    assert contents(tmp_path / "a") == before
+
+
+def test_a_full_disk_leaves_no_new_folder(trained, tmp_path):
+    with files_limited_to(100):
+        assert analyzed("--checkpoint", str(trained), "--output-dir", f"{tmp_path}/a", "--analysis", "eval") == 3
+    assert not [*tmp_path.iterdir()]
+
+
+def test_without_an_output_dir_each_checkpoint_split_and_data_has_a_folder_of_its_own(trained, tmp_path, monkeypatch):
+    """What has been analyzed for one of them is still there after all others."""
+    monkeypatch.chdir(tmp_path)
+    run = shutil.copytree(trained, tmp_path / "run")
+    other = draw_folder(tmp_path / "other", {"test": {"cat": 2}})
+    newest = checkpoint.newest(run)
+    alone = shutil.copy(newest / checkpoint.MODEL, tmp_path / "mine.safetensors")
+    expected = {
+        (run,): "run/analysis",
+        (run / "best",): "run/analysis",
+        (run, "--split", "val"): "run/analysis-val",
+        (run, "--data-dir", other): "run/analysis-other-*",
+        (run / "last",): f"run/analysis-{newest.name}",
+        (newest,): f"run/analysis-{newest.name}",
+        (newest / checkpoint.MODEL, "--split", "val"): f"run/analysis-{newest.name}-val",
+        (alone,): "outputs/volo_inference/mine-*",
+    }
+    for asked in expected:
+        assert analyzed("--checkpoint", *map(str, asked), "--analysis", "eval") == 0
+    found = {str(page.parent.relative_to(tmp_path)) for page in tmp_path.rglob("report.html")}
+    assert len(found) == len({*expected.values()}) == 6
+    assert all(any(Path(path).match(pattern) for path in found) for pattern in expected.values())
 
 
 def test_an_analysis_that_fails_leaves_the_earlier_one_and_nothing_else(trained, tmp_path, monkeypatch):

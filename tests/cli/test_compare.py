@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.faults.tools.kills import files_limited_to
 from tests.training.runs import small_run, train
 from volo.analysis.compare import weights_difference
 from volo.cli import compare
@@ -56,6 +57,18 @@ def test_another_model_is_named_by_what_only_one_has(runs, tmp_path, capsys):
 def test_what_is_no_run_is_refused(runs, tmp_path, capsys):
     assert exit_code(compare.main, [str(runs["a"]), str(tmp_path)]) == 2
     assert "must be a run folder with checkpoints" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_with_code_3_and_leaves_the_earlier_picture(runs, tmp_path, capsys):
+    flags = [str(runs["a"]), str(runs["seed"]), "--output-dir", str(tmp_path / "c")]
+    compared(runs, "a", "same", tmp_path / "c", capsys)
+    before = (tmp_path / "c" / "comparison.png").read_bytes()
+    with files_limited_to(1000):
+        assert exit_code(compare.main, flags) == 3
+    said = capsys.readouterr().err
+    assert said.startswith("inference failed: the picture could not be written: ") and "File too large" in said
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["comparison.png"]
+    assert (tmp_path / "c" / "comparison.png").read_bytes() == before
 
 
 def test_nan_in_both_is_the_same_and_in_one_is_infinitely_far():

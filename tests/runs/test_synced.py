@@ -14,7 +14,7 @@ from tests.training.runs import small_run, train
 from tests.tuning.sweeps import opened, play
 from volo.data.decoded.cache import cached
 from volo.data.folders.imagefolder import ImageFolder
-from volo.files import commit, replace_synced, staging
+from volo.files import commit, replace_synced, replaced, staging
 from volo.runs import checkpoint
 from volo.runs.folder import open_run
 from volo.runs.places import CONFIG, ENVIRONMENT, JOURNAL, TABLE
@@ -84,12 +84,14 @@ def test_a_checkpoint_and_what_points_at_it(tmp_path, monkeypatch):
     disk.assert_kept(folder, tmp_path / "run" / "last", tmp_path / "run" / "best")
 
 
-def test_an_exported_model_and_a_replaced_file(tmp_path, monkeypatch):
+def test_an_exported_model_and_replaced_files(tmp_path, monkeypatch):
     folder = save_model(tmp_path / "run", ("cat", "dog"))
     disk = Disk(monkeypatch)
     replace_synced(tmp_path / "file", b"content")
+    with replaced(tmp_path / "table") as partial:
+        partial.write_text("content")
     checkpoint.export_pt(folder, tmp_path / "model.pt")
-    disk.assert_kept(tmp_path / "file", tmp_path / "model.pt")
+    disk.assert_kept(tmp_path / "file", tmp_path / "table", tmp_path / "model.pt")
     assert torch.load(tmp_path / "model.pt", weights_only=True)["class_names"] == ["cat", "dog"]
 
 

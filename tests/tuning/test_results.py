@@ -5,11 +5,13 @@ import dataclasses
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.analysis.test_report import Page
+from tests.faults.tools.kills import files_limited_to
 from tests.tuning.sweeps import SPACE, base, opened, play, play_epoch, states
 from volo.cli.parse import parse_settings
 from volo.errors import TrainingError
@@ -17,7 +19,7 @@ from volo.runs.listing import find_runs, read_run
 from volo.settings.config import build_settings, differences
 from volo.settings.recipes import recipe_settings
 from volo.tuning.counts import counts
-from volo.tuning.report import SweepFacts, write_sweep_report
+from volo.tuning.report import SweepFacts, page, write_sweep_report
 from volo.tuning.results import (
     BEST_CONFIG,
     TABLE,
@@ -125,18 +127,47 @@ def test_parameters_and_operations_of_a_model_are_counted():
     assert counts(cli, num_classes=10)["params"] > counts(build_settings(), num_classes=10)["params"]
 
 
-def test_a_report_that_cannot_be_drawn_is_logged_and_does_no_other_harm(tmp_path, capsys, caplog):
+def test_a_report_that_cannot_be_drawn_is_logged_and_does_no_other_harm(tmp_path, capsys, caplog, monkeypatch):
     study = play(opened(tmp_path, num_samples=2, pruner="none"))
     write_results(study)
-    (tmp_path / "figures").write_text("in the way of the pictures")
-    write_report(study)
+    with monkeypatch.context() as patched:
+        patched.setattr(page, "TEMPLATE", tmp_path / "none.html.j2")
+        write_report(study)
     assert "the report could not be drawn" in caplog.text
-    assert "FileExistsError" in caplog.text
+    assert "TemplateNotFound" in caplog.text
     assert "report:" not in capsys.readouterr().out
-    (tmp_path / "figures").unlink()
     write_report(study)
     assert capsys.readouterr().out == f"report: {tmp_path / 'sweep_report.html'}\n"
     assert len(table_of(study)) == 2
+
+
+def of_all_files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("limit", [100, 100_000])
+def test_a_full_disk_ends_a_sweep_with_code_3_and_leaves_its_earlier_report_and_figures(tmp_path, limit, caplog):
+    """The limit is that of the first figure, and of the page."""
+    study = play(opened(tmp_path, num_samples=4, pruner="none"), most=8)
+    write_results(study)
+    write_report(study)
+    play(study)
+    before = of_all_files(tmp_path)
+    with files_limited_to(limit), pytest.raises(TrainingError, match=r"of the sweep could not be written: .*too large"):
+        write_report(study)
+    assert of_all_files(tmp_path) == before and not caplog.text
+    write_report(study)
+    assert of_all_files(tmp_path).keys() == before.keys() and of_all_files(tmp_path) != before
+
+
+def test_a_full_disk_leaves_the_earlier_table_and_settings_of_a_sweep(tmp_path):
+    study = play(opened(tmp_path, num_samples=4, pruner="none"), most=8)
+    write_results(study)
+    play(study)
+    before = of_all_files(tmp_path)
+    with files_limited_to(100), pytest.raises(TrainingError, match=r"results of the sweep could not be written: .*csv"):
+        write_results(study)
+    assert of_all_files(tmp_path) == before
 
 
 def bad_base() -> dict:

@@ -3,6 +3,7 @@
 Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599: section 2 (ECE, MCE), section 4.2 (temperature).
 """
 
+import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from volo.analysis.evaluate import Predictions, softmax
 from volo.analysis.intervals import LEVEL, mean_interval
 from volo.console import percent
+from volo.files import replace_synced
 from volo.plots.figures import BLUE, INK, ORANGE, new_figure, percent_axis, save, shorten, style
 
 NUM_BINS = 15
@@ -162,7 +164,9 @@ def save_calibration(
         result["notes"] += _bound_notes(temperature) + _effect_notes(predictions, val_predictions, temperature)
     else:
         (output_dir / "reliability_after.png").unlink(missing_ok=True)
-    np.savez(output_dir / "calibration_stats.npz", **arrays)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    replace_synced(output_dir / "calibration_stats.npz", buffer.getvalue())
     return result
 
 

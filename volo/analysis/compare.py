@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from volo.errors import InputError
+from volo.errors import InputError, writing
 from volo.plots.curves import pairs_of_curves
 from volo.plots.figures import BLUE, ORANGE, new_figure, save, style
 from volo.runs import checkpoint
@@ -104,7 +104,11 @@ def _bits(tensor: Tensor) -> Tensor:
 
 @style()
 def save_comparison(one: Path, other: Path, output_dir: Path) -> Path | None:
-    """Writes comparison.png: losses and validation accuracy of both runs by step. None if there are no records."""
+    """Writes comparison.png: losses and validation accuracy of both runs by step. None if there are no records.
+
+    Raises:
+        InferenceError: it cannot be written; an earlier one is intact.
+    """
     names = (one.name, other.name) if one.name != other.name else (str(one), str(other))
     panels = pairs_of_curves([read_records(run) for run in (one, other)])
     if not panels:
@@ -119,5 +123,6 @@ def save_comparison(one: Path, other: Path, output_dir: Path) -> Path | None:
         axes.set_xlabel("step")
         axes.grid(axis="y")
         axes.legend()
-    output_dir.mkdir(parents=True, exist_ok=True)
-    return save(figure, output_dir / PICTURE)
+    with writing("the picture", output_dir):
+        output_dir.mkdir(parents=True, exist_ok=True)
+        return save(figure, output_dir / PICTURE)

@@ -1,5 +1,6 @@
 """Which classes are confused: the matrix, its picture, and the most confused pairs."""
 
+import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 from volo.analysis.evaluate import Predictions
 from volo.console import percent
+from volo.files import replace_synced
 from volo.plots.figures import BLUE, INK, MUTED, SEQUENTIAL, axes_at, new_figure, save, shorten, style
 
 # Inches: the matrix is as large as its classes ask for, within these bounds.
@@ -62,7 +64,9 @@ def save_confusion(predictions: Predictions, output_dir: Path) -> list[ConfusedP
     matrix = confusion_matrix(predictions)
     pairs = most_confused(matrix, predictions.class_names)
     output_dir.mkdir(parents=True, exist_ok=True)
-    np.save(output_dir / "confusion_matrix.npy", matrix)
+    buffer = io.BytesIO()
+    np.save(buffer, matrix)
+    replace_synced(output_dir / "confusion_matrix.npy", buffer.getvalue())
     _save_picture(matrix, pairs, predictions, output_dir / "confusion_matrix.png")
     return pairs
 

@@ -31,7 +31,7 @@ from torch.export import Dim, ExportedProgram
 
 from volo import __version__
 from volo.analysis.subject import Subject, load_subject
-from volo.errors import InferenceError, InputError
+from volo.errors import InferenceError, InputError, writing
 from volo.files import replace_synced
 from volo.model.outlook import OutlookAttention
 
@@ -83,7 +83,8 @@ def export_model(path: Path, output: Path, form: str) -> Exported:
             f"an exported model's logits must differ from the model's by at most {TOLERANCE:.0e} of the largest, got a "
             f"difference of {difference:.1e} where the largest is {largest:.1e}; nothing was written"
         )
-    _commit(output, content)
+    with writing("the exported model", output):
+        replace_synced(output, content)
     return Exported(_in_words(subject, form), len(content), difference, difference / largest if largest else 0.0)
 
 
@@ -175,16 +176,6 @@ def _load_program(content: bytes) -> Run:
 
 
 FORMATS = {"onnx": (_encode_onnx, _load_onnx), "torch-export": (_encode_program, _load_program)}
-
-
-def _commit(output: Path, content: bytes) -> None:
-    try:
-        replace_synced(output, content)
-    except OSError as error:
-        raise InferenceError(
-            f"the exported model could not be written: {error.filename or output} ({error.strerror}); fix "
-            "this and run the same command again"
-        ) from error
 
 
 def _image_size(subject: Subject) -> int:

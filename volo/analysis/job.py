@@ -1,7 +1,9 @@
 """Runs the analyses of one checkpoint and writes their results and a report to a folder."""
 
+import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,12 @@ from typing import Any
 from volo import __version__
 from volo.analysis.classifier import TOP_K, ranked
 from volo.analysis.explaining.localization import RANDOM, all_intervals, save_localization, score_center, score_random
-from volo.analysis.output import METRICS, is_finished, made_aside, sha256
+from volo.analysis.output import METRICS, held, is_finished, made_aside, sha256, weights_of
 from volo.analysis.report import PAGE, Explained, Report, write_report
 from volo.analysis.steps import STEPS, Compute, Findings, predict
 from volo.analysis.subject import Subject, View, load_subject, open_validation, open_view
+from volo.files import replace_synced
 from volo.runs import checkpoint
-from volo.runs.checkpoint import MODEL
 from volo.runs.listing import read_environment
 from volo.runs.records import read_records
 
@@ -46,7 +48,9 @@ def analyze(
         The report.
 
     Raises:
-        InputError: a checkpoint or data that cannot be used.
+        InputError: a checkpoint or data that cannot be used, a folder that cannot be written or that another analysis
+            is being written to.
+        InferenceError: the disk refused a result; an earlier analysis is intact.
     """
     subject = load_subject(path)
     view = open_view(subject.description, split, data_dir, checkpoint.run_of(path))
@@ -54,19 +58,30 @@ def analyze(
         print(note, flush=True)
     validation = _validation(subject, view, checkpoint.run_of(path)) if "calibration" in analyses else None
     identity = _identity(path, analyses, view, validation)
-    if not fresh and is_finished(output_dir, identity):
-        print(f"this analysis is finished, in {output_dir}; volo analyze --fresh repeats it", flush=True)
-        return output_dir / PAGE
-    with made_aside(output_dir, identity) as folder:
-        findings = Findings(subject, view, predict(subject, view, compute), compute, folder, validation)
-        for name, step in STEPS.items():
-            if name in analyses:
-                step(findings)
-        _add_baselines(findings)
-        if findings.metrics:
-            (folder / METRICS).write_text(json.dumps(findings.metrics | _by_class(findings), indent=1) + "\n")
-        write_report(folder, _report(path, findings))
+
+    def is_done() -> bool:
+        return not fresh and is_finished(output_dir, identity)
+
+    is_read_only = is_done() and not os.access(output_dir, os.W_OK)
+    with contextlib.nullcontext() if is_read_only else held(output_dir):
+        if is_done():
+            print(f"this analysis is finished, in {output_dir}; volo analyze --fresh repeats it", flush=True)
+            return output_dir / PAGE
+        with made_aside(output_dir, identity) as folder:
+            findings = Findings(subject, view, predict(subject, view, compute), compute, folder, validation)
+            _write_results(path, analyses, findings)
     return output_dir / PAGE
+
+
+def _write_results(path: Path, analyses: Sequence[str], findings: Findings) -> None:
+    for name, step in STEPS.items():
+        if name in analyses:
+            step(findings)
+    _add_baselines(findings)
+    if findings.metrics:
+        metrics = json.dumps(findings.metrics | _by_class(findings), indent=1)
+        replace_synced(findings.output_dir / METRICS, f"{metrics}\n")
+    write_report(findings.output_dir, _report(path, findings))
 
 
 def _validation(subject: Subject, view: View, run: Path | None) -> View | None:
@@ -83,7 +98,7 @@ def _identity(path: Path, analyses: Sequence[str], view: View, validation: View 
     return {
         "volo_version": __version__,
         "checkpoint": str(path),
-        "weights": sha256(path / MODEL if path.is_dir() else path),
+        "weights": sha256(weights_of(path)),
         "run": hashlib.sha256(history.encode()).hexdigest(),
         "split": view.split,
         "data_dir": view.data_dir,

@@ -1,34 +1,70 @@
-"""The folder of an analysis: its results are written to a staging folder and renamed into place once complete.
+"""The folder of an analysis: its results are written to a staging folder and put in place once complete.
 
-    analysis.json    `of`: what was analyzed and how; `files`: sha256 of each result; renamed into place last
+    analysis.json     `of`: what was analyzed and how; `files`: sha256 of each result
+    .analysis.lock    held by the process that writes to the folder
 
-An earlier analysis stays unchanged until then. Files that do not belong to an analysis are never touched.
+An earlier analysis stays unchanged until then, and is replaced as a whole: the folders exchange their names. Files that
+do not belong to an analysis are never touched. A folder that holds some therefore keeps its name, and the results are
+renamed into it one by one, the manifest last; if that is interrupted, the next analysis completes it.
 """
 
 import contextlib
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from volo.analysis.report import PAGE
-from volo.errors import InputError
-from volo.files import abandoned, partial_of, remove, sync
+from filelock import Timeout
 
-MANIFEST = "analysis.json"
+from volo.analysis.report import PAGE
+from volo.errors import InputError, writing
+from volo.files import abandoned, exchange, partial_of, remove, sync, write_synced
+from volo.locks import LOOK_S, take
+from volo.runs.checkpoint import MODEL
+from volo.runs.places import CONFIG
+from volo.settings.paths import local_path
+
+MANIFEST, LOCK = "analysis.json", ".analysis.lock"
 METRICS = "eval_metrics.json"
 RESULTS = (
     METRICS, "localisation.json", "confusion_matrix.npy", "confusion_matrix.png", "calibration_stats.npz",
     "reliability_before.png", "reliability_after.png", "gradcam.pt", "gradcam_overlay.png", "occlusion_heatmap.pt",
     "occlusion_heatmap.png", "predictions_grid.png", "learning_curves.png", PAGE,
 )  # fmt: skip
+OWN = (*RESULTS, MANIFEST, LOCK)
 ASIDE = "analysis"
+OF_FILES = Path("./outputs/volo_inference")  # holds the analyses of model files that lie in no run folder
+
+
+def default_folder(path: Path, asked: str, split: str, data_dir: str | None) -> Path:
+    """The folder for the results of a checkpoint on these images, if the user names none.
+
+    It is `analysis` in the run folder for the run's best checkpoint on the test images; otherwise the name also says
+    which checkpoint, split and data. Of a model file elsewhere it is in OF_FILES.
+
+    Args:
+        path: A checkpoint folder or a lone model file.
+        asked: The path that the user gave for it.
+    """
+    place = path.parent if path.is_file() else path
+    run_dir = place.parent.parent
+    if place.parent.name == "checkpoints" and (run_dir / CONFIG).exists():
+        is_best = local_path(asked, "--checkpoint") in (run_dir, run_dir / "best")
+        folder, words = run_dir, ["analysis"] if is_best else ["analysis", place.name]
+    else:
+        folder, words = OF_FILES, [path.stem, sha256(weights_of(path))[:8]]
+    words += [split] if split != "test" else []
+    if data_dir is not None:
+        moved = local_path(data_dir, "--data-dir")
+        words += [moved.name, hashlib.sha256(os.fsencode(moved)).hexdigest()[:8]]
+    return folder / "-".join(words)
 
 
 def is_finished(output_dir: Path, of: dict[str, Any]) -> bool:
     """Whether the complete results of this analysis are there."""
-    _finish_placing(output_dir)
     manifest = _read(output_dir)
     try:
         return manifest["of"] == of and all(
@@ -39,37 +75,51 @@ def is_finished(output_dir: Path, of: dict[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def made_aside(output_dir: Path, of: dict[str, Any]) -> Iterator[Path]:
-    """Yields an empty folder whose contents replace an earlier analysis at the end.
-
-    After an error the folder is deleted and nothing is replaced. After a kill the next analysis cleans up: it deletes
-    an incomplete folder and finishes moving a complete one.
+def held(output_dir: Path) -> Iterator[None]:
+    """Holds the folder for this process, and first cleans up after a killed one: deletes an incomplete analysis, or
+    finishes moving a complete one. A new folder that gets no results is deleted again.
 
     Raises:
-        InputError: a folder that cannot be written.
+        InputError: a folder that another process holds, or that cannot be written.
+        InferenceError: the disk refused a file of the folder.
     """
     is_new = not output_dir.exists()
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        _finish_placing(output_dir)
-        folder = partial_of(output_dir / ASIDE)
-        folder.mkdir()
+        lock = take(output_dir / LOCK, LOOK_S, "use another --output-dir")
+    except Timeout:
+        raise InputError(
+            f"{output_dir} is being written by another analysis; wait for it or use another --output-dir"
+        ) from None
     except OSError as error:
         raise InputError(f"--output-dir must be a folder that can be written, got {output_dir} ({error})") from None
     try:
+        with _refusals_named(output_dir):
+            _finish_placing(output_dir)
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            if is_new and {*os.listdir(output_dir)} <= {LOCK}:
+                remove(output_dir)
+        lock.release()
+
+
+@contextlib.contextmanager
+def made_aside(output_dir: Path, of: dict[str, Any]) -> Iterator[Path]:
+    """Yields an empty folder whose contents replace an earlier analysis at the end. After an error it is deleted and
+    nothing is replaced. The caller must hold `output_dir`."""
+    folder = partial_of(output_dir / ASIDE)
+    folder.mkdir()
+    try:
         yield folder
         files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-        (folder / MANIFEST).write_text(json.dumps({"of": of, "files": files}, indent=1) + "\n")
+        write_synced(folder / MANIFEST, f"{json.dumps({'of': of, 'files': files}, indent=1)}\n".encode())
         for path in (*folder.iterdir(), folder):
             sync(path)
     except BaseException:
         remove(folder)
-        if is_new:
-            with contextlib.suppress(OSError):  # it holds something
-                output_dir.rmdir()
         raise
     _place(folder, output_dir)
-    remove(folder)
 
 
 def sha256(path: Path) -> str:
@@ -77,8 +127,65 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def weights_of(path: Path) -> Path:
+    return path / MODEL if path.is_dir() else path
+
+
+@contextlib.contextmanager
+def _refusals_named(output_dir: Path) -> Iterator[None]:
+    """Turns a disk error at a file of the folder into an InferenceError; one at the images, say, stays what it is."""
+    try:
+        yield
+    except OSError as error:
+        if not Path(os.fsdecode(error.filename or "")).is_relative_to(output_dir):
+            raise
+        with writing("the analysis", output_dir):
+            raise
+
+
 def _place(folder: Path, output_dir: Path) -> None:
-    """Moves complete results into place and deletes results of an earlier analysis that this one lacks.
+    """Puts complete results in place, and removes the folder. Once some are moved, the others must follow them."""
+    is_whole = all((folder / name).exists() for name in _read(folder)["files"])
+    if not is_whole or not _exchanged(folder, output_dir.resolve()):
+        _move_each(folder, output_dir)
+        remove(folder)
+
+
+def _exchanged(folder: Path, output_dir: Path) -> bool:
+    """Exchanges the two folders and removes the earlier one. Whether that can be done: where it cannot, nothing has
+    changed."""
+    aside = _beside(output_dir)
+    try:
+        if not _can_be_replaced(output_dir, folder):
+            return False
+        shutil.copymode(output_dir, folder)
+        os.link(output_dir / LOCK, folder / LOCK)  # the same lock, for whoever waits for it
+        folder.rename(aside)
+    except OSError:
+        return False
+    if not exchange(aside, output_dir):
+        aside.rename(folder)
+        return False
+    sync(output_dir.parent)
+    for path in aside.iterdir():
+        if path.name not in OWN:  # it came in the meantime
+            path.rename(output_dir / path.name)
+    remove(aside)
+    return True
+
+
+def _can_be_replaced(output_dir: Path, folder: Path) -> bool:
+    """Whether nobody would miss the folder itself: it is this user's, nobody works in it, and holds nothing else."""
+    is_own = output_dir.stat().st_uid == os.geteuid() and {*os.listdir(output_dir)} <= {*OWN, folder.name}
+    return is_own and not Path.cwd().is_relative_to(output_dir)
+
+
+def _beside(output_dir: Path) -> Path:
+    return partial_of(output_dir.with_name(f"{output_dir.name}-aside"))
+
+
+def _move_each(folder: Path, output_dir: Path) -> None:
+    """Moves complete results into the folder and deletes results of an earlier analysis that this one lacks.
 
     The page is moved second to last and the manifest last: without a manifest no analysis counts as finished.
     """
@@ -94,6 +201,9 @@ def _place(folder: Path, output_dir: Path) -> None:
 
 def _finish_placing(output_dir: Path) -> None:
     """Finishes moving what a killed process had completed, and deletes the rest."""
+    resolved = output_dir.resolve()
+    for left in abandoned(resolved.parent, f"{resolved.name}-aside."):
+        remove(left)
     for folder in abandoned(output_dir, f"{ASIDE}."):
         if _read(folder) is not None:
             _place(folder, output_dir)

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,8 +28,8 @@ from volo.analysis.subject import Subject, load_subject
 from volo.console import Progress
 from volo.data.folders.listing import ImageFile
 from volo.data.folders.passed_over import say_passed_over
-from volo.errors import InferenceError, InputError, first_of
-from volo.files import replaced
+from volo.errors import InputError, first_of, writing
+from volo.files import remove, replaced
 from volo.locks import take
 from volo.runs import checkpoint
 
@@ -166,7 +165,7 @@ class Outputs:
             yield
         finally:
             if self.table_is_whole or set(os.listdir(self.parts)) == {".lock"}:
-                shutil.rmtree(self.parts)
+                remove(self.parts)  # as far as possible: another process may be waiting there
             lock.release()
 
     def is_finished(self, job: Job) -> bool:
@@ -259,19 +258,12 @@ def committed(path: Path) -> Iterator[TextIO]:
     Raises:
         InferenceError: it cannot be written.
     """
-    try:
-        with (
-            replaced(path) as partial,
-            open(partial, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-        ):
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise InferenceError(
-            f"predictions could not be written: {error.filename or path} ({error.strerror}); what is finished is "
-            "kept; fix this and run the same command again to resume"
-        ) from error
+    with (
+        writing("predictions", path, "what is finished is kept; "),
+        replaced(path) as partial,
+        open(partial, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        yield file
 
 
 def _missing(finished: list[tuple[int, int]], files: Sequence[ImageFile], size: int) -> list[Chunk]:

@@ -32,8 +32,10 @@ class Flags:
     model.safetensors or .pt."""
     analysis: tuple[Analysis, ...] = get_args(Analysis)
     """What to do. Default: everything."""
-    output_dir: str = "./outputs/volo_inference"
-    """Folder for the results. An earlier analysis in it is replaced once the new one is complete; other files stay."""
+    output_dir: str | None = None
+    """Folder for the results. Default: analysis in the run folder, or for another checkpoint than the best, another
+    split or other data, analysis-step_00001200-val-...; for a single file, ./outputs/volo_inference/NAME-HASH. An
+    earlier analysis in it is replaced once the new one is complete; other files stay."""
     split: Literal["test", "val"] = "test"
     """Images to analyze the model on."""
     data_dir: str | None = None
@@ -51,9 +53,10 @@ class Flags:
         if not self.analysis:
             raise InputError(f"--analysis needs at least one of {', '.join(get_args(Analysis))}, got none")
         path_to_read(self.checkpoint, "--checkpoint")
+        if self.output_dir is not None:
+            folder_to_write(self.output_dir, "--output-dir")
         if self.data_dir is not None:
             folder_to_read(self.data_dir, "--data-dir")
-        folder_to_write(self.output_dir, "--output-dir")
         return self.workers.run_settings()
 
 
@@ -70,7 +73,7 @@ def analyze_checkpoint(flags: Flags, run: RunSettings) -> Path:
     from volo.runs import checkpoint
 
     path = checkpoint.find(flags.checkpoint)
-    output_dir = local_path(flags.output_dir, "--output-dir")
+    output_dir = _output_dir(flags, path)
     print(f"analyzing {path}", flush=True)
     report = _here(flags, path, output_dir, run) if run.num_workers == 0 else _on_ray(flags, path, output_dir, run)
     print(_summary(output_dir) if "eval" in flags.analysis else f"results: {output_dir}")
@@ -78,6 +81,14 @@ def analyze_checkpoint(flags: Flags, run: RunSettings) -> Path:
     if not flags.no_show and has_display():
         webbrowser.open(report.as_uri())
     return report
+
+
+def _output_dir(flags: Flags, path: Path) -> Path:
+    if flags.output_dir is not None:
+        return local_path(flags.output_dir, "--output-dir")
+    from volo.analysis.output import default_folder
+
+    return default_folder(path, flags.checkpoint, flags.split, flags.data_dir).absolute()
 
 
 def has_display() -> bool:

@@ -7,6 +7,7 @@ from importlib import import_module
 
 from volo import __version__
 from volo.errors import ExitCode
+from volo.streams import kept_running
 
 # Each is a module with a `main(argv)`, in volo/cli or, of those in ABOUT, in volo/cli/about.
 COMMANDS = {
@@ -40,7 +41,15 @@ First steps: `volo pipeline --recipe quickstart` trains, evaluates and explains 
 
 def main() -> None:
     """Runs the command line and ends the process with an ExitCode."""
-    argv = sys.argv[1:]
+    with kept_running():
+        _answer(sys.argv[1:])
+
+
+def module_of(command: str) -> str:
+    return f"volo.cli.about.{command}" if command in ABOUT else f"volo.cli.{command}"
+
+
+def _answer(argv: Sequence[str]) -> None:
     if not argv or argv[0] in ("-h", "--help", "--help-all", "help"):
         print(HELP, end="")
     elif argv[0] == "--version":
@@ -50,10 +59,6 @@ def main() -> None:
     else:
         print(f"error: {_unknown(argv[0])}", file=sys.stderr)
         sys.exit(ExitCode.WRONG_INPUT)
-
-
-def module_of(command: str) -> str:
-    return f"volo.cli.about.{command}" if command in ABOUT else f"volo.cli.{command}"
 
 
 def _run(argv: Sequence[str]) -> None:

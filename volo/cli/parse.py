@@ -27,6 +27,7 @@ from volo.settings.run import RunSettings
 from volo.settings.section import Section
 from volo.settings.yaml_files import read_yaml
 from volo.signals import interrupting_signals
+from volo.streams import kept_running
 
 Flags = TypeVar("Flags")
 RANK_0_FIRST_S = 5.0
@@ -45,11 +46,12 @@ def program(command: str) -> str:
 def run_job(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
     """Runs a command's main on its arguments, by default the command line's, and ends the process with the documented
     exit code."""
-    show_log()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names of files may be no text, or none of this terminal's
-    sys.exit(exit_code(main, sys.argv[1:] if argv is None else argv))
+    with kept_running():
+        show_log()
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # file names may be no text, or none of this terminal's
+        sys.exit(exit_code(main, sys.argv[1:] if argv is None else argv))
 
 
 def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:

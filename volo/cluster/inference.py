@@ -9,7 +9,7 @@ import torch
 from volo.analysis.subject import Subject, View, Work, open_view
 from volo.cluster.workers import Workers, first_done
 from volo.console import Patience
-from volo.errors import InputError, TrainingError
+from volo.errors import InferenceError, InputError
 from volo.training.world import set_threads
 
 
@@ -20,7 +20,7 @@ def work_on_ray(subject: Subject, view: View, work: Work, workers: Workers) -> n
 
     Raises:
         InputError: as `open_view`, from a worker; a node has other images than the driver.
-        TrainingError: a worker was lost and could not be replaced.
+        InferenceError: a worker was lost and could not be replaced.
     """
     num_local = workers.num_local()
     task = ray.remote(num_cpus=1, num_gpus=int(workers.use_gpu), max_retries=2)(_share)
@@ -41,7 +41,7 @@ def work_on_ray(subject: Subject, view: View, work: Work, workers: Workers) -> n
             raise InputError(str(error.cause)) from None
         raise
     except ray.exceptions.RayError as error:
-        raise TrainingError(f"a worker was lost during the analysis ({error})") from error
+        raise InferenceError(f"a worker was lost during the analysis ({error})") from error
     return np.concatenate([share for share in results if len(share)] or results[:1])
 
 

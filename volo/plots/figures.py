@@ -4,6 +4,7 @@ Uses only matplotlib's objects: no pyplot state, no display. Text is never parse
 called `$x_1$`; log axes are not used because their labels are mathtext.
 """
 
+import io
 import unicodedata
 import warnings
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from volo.files import replaced
+from volo.files import replace_synced
 
 DPI = 150
 CRISP_BELOW = 100  # pixels per side; smaller images are shown without interpolation
@@ -97,8 +98,9 @@ def axes_at(figure: Figure, left: float, top: float, width: float, height: float
 def save(figure: Figure, path: Path) -> Path:
     """Writes a PNG atomically. Call inside `style`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(path) as partial:
-        figure.savefig(partial, format="png")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    replace_synced(path, buffer.getvalue())
     return path
 
 

@@ -13,6 +13,7 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from volo.console import percent
+from volo.errors import TrainingError
 from volo.files import remove_abandoned, replace_synced
 from volo.runs.checkpoint import writing
 from volo.runs.places import BEST, CHECKPOINTS, LAST, TABLE, checkpoints_of
@@ -26,7 +27,11 @@ ORDER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.
 
 
 def write_results(study: SweepStudy) -> None:
-    """Writes new trials.csv and best_config.yaml files, and removes weights that need not be kept."""
+    """Writes new trials.csv and best_config.yaml files, and removes weights that need not be kept.
+
+    Raises:
+        TrainingError: the disk refused a file; an earlier one is intact.
+    """
     with writing(f"the results in {study.sweep_dir}"):
         _write_tables(study)
     remove_weights(study)
@@ -42,8 +47,12 @@ def _write_tables(study: SweepStudy) -> None:
 
 
 def write_report(study: SweepStudy) -> None:
-    """Draws sweep_report.html and prints its path. An error is logged and does no other harm: everything in the report
-    is also in the table and the journal."""
+    """Draws sweep_report.html and prints its path. An error in drawing is logged and does no other harm: everything in
+    the report is also in the table and the journal.
+
+    Raises:
+        TrainingError: the disk refused it; an earlier report is intact.
+    """
     base = study.base
     facts = SweepFacts(
         name=study.sweep_dir.name,
@@ -55,7 +64,10 @@ def write_report(study: SweepStudy) -> None:
         confirm_flags="--confirm-top 1",
     )
     try:
-        print(f"report: {write_sweep_report(study.study, study.sweep_dir, facts)}", flush=True)
+        with writing("the report of the sweep"):
+            print(f"report: {write_sweep_report(study.study, study.sweep_dir, facts)}", flush=True)
+    except TrainingError:
+        raise
     except Exception:
         logger.exception("the report could not be drawn; all other results of the sweep are complete")
 

@@ -75,8 +75,10 @@ def run_sweep(study: SweepStudy, cluster: contextlib.ExitStack | None = None) ->
             raise
     write_results(study)
     said = _confirmed(study)
-    write_report(study)
-    say_result(study, said)
+    try:
+        write_report(study)
+    finally:
+        say_result(study, said)
 
 
 def _check_same_images(study: SweepStudy, data: Images) -> None:

@@ -3,11 +3,12 @@
 A process is armed with one `Kill` and continues as usual; it dies where that says, by a signal that nobody can catch.
 """
 
+import contextlib
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,17 @@ def in_a_file(countdown: Countdown, run_dir: Path) -> None:
 def limit_files(limit: int) -> None:
     """From now on no file of this process gets longer than so many bytes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+
+@contextlib.contextmanager
+def files_limited_to(limit: int) -> Iterator[None]:
+    """As `limit_files`, for a while."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit_files(limit)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def in_a_record(countdown: Countdown, run_dir: Path) -> None:

@@ -4,6 +4,7 @@ Shapes: n explained images of H x W pixels.
 """
 
 import copy
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from volo.analysis.predictions import choose_images
 from volo.analysis.subject import Subject, View
 from volo.data.epoch import worker_share
 from volo.data.pipeline import Pixels
-from volo.files import replaced
+from volo.files import replace_synced
 
 NUM_SHOWN, NUM_SCORED = 12, 500
 
@@ -117,5 +118,6 @@ def save_explanation(
         "shown": torch.from_numpy(selection.shown),
         "scored": torch.from_numpy(selection.scored),
     }
-    with replaced(path) as partial:
-        torch.save(content, partial)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    replace_synced(path, buffer.getvalue())

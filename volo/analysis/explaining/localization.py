@@ -13,6 +13,7 @@ import numpy as np
 from volo.analysis.intervals import Interval, share_interval
 from volo.analysis.subject import View
 from volo.data import shapes
+from volo.files import replace_synced
 
 Shares = dict[str, float | None]
 RANDOM = "random"
@@ -85,7 +86,7 @@ def save_localization(output_dir: Path, split: str, objects: Objects, scores: di
         "scores": scores,
         "intervals": all_intervals(scores, objects),
     }
-    (output_dir / "localisation.json").write_text(json.dumps(content, indent=1) + "\n")
+    replace_synced(output_dir / "localisation.json", f"{json.dumps(content, indent=1)}\n".encode())
 
 
 def _shares(points: np.ndarray, objects: Objects) -> Shares:

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from volo.console import percent
 from volo.errors import InputError
+from volo.files import staging
 from volo.plots.figures import shorten
 from volo.plots.page import Figure, pictures, write_page
 from volo.tuning.report.confirmation import Confirmed, Verdict, read_confirmation, verdicts
@@ -23,6 +24,7 @@ from volo.tuning.report.trials import STATES, Sweep, SweepFacts, Tried, apart, n
 from volo.tuning.report.words import choices, findings, spread_of
 
 PAGE, PICTURES = "sweep_report.html", "figures"
+FIGURES = ("history", "curves", "front", "seeds", "importances", "parallel", "slices")
 TEMPLATE = Path(__file__).with_name("sweep_report.html.j2")
 NUM_SHOWN = 15  # rows of the ranked table; all are in trials.csv
 NUM_FAILED = 20
@@ -30,7 +32,8 @@ REASON_COLUMNS = 400
 
 
 def write_sweep_report(study: Study, sweep_dir: Path, facts: SweepFacts) -> Path:
-    """Writes sweep_report.html and its figures, figures/*.png, replacing earlier ones.
+    """Writes sweep_report.html and its figures, figures/*.png, replacing earlier ones once all are drawn. The caller
+    must hold a lock on the sweep.
 
     Any study works, even one that is still running or has no trial that was trained to the end; whatever cannot be
     shown is left out. Trials may have the user attributes that `volo.tuning.study` sets: metrics, reason. The seeds
@@ -42,24 +45,38 @@ def write_sweep_report(study: Study, sweep_dir: Path, facts: SweepFacts) -> Path
     sweep = Sweep.of(study, facts)
     confirmed, mistakes = _confirmation(sweep_dir)
     found = importances(sweep)
-    sweep_dir.mkdir(parents=True, exist_ok=True)
-    return write_page(
-        sweep_dir / PAGE,
-        TEMPLATE,
-        facts=facts,
-        objectives=[f"{name}, {_better(is_max)}" for name, is_max in zip(facts.metrics, sweep.maximized, strict=True)],
-        cards=_cards(sweep, confirmed),
-        notes=[*findings(sweep, confirmed, found), *mistakes],
-        pictures=pictures(_figures(sweep, confirmed, found, sweep_dir / PICTURES)),
-        ranked=_ranked_rows(sweep, sweep_dir),
-        num_others=max(0, len(sweep.trials) - NUM_SHOWN),
-        seeds=_seed_rows(sweep, confirmed),
-        failed=_failed_rows(sweep, sweep_dir),
-        num_failed=len(sweep.in_state(TrialState.FAIL)),
-        choices=_choice_rows(sweep),
-        compared=_compared(sweep, confirmed),
-        best_config=_best_config(sweep_dir, sweep),
-    )
+    (sweep_dir / PICTURES).mkdir(parents=True, exist_ok=True)
+    with staging(sweep_dir / PICTURES) as aside:
+        page = write_page(
+            sweep_dir / PAGE,
+            TEMPLATE,
+            facts=facts,
+            objectives=[
+                f"{name}, {_better(is_max)}" for name, is_max in zip(facts.metrics, sweep.maximized, strict=True)
+            ],
+            cards=_cards(sweep, confirmed),
+            notes=[*findings(sweep, confirmed, found), *mistakes],
+            pictures=pictures(_figures(sweep, confirmed, found, aside)),
+            ranked=_ranked_rows(sweep, sweep_dir),
+            num_others=max(0, len(sweep.trials) - NUM_SHOWN),
+            seeds=_seed_rows(sweep, confirmed),
+            failed=_failed_rows(sweep, sweep_dir),
+            num_failed=len(sweep.in_state(TrialState.FAIL)),
+            choices=_choice_rows(sweep),
+            compared=_compared(sweep, confirmed),
+            best_config=_best_config(sweep_dir, sweep),
+        )
+        _replace_figures(aside, sweep_dir / PICTURES)
+    return page
+
+
+def _replace_figures(drawn: Path, folder: Path) -> None:
+    """Moves the figures into their folder, and removes those that only an earlier report has."""
+    for name in FIGURES:
+        if (drawn / f"{name}.png").exists():
+            (drawn / f"{name}.png").rename(folder / f"{name}.png")
+        else:
+            (folder / f"{name}.png").unlink(missing_ok=True)
 
 
 def _confirmation(sweep_dir: Path) -> tuple[list[Confirmed], list[str]]:
@@ -105,7 +122,7 @@ def _over_seeds(trial: Tried, confirmed: Sequence[Confirmed], facts: SweepFacts)
 
 
 def _figures(sweep: Sweep, confirmed: Sequence[Confirmed], found: Sequence[Importances], folder: Path) -> list[Figure]:
-    """Draws the figures that can be drawn, and removes the others that an earlier report has drawn."""
+    """Draws the figures that can be drawn."""
     several = len(sweep.maximized) > 1
     epochs = " or ".join(num(count, "epoch") for count in sorted({one.epochs for one in confirmed}))
     goal = "the front" if several else f"{sweep.metric} in the best quarter"
@@ -133,10 +150,7 @@ def _figures(sweep: Sweep, confirmed: Sequence[Confirmed], found: Sequence[Impor
     ]  # fmt: skip
     figures = []
     for title, name, draw, caption in drawn:
-        path = folder / f"{name}.png"
-        if draw(path) is None:
-            path.unlink(missing_ok=True)
-        else:
+        if path := draw(folder / f"{name}.png"):
             figures.append(Figure(title, path, caption, alt=f"{title}. {caption}"))
     return figures
 
