@@ -23,15 +23,15 @@ from tests.faults.tools.listeners import beyond_loopback, commands_of, listening
 from tests.faults.tools.processes import until, written
 from tests.training.runs import losses, small_run
 from volo.cluster import folder as place
-from volo.cluster.folder import MAX_BASE, PREFIX, VARIABLE, own_folder
+from volo.cluster.folder import MAX_BASE, PREFIX, VARIABLE, session_folder
 from volo.errors import InputError
 from volo.training.world import INTERFACE_VARIABLES, joined_world, listen_on_loopback, open_store, torchrun_world
 
 LIMIT_S = 120.0
 HOLD = (
     "import sys\n"
-    "from volo.cluster.folder import own_folder\n"
-    "with own_folder() as folder:\n"
+    "from volo.cluster.folder import session_folder\n"
+    "with session_folder() as folder:\n"
     "    print(folder, flush=True)\n"
     "    sys.stdin.read()\n"
 )
@@ -52,7 +52,7 @@ def base(monkeypatch) -> Iterator[Path]:
 
 def test_the_folder_of_a_cluster_is_its_users_alone_and_goes_with_the_cluster(base):
     before = dict(os.environ)
-    with pytest.raises(KeyboardInterrupt), own_folder() as folder:
+    with pytest.raises(KeyboardInterrupt), session_folder() as folder:
         assert folder.parent == base
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert os.environ[VARIABLE] == str(folder)
@@ -70,7 +70,7 @@ def test_the_next_command_removes_the_folder_of_a_killed_one_and_leaves_those_in
     (killed / "ray").mkdir()
     held[0].kill()
     held[0].wait()
-    with own_folder() as folder:
+    with session_folder() as folder:
         assert set(base.iterdir()) == {living, folder}
     held[1].communicate()
     assert list(base.iterdir()) == []
@@ -83,7 +83,7 @@ def test_links_and_folders_of_others_are_left_alone_whatever_their_names(base):
     os.chown(theirs, OTHER_USER, OTHER_USER)
     target.mkdir()
     linked.symlink_to(target)
-    with own_folder():
+    with session_folder():
         pass
     assert set(base.iterdir()) == {theirs, linked, target}
 
@@ -128,12 +128,12 @@ def test_where_the_chosen_place_cannot_hold_a_cluster_another_does_or_the_messag
 ):
     make, reason = BAD_BASES[kind]
     monkeypatch.setenv(variable, str(bad := make(base)))
-    with own_folder() as folder:
+    with session_folder() as folder:
         assert folder.parent == base
     told = [f"{VARIABLE}={bad} is not used ({reason}); using {base}"] if variable == VARIABLE else []
     assert caplog.messages == told
     monkeypatch.setattr(place, "SHARED_BASES", ())
-    with pytest.raises(InputError) as refused, own_folder():
+    with pytest.raises(InputError) as refused, session_folder():
         pass
     assert f"got {bad} ({reason}); set {VARIABLE} to a folder of yours" in str(refused.value)
 

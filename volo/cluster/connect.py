@@ -17,7 +17,7 @@ from volo.cluster.access import (
     reads_token_file,
     user_can_enter,
 )
-from volo.cluster.folder import close_to_others, own_folder
+from volo.cluster.folder import close_to_others, session_folder
 from volo.errors import InputError
 from volo.hosts import is_loopback
 from volo.log import LOGGER
@@ -108,7 +108,7 @@ def connected(
     with contextlib.ExitStack() as ending:
         if is_own:
             print("starting Ray on this machine", flush=True)
-            folder = ending.enter_context(own_folder())
+            folder = ending.enter_context(session_folder())
         ending.callback(ray.shutdown)
         try:
             dashboard = _started(num_cpus, dashboard_host, needs_dashboard) if is_own else _joined(address)

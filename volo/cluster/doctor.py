@@ -84,7 +84,7 @@ def check_folder() -> Finding:
     """Where a cluster that a job starts would have its temporary folder.
 
     Raises:
-        InputError: as `own_folder`.
+        InputError: as `session_folder`.
     """
     return ok("Ray's folder", f"in {find_base()}, for this user alone, removed with the cluster")
 

@@ -31,7 +31,7 @@ NUM_TRIES, RETRY_S = 50, 0.1  # to remove the folder, into which Ray's last proc
 
 
 @contextlib.contextmanager
-def own_folder() -> Iterator[Path]:
+def session_folder() -> Iterator[Path]:
     """Makes the folder that a cluster started inside will use, and removes it at the end.
 
     Raises:
