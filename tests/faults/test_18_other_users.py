@@ -2,12 +2,12 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -23,7 +23,7 @@ from tests.faults.tools.listeners import beyond_loopback, commands_of, listening
 from tests.faults.tools.processes import until, written
 from tests.training.runs import losses, small_run
 from volo.cluster import folder as place
-from volo.cluster.folder import MAX_BASE, PREFIX, VARIABLE, session_folder
+from volo.cluster.folder import MAX_BASE, MAX_TMPDIR, PREFIX, VARIABLE, session_folder
 from volo.errors import InputError
 from volo.training.world import INTERFACE_VARIABLES, joined_world, listen_on_loopback, open_store, torchrun_world
 
@@ -45,9 +45,11 @@ def base(monkeypatch) -> Iterator[Path]:
     """A place with a path short enough for sockets, and the only one there is."""
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.delenv("TMPDIR", raising=False)
-    with tempfile.TemporaryDirectory(prefix="v", dir="/tmp") as made:
-        monkeypatch.setattr(place, "SHARED_BASES", (made,))
-        yield Path(made)
+    made = Path("/tmp", f"v{secrets.token_hex(2)}")
+    made.mkdir(mode=0o700)
+    monkeypatch.setattr(place, "SHARED_BASES", (str(made),))
+    yield made
+    shutil.rmtree(made)
 
 
 def test_the_folder_of_a_cluster_is_its_users_alone_and_goes_with_the_cluster(base):
@@ -138,6 +140,16 @@ def test_where_the_chosen_place_cannot_hold_a_cluster_another_does_or_the_messag
     assert f"got {bad} ({reason}); set {VARIABLE} to a folder of yours" in str(refused.value)
 
 
+def test_a_temporary_folder_too_long_for_any_socket_is_not_passed_on_to_rays_processes(base, monkeypatch):
+    monkeypatch.setenv("TMPDIR", long_enough := "/t" * (MAX_TMPDIR // 2))
+    with session_folder():
+        assert os.environ["TMPDIR"] == long_enough
+    monkeypatch.setenv("TMPDIR", too_long := long_enough + "/tt")
+    with session_folder():
+        assert os.environ["TMPDIR"] == str(base)
+    assert os.environ["TMPDIR"] == too_long
+
+
 def _meet(rank: int, ports: Queue, found: Queue) -> None:
     listen_on_loopback()
     store = open_store("127.0.0.1") if rank == 0 else None
@@ -211,7 +223,7 @@ def test_a_local_run_with_two_workers_is_closed_to_others_and_leaves_nothing(tmp
         command += ["--space", str(ROOT / "tune_spaces" / "mix.py"), "--num-samples", "1", "--workers-per-trial", "2"]
     before = own_folders()
     with running(command, tmp_path) as process:
-        until(lambda: any(losses(run) for run in tmp_path.glob("outputs/**/metrics.jsonl")), process)
+        until(lambda: any(losses(file.parent) for file in tmp_path.glob("outputs/**/metrics.jsonl")), process)
         assert beyond_loopback(process.pid) == []
         commands = list(commands_of(process.pid))
         assert sum("TrainWorker" in command for command in commands) == 2

@@ -23,8 +23,10 @@ from volo.log import LOGGER
 
 VARIABLE = "RAY_TMPDIR"  # where Ray makes its folders
 PREFIX = "volo-ray-"
-LONGEST_SOCKET = f"{PREFIX}abcdefgh/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-MAX_BASE = (103 if sys.platform == "darwin" else 107) - len(f"/{LONGEST_SOCKET}")  # bytes
+MAX_SOCKET = 103 if sys.platform == "darwin" else 107  # bytes
+LONGEST_SOCKET = f"{PREFIX}abcdefgh/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/dash_TaskEventsHead"
+MAX_BASE = MAX_SOCKET - len(f"/{LONGEST_SOCKET}")
+MAX_TMPDIR = MAX_SOCKET - len("/pymp-abcdefgh/listener-abcdefgh")  # a socket of Python's multiprocessing
 SHARED_BASES = ("/tmp", "/var/tmp")
 TRUSTED = {0, 65534}  # root, and how root looks from inside a container without privileges
 NUM_TRIES, RETRY_S = 50, 0.1  # to remove the folder, into which Ray's last processes may still write
@@ -38,15 +40,17 @@ def session_folder() -> Iterator[Path]:
         InputError: no place can hold one.
     """
     folder, lock = _made()
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = str(folder)
+    changed = {VARIABLE: str(folder)}
+    if len(os.fsencode(os.environ.get("TMPDIR", ""))) > MAX_TMPDIR:
+        changed["TMPDIR"] = str(folder.parent)
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
     try:
         yield folder
     finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({name: value} if value is not None else {})
         _remove(folder)
         os.close(lock)
 
