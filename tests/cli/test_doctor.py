@@ -10,6 +10,7 @@ from tests.conftest import draw_folder
 from tests.data.archives.served import cifar100_files, packed
 from volo.cli import doctor
 from volo.cli.parse import exit_code
+from volo.cluster import folder
 from volo.data.archives.cifar import CIFAR100
 from volo.data.datasets import open_train
 from volo.doctor import gpu, versions
@@ -64,6 +65,17 @@ def test_a_machine_without_a_cluster_is_well(capsys):
     )
     assert found["upload"][1].startswith("0 B in 0 files from")
     assert "cluster" not in found
+
+
+def test_a_place_for_the_folder_of_a_cluster_is_looked_for(capsys, monkeypatch):
+    _, found = diagnosed(capsys)
+    assert found["Ray's folder"][0] == "ok"
+    monkeypatch.setattr(folder, "SHARED_BASES", ())
+    monkeypatch.setenv("RAY_TMPDIR", "/a-path-that-is-too-long-for-any-socket")
+    monkeypatch.delenv("TMPDIR", raising=False)
+    code, found = diagnosed(capsys)
+    assert (code, found["Ray's folder"][0]) == (ExitCode.UNHEALTHY, "failure")
+    assert "set RAY_TMPDIR to a folder of yours" in found["Ray's folder"][1]
 
 
 def test_who_can_open_the_dashboard_is_told_where_it_listens(capsys, monkeypatch):

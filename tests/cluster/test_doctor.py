@@ -27,6 +27,8 @@ def test_a_cluster_is_looked_at_from_its_nodes(head, tmp_path):
     dashboard = head.dashboard.removeprefix("http://")
     assert found["dashboard"] == ("ok", f"{dashboard} answers, on the head's loopback only")
     assert found["authentication"][0] == "warning"
+    assert found["ray job stop"][0] == "warning"
+    assert "kills after 3 s, which may be too short to save; start the head with RAY_JOB" in found["ray job stop"][1]
     assert found["shared storage"] == ("ok", f"{tmp_path} is read and written by every node")
     assert list(tmp_path.iterdir()) == [], "something was left behind"
     assert head.address in clusters_here()

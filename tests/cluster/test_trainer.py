@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -79,6 +80,18 @@ def test_a_worker_that_reported_nothing_is_the_cause_if_the_others_report_the_en
     first.note(DistNetworkError("Connection reset by peer"))
     with pytest.raises(OutOfRetries, match="worker 1 of 2 on node1 was lost: worker 0 found the connection"):
         trainer._raise_outcome(attempt, ended(attempt, {0: RuntimeError()}), max_failures=0)
+
+
+def test_the_log_of_a_lost_worker_outlasts_the_cluster_that_the_command_started(tmp_path):
+    attempt, logs = Attempt.create(tmp_path), tmp_path / "volo-ray-abc" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "worker.out").write_text("terminate called")
+    [worker] = begun(attempt, tmp_path, 1)
+    member = dataclasses.replace(worker.me, output=str(logs / "worker.out"))
+    (attempt.folder / "worker-0.json").write_text(json.dumps(dataclasses.asdict(member)))
+    ended(attempt, {0: ActorDiedError()})
+    shutil.rmtree(logs)
+    assert Path(attempt.last_failure().log).read_text() == "terminate called"
 
 
 def test_a_node_that_does_not_see_the_run_folder_is_told_by_ray_alone(tmp_path):

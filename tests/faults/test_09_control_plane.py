@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import ROOT, end_session
+from tests.faults.tools.listeners import beyond_loopback, commands_of, listening
 from volo.cli import pipeline, train
 from volo.cli.parse import exit_code
 
 LIMIT_S = 90.0
-LISTENS = "0A"  # the state of a socket in /proc/net/tcp
 # As jobs.train does: Ray is told what to do before the trainer imports it.
 START = (
     "import sys\n"
@@ -39,7 +39,7 @@ def bare_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def own_cluster(home: Path, token: dict[str, str]) -> Iterator[tuple[str, int]]:
-    """A cluster as a job starts one for itself: its dashboard, or None, and the session of its processes."""
+    """A cluster as a job starts one for itself: its dashboard, or None, and the process that started it."""
     process = subprocess.Popen(
         [sys.executable, "-c", START], cwd=ROOT, env=bare_environment() | {"HOME": str(home)} | token, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
@@ -57,46 +57,6 @@ def own_cluster(home: Path, token: dict[str, str]) -> Iterator[tuple[str, int]]:
         end_session(process)
 
 
-def listening(session: int) -> dict[ipaddress.IPv4Address | ipaddress.IPv6Address, set[int]]:
-    """Where the processes of a session listen: addresses, and their ports."""
-    own = set(sockets(session))
-    found = {}
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            _, local, _, state, *rest = line.split()
-            if state == LISTENS and rest[5] in own:
-                host, port = local.split(":")
-                found.setdefault(address_of(host), set()).add(int(port, 16))
-    return found
-
-
-def sockets(session: int) -> Iterator[str]:
-    """The inodes of the sockets that the processes of a session hold."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if os.getsid(int(process.name)) == session:
-                for handle in (process / "fd").iterdir():
-                    with contextlib.suppress(OSError):
-                        target = os.readlink(handle)
-                        if target.startswith("socket:["):
-                            yield target[8:-1]
-
-
-def commands_of(session: int) -> Iterator[str]:
-    """The command lines of the processes of a session."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if os.getsid(int(process.name)) == session:
-                yield (process / "cmdline").read_text()
-
-
-def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """From the kernel's hexadecimal words, each in the machine's order of bytes."""
-    words = [int(text[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(text), 8)]
-    address = ipaddress.ip_address(b"".join(words))
-    return getattr(address, "ipv4_mapped", None) or address
-
-
 def status(url: str) -> int:
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=LIMIT_S) as answer:
@@ -110,12 +70,11 @@ def status(url: str) -> int:
 @pytest.mark.parametrize("token", [{}, {"RAY_AUTH_TOKEN": "0" * 64}], ids=["its own", "the user's"])
 def test_what_a_job_starts_listens_on_loopback_alone_and_wants_a_token(tmp_path, token):
     """A dashboard whose token nobody has is not started."""
-    with own_cluster(tmp_path, token) as (dashboard, session):
-        commands = list(commands_of(session))
+    with own_cluster(tmp_path, token) as (dashboard, pid):
+        commands = list(commands_of(pid))
         assert any("raylet" in command for command in commands)
-        found = listening(session)
-        assert [str(address) for address in found if not address.is_loopback] == []
-        ports = {port for ports in found.values() for port in ports}
+        assert beyond_loopback(pid) == []
+        ports = {port for ports in listening(pid).values() for port in ports}
         assert len(ports) > 5, "the processes of the cluster were not seen"
         if token:
             assert int(dashboard.rpartition(":")[2]) in ports
@@ -127,7 +86,7 @@ def test_what_a_job_starts_listens_on_loopback_alone_and_wants_a_token(tmp_path,
 
 def test_the_table_of_sockets_is_read_right():
     with socket.create_server(("127.0.0.1", 0)) as near, socket.create_server(("127.0.0.2", 0)) as far:
-        found = listening(os.getsid(0))
+        found = listening(os.getpid())
         for server in (near, far):
             host, port = server.getsockname()
             assert port in found[ipaddress.ip_address(host)]

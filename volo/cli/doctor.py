@@ -52,7 +52,7 @@ def checks(settings: ResolvedSettings) -> dict[str, Check]:
 
 
 def _of_ray(settings: ResolvedSettings, joins: bool) -> dict[str, Check]:
-    from volo.cluster.doctor import check_address, check_cluster, check_doors
+    from volo.cluster.doctor import check_address, check_cluster, check_doors, check_folder
 
     run = settings.run
 
@@ -66,7 +66,9 @@ def _of_ray(settings: ResolvedSettings, joins: bool) -> dict[str, Check]:
         "access": lambda: check_doors(run),
         "upload": upload,
     }
-    return of_ray | ({"cluster": lambda: check_cluster(run, Path(run.output_dir), settings.data)} if joins else {})
+    if not joins:
+        return of_ray | {"Ray's folder": check_folder}
+    return of_ray | {"cluster": lambda: check_cluster(run, Path(run.output_dir), settings.data)}
 
 
 def _row(finding: Finding) -> tuple[str, str, str]:

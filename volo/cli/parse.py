@@ -22,6 +22,7 @@ from volo.settings.config import Settings, build_settings, left_behind, merge
 from volo.settings.model import FORMS, AnyModel, own_fields
 from volo.settings.optim import OptimSettings
 from volo.settings.paths import folder_to_read, path_to_read
+from volo.settings.ray_job import check_lasts
 from volo.settings.recipes import RECIPES, recipe_settings
 from volo.settings.run import RunSettings
 from volo.settings.section import Section
@@ -33,6 +34,7 @@ Flags = TypeVar("Flags")
 RANK_0_FIRST_S = 5.0
 SECTIONS = ("data", "augment", "optim", "teaching", "run")
 FLAG_NAMES = {"variant": "model"}
+RESULTS = ("output_dir", "output")  # the flags that say where a command's results go
 # A setting in a message: with its section, before its value, a name with an underscore, or the first word.
 NAMED = r"(?<![\w./'-])(?:(?:model|data|augment|optim|teaching|run)\.{name}\b|{name}(?==)|(?=\w*_){name}\b|^{name}\b)"
 
@@ -142,15 +144,20 @@ def parse_settings_and(
     if flags.print_config:
         print(settings.to_yaml(), end="")
         return None, getattr(flags, "job", None)
+    check_lasts(settings.run.output_dir, flag_of("output_dir"))
     return settings, getattr(flags, "job", None)
 
 
 def parse_flags(flags: type[Flags], argv: Sequence[str], *, prog: str, description: str | None) -> Flags:
     """The flags of a command that takes no settings, as an instance of their dataclass."""
-    return tyro.cli(
+    parsed = tyro.cli(
         flags, args=spelled_for_tyro(argv), prog=prog, description=description,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )  # fmt: skip
+    for name in RESULTS:
+        if hasattr(parsed, name):
+            check_lasts(getattr(parsed, name), flag_of(name))
+    return parsed
 
 
 def check_places(settings: Settings) -> None:

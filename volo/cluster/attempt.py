@@ -4,15 +4,17 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from volo.cluster.failures import Failure, failure_of
+from volo.cluster.folder import PREFIX
 from volo.cluster.start import StopFile, StopListener, new_start
 from volo.files import read_json, replace_synced
 from volo.runs import checkpoint
@@ -38,6 +40,7 @@ class Attempt:
 
     records.jsonl       what rank 0 reports
     worker-<rank>.json  the worker's `Member`; worker-<rank>.log: its tracebacks
+    worker-<rank>-<pid>.out  what a lost worker printed, on a cluster that the command has started
     error-<rank>.json   the error that ended the worker
     failures.jsonl      the first cause of each end of all workers
     stop                the signal that asks to stop, 0 if none
@@ -69,6 +72,18 @@ class Attempt:
         pids = {member.rank: member.pid for member in self.members()}
         found = self._written("error-*.json", Failure)
         return sorted((error for error in found if pids.get(error.rank) == error.pid), key=lambda error: error.time)
+
+    def with_kept_log(self, failure: Failure) -> Failure:
+        """The failure, whose log is a copy here if its file goes with a cluster that the command has started."""
+        output = Path(failure.log.removesuffix(f" on {failure.node}"))
+        if not any(part.startswith(PREFIX) for part in output.parts):
+            return failure
+        kept = self.folder / f"worker-{failure.rank}-{failure.pid}.out"
+        try:
+            shutil.copyfile(output, kept)
+        except OSError:
+            return replace(failure, log="")
+        return replace(failure, log=str(kept))
 
     def last_failure(self) -> Failure | None:
         """The last cause that the controller wrote down."""

@@ -20,8 +20,11 @@ from volo.cluster.access import (
     user_can_enter,
 )
 from volo.cluster.connection_thread import kept_connection
+from volo.cluster.folder import close_to_others, session_folder
 from volo.errors import InputError
 from volo.hosts import is_loopback
+from volo.log import LOGGER
+from volo.settings.ray_job import MORE_TIME, STOP_WAIT, hurry, in_ray_job
 
 # Ray reads these when it starts. With a health check every half second, a dead worker is noticed soon, and a report,
 # which waits for the next check, costs little. A worker that does not answer for two minutes is given up. A request for
@@ -70,6 +73,8 @@ def prepare(address: str | None, dashboard_host: str = LOOPBACK) -> None:
     check_access(address, dashboard_host)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if os.path.expanduser("~") == "~":  # neither $HOME nor an entry in passwd: Ray could not be imported
+        os.environ["HOME"] = "/"  # as in a container that Docker starts for such a user
     if resolved_address(address) == OWN_CLUSTER:
         protect_own_cluster(OWN_CLUSTER, dashboard_host)
 
@@ -107,11 +112,12 @@ def connected(
 
     address = resolved_address(address)
     is_own = address == OWN_CLUSTER
-    if is_own:
-        print("starting Ray on this machine", flush=True)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as ending:
+        if is_own:
+            print("starting Ray on this machine", flush=True)
+            folder = ending.enter_context(session_folder())
         try:
-            dashboard = stack.enter_context(
+            dashboard = ending.enter_context(
                 kept_connection(
                     partial(_started, num_cpus, dashboard_host, needs_dashboard)
                     if is_own
@@ -127,6 +133,8 @@ def connected(
                 "check --address and $RAY_ADDRESS, and RAY_AUTH_MODE=token with its token if it wants one, or leave "
                 "them out to start a cluster for this job"
             ) from None
+        if is_own:
+            close_to_others(folder)
         yield dashboard
 
 
@@ -158,11 +166,13 @@ def _joined(address: str) -> str | None:
     import ray
 
     check_answer(address)
+    if in_ray_job() and (found := hurry(os.environ.get(STOP_WAIT))):
+        LOGGER.warning(f"{found}; {MORE_TIME}")
     return ray.init(address=address, runtime_env=_shipped_code(), **QUIET).dashboard_url
 
 
 def _shipped_code() -> dict | None:
     """This package for the workers of an existing cluster; inside a Ray job they have the job's working directory."""
-    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+    if in_ray_job():
         return None
     return {"py_modules": [str(Path(__file__).parents[1])]}

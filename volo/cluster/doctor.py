@@ -18,6 +18,7 @@ from typing import Any
 
 from volo.cluster.access import HOW_TO_MAKE, check_token_file, token_file, user_can_enter
 from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_address
+from volo.cluster.folder import find_base
 from volo.data.decoded.cache import Room
 from volo.doctor.cache import cache_room, judged
 from volo.doctor.findings import Finding, failure, ok, warning
@@ -25,6 +26,7 @@ from volo.errors import InputError
 from volo.files import existing
 from volo.hosts import is_loopback
 from volo.settings.data import ResolvedData
+from volo.settings.ray_job import MORE_TIME, STOP_WAIT, hurry
 from volo.settings.run import RunSettings
 
 HEAD = "node:__internal_head__"  # a resource that only the head has
@@ -79,6 +81,15 @@ def check_doors(run: RunSettings) -> Finding:
     return ok("access", f"{token}; the dashboard of a cluster that a command starts is {where}")
 
 
+def check_folder() -> Finding:
+    """Where a cluster that a job starts would have its temporary folder.
+
+    Raises:
+        InputError: as `session_folder`.
+    """
+    return ok("Ray's folder", f"in {find_base()}, for this user alone, removed with the cluster")
+
+
 def check_cluster(run: RunSettings, output_dir: Path, data: ResolvedData) -> Iterator[Finding]:
     """Connects to the existing cluster, and checks it from each of its nodes.
 
@@ -94,6 +105,7 @@ def check_cluster(run: RunSettings, output_dir: Path, data: ResolvedData) -> Ite
             with _probe(output_dir) as (folder, word):
                 visits = _visits(nodes, folder, word, dashboard)
                 yield from _reachable(visits, dashboard)
+                yield from _stopping(visits)
                 yield _shared(visits, folder, word)
         except OSError as error:
             yield failure("shared storage", f"{error.filename} cannot be used ({error.strerror})", OTHER_FOLDER)
@@ -187,6 +199,7 @@ def visit(folder: str, node_id: str, dashboard: str | None) -> dict[str, Any]:
         report["error"] = error.strerror
     if dashboard:
         report |= {"mode": authentication_of(dashboard), "is_open": reachable_by_others(dashboard)}
+        report["stop_wait"] = os.environ.get(STOP_WAIT)
     return report
 
 
@@ -229,6 +242,13 @@ def _reachable(visits: dict[str, dict[str, Any]], dashboard: str | None) -> Iter
         yield warning("authentication", "off: anyone on that machine can run code in the cluster", CLOSE)
     else:
         yield failure("authentication", "off: anyone who reaches the cluster's network can run code in it", CLOSE)
+
+
+def _stopping(visits: dict[str, dict[str, Any]]) -> Iterator[Finding]:
+    """How long the head gives a job to save, if it takes jobs."""
+    for visit in (visit for visit in visits.values() if visit.get("mode")):
+        found = hurry(visit.get("stop_wait"))
+        yield warning("ray job stop", found, MORE_TIME) if found else ok("ray job stop", "leaves time to save")
 
 
 def _shared(visits: dict[str, dict[str, Any]], folder: Path, word: str) -> Finding:

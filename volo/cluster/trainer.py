@@ -10,11 +10,12 @@ from typing import Any
 import ray.train
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchTrainer
 
 from volo.cluster.attempt import Attempt, Follower, Worker, failure_in
 from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_address
 from volo.cluster.failures import FINAL_ERRORS, Failure
+from volo.cluster.group import WorkersJoin, joined_group
 from volo.cluster.watch import FailureWatch
 from volo.cluster.workers import Workers, free_resources, plan_workers
 from volo.console import Patience
@@ -29,7 +30,7 @@ from volo.training.guards.watchdog import watched
 from volo.training.launch import display, opened_run, say_finished, say_result
 from volo.training.loop import train
 from volo.training.seeds import each_run
-from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
+from volo.training.world import World
 
 POLL_S = 0.2
 RESIZE_S = 30.0  # how often Ray checks whether more workers of an elastic number fit
@@ -78,7 +79,7 @@ def _fit(settings: Settings, workers: Workers, driver: World) -> None:
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={"settings": settings.to_dict(), "attempt": str(attempt.folder)},
-        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+        torch_config=WorkersJoin(),
         scaling_config=ScalingConfig(
             num_workers=workers.bounds, use_gpu=workers.use_gpu, elastic_resize_monitor_interval_s=RESIZE_S
         ),
@@ -188,16 +189,12 @@ def _train_worker(config: dict[str, Any]) -> None:
     show_log()
     settings, attempt = build_settings(config["settings"]), Attempt(Path(config["attempt"]))
     context = ray.train.get_context()
-    world = joined_world(
-        context.get_world_rank(),
-        context.get_world_size(),
-        context.get_local_rank(),
-        context.get_local_world_size(),
-        get_device(),
-    )
-    worker = Worker(attempt, settings.run_dir, world.rank, world.size)
+    worker = Worker(attempt, settings.run_dir, context.get_world_rank(), context.get_world_size())
     try:
-        with watched(settings, world, on_hang=lambda error, _: worker.note(error)) as beat:
+        with (
+            joined_group() as world,
+            watched(settings, world, on_hang=lambda error, _: worker.note(error)) as beat,
+        ):
             train(
                 settings,
                 world,

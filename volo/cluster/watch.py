@@ -26,7 +26,7 @@ class FailureWatch(UserCallback):
         failure = first_cause(self.attempt.errors(), worker_exceptions, self.attempt.members())
         if failure is None or self._is_known(failure):
             return
-        self.last = failure.comes_after(self.last)
+        self.last = self.attempt.with_kept_log(failure).comes_after(self.last)
         with contextlib.suppress(OSError):
             append(self.attempt.failed, asdict(self.last))
         if self.last.is_final:

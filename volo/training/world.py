@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,10 @@ from volo.errors import InputError
 
 # When to give up on a worker that hangs. The others wait while rank 0 downloads (LIMIT_S) and decodes data.
 COLLECTIVE_TIMEOUT_S = int(LIMIT_S) + 1800
+TIMEOUT = datetime.timedelta(seconds=COLLECTIVE_TIMEOUT_S)
+# By these, gloo and NCCL are told at which of a machine's interfaces to listen.
+INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+LOOPBACK_INTERFACES = ("lo", "lo0")  # of Linux, of macOS
 
 
 @dataclass(frozen=True)
@@ -88,22 +93,57 @@ def torchrun_world(device: str = "auto") -> World:
     own = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
     if use_gpu:
         torch.cuda.set_device(own)
-    timeout = datetime.timedelta(seconds=COLLECTIVE_TIMEOUT_S)
-    dist.init_process_group(
-        "nccl" if use_gpu else "gloo", store=_store_of_this_start(timeout), rank=rank, world_size=size, timeout=timeout
-    )
+    if local_size == size:
+        listen_on_loopback()
+    _join(_store_of_this_start(), rank, size, own)
     return _world(rank, size, local_rank, local_size, own)
 
 
-def _store_of_this_start(timeout: datetime.timedelta) -> dist.Store:
+def _store_of_this_start() -> dist.Store:
     """A store for this start only: torchrun's own outlives restarts, and holds the addresses of ranks that died."""
-    store, _, _ = next(rendezvous("env://", timeout=timeout))
+    store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
     return dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
-def joined_world(rank: int, size: int, local_rank: int, local_size: int, device: torch.device) -> World:
-    """A world whose process group Ray Train has started."""
+def open_store(address: str) -> dist.TCPStore:
+    """A store for the ranks to meet at, at a free port of this machine's address.
+
+    PyTorch itself would listen at every address, and asks nobody who they are.
+    """
+    try:
+        listener = _listening(address)
+    except OSError:  # the address is translated on its way here, so this machine does not know it
+        listener = _listening("::" if ":" in address else "")
+    port = listener.getsockname()[1]
+    return dist.TCPStore(
+        address, port, is_master=True, timeout=TIMEOUT, wait_for_workers=False, master_listen_fd=listener.detach()
+    )
+
+
+def _listening(address: str) -> socket.socket:
+    return socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+
+
+def joined_world(
+    rank: int, size: int, local_rank: int, local_size: int, device: torch.device, store: dist.Store | None = None
+) -> World:
+    """A world of ranks that meet at a store; without one, the process group exists already, or there is one rank."""
+    if store is not None:
+        _join(store, rank, size, device)
     return _world(rank, size, local_rank, local_size, device)
+
+
+def _join(store: dist.Store, rank: int, size: int, device: torch.device) -> None:
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+
+
+def listen_on_loopback() -> None:
+    """For ranks that are all on this machine: has their connections stay there, unless the user names an interface."""
+    known = [name for _, name in socket.if_nameindex()]
+    for name in (name for name in LOOPBACK_INTERFACES if name in known):
+        for variable in INTERFACE_VARIABLES:
+            os.environ.setdefault(variable, name)
 
 
 def _uses_gpu(device: str, num_workers: int) -> bool:

@@ -14,9 +14,10 @@ import ray.train
 import ray.tune
 import torch
 from filelock import Timeout
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from volo.cluster.group import WorkersJoin, joined_group
 from volo.cluster.start import StopFile, StopListener
 from volo.errors import Stopped, TrainingError
 from volo.locks import take
@@ -27,7 +28,7 @@ from volo.settings.config import Settings, build_settings
 from volo.training.guards.watchdog import watched
 from volo.training.launch import opened_run
 from volo.training.loop import train
-from volo.training.world import COLLECTIVE_TIMEOUT_S, World, joined_world
+from volo.training.world import World, joined_world
 from volo.tuning.recovery import saved_epochs
 
 FAILURE, STOPPED, DISK = "failure", "stopped", "disk"
@@ -98,7 +99,7 @@ def _train_together(settings: Settings, config: dict[str, Any]) -> None:
     trainer = TorchTrainer(
         _train_rank,
         train_loop_config={**config, "settings": settings.to_dict()},
-        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+        torch_config=WorkersJoin(),
         scaling_config=ray.train.ScalingConfig(num_workers=config["num_workers"], use_gpu=config["use_gpu"]),
         run_config=ray.train.RunConfig(
             name=settings.run_dir.name,
@@ -125,15 +126,8 @@ def _first_cause(error: Exception) -> str:
 def _train_rank(config: dict[str, Any]) -> None:
     """One of the workers that train a trial together."""
     show_log()
-    context = ray.train.get_context()
-    world = joined_world(
-        context.get_world_rank(),
-        context.get_world_size(),
-        context.get_local_rank(),
-        config["num_local"],
-        get_device(),
-    )
-    _train_as(world, build_settings(config["settings"]), config, ray.train.report)
+    with joined_group(config["num_local"]) as world:
+        _train_as(world, build_settings(config["settings"]), config, ray.train.report)
 
 
 def _train_as(
