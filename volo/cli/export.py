@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import tyro
 
 from volo.cli.parse import parse_flags, program
-from volo.errors import InputError
+from volo.errors import InputError, brief
 from volo.settings.paths import check_path, local_path
 
 Format = Literal["onnx", "torch-export"]
@@ -39,11 +39,11 @@ class Flags:
         said = next((name for name, ending in ENDINGS.items() if self.output_file.suffix == ending), None)
         if said is None:
             endings = " or ".join(f"{ending} ({name})" for name, ending in ENDINGS.items())
-            raise InputError(f"--output must name a file ending in {endings}, got {self.output!r}")
+            raise InputError(f"--output must name a file ending in {endings}, got {brief(self.output)}")
         if self.format not in (None, said):
             raise InputError(
-                f"--output must end in {ENDINGS[self.format]} with --format {self.format}, got {self.output!r}; drop "
-                "--format, or rename the output"
+                f"--output must end in {ENDINGS[self.format]} with --format {self.format}, got {brief(self.output)}; "
+                "drop --format, or rename the output"
             )
         if self.output_file.is_dir() or not self.output_file.parent.is_dir():
             raise InputError(f"--output must name a file in an existing folder, got {self.output_file}; make it")

@@ -17,7 +17,7 @@ from volo.cluster.access import (
     reads_token_file,
     user_can_enter,
 )
-from volo.errors import InputError
+from volo.errors import InputError, brief
 from volo.hosts import is_loopback
 
 # Ray reads these when it starts. With a health check every half second, a dead worker is noticed soon, and a report,
@@ -106,7 +106,7 @@ def connected(
         dashboard = _started(num_cpus, dashboard_host, needs_dashboard) if is_own else _joined(address)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise InputError(
-            f"a Ray cluster must answer at the address, got {address!r} ({error}); "
+            f"a Ray cluster must answer at the address, got {brief(address)} ({error}); "
             "check --address and $RAY_ADDRESS, and RAY_AUTH_MODE=token with its token if it wants one, or leave them "
             "out to start a cluster for this job"
         ) from None

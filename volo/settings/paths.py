@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from volo.errors import InputError
+from volo.errors import InputError, brief
 
 # Also of one whose slashes pathlib has merged; a single letter before the colon is a drive.
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -13,11 +13,11 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 def check_path(text: str, name: str) -> str:
     """Returns `text`. Raises InputError if it is empty or a URL; `name` is the setting or flag that it was given to."""
     if not text.strip():
-        raise InputError(f"{name} must name a path, got {text!r}; name one, or leave it out")
+        raise InputError(f"{name} must name a path, got {brief(text)}; name one, or leave it out")
     if URL.match(text):
         raise InputError(
-            f"{name} must be a path, got {text!r}: URLs are not supported yet; use a path on a disk that every node "
-            "sees"
+            f"{name} must be a path, got {brief(text)}: URLs are not supported yet; use a path on a disk that every "
+            "node sees"
         )
     return text
 

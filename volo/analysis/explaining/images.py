@@ -14,7 +14,7 @@ from volo.data.augment import normalize
 from volo.data.folders.imagefolder import read_image
 from volo.data.folders.listing import Identity, ImageFile, Listing, find_images
 from volo.data.folders.passed_over import PassedOver
-from volo.errors import InputError
+from volo.errors import InputError, brief
 
 # Result for an image: its most likely classes with their probabilities, or why it could not be read.
 Result = list[tuple[int, float]] | str
@@ -49,7 +49,7 @@ def _named(given: str) -> Listing:
     if _is_file_or_dead_link(given):
         return Listing([_described(given)])
     what = "which is neither" if os.path.exists(given) else "which does not exist"
-    raise InputError(f"--input must name files or folders, got {given!r}, {what}")
+    raise InputError(f"--input must name files or folders, got {brief(given)}, {what}")
 
 
 def digest_of(files: Sequence[ImageFile]) -> str:
