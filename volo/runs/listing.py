@@ -1,7 +1,6 @@
 """The state of runs on disk, read from their plain text files only. Does not block training."""
 
 import contextlib
-import csv
 import errno
 import fcntl
 import json
@@ -13,10 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from volo.files import read_edited
 from volo.runs.records import read_records
+from volo.settings.yaml_files import read_yaml
+from volo.tables import read_table
 
 CONFIG, ENVIRONMENT, LOCK, FAILURE = "config.yaml", "environment.json", ".lock", "failure.txt"
 PARTS = {"checkpoints", "tensorboard", "analysis"}  # subfolders of a run that hold no runs
@@ -116,7 +115,7 @@ def _ended_in_sweep(folder: Path) -> str | None:
     table = folder.parent.parent / TABLE
     if folder.parent.name != TRIALS or not folder.name.isdecimal():
         return None
-    with contextlib.suppress(OSError, UnicodeDecodeError, csv.Error):
+    with contextlib.suppress(OSError, ValueError):
         return ENDED.get(_states(table, table.stat().st_mtime_ns).get(int(folder.name), ""))
     return None
 
@@ -124,8 +123,7 @@ def _ended_in_sweep(folder: Path) -> str | None:
 @lru_cache(maxsize=1)
 def _states(table: Path, modified_ns: int) -> dict[int, str]:
     """The states in the table, by trial number."""
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = [(row.get("trial") or "", row.get("state") or "") for row in csv.DictReader(file)]
+    rows = [(row.get("trial", ""), row.get("state", "")) for row in read_table(table)]
     return {int(number): state for number, state in rows if number.isdecimal()}
 
 
@@ -159,10 +157,9 @@ def _records(folder: Path) -> list[dict[str, Any]]:
 
 
 def _epochs(folder: Path) -> int | None:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML was built with it
     try:
-        return int(yaml.load(read_edited(folder / CONFIG), loader)["optim"]["epochs"])
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+        return int(read_yaml(folder / CONFIG)["optim"]["epochs"])
+    except (KeyError, TypeError, ValueError):
         return None
 
 
