@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TypeGuard
 
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from volo.errors import InputError, first_of
 from volo.model.embedding import resize_position_embedding
+from volo.model.tensor_files import load_values
 
 HEADS = ("head", "aux_head")
 # Keys under which training checkpoints keep a state dict, preferred first: an average is better than the raw weights.
@@ -81,8 +81,7 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
 def _read(path: Path) -> object:
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path)
-    with torch.serialization.safe_globals(list(HARMLESS)):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    return load_values(path, HARMLESS)
 
 
 def _unwrapped(values: object) -> tuple[object, list[str]]:

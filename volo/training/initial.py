@@ -14,6 +14,7 @@ from volo.model.build import build_model
 from volo.model.weights import HEADS, check_weights, load_weights, read_state_dict
 from volo.runs import checkpoint
 from volo.runs.model_file import Description, is_model_file
+from volo.runs.rebuild import check_described
 from volo.settings.config import Settings
 from volo.training.learner import Learner
 from volo.training.world import World
@@ -55,6 +56,7 @@ def _found(path: str, class_names: tuple[str, ...]) -> Found:
         return read_state_dict(asked)
     found = checkpoint.find(asked)
     weights, description = checkpoint.load_model(found)
+    check_described(weights, description, found)
     heads, notes = _for_classes(weights, description.class_names, class_names)
     return heads, [f"weights of {found}, step {description.step:,}", *notes]
 
