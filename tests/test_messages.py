@@ -11,6 +11,7 @@ import pytest
 from volo.cli.main import COMMANDS, module_of
 from volo.cli.main import main as volo_command
 from volo.cli.parse import MAX_ARGUMENT, exit_code, parse_settings
+from volo.console import print_table
 from volo.errors import MAX_LINE, MAX_VALUE, InferenceError, InputError, TrainingError, brief
 from volo.settings.config import MAX_FINDINGS, SECTIONS, Settings, build_settings
 from volo.settings.model import FORMS
@@ -92,6 +93,11 @@ def test_what_a_message_quotes_is_cut_in_the_middle_and_its_lines_are_kept(kind)
 
 def test_a_message_moves_no_cursor_and_colors_nothing():
     assert str(InputError("got a\x1b[31m\rb\tc\nd")) == "got a\\x1b[31m\\x0db\tc\nd"
+
+
+def test_a_printed_table_moves_no_cursor_and_keeps_a_line_a_row(capsys):
+    print_table(("run", "state"), [("a\x1b[2Jb\nc", "finished")])
+    assert capsys.readouterr().out == f"{'run':12}  {'state':>8}\na\\x1b[2Jb\\nc  finished\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

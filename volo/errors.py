@@ -28,8 +28,8 @@ class ExitCode(IntEnum):
 
 
 class Refusal(Exception):
-    """An error whose message a person reads on a terminal: long words and lines are shortened, and control characters,
-    which could move the cursor or color what follows, are shown."""
+    """An error whose message a person reads on a terminal: long words and lines are shortened, and control characters
+    are shown."""
 
     def __init__(self, message: str = ""):
         super().__init__(_readable(message))
@@ -70,7 +70,7 @@ def first_of(items: Sequence[str], limit: int, separator: str = ", ") -> str:
 
 def brief(value: Any) -> str:
     """A value as messages show it: its repr, of at most MAX_VALUE characters, however large or deep it is."""
-    return cut(_BRIEF.repr(value), MAX_VALUE)
+    return cut(_BRIEF.repr(value))
 
 
 class _Brief(reprlib.Repr):
@@ -96,9 +96,14 @@ class _Brief(reprlib.Repr):
 _BRIEF = _Brief()
 
 
+def visible(text: str) -> str:
+    """The text with control characters as escapes, except tabs and line feeds: they could move the cursor of a terminal
+    or color what follows."""
+    return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 def _readable(message: str) -> str:
-    visible = CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", message)
-    lines = (LONG_WORD.sub(lambda word: cut(word[0], MAX_VALUE), line) for line in visible.split("\n"))
+    lines = (LONG_WORD.sub(lambda word: cut(word[0]), line) for line in visible(message).split("\n"))
     return "\n".join(cut(line, MAX_LINE) for line in lines)
 
 
