@@ -189,10 +189,17 @@ def allocating(file: Path, source: Path, legacy: bool = False) -> None:
     torch.save({**values, "model": Bytes()}, file, _use_new_zipfile_serialization=not legacy)
 
 
+def numbered(file: Path, source: Path) -> None:
+    """Tensors that have numbers for names."""
+    values, weights = read(source)
+    torch.save({**values, "model": dict(enumerate(weights.values())) | weights}, file)
+
+
 FORGED: dict[str, Callable[[Path, Path], None]] = {
     "one number repeated": expanded,
     "one tensor under many names": repeated,
     "compressed": compressed,
+    "numbers for names": numbered,
     "a call that allocates": allocating,
     "a call that allocates, before 2020": lambda file, source: allocating(file, source, legacy=True),
 }

@@ -22,6 +22,7 @@ from torch import Tensor
 from volo.data.folders.class_names import is_text, plain
 from volo.errors import InputError, brief
 from volo.model.tensor_files import load_values
+from volo.model.weights import is_state_dict
 from volo.settings.config import ResolvedSettings, build_settings
 from volo.settings.section import MAX_INTEGER
 
@@ -160,6 +161,6 @@ def _read_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{', '.join(missing) or 'that format'}; volo.runs.checkpoint.export_pt writes such a file"
         )
     weights = values.pop("model")
-    if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
+    if not is_state_dict(weights):
         raise InputError(f"{path} must hold a state_dict of tensors as 'model', got other values in it")
     return weights, values
