@@ -17,7 +17,20 @@ HEAVY = {"torch", "ray"}
 # Lowest first; a room of volo/ imports from its own layer and those below. A new module or package directly under volo/
 # gets its place here.
 LAYERS = (
-    {"settings", "errors", "log", "console", "files", "frames", "hosts", "signals", "locks", "temporary", "streams"},
+    {
+        "settings",
+        "errors",
+        "log",
+        "console",
+        "files",
+        "frames",
+        "hosts",
+        "signals",
+        "locks",
+        "temporary",
+        "streams",
+        "tables",
+    },
     {"model", "data"},
     {"runs", "ops"},
     {"training", "plots"},

@@ -14,6 +14,8 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from volo.errors import visible
+
 PLAIN_INTERVAL_S = 10.0
 REMINDER_S = 60.0
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -93,6 +95,7 @@ class Patience:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], num_left: int = 1) -> None:
     """Prints columns under their names, the first `num_left` left-aligned; plain text if not on a terminal."""
+    rows = [[visible(cell).replace("\n", "\\n") for cell in row] for row in rows]
     sides: list[Literal["left", "right"]] = ["left" if place < num_left else "right" for place in range(len(columns))]
     if sys.stdout.isatty():
         table = Table()

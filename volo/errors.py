@@ -1,10 +1,18 @@
 """The failures the command line tells apart, and the exit code that each ends a process with."""
 
 import contextlib
+import re
+import reprlib
 from collections.abc import Iterator, Sequence
 from enum import IntEnum, unique
 from pathlib import Path
 from signal import Signals
+from typing import Any
+
+MAX_VALUE = 300  # characters of a value in a message
+MAX_LINE = 1000  # and of a line, which holds a rule, values and a remedy
+LONG_WORD = re.compile(rf"\S{{{MAX_VALUE + 1},}}")
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line feeds
 
 
 @unique
@@ -24,11 +32,19 @@ class ExitCode(IntEnum):
     TERMINATED = 143  # 128 + SIGTERM
 
 
-class InputError(ValueError):
+class Refusal(Exception):
+    """An error whose message a person reads on a terminal: long words and lines are shortened, and control characters
+    are shown."""
+
+    def __init__(self, message: str = ""):
+        super().__init__(_readable(message))
+
+
+class InputError(Refusal, ValueError):
     """A user's mistake. The message holds the rule, the values and the remedy; the process ends with WRONG_INPUT."""
 
 
-class TrainingError(RuntimeError):
+class TrainingError(Refusal, RuntimeError):
     """Training began and could not continue. The process ends with WORK_FAILED."""
 
 
@@ -36,7 +52,7 @@ class OutOfRetries(TrainingError):
     """Workers were lost more often than they may be started again. The process ends with OUT_OF_RETRIES."""
 
 
-class InferenceError(RuntimeError):
+class InferenceError(Refusal, RuntimeError):
     """A trained model was being applied and that could not continue. The process ends with WORK_FAILED."""
 
 
@@ -67,3 +83,48 @@ def first_of(items: Sequence[str], limit: int, separator: str = ", ") -> str:
     if len(items) <= limit:
         return shown
     return f"{shown}{' ' if separator == ', ' else separator}and {len(items) - limit:,} more"
+
+
+def brief(value: Any) -> str:
+    """A value as messages show it: its repr, of at most MAX_VALUE characters, however large or deep it is."""
+    return cut(_BRIEF.repr(value))
+
+
+class _Brief(reprlib.Repr):
+    """As repr, but visits no more than a few items of a few levels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, MAX_VALUE, MAX_VALUE
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = 12
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() < MAX_VALUE else f"a number of {x.bit_length():,} bits"
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        """A subclass of dict, list or tuple, such as OrderedDict, would print all that it holds."""
+        if isinstance(x, dict):
+            return self.repr_dict(x, level)
+        if isinstance(x, list | tuple):
+            return self.repr_list(list(x), level)
+        return super().repr_instance(x, level)
+
+
+_BRIEF = _Brief()
+
+
+def visible(text: str) -> str:
+    """The text with control characters as escapes, except tabs and line feeds: they could move the cursor of a terminal
+    or color what follows."""
+    return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def _readable(message: str) -> str:
+    lines = (LONG_WORD.sub(lambda word: cut(word[0]), line) for line in visible(message).split("\n"))
+    return "\n".join(cut(line, MAX_LINE) for line in lines)
+
+
+def cut(text: object, limit: int = MAX_VALUE) -> str:
+    """The text, without its middle if it is longer than the limit."""
+    shown, half = str(text), (limit - 3) // 2
+    return shown if len(shown) <= limit else f"{shown[:half]}...{shown[-half:]}"

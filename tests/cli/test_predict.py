@@ -19,6 +19,7 @@ from tests.models import save_model
 from volo.analysis import predict as library
 from volo.cli import predict
 from volo.cli.parse import exit_code
+from volo.tables import read_table
 
 NAMES = ("cat", "dog", "<b>owl</b>, a bird")
 
@@ -39,8 +40,7 @@ def predicted(model: Path, *inputs, output: Path, batch_size: int = 2) -> int:
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
+    return list(read_table(path))
 
 
 def test_the_table_holds_a_row_an_image_in_order_with_its_best_classes(model, images, tmp_path, capsys):
@@ -74,6 +74,22 @@ def test_names_of_any_bytes_survive(model, images, tmp_path):
     assert {os.fsencode(Path(row["path"]).name) for row in rows_of(tmp_path / "a.csv")} >= set(odd)
     [bad] = rows_of(tmp_path / "a.errors.csv")
     assert os.fsencode(Path(bad["path"]).name) == b"broken\xfe,\n.png"
+    assert len((tmp_path / "a.csv").read_bytes().decode().splitlines()) == 6 + 5 + 1
+
+
+def test_classes_and_paths_that_are_formulas_are_none_in_the_table(images, tmp_path, monkeypatch):
+    names = ("=1+1", "-dog", "@owl")
+    model = save_model(tmp_path / "run", names)
+    monkeypatch.chdir(tmp_path)
+    Path("=folder").mkdir()
+    shutil.copy(next(images.rglob("*.png")), "=folder/a.png")
+    assert predicted(model, "=folder", output=tmp_path / "a.csv") == 0
+    with open(tmp_path / "a.csv", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+    [row] = rows_of(tmp_path / "a.csv")
+    assert {row["class_1"], row["class_2"], row["class_3"]} == set(names)
+    assert row["path"].endswith("=folder/a.png")
 
 
 def test_files_that_cannot_be_read_are_listed_and_not_fatal(model, images, tmp_path, capsys):
@@ -196,10 +212,13 @@ def test_a_start_that_was_killed_before_its_first_piece_binds_nobody(interrupted
     assert predicted(save_model(tmp_path / "other", NAMES, seed=1), images, output=output) == 0
 
 
-def test_a_damaged_piece_is_named_and_computed_again_once_removed(model, interrupted, capsys):
+@pytest.mark.parametrize(
+    "content", [None, '{"0": 1}', "[1, 2, 3, 4]", "[[[9, 0.5]], [], [], []]", "[[[0]], [], [], []]"]
+)
+def test_a_damaged_piece_is_named_and_computed_again_once_removed(model, interrupted, capsys, content):
     images, output = interrupted
     piece = pieces_of(output)[0]
-    piece.write_text(piece.read_text()[:-9])
+    piece.write_text(content or piece.read_text()[:-9])
     assert predicted(model, images, output=output) == 2
     assert f"{piece} is damaged" in capsys.readouterr().err
     piece.unlink()

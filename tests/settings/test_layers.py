@@ -1,6 +1,7 @@
 """Layers of settings: a value that any of them gives arrives in the settings, or is refused."""
 
 import contextlib
+import re
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,6 @@ from volo.log import LOGGER
 from volo.settings.config import SECTIONS, Settings, build_settings, left_behind
 from volo.settings.model import FORMS
 from volo.settings.sizes import VARIANTS
-from volo.settings.yaml_files import read_yaml
 
 PLAIN = [None, True, False, 0, 1, 3, 12, 300, 0.25, "x", "5m", "1:2"]
 PLAIN += [[1], [1, 2], [48, 96], [1, 1, 1, 1], [0.1, 0.2, 0.3]]
@@ -174,13 +174,71 @@ def test_a_value_of_a_file_that_cannot_arrive_is_refused(tmp_path, text, message
     assert message in str(refused.value)
 
 
-def test_a_merge_key_of_yaml_is_no_key_that_stands_twice(tmp_path):
-    (tmp_path / "a.yaml").write_text("optim: &a {lr: 0.5}\ndata: {image_size: 64}\n")
-    assert read_yaml(tmp_path / "a.yaml")["optim"] == {"lr": 0.5}
-    (tmp_path / "a.yaml").write_text("optim:\n  <<: {lr: 0.5, epochs: 7}\n  lr: 0.25\n")
-    assert read_yaml(tmp_path / "a.yaml")["optim"] == {"lr": 0.25, "epochs": 7}
-    (tmp_path / "a.yaml").write_text("a: &a {lr: 1}\nb: &b {<<: *a, lr: 2}\nc: {<<: *b, lr: 3}\n")
-    assert read_yaml(tmp_path / "a.yaml")["c"] == {"lr": 3}
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("optim: {lr: 1}\n\noptim: {epochs: 3}", 3, "the key 'optim' is given twice"),
+        ("optim:\n  lr: 1\n  lr: 2", 3, "the key 'lr' is given twice"),
+        ("data:\n  mean: {a: 1, a: 2}", 2, "the key 'a' is given twice"),
+        ("data:\n- 1", 1, "data must be a section, got data=[1]"),
+        ("optim: {lr: 1}\nmodel: on", 2, "model must be a section, or one of"),
+        ("optim:\n  epochs: 3\n  lr: on", 3, "optim.lr must be a valid number"),
+        ("optim:\n  epochs: yes", 2, "optim.epochs must be a valid integer"),
+        ("optim:\n  epochs: true", 2, "optim.epochs must not be true or false, got True"),
+        ("model:\n  stem_channels: [8, true]", 2, "model.stem_channels must not be true or false"),
+        ("model:\n  variant: off", 2, "model.variant must be 'quickstart'"),
+        ("data:\n  mean: [no, off, on]", 2, "data.mean must be a valid number"),
+        ("optim:\n  lr: 1:30.5", 2, "optim.lr must be a valid number"),
+        ("optim:\n  lr: 2024-01-02", 2, "optim.lr must be a valid number"),
+        ("optim:\n  lr: !!bool maybe", 2, "'maybe' cannot be read as bool"),
+        ("optim:\n  lr: !!timestamp x", 2, "'x' cannot be read as timestamp"),
+        ("optim:\n  epochs: " + "9" * 5000, 2, "cannot be read as int"),
+        ("optim:\n  epochs: 0x" + "f" * 5000, 2, "got a number of 20,000 bits"),
+        ("optim:\n  lr: 0.1\n  warmup: 3", 3, "optim.warmup is no setting"),
+        ("optim:\n  min_lr: 1\n  lr: 0.5", 2, "min_lr must not exceed lr"),
+        ("recipe: nano\n1: 2", 2, "a key must be a name, got '1'"),
+        ("? [a]\n: 2", 1, "a key must be a name"),
+        ("data:\nrecipe: [1]", 2, "--recipe must be one of"),
+        ("data:\nrecipe: 5", 2, "--recipe must be one of"),
+        ("a: &a [1]\nb: *a", 2, "aliases (*) are not read"),
+        ("optim:\n  <<: {lr: 1}", 2, "merge keys (<<) are not read"),
+        ("data:\n  " + "[" * 3000, 2, "nested at most 8 deep"),
+    ],
+)
+def test_what_a_file_gives_wrongly_is_refused_with_its_line(tmp_path, text, line, message):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError) as refused:
+        parsed("--config", str(tmp_path / "a.yaml"))
+    said = str(refused.value)
+    assert message in said
+    assert re.findall(r"\blines? ([0-9, and]+)\b", said)[0].split()[0].rstrip(",") == str(line)
+    assert "a.yaml" in said
+
+
+def test_a_message_names_no_line_of_what_a_flag_gives_in_place_of_the_file(tmp_path):
+    (tmp_path / "a.yaml").write_text("optim:\n  lr: 0.5\n  min_lr: 0.1\n")
+    with pytest.raises(InputError, match=r"--min-lr must not exceed lr, .* \(line 2 of '.*a\.yaml'\)$"):
+        parsed("--config", str(tmp_path / "a.yaml"), "--min-lr", "3")
+    assert parsed("--config", str(tmp_path / "a.yaml"), "--lr", "3").optim.lr == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "section", "name", "value"),
+    [
+        ("run: {run_name: no}", "run", "run_name", "no"),
+        ("run: {run_name: 2024-01-01}", "run", "run_name", "2024-01-01"),
+        ("run: {run_name: 0007}", "run", "run_name", "0007"),
+        ("optim: {epochs: 010}", "optim", "epochs", 10),
+        ("optim: {epochs: 1_000}", "optim", "epochs", 1000),
+        ("optim: {lr: 1e-3}", "optim", "lr", 0.001),
+        ("optim: {use_amp: yes}", "optim", "use_amp", True),
+        ("optim: {use_amp: off}", "optim", "use_amp", False),
+        ("run: {num_workers: 1:4}", "run", "num_workers", "1:4"),
+    ],
+)
+def test_a_plain_value_of_a_file_is_what_it_says(tmp_path, text, section, name, value):
+    (tmp_path / "a.yaml").write_text(text)
+    assert getattr(getattr(parsed("--config", str(tmp_path / "a.yaml")), section), name) == value
 
 
 @pytest.mark.parametrize(

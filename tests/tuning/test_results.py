@@ -18,6 +18,7 @@ from volo.errors import TrainingError
 from volo.runs.listing import find_runs, read_run
 from volo.settings.config import build_settings, differences
 from volo.settings.recipes import recipe_settings
+from volo.tables import read_table
 from volo.tuning.counts import counts
 from volo.tuning.report import SweepFacts, page, write_sweep_report
 from volo.tuning.results import (
@@ -31,13 +32,13 @@ from volo.tuning.results import (
     write_report,
     write_results,
 )
+from volo.tuning.search.spaces import Space
 from volo.tuning.study import BASE, DRAWN, REASON
 from volo.tuning.sweep import say_result
 
 
 def table_of(study) -> list[dict]:
-    with open(study.sweep_dir / TABLE, newline="") as file:
-        return list(csv.DictReader(file))
+    return list(read_table(study.sweep_dir / TABLE))
 
 
 def test_the_table_is_ranked_and_says_why_a_trial_failed(tmp_path):
@@ -53,6 +54,28 @@ def test_the_table_is_ranked_and_says_why_a_trial_failed(tmp_path):
     assert complete == sorted(complete, reverse=True)
     assert rows[-1]["reason"] == 'no memory, "none"\nat all'
     assert {"mixing", "mixup_alpha", "label_smoothing", "epochs", "seconds"} <= rows[0].keys()
+
+
+def draw_formulas(trial) -> dict:
+    smoothing = {"=1+1": 0.1, "-2": 0.2, "@SUM(A1)": 0.3}[
+        trial.suggest_categorical("=name", ["=1+1", "-2", "@SUM(A1)"])
+    ]
+    return {"augment": {"label_smoothing": smoothing}}
+
+
+def test_no_cell_of_the_table_is_a_formula_and_each_is_read_back(tmp_path):
+    space = Space("formulas", None, "val/acc1", "max", ({"=name": "@SUM(A1)"},), draw_formulas, "source")
+    study = play(opened(tmp_path, space=space, num_samples=2))
+    study = opened(tmp_path, space=space, num_samples=3)
+    study.fail(study.next_work().number, "=cmd\x1b[31m\nred")
+    write_results(study)
+    rows = table_of(study)
+    assert rows[-1]["reason"] == "=cmd\x1b[31m\nred"
+    assert {row["=name"] for row in rows} <= {"", "=1+1", "-2", "@SUM(A1)"}
+    assert "@SUM(A1)" in {row["=name"] for row in rows}
+    with open(study.sweep_dir / TABLE, newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "@")) or not cell.isprintable()]
 
 
 def test_the_best_settings_are_written_to_a_file_that_trains_the_same(tmp_path):

@@ -9,7 +9,6 @@ Pieces may hold different images after a restart with another batch size; only m
 """
 
 import contextlib
-import csv
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import torch
 from filelock import Timeout
@@ -32,6 +31,7 @@ from volo.errors import InputError, first_of, writing
 from volo.files import remove, replaced
 from volo.locks import take
 from volo.runs import checkpoint
+from volo.tables import TableWriter, read_table
 
 BATCHES_PER_PIECE = 4
 NUM_NAMED = 3  # unreadable files named on the terminal
@@ -213,24 +213,22 @@ class Outputs:
         num_unreadable = 0
         with committed(self.table) as table:
             with committed(self.errors) as errors:
-                rows, bad = csv.writer(table), csv.writer(errors)  # their \r\n makes them quote \r and \n in names
-                rows.writerow(["path", *(f"{kind}_{place}" for place in range(1, k + 1) for kind in ("class", "prob"))])
-                bad.writerow(["path", "reason"])
-                for file, result in zip(files, self._results(), strict=True):
+                columns = [f"{kind}_{place}" for place in range(1, k + 1) for kind in ("class", "prob")]
+                rows, bad = TableWriter(table, ["path", *columns]), TableWriter(errors, ["path", "reason"])
+                for file, result in zip(files, self._results(len(class_names)), strict=True):
                     if isinstance(result, str):
                         num_unreadable += 1
-                        bad.writerow([file.name, result])
+                        bad.write([file.name, result])
                     else:
                         best = ((class_names[number], f"{probability:.6g}") for number, probability in result)
-                        rows.writerow([file.name, *(value for pair in best for value in pair)])
+                        rows.write([file.name, *(value for pair in best for value in pair)])
             with committed(self.description) as description:
                 json.dump({**asdict(job), "num_unreadable": num_unreadable}, description, indent=1)
         self.table_is_whole = True
 
     def say_result(self) -> None:
         """Prints the last lines of a prediction."""
-        with open(self.errors, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            unreadable = list(csv.DictReader(file))
+        unreadable = list(read_table(self.errors))
         if unreadable:
             named = first_of([f"{row['path']!r}: {row['reason']}" for row in unreadable], NUM_NAMED, "\n  ")
             print(f"{len(unreadable):,} files could not be read, listed in {self.errors}:\n  {named}")
@@ -240,12 +238,14 @@ class Outputs:
         matches = ((re.fullmatch(r"(\d+)-(\d+)\.json", path.name), path) for path in self.parts.iterdir())
         return {(int(match[1]), int(match[2])): path for match, path in matches if match}
 
-    def _results(self) -> Iterator[Result]:
+    def _results(self, num_classes: int) -> Iterator[Result]:
         for (start, stop), path in sorted(self._pieces().items()):
             try:
                 results = json.loads(path.read_text())
-                if len(results) != stop - start:
-                    raise ValueError(f"{len(results)} results")
+                if not (isinstance(results, list) and len(results) == stop - start):
+                    raise ValueError(f"it must hold {stop - start} results")
+                if not all(_is_result(result, num_classes) for result in results):
+                    raise ValueError("it must hold results")
             except ValueError as error:
                 raise InputError(f"{path} is damaged ({error}); delete it and run the same command again") from None
             yield from results
@@ -253,7 +253,7 @@ class Outputs:
 
 @contextlib.contextmanager
 def committed(path: Path) -> Iterator[TextIO]:
-    """A text file that is renamed into place once written and synced. File names that are not UTF-8 keep their bytes.
+    """A text file that is renamed into place once written and synced.
 
     Raises:
         InferenceError: it cannot be written.
@@ -261,9 +261,20 @@ def committed(path: Path) -> Iterator[TextIO]:
     with (
         writing("predictions", path, "what is finished is kept; "),
         replaced(path) as partial,
-        open(partial, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        open(partial, "w", newline="", encoding="utf-8") as file,
     ):
         yield file
+
+
+def _is_result(result: Any, num_classes: int) -> bool:
+    """Whether a value is a reason, or classes by number with their probabilities."""
+    if not isinstance(result, list):
+        return isinstance(result, str)
+    pairs = [pair for pair in result if isinstance(pair, list) and len(pair) == 2]
+    return len(pairs) == len(result) and all(
+        isinstance(number, int) and 0 <= number < num_classes and isinstance(probability, float | int)
+        for number, probability in pairs
+    )
 
 
 def _missing(finished: list[tuple[int, int]], files: Sequence[ImageFile], size: int) -> list[Chunk]:

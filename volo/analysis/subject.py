@@ -16,10 +16,9 @@ from volo.data.folders.imagefolder import ImageFolder, LabeledFolder
 from volo.data.folders.listing import find_folders
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
 from volo.errors import InputError, first_of
-from volo.model.build import build_model
-from volo.runs import checkpoint
 from volo.runs.images import OtherImages, check_images
 from volo.runs.model_file import Description
+from volo.runs.rebuild import rebuild
 from volo.settings.data import ResolvedData
 from volo.settings.paths import folder_to_read
 
@@ -100,13 +99,7 @@ class View:
 
 def load_subject(path: Path) -> Subject:
     """The model of a checkpoint folder or a lone model file. Raises InputError if the file is foreign or damaged."""
-    weights, description = checkpoint.load_model(path)
-    settings = description.settings
-    model = build_model(settings.model, num_classes=len(description.class_names), image_size=settings.data.image_size)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{path} holds other weights than its settings describe ({error})") from None
+    model, description = rebuild(path)
     return Subject(model.eval(), description)
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import tyro
 
 from volo.cli.parse import parse_flags, program
-from volo.errors import InputError
+from volo.errors import InputError, brief
 from volo.settings.paths import file_to_write, local_path, path_to_read
 
 Format = Literal["onnx", "torch-export"]
@@ -39,11 +39,11 @@ class Flags:
         said = next((name for name, ending in ENDINGS.items() if self.output_file.suffix == ending), None)
         if said is None:
             endings = " or ".join(f"{ending} ({name})" for name, ending in ENDINGS.items())
-            raise InputError(f"--output must name a file ending in {endings}, got {self.output!r}")
+            raise InputError(f"--output must name a file ending in {endings}, got {brief(self.output)}")
         if self.format not in (None, said):
             raise InputError(
-                f"--output must end in {ENDINGS[self.format]} with --format {self.format}, got {self.output!r}; drop "
-                "--format, or rename the output"
+                f"--output must end in {ENDINGS[self.format]} with --format {self.format}, got {brief(self.output)}; "
+                "drop --format, or rename the output"
             )
         file_to_write(self.output, "--output")
         if said == "onnx" and (missing := [name for name in NEEDED_FOR_ONNX if find_spec(name) is None]):

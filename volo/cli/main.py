@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from volo import __version__
-from volo.errors import ExitCode
+from volo.errors import ExitCode, brief
 from volo.streams import kept_running
 
 # Each is a module with a `main(argv)`, in volo/cli or, of those in ABOUT, in volo/cli/about.
@@ -70,4 +70,4 @@ def _run(argv: Sequence[str]) -> None:
 def _unknown(word: str) -> str:
     near = difflib.get_close_matches(word.lower(), COMMANDS, n=1)
     remedy = f"did you mean volo {near[0]}?" if near else "volo --help lists them"
-    return f"the command must be one of {', '.join(COMMANDS)}, got {word!r}; {remedy}"
+    return f"the command must be one of {', '.join(COMMANDS)}, got {brief(word)}; {remedy}"

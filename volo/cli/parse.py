@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from volo.cli.short_help import asks_for_short_help, shortened, spelled_for_tyro
-from volo.errors import ExitCode, InferenceError, InputError, OutOfRetries, Stopped, TrainingError
+from volo.errors import ExitCode, InferenceError, InputError, OutOfRetries, Stopped, TrainingError, brief
 from volo.log import LOGGER, show_log
 from volo.settings.config import Settings, build_settings, left_behind, merge
 from volo.settings.model import FORMS, AnyModel, own_fields
@@ -26,12 +26,13 @@ from volo.settings.ray_job import check_lasts
 from volo.settings.recipes import RECIPES, recipe_settings
 from volo.settings.run import RunSettings
 from volo.settings.section import Section
-from volo.settings.yaml_files import read_yaml
+from volo.settings.yaml_files import SettingsFile, read_yaml
 from volo.signals import interrupting_signals
 from volo.streams import kept_running
 
 Flags = TypeVar("Flags")
 RANK_0_FIRST_S = 5.0
+MAX_ARGUMENT = 4096  # as many as the longest path
 SECTIONS = ("data", "augment", "optim", "teaching", "run")
 FLAG_NAMES = {"variant": "model"}
 RESULTS = ("output_dir", "output")  # the flags that say where a command's results go
@@ -65,6 +66,7 @@ def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int
 def _outcome(main: Callable[[Sequence[str]], None], argv: Sequence[str], received: Callable[[], int]) -> int:
     """Says what went wrong, if anything. `received` returns the number of the signal that interrupted, or 0."""
     try:
+        _check_lengths(argv)
         main(argv)
     except InputError as error:
         _let_rank_0_speak_first()
@@ -87,6 +89,12 @@ def _outcome(main: Callable[[Sequence[str]], None], argv: Sequence[str], receive
         traceback.print_exc()
         return ExitCode.UNFORESEEN
     return ExitCode.DONE
+
+
+def _check_lengths(argv: Sequence[str]) -> None:
+    for word in argv:
+        if len(word) > MAX_ARGUMENT:
+            raise InputError(f"an argument must have at most {MAX_ARGUMENT:,} characters, got {len(word):,}: {word}")
 
 
 def _let_rank_0_speak_first() -> None:
@@ -215,10 +223,21 @@ def _layers(argv: Sequence[str]) -> list[dict[str, Any]]:
     """Recipe and YAML file, as they are: what the flags are laid over. The file may name the recipe that it lies over;
     a flag has the last word."""
     known = known_first(argv, "--recipe", "--config")
-    file = {} if known.config is None else read_yaml(known.config)
-    of_file = file.pop("recipe", None)
-    name = of_file if known.recipe is None else known.recipe
-    return [{} if name is None else recipe_settings(name), file]
+    named = {} if known.recipe is None else recipe_settings(known.recipe)
+    if known.config is None:
+        return [named, {}]
+    file = read_yaml(known.config)
+    layers = [named if known.recipe is not None else _recipe_of(file), file]
+    file.pop("recipe", None)
+    return layers
+
+
+def _recipe_of(file: SettingsFile) -> dict[str, Any]:
+    name = file.get("recipe")
+    try:
+        return {} if name is None else recipe_settings(name)
+    except InputError as error:
+        raise InputError(file.located(str(error))) from None
 
 
 def _say_what_has_no_effect(settings: Settings, layers: Sequence[dict[str, Any]], without: Collection[str]) -> None:
@@ -228,10 +247,10 @@ def _say_what_has_no_effect(settings: Settings, layers: Sequence[dict[str, Any]]
     lost = left_behind(*layers)
     for name in file.get("model", {}):
         if name in lost:
-            LOGGER.info(f"model.{name}={lost[name]!r} of --config has no effect on {settings.model.called}")
+            LOGGER.info(f"model.{name}={brief(lost[name])} of --config has no effect on {settings.model.called}")
     for name, value in file.get("run", {}).items():
         if name in without and value not in (None, RunSettings.model_fields[name].default):
-            LOGGER.info(f"run.{name}={value!r} of --config has no effect here")
+            LOGGER.info(f"run.{name}={brief(value)} of --config has no effect here")
 
 
 def _shown(layers: list[dict[str, Any]]) -> Settings:

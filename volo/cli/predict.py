@@ -13,7 +13,7 @@ from pathlib import Path
 from volo.cli.parse import parse_flags, program, refuse_torchrun
 from volo.cli.workers import WorkerFlags
 from volo.cluster.connect import prepare
-from volo.errors import InputError
+from volo.errors import InputError, brief
 from volo.settings.paths import file_to_write, local_path, path_to_read
 from volo.settings.run import RunSettings
 
@@ -41,7 +41,7 @@ class Flags:
         if self.batch_size < 1:
             raise InputError(f"--batch-size must be at least 1, got {self.batch_size}")
         if self.output_file.suffix != ".csv":
-            raise InputError(f"--output must name a file ending in .csv, got {self.output!r}")
+            raise InputError(f"--output must name a file ending in .csv, got {brief(self.output)}")
         file_to_write(self.output, "--output")
         return self.workers.run_settings()
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import ValidationError
 
-from volo.errors import InputError
+from volo.errors import InputError, brief
 from volo.settings.config import describe
 from volo.settings.run import RunSettings
 
@@ -27,7 +27,7 @@ class WorkerFlags:
         if self.num_workers is not None and self.num_workers < 0:
             raise InputError(f"--num-workers must be at least 0, got {self.num_workers}")
         if self.num_workers == 0 and self.address:
-            raise InputError(f"--address has no effect with --num-workers 0, got {self.address!r}; drop one")
+            raise InputError(f"--address has no effect with --num-workers 0, got {brief(self.address)}; drop one")
         try:
             return RunSettings(**dataclasses.asdict(self))
         except ValidationError as error:

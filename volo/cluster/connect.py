@@ -21,7 +21,7 @@ from volo.cluster.access import (
 )
 from volo.cluster.connection_thread import kept_connection
 from volo.cluster.folder import close_to_others, session_folder
-from volo.errors import InputError
+from volo.errors import InputError, brief
 from volo.hosts import is_loopback
 from volo.log import LOGGER
 from volo.settings.ray_job import MORE_TIME, STOP_WAIT, hurry, in_ray_job
@@ -129,7 +129,7 @@ def connected(
             )
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
             raise InputError(
-                f"a Ray cluster must answer at the address, got {address!r} ({error}); "
+                f"a Ray cluster must answer at the address, got {brief(address)} ({error}); "
                 "check --address and $RAY_ADDRESS, and RAY_AUTH_MODE=token with its token if it wants one, or leave "
                 "them out to start a cluster for this job"
             ) from None

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from volo.errors import InputError
+from volo.errors import InputError, brief
 from volo.model.flat import VOLO
 from volo.model.published import PublishedVOLO
 from volo.model.pyramid import VOLOPyramid
@@ -49,7 +49,7 @@ def create_model(
         img_size = 224 if is_published else 32
     values = {"variant": name, **overrides}
     if hierarchical and values.setdefault("form", "pyramid") != "pyramid":
-        raise InputError(f"hierarchical makes a pyramid, got form={values['form']!r}; drop one of them")
+        raise InputError(f"hierarchical makes a pyramid, got form={brief(values['form'])}; drop one of them")
     settings = build_settings({"model": values, "data": {"image_size": img_size}})
     return build_model(settings.model, num_classes=num_classes, image_size=img_size)
 

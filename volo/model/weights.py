@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TypeGuard
 
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from volo.errors import InputError, first_of
 from volo.model.embedding import resize_position_embedding
+from volo.model.tensor_files import load_values
 from volo.settings.paths import local_path
 
 HEADS = ("head", "aux_head")
@@ -74,7 +74,7 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
             f"{path} ({reason}); nothing in it was run"
         ) from None
     values, notes = _unwrapped(values)
-    if not _is_state_dict(values):
+    if not is_state_dict(values):
         raise InputError(f"a file of weights must hold a state_dict of tensors, got other values in {path}")
     return _without_prefixes(values), notes
 
@@ -82,8 +82,7 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
 def _read(path: Path) -> object:
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path)
-    with torch.serialization.safe_globals(list(HARMLESS)):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    return load_values(path, HARMLESS)
 
 
 def _unwrapped(values: object) -> tuple[object, list[str]]:
@@ -99,8 +98,11 @@ def _unwrapped(values: object) -> tuple[object, list[str]]:
     return values, notes
 
 
-def _is_state_dict(values: object) -> TypeGuard[Mapping[str, Tensor]]:
-    return isinstance(values, Mapping) and bool(values) and all(isinstance(t, Tensor) for t in values.values())
+def is_state_dict(values: object) -> TypeGuard[Mapping[str, Tensor]]:
+    """Whether a value holds tensors by name, and nothing else."""
+    if not isinstance(values, Mapping) or not values:
+        return False
+    return all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in values.items())
 
 
 def _without_prefixes(values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from volo.errors import InputError, TrainingError
 from volo.files import partial_of, read_edited, read_json, remove, remove_abandoned, replace_synced, sync, write_synced
+from volo.model.tensor_files import load_values
 from volo.runs.model_file import PT_SUFFIXES, SCHEMA_VERSION, Description, read_model_file
 from volo.runs.places import BEST, CHECKPOINTS, checkpoints_of, step_of
 from volo.settings.paths import path_to_read
@@ -249,8 +250,8 @@ def load_state(folder: Path) -> dict[str, Any]:
     """Training state of a checkpoint folder, on the CPU. Raises InputError for another file or one that holds code."""
     verify(folder)
     try:
-        return torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
+        return load_values(folder / STATE)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise InputError(f"{folder / STATE} must hold tensors and plain values only ({error})") from None
 
 

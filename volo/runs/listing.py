@@ -1,7 +1,6 @@
 """The state of runs on disk, read from their plain text files only. Does not block training."""
 
 import contextlib
-import csv
 import errno
 import fcntl
 import os
@@ -13,11 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from volo.files import read_edited, read_json
+from volo.errors import InputError
+from volo.files import read_json
 from volo.runs.places import CONFIG, ENVIRONMENT, FAILURE, LOCK, TABLE, TRIALS, checkpoints_of
 from volo.runs.records import read_records
+from volo.settings.yaml_files import read_yaml
+from volo.tables import read_table
 
 PARTS = {"checkpoints", "tensorboard", "analysis"}  # subfolders of a run that hold no runs
 ENDED = {"complete": "finished", "pruned": "stopped early", "fail": "failed"}  # the table's words and ours
@@ -135,7 +135,7 @@ def _ended_in_sweep(folder: Path) -> str | None:
     table = folder.parent.parent / TABLE
     if folder.parent.name != TRIALS or not folder.name.isdecimal():
         return None
-    with contextlib.suppress(OSError, ValueError, csv.Error):
+    with contextlib.suppress(OSError, ValueError):
         return ENDED.get(_states(table, table.stat().st_mtime_ns).get(int(folder.name), ""))
     return None
 
@@ -143,8 +143,7 @@ def _ended_in_sweep(folder: Path) -> str | None:
 @lru_cache(maxsize=1)
 def _states(table: Path, modified_ns: int) -> dict[int, str]:
     """The states in the table, by trial number."""
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = [(row.get("trial") or "", row.get("state") or "") for row in csv.DictReader(file)]
+    rows = [(row.get("trial", ""), row.get("state", "")) for row in read_table(table)]
     return {int(number): state for number, state in rows if number.isdecimal()}
 
 
@@ -174,12 +173,12 @@ def _scores(records: list[dict[str, Any]]) -> Scores:
 
 
 def _epochs(folder: Path) -> int | None:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML was built with it
     path = folder / CONFIG
     try:
-        return int(yaml.load(read_edited(path), loader)["optim"]["epochs"])
-    except (OSError, yaml.YAMLError, *DAMAGED) as error:
-        _say_damaged(path, error)
+        return int(read_yaml(path)["optim"]["epochs"])
+    except (OSError, InputError, *DAMAGED) as error:
+        if path.exists():
+            _say_damaged(path, error)
     return None
 
 

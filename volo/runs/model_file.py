@@ -12,19 +12,26 @@ It is a copy of a checkpoint's model.safetensors, or a `.pt`: a dictionary of te
 """
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
-import torch
 from torch import Tensor
 
-from volo.errors import InputError
+from volo.data.folders.class_names import is_text, plain
+from volo.errors import InputError, brief
+from volo.model.tensor_files import load_values
+from volo.model.weights import is_state_dict
 from volo.settings.config import ResolvedSettings, build_settings
+from volo.settings.section import MAX_INTEGER
 
 SCHEMA_VERSION = 1
 PLAIN = ("format", "split_hash")  # in the metadata of a safetensors file, where all other values are JSON
+MAX_NAME = 1000  # characters of a class name; a folder's name has at most 255 bytes
+MAX_HASH = 128
+MAX_SETTINGS = 1000
 PT_SUFFIXES = (".pt", ".pth")
 
 
@@ -58,18 +65,22 @@ class Description:
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> "Description":
         """Raises ValueError for values of the wrong kind, InputError for invalid settings."""
-        if values["schema_version"] > SCHEMA_VERSION:
-            raise ValueError(f"its schema_version is {values['schema_version']}, this version reads {SCHEMA_VERSION}")
-        names = values["class_names"]
-        if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
-            raise ValueError("its class_names must be a list of names")
+        version = _count(values, "schema_version")
+        if not 1 <= version <= SCHEMA_VERSION:
+            raise ValueError(f"its schema_version is {version}, this version reads {SCHEMA_VERSION}")
+        config = values["config"]
+        if not isinstance(config, dict):
+            raise ValueError(f"its config must hold sections of settings, got {brief(config)}")
+        parts = [config, *config.values()]
+        if any(isinstance(part, dict) and len(part) > MAX_SETTINGS for part in parts):
+            raise ValueError(f"its config must have at most {MAX_SETTINGS} settings in a section")
         return cls(
-            settings=build_settings(values["config"]).resolved(),
-            class_names=tuple(names),
-            split_hash=values.get("split_hash", ""),
-            step=values.get("step", 0),
-            epoch=values.get("epoch", 0),
-            data_hash=values.get("data_hash", ""),
+            settings=build_settings(config).resolved(),
+            class_names=_class_names(values["class_names"]),
+            split_hash=_hash(values, "split_hash"),
+            step=_count(values, "step"),
+            epoch=_count(values, "epoch"),
+            data_hash=_hash(values, "data_hash"),
         )
 
     def to_metadata(self) -> dict[str, str]:
@@ -82,11 +93,38 @@ class Description:
         return cls.from_plain({name: v if name in PLAIN else json.loads(v) for name, v in metadata.items()})
 
 
+def _hash(values: dict[str, Any], name: str) -> str:
+    value = values.get(name, "")
+    if not (isinstance(value, str) and len(value) <= MAX_HASH):
+        raise ValueError(f"its {name} must be a hash, got {brief(value)}")
+    return value
+
+
+def _count(values: dict[str, Any], name: str) -> int:
+    value = values.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_INTEGER:
+        raise ValueError(f"its {name} must be a whole number from 0 on, got {brief(value)}")
+    return value
+
+
+def _class_names(names: Any) -> tuple[str, ...]:
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        raise ValueError("its class_names must be a list of names")
+    if wrong := [name for name in names if not is_text(name) or len(name) > MAX_NAME]:
+        raise ValueError(
+            f"its class_names must be plain text of at most {MAX_NAME:,} characters, got {brief(wrong[0])}"
+        )
+    name, count = Counter(map(plain, names)).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"its class_names must all differ, got {brief(name)} {count:,} times")
+    return tuple(names)
+
+
 def is_model_file(path: Path) -> bool:
     """Whether a file claims to be a model file of this project, not just weights. False if it cannot be read."""
     try:
         if path.suffix in PT_SUFFIXES:
-            values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            values = load_values(path, is_mapped=True)
             return isinstance(values, dict) and values.get("format") == "volo"
         with safetensors.safe_open(path, framework="pt") as opened:
             return (opened.metadata() or {}).get("format") == "volo"
@@ -100,7 +138,7 @@ def read_model_file(path: Path) -> tuple[dict[str, Tensor], Description]:
     weights, values = _read_pt(path) if is_pt else _read_safetensors(path)
     try:
         return weights, Description.from_plain(values) if is_pt else Description.from_metadata(values)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} has a description that cannot be read ({error})") from None
 
 
@@ -118,7 +156,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _read_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        values = load_values(path)
     except Exception as error:  # a foreign or damaged file can raise nearly anything
         reason = f"{type(error).__name__}: {error}".partition(". ")[0]
         raise InputError(
@@ -132,6 +170,6 @@ def _read_pt(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{', '.join(missing) or 'that format'}; volo.runs.checkpoint.export_pt writes such a file"
         )
     weights = values.pop("model")
-    if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
+    if not is_state_dict(weights):
         raise InputError(f"{path} must hold a state_dict of tensors as 'model', got other values in it")
-    return weights, values
+    return dict(weights), values

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from volo.errors import InputError
+from volo.errors import InputError, brief, cut, first_of
 from volo.settings.augment import AugmentSettings, ResolvedAugment
 from volo.settings.data import VAL_FRACTION, DataSettings, ResolvedData
 from volo.settings.model import FORMS, FlatModel, ModelSettings, ResolvedModel, for_form_of, not_default
@@ -22,7 +22,7 @@ from volo.settings.run import ResolvedRun, RunSettings
 from volo.settings.section import Section
 from volo.settings.sizes import VARIANTS
 from volo.settings.teaching import TeachingSettings
-from volo.settings.yaml_files import reason_in, to_text
+from volo.settings.yaml_files import SettingsFile, reason_in, to_text
 
 
 class Settings(Section):
@@ -77,7 +77,8 @@ class Settings(Section):
         if self.optim.init_weights and self.run.resume_path:
             raise ValueError(
                 "init_weights has no effect with resume_path, which brings its own weights, got "
-                f"init_weights={self.optim.init_weights}, resume_path={self.run.resume_path}; give one of them"
+                f"init_weights={cut(self.optim.init_weights)}, resume_path={cut(self.run.resume_path)}; give one "
+                "of them"
             )
         if self.data.train_images is not None and self.optim.batch_size > self.data.train_images:
             raise ValueError(
@@ -174,6 +175,7 @@ class ResolvedSettings(Settings):
     run: ResolvedRun
 
 
+MAX_FINDINGS = 10
 SECTIONS = tuple(name for name in Settings.model_fields if name != "recipe")
 
 # What a command line says to turn a setting off, wherever it was turned on.
@@ -197,15 +199,21 @@ def build_settings(*layers: dict[str, Any]) -> Settings:
     """Lays nested dictionaries over the defaults, the last one on top, and checks the result.
 
     Raises:
-        InputError: an unknown key or a value out of range; the message names each.
+        InputError: an unknown key or a value out of range; the message names each, and its line if a file gives it.
     """
     values: dict[str, Any] = {}
-    for layer in layers:
-        values = merge(values, layer)
     try:
+        for layer in layers:
+            values = merge(values, layer)
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise InputError(describe(error)) from None
+        said = describe(error)
+    except InputError as error:
+        said = str(error)
+    for number, layer in enumerate(layers, start=1):
+        if isinstance(layer, SettingsFile):
+            said = layer.located(said, layers[number:])
+    raise InputError(said)
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -238,12 +246,12 @@ def _section(name: str, value: Any) -> Any:
         return {"variant": value}
     if name == "model":
         raise InputError(
-            f"model must be a section, or one of {', '.join(VARIANTS)}, got model={value!r}; write model: small, or "
-            "model: {variant: small, ...} with other settings of the model"
+            f"model must be a section, or one of {', '.join(VARIANTS)}, got model={brief(value)}; write model: small, "
+            "or model: {variant: small, ...} with other settings of the model"
         )
     section: Any = Settings.model_fields[name].annotation
     example = next(iter(section.model_fields))
-    raise InputError(f"{name} must be a section, got {name}={value!r}; write {name}: {{{example}: ..., ...}}")
+    raise InputError(f"{name} must be a section, got {name}={brief(value)}; write {name}: {{{example}: ..., ...}}")
 
 
 def left_behind(*layers: dict[str, Any]) -> dict[str, Any]:
@@ -273,7 +281,7 @@ def _compared(settings: Settings) -> dict[str, Any]:
 
 def listed(changes: Mapping[str, tuple[Any, Any]]) -> str:
     """Differences as indented lines, to follow a sentence."""
-    return "\n".join(f"  {name}: {before!r} before, {now!r} now" for name, (before, now) in changes.items())
+    return "\n".join(f"  {name}: {brief(before)} before, {brief(now)} now" for name, (before, now) in changes.items())
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -286,19 +294,19 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def describe(error: ValidationError) -> str:
     """pydantic's findings as this project's sentences: rule, value, and what to change."""
     lines = []
-    for found in error.errors():
+    for found in error.errors()[: 10 * MAX_FINDINGS]:
         name = ".".join(str(part) for part in found["loc"] if str(part).isidentifier() and part not in FORMS)
         if found["type"] == "value_error":
             lines.append(str(found["ctx"]["error"]))
         elif found["type"] == "union_tag_invalid":
-            lines.append(f"{name}.form must be one of {', '.join(FORMS)}, got {found['ctx']['tag']!r}")
+            lines.append(f"{name}.form must be one of {', '.join(FORMS)}, got {brief(found['ctx']['tag'])}")
         elif found["type"] == "extra_forbidden":
             known = sorted(_fields_at(found["loc"][:-1]))
-            lines.append(f"{name} is no setting, got {name}={found['input']!r}; known here: {', '.join(known)}")
+            lines.append(f"{name} is no setting, got {name}={brief(found['input'])}; known here: {', '.join(known)}")
         else:
             rule = found["msg"].removeprefix("Input ").replace("should", "must")
-            lines.append(f"{name} {rule[0].lower()}{rule[1:]}, got {found['input']!r}")
-    return "\n".join(dict.fromkeys(lines))
+            lines.append(f"{name} {rule[0].lower()}{rule[1:]}, got {brief(found['input'])}")
+    return first_of(list(dict.fromkeys(lines)), MAX_FINDINGS, "\n")
 
 
 def _fields_at(location: tuple) -> list[str]:

@@ -4,9 +4,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
+from volo.errors import brief
 from volo.settings.section import PathText, Section
 
 VAL_FRACTION = 0.1  # the default
+MAX_IMAGE_SIZE = 16384  # an image of which takes 805 MB
 
 Dataset = Literal["cifar100", "cifar10", "imagefolder", "shapes"]
 
@@ -26,7 +28,7 @@ class DataSettings(Section):
     data_dir: PathText | None = None
     """Folder of the data; CIFAR archives are downloaded into it (from $VOLO_DATA_MIRROR if that is set). Default:
     ./data/<dataset>."""
-    image_size: Annotated[int, Field(ge=1)] = 32
+    image_size: Annotated[int, Field(ge=1, le=MAX_IMAGE_SIZE)] = 32
     """Height and width, in pixels, that images are resized to."""
     resize: Literal["crop", "squash"] = "crop"
     """crop keeps the aspect ratio and takes the center square; squash keeps the whole image."""
@@ -67,8 +69,8 @@ class DataSettings(Section):
             raise ValueError(f"shapes are drawn at {native} pixels, got image_size={self.image_size}; leave it out")
         if self.dataset == "shapes" and self.data_dir is not None:
             raise ValueError(
-                f"data_dir has no effect on shapes, which are drawn, got {self.data_dir!r}; leave it out, or choose "
-                "another --dataset"
+                f"data_dir has no effect on shapes, which are drawn, got {brief(self.data_dir)}; leave it out, or "
+                "choose another --dataset"
             )
         return self
 

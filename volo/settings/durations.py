@@ -2,6 +2,8 @@
 
 import re
 
+from volo.errors import brief
+
 UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -11,7 +13,9 @@ def parse_duration(text: str | float) -> float:
     Raises:
         ValueError: anything else.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(text).strip())
-    if found is None:
-        raise ValueError(f"a duration must be seconds, or a number with a unit such as 90s, 10m or 2h, got {text!r}")
+    found = isinstance(text, str | float | int) and re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(text).strip())
+    if not found:
+        raise ValueError(
+            f"a duration must be seconds, or a number with a unit such as 90s, 10m or 2h, got {brief(text)}"
+        )
     return float(found[1]) * UNITS_S[found[2]]

@@ -10,14 +10,13 @@ import os
 import re
 from pathlib import Path
 
-from volo.errors import InputError
+from volo.errors import InputError, brief
 
 # Also of one whose slashes pathlib has merged; a single letter before the colon is a drive.
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 NAME = re.compile(r"[\w.+-]+")
 NAME_BYTES, PATH_BYTES = 255, 4095  # of Linux and macOS
 WRITTEN_NAME_BYTES = 160  # a file is written under a longer name, which says who writes it, and then renamed
-SHOWN = 200  # characters in a message
 
 
 def check_name(text: str, setting: str) -> str:
@@ -44,7 +43,7 @@ def check_name(text: str, setting: str) -> str:
 def check_path(text: str, name: str) -> str:
     """Returns `text`. Raises InputError if it cannot be a path; `name` is the setting or flag that it was given to."""
     if not text.strip():
-        raise InputError(f"{name} must name a path, got {text!r}; name one, or leave it out")
+        raise InputError(f"{name} must name a path, got {brief(text)}; name one, or leave it out")
     if URL.match(text):
         raise InputError(
             f"{name} must be a path, got {shown(text)}: URLs are not supported yet; use a path on a disk that every "
@@ -138,8 +137,7 @@ def home() -> Path:
 
 def shown(path: str | os.PathLike[str]) -> str:
     """A path for messages, in quotes; the middle of a long one is left out."""
-    text = os.fspath(path)
-    return repr(text if len(text) <= SHOWN + 3 else f"{text[: SHOWN // 2]}...{text[-SHOWN // 2 :]}")
+    return brief(os.fspath(path))
 
 
 def _check_bytes(text: str, name: str) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from volo.errors import InputError
+from volo.errors import InputError, brief
 
 
 @dataclass(frozen=True)
@@ -94,5 +94,5 @@ RECIPES = {
 def recipe_settings(name: Any) -> dict[str, Any]:
     """Settings of a recipe. Raises InputError for anything but the name of one."""
     if not (isinstance(name, str) and name in RECIPES):
-        raise InputError(f"--recipe must be one of {', '.join(RECIPES)}, got {name!r}")
+        raise InputError(f"--recipe must be one of {', '.join(RECIPES)}, got {brief(name)}")
     return {"recipe": name, **RECIPES[name]().settings}

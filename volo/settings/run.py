@@ -2,14 +2,20 @@
 
 import contextlib
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from volo.errors import brief, cut
 from volo.settings.durations import parse_duration
 from volo.settings.section import NameText, PathText, Section
 
 WORKER_COUNTS = re.compile(r"(\d+)(?::(\d+))?")
+
+
+def _text_of_number(value: Any) -> Any:
+    """A number as text; other values are returned as they are."""
+    return str(value) if isinstance(value, int | float) else value
 
 
 class RunSettings(Section):
@@ -26,7 +32,7 @@ class RunSettings(Section):
     model with mean pooling: nano-cli, nano-pyramid-token."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     """How many of the newest checkpoints to keep, in addition to the best one."""
-    checkpoint_every: Annotated[str, BeforeValidator(str)] | None = None
+    checkpoint_every: Annotated[str, BeforeValidator(_text_of_number)] | None = None
     """More checkpoints than the one after every epoch: 200 is every 200 steps, 5m every five minutes (s, m, h)."""
     log_every: Annotated[int, Field(ge=1)] = 10
     """Steps between log records."""
@@ -69,7 +75,8 @@ class RunSettings(Section):
             if every is None or parse_duration(every) > 0:
                 return every
         raise ValueError(
-            f"checkpoint_every must be a number of steps or a duration above 0, as in 200, 90s or 5m, got {every!r}"
+            f"checkpoint_every must be a number of steps or a duration above 0, as in 200, 90s or 5m, got "
+            f"{brief(every)}"
         )
 
     @field_validator("hang_timeout", mode="before")
@@ -104,7 +111,7 @@ class RunSettings(Section):
             return value
         if found and not found[2]:
             return int(found[1])
-        raise ValueError(f"num_workers must be a number, or MIN:MAX with 1 <= MIN <= MAX, got {value!r}")
+        raise ValueError(f"num_workers must be a number, or MIN:MAX with 1 <= MIN <= MAX, got {brief(value)}")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -113,29 +120,34 @@ class RunSettings(Section):
         if self.fresh and self.resume_path:
             raise ValueError(
                 f"fresh starts again and resume_path starts from a checkpoint, got fresh and resume_path="
-                f"{self.resume_path}; give one of them"
+                f"{cut(self.resume_path)}; give one of them"
             )
         if self.num_workers == 0 and self.address:
             raise ValueError(
-                f"address has no effect with num_workers=0, which starts no Ray, got address={self.address!r}; drop one"
+                f"address has no effect with num_workers=0, which starts no Ray, got "
+                f"address={brief(self.address)}; drop one"
             )
         is_default = self.dashboard_host == type(self).model_fields["dashboard_host"].default
         if not is_default and (self.num_workers == 0 or self.address):
             raise ValueError(
-                f"dashboard_host applies to a cluster of this run, got dashboard_host={self.dashboard_host} with "
-                f"num_workers={self.num_workers}, address={self.address!r}; leave it out"
+                f"dashboard_host applies to a cluster of this run, got dashboard_host={cut(self.dashboard_host)} with "
+                f"num_workers={self.num_workers}, address={brief(self.address)}; leave it out"
             )
         return self
 
     def _check_seeds(self, seeds: tuple[int, ...]) -> None:
         if not seeds or len({*seeds}) < len(seeds):
-            raise ValueError(f"seeds must be one or more, all different, got seeds={list(seeds)}; give each once")
+            raise ValueError(
+                f"seeds must be one or more, all different, got seeds={brief(list(seeds))}; give each once"
+            )
         if self.seed:
-            raise ValueError(f"seed has no effect with seeds, got seed={self.seed}, seeds={list(seeds)}; give one")
+            raise ValueError(
+                f"seed has no effect with seeds, got seed={self.seed}, seeds={brief(list(seeds))}; give one"
+            )
         if self.resume_path:
             raise ValueError(
-                f"resume_path starts one run from a checkpoint, got seeds={list(seeds)} with it; give --seed in place "
-                "of --seeds"
+                f"resume_path starts one run from a checkpoint, got seeds={brief(list(seeds))} with it; give --seed in "
+                "place of --seeds"
             )
 
     def resolved(self, default_name: str) -> "ResolvedRun":

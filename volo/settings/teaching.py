@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from volo.errors import cut
 from volo.settings.section import PathText, Section
 
 
@@ -25,7 +26,7 @@ class TeachingSettings(Section):
     def _check(self) -> Self:
         if self.teacher and not (self.distillation or self.token_labels):
             raise ValueError(
-                f"teacher has no effect without distillation or token_labels, got teacher={self.teacher}; set "
+                f"teacher has no effect without distillation or token_labels, got teacher={cut(self.teacher)}; set "
                 "--distillation 0.5, or --token-labels with a published model"
             )
         if not self.teacher and (self.distillation or self.token_labels):

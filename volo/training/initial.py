@@ -17,6 +17,7 @@ from volo.runs import checkpoint
 from volo.runs.folder import Start, open_data
 from volo.runs.images import check_images
 from volo.runs.model_file import Description, is_model_file
+from volo.runs.rebuild import check_described
 from volo.settings.config import ResolvedSettings, Settings
 from volo.settings.paths import path_to_read
 from volo.training.learner import Learner
@@ -70,6 +71,7 @@ def _found(path: str, class_names: tuple[str, ...]) -> Found:
         return read_state_dict(asked)
     found = checkpoint.find(asked)
     weights, description = checkpoint.load_model(found)
+    check_described(weights, description, found)
     heads, notes = _for_classes(weights, description.class_names, class_names)
     return heads, [f"weights of {found}, step {description.step:,}", *notes]
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from volo.data.folders.class_names import differences, places
 from volo.errors import InputError
-from volo.model.build import build_model
 from volo.runs import checkpoint
 from volo.runs.model_file import Description
+from volo.runs.rebuild import check_described, rebuild
 from volo.settings.config import ResolvedSettings, Settings
 
 
@@ -32,11 +32,9 @@ class Teacher:
     """
 
     def __init__(self, path: Path, settings: ResolvedSettings, class_names: tuple[str, ...], device: torch.device):
-        weights, description = checkpoint.load_model(path)
+        self.model, description = rebuild(path)
         check_classes(path, description, class_names)
         own = description.settings
-        self.model = build_model(own.model, num_classes=len(class_names), image_size=own.data.image_size)
-        self.model.load_state_dict(weights)
         self.model.to(device).eval().requires_grad_(False)
         self.order = torch.tensor(places(class_names, description.class_names), device=device)
         self.image_size = own.data.image_size
@@ -72,7 +70,9 @@ def check_teacher(settings: Settings, class_names: tuple[str, ...]) -> None:
     """Raises InputError if the settings name a teacher that cannot be used for these classes."""
     if settings.teaching.teacher:
         path = checkpoint.find(settings.teaching.teacher)
-        check_classes(path, checkpoint.load_model(path)[1], class_names)
+        weights, description = checkpoint.load_model(path)
+        check_classes(path, description, class_names)
+        check_described(weights, description, path)
 
 
 def check_classes(path: Path, description: Description, class_names: tuple[str, ...]) -> None:

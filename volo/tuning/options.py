@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from volo.errors import InputError
+from volo.errors import InputError, brief
 from volo.settings.config import Settings
 
 MEASURED = ("val/acc1", "val/acc5", "val/loss", "train/loss", "images_per_s")
@@ -26,11 +26,11 @@ class SweepObjective:
         """Parses METRIC:max or METRIC:min. Raises InputError for anything else, or a metric that no trial reports."""
         metric, _, mode = text.rpartition(":")
         if mode not in ("max", "min"):
-            raise InputError(f"an objective must be METRIC:max or METRIC:min, got {text!r}; try val/acc1:max")
+            raise InputError(f"an objective must be METRIC:max or METRIC:min, got {brief(text)}; try val/acc1:max")
         if metric not in MEASURED + COUNTED:
             raise InputError(
-                f"an objective must be one that a trial reports, got {metric!r}; use {', '.join(MEASURED)}, of every "
-                f"epoch, or {' or '.join(COUNTED)}, of the model"
+                f"an objective must be one that a trial reports, got {brief(metric)}; use {', '.join(MEASURED)}, of "
+                f"every epoch, or {' or '.join(COUNTED)}, of the model"
             )
         return cls(metric, mode)
 

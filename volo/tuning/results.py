@@ -1,7 +1,6 @@
 """The results of a sweep: a ranked table of its trials, the best settings, the weights of the best few, a report."""
 
 import contextlib
-import csv
 import io
 import logging
 import math
@@ -18,6 +17,7 @@ from volo.files import remove_abandoned, replace_synced
 from volo.runs.checkpoint import writing
 from volo.runs.places import BEST, CHECKPOINTS, LAST, TABLE, checkpoints_of
 from volo.settings.config import Settings
+from volo.tables import TableWriter
 from volo.tuning.report import SweepFacts, write_sweep_report
 from volo.tuning.study import BASE, DRAWN, METRICS, REASON, SweepStudy
 
@@ -166,13 +166,12 @@ def _table(study: SweepStudy) -> str:
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
     metrics = [objective.metric for objective in study.objectives]
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["rank", "trial", "state", *metrics, "epochs", "seconds", *names, "reason"])
+    table = TableWriter(text, ["rank", "trial", "state", *metrics, "epochs", "seconds", *names, "reason"])
     for rank, trial in enumerate(trials, start=1):
         values = trial.values or [""] * len(metrics)
         params = [trial.params.get(name, "") for name in names]
         reason = trial.user_attrs.get(REASON, "")
-        table.writerow(
+        table.write(
             [rank, trial.number, trial.state.name.lower(), *values, num_epochs(trial), _seconds(trial), *params, reason]
         )
     return text.getvalue()

@@ -14,7 +14,7 @@ from volo.data.augment import normalize
 from volo.data.folders.imagefolder import read_image
 from volo.data.folders.listing import Identity, ImageFile, Listing, find_images
 from volo.data.folders.passed_over import PassedOver
-from volo.errors import InputError
+from volo.errors import InputError, brief
 from volo.settings.paths import path_to_read
 
 # Result for an image: its most likely classes with their probabilities, or why it could not be read.
@@ -50,7 +50,7 @@ def _named(given: str) -> Listing:
     if _is_file_or_dead_link(given):
         return Listing([_described(given)])
     what = "which is neither" if os.path.exists(given) else "which does not exist"
-    raise InputError(f"--input must name files or folders, got {given!r}, {what}")
+    raise InputError(f"--input must name files or folders, got {brief(given)}, {what}")
 
 
 def digest_of(files: Sequence[ImageFile]) -> str:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from volo.console import Progress
 from volo.data.archives.download import DownloadError, check_url, received
-from volo.errors import InputError
+from volo.errors import InputError, brief
 from volo.files import commit, staging, sync
 from volo.locks import waited_for
 from volo.settings.paths import path_to_read
@@ -150,12 +150,12 @@ def mirrored(archive: Archive) -> Archive:
     if own.file != archive.file or (fragment and (not is_md5 or url.endswith("/"))):
         raise InputError(
             f"${MIRROR} must be a folder's URL ending in / or that of {archive.file}, optionally followed by #md5= and "
-            f"32 hexadecimal digits, got {mirror!r}; correct or unset it"
+            f"32 hexadecimal digits, got {brief(mirror)}; correct or unset it"
         )
     try:
         check_url(own.url)
     except DownloadError as error:
-        raise InputError(f"${MIRROR} {error}, got {mirror!r}; correct or unset it") from None
+        raise InputError(f"${MIRROR} {error}, got {brief(mirror)}; correct or unset it") from None
     return replace(own, md5=md5, members=dict.fromkeys(archive.members)) if fragment else own
 
 

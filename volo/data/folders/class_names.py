@@ -13,6 +13,11 @@ def plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip()
 
 
+def is_text(name: str) -> bool:
+    """Whether a class may have this name: not empty, without control characters and bytes that are no text."""
+    return bool(name) and not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
+
+
 def same_names(names: Sequence[str], others: Sequence[str]) -> bool:
     """Whether the names are the same, in the same order."""
     return list(map(plain, names)) == list(map(plain, others))

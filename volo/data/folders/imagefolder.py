@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from PIL import Image, ImageOps
 from volo.data.contents import Contents, Item
 from volo.data.decoded.cache import Coarse
 from volo.data.decoded.store import KEY
-from volo.data.folders.class_names import extra, plain, quoted
+from volo.data.folders.class_names import extra, is_text, plain, quoted
 from volo.data.folders.formats import opened
 from volo.data.folders.layout import TEST, TEST_SHARE, TRAIN, Layout, NoTestSplit, find_layout, in_test
 from volo.data.folders.listing import ImageFile, find_folders, find_images
@@ -255,7 +254,7 @@ def _class_folders(root: Path) -> tuple[list[str], PassedOver]:
     folders, passed_over = find_folders(root)
     before: dict[str, str] = {}
     for folder, name in zip(folders, _names(folders), strict=True):
-        if not name or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+        if not is_text(name):
             raise InputError(f"a class must have a name of plain text, got {folder!a}; rename the folder")
         if before.setdefault(name, folder) != folder:
             raise InputError(

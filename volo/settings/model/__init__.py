@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Tag
 
+from volo.errors import brief
 from volo.settings.model.base import AnyModel
 from volo.settings.model.flat import FlatModel, ResolvedFlat
 from volo.settings.model.published import PublishedModel, ResolvedPublished
@@ -26,7 +27,7 @@ def _form_of(values: Any) -> str:
     if isinstance(values, dict):
         form, variant = values.get("form"), values.get("variant")
         if form is not None:
-            return str(form)
+            return form if isinstance(form, str) else brief(form)
         return forms_of(variant)[0] if isinstance(variant, str) and variant in VARIANTS else "flat"
     return getattr(values, "form", "flat")
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from volo.errors import brief
 from volo.settings.section import Resolved, Section
 from volo.settings.sizes import VARIANTS, forms_of
 
@@ -60,7 +61,9 @@ class AnyModel(Section):
         _check_has(values.get("variant", cls.model_fields["variant"].default), form)
         for name, value in values.items():
             if (other := owner(name)) not in (None, form):
-                raise ValueError(f"{name} {cls.refusal}, got {name}={value!r}; {cls.remedies[other]}, or leave it out")
+                raise ValueError(
+                    f"{name} {cls.refusal}, got {name}={brief(value)}; {cls.remedies[other]}, or leave it out"
+                )
         return {name: value for name, value in values.items() if name != "form" or value is not None}
 
     @model_validator(mode="after")
@@ -79,7 +82,7 @@ class AnyModel(Section):
             raise ValueError(
                 "patch_size must be divisible by 2 for every level of the stem, got "
                 f"patch_size={full.patch_size}, {num_levels} stem_channels; set --patch-size to a "
-                f"multiple of {2**num_levels}, or give fewer --stem-channels"
+                f"multiple of {brief(2**num_levels)}, or give fewer --stem-channels"
             )
         of_variant = VARIANTS[self.variant][self.form].get("stem_depth")  # which resolved settings hold with any stem
         if self.stem_depth not in (None, of_variant) and not num_levels:

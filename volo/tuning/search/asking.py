@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from volo.errors import InputError
+from volo.errors import InputError, brief
 
 PLAIN = "numbers, strings, True, False, None, or lists and dictionaries of them"
 LISTS = "Choices for a categorical distribution should"  # Optuna's warning; lists are fine, the journal is JSON
@@ -40,7 +40,9 @@ def plain_settings(drawn: Any) -> dict[str, Any]:
     drawn = plain(drawn)
     for name, value in _leaves(drawn):
         if not _is_json(value):
-            raise InputError(f"space(trial) must return {PLAIN}, got {value!r} ({type(value).__name__}) for {name}")
+            raise InputError(
+                f"space(trial) must return {PLAIN}, got {brief(value)} ({type(value).__name__}) for {name}"
+            )
     return json.loads(json.dumps(drawn))
 
 
@@ -56,7 +58,7 @@ class Asked:
     def set_user_attr(self, key: str, value: Any) -> None:
         value = plain(value)
         if not _is_json(value):
-            raise InputError(f"an attribute of a trial must be {PLAIN}, got {value!r} for {key!r} {_place()}")
+            raise InputError(f"an attribute of a trial must be {PLAIN}, got {brief(value)} for {brief(key)} {_place()}")
         self._trial.set_user_attr(key, value)
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
@@ -65,7 +67,7 @@ class Asked:
         for choice in kept:
             if not _is_json(choice):
                 raise InputError(
-                    f"the choices of a parameter must be {PLAIN}, got {choice!r} ({type(choice).__name__}) for "
+                    f"the choices of a parameter must be {PLAIN}, got {brief(choice)} ({type(choice).__name__}) for "
                     f"{name!r} {_place()}; let the trial draw a name, and look up its value"
                 )
         taken = self._ask("suggest_categorical", name, kept)

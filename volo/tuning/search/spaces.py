@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 
-from volo.errors import InputError
+from volo.errors import InputError, brief
 from volo.settings.config import Settings, build_settings
 from volo.settings.paths import path_to_read
 from volo.tuning.search.asking import Asked, plain, plain_settings
@@ -61,7 +61,7 @@ def load_space(name: str, package: ModuleType) -> Space:
         return _space(path.stem, module, [path])
     if name not in space_names(package):
         raise InputError(
-            f"--space must be one of {', '.join(space_names(package))}, or a path that ends in .py, got {name!r}"
+            f"--space must be one of {', '.join(space_names(package))}, or a path that ends in .py, got {brief(name)}"
         )
     module = importlib.import_module(f"{package.__name__}.{name}")
     parts = [part for part in vars(module).values() if isinstance(part, ModuleType)]
@@ -129,7 +129,7 @@ def _space(name: str, module: ModuleType, files: list[Path]) -> Space:
     if missing := [part for part in ("space", "METRIC", "MODE") if not hasattr(module, part)]:
         raise InputError(f"a space must define space(trial), METRIC and MODE, got no {', '.join(missing)} in {name}")
     if module.MODE not in MODES:
-        raise InputError(f"MODE must be one of {' or '.join(MODES)}, got {module.MODE!r} in {name}")
+        raise InputError(f"MODE must be one of {' or '.join(MODES)}, got {brief(module.MODE)} in {name}")
     return Space(
         name=name,
         recipe=getattr(module, "RECIPE", None),

@@ -1,0 +1,64 @@
+"""Tables as CSV files that are harmless to whatever opens them.
+
+Text that a spreadsheet would take for a formula gets an apostrophe in front, and so does text that begins with one.
+Control characters, bytes of a file name that are not UTF-8, and backslashes are written as in Python: `\\n`, `\\x1b`,
+`\\udcff`, `\\\\`. So every row is one line of UTF-8, and `read_table` returns what `TableWriter` was given. Numbers are
+written as they are.
+"""
+
+import csv
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # in some spreadsheets their wide forms too
+MARK = "'"
+HIDDEN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of pairs, separators of lines and paragraphs
+ESCAPED = re.compile(r"\\(?:[\\nrt]|x[0-9a-f]{2}|u[0-9a-f]{4})")
+
+Cell = str | int | float | None
+
+
+class TableWriter:
+    """Writes rows to a text file, which must have been opened with newline=""."""
+
+    def __init__(self, file: TextIO, columns: Iterable[str]):
+        self._rows = csv.writer(file, lineterminator="\n")
+        self.write(columns)
+
+    def write(self, cells: Iterable[Cell]) -> None:
+        self._rows.writerow([_harmless(cell) if isinstance(cell, str) else cell for cell in cells])
+
+
+def read_table(path: Path) -> Iterator[dict[str, str]]:
+    """The rows by column, as text. A cell that a row lacks is missing.
+
+    Raises:
+        OSError: a file that cannot be read.
+        ValueError: a file that holds no table.
+    """
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:  # as earlier versions wrote them
+        rows = ([_original(cell) for cell in row] for row in csv.reader(file))
+        try:
+            columns = next(rows, [])
+            for row in rows:
+                yield dict(zip(columns, row, strict=False))
+        except csv.Error as error:
+            raise ValueError(f"{path} is no table ({error})") from None
+
+
+def _harmless(text: str) -> str:
+    shown = "".join(_visible(letter) for letter in text) if not text.isprintable() or "\\" in text else text
+    return MARK + shown if shown.startswith(MARK) or shown.lstrip().startswith(FORMULA) else shown
+
+
+def _visible(letter: str) -> str:
+    is_hidden = letter == "\\" or unicodedata.category(letter) in HIDDEN
+    return letter.encode("unicode_escape").decode("ascii") if is_hidden else letter
+
+
+def _original(cell: str) -> str:
+    text = cell.removeprefix(MARK)
+    return ESCAPED.sub(lambda found: found[0].encode("ascii").decode("unicode_escape"), text)
