@@ -60,9 +60,13 @@ def saved_after_each(command: Command, num_ranks: int) -> None:
 
 
 def test_each_signal_saves_and_the_run_resumes_to_the_weights_of_an_undisturbed_one(tmp_path, folder):
-    disturbed, undisturbed = (Command.of(small_run(tmp_path / name, folder, optim=EPOCHS)) for name in "ab")
-    saved_after_each(disturbed, num_ranks=1)
-    sent_to_all(disturbed, 1, signal.SIGKILL)
+    command = Command.of(small_run(tmp_path / "disturbed", folder, optim=EPOCHS))
+    saved_after_each(command, num_ranks=1)
+    sent_to_all(command, 1, signal.SIGKILL)
+    stop_at = EPOCHS | {"max_steps": last_step(command.run_dir) + 2}
+    disturbed, undisturbed = (
+        Command.of(small_run(tmp_path / name, folder, optim=stop_at)) for name in ("disturbed", "undisturbed")
+    )
     disturbed.finish()
     undisturbed.finish()
     assert same(weights(disturbed.run_dir), weights(undisturbed.run_dir))
