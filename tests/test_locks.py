@@ -140,7 +140,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", sorted(locks.NO_LOCKS), ids=errno.errorcode.get)
 @pytest.mark.parametrize("place", PLACES)
 def test_a_file_system_without_locks_is_named_wherever_one_is_taken(tmp_path, monkeypatch, place, number):
     """Such a file system is not at hand: its answer to flock is."""
