@@ -26,14 +26,17 @@ help: ## print this list
 quickstart: $(INSTALLED) ## train and analyze a small VOLO on this machine, no download
 	$(PY) -m jobs.pipeline --recipe quickstart --no-show $(ARGS)
 
+# Two processes: half of the time, a test waits for a process that it has started.
+TOGETHER = -n 2 --dist worksteal
+
 test: $(INSTALLED) ## run the tests that need no GPU and little time
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest $(TOGETHER) $(ARGS)
 
 test-slow: $(INSTALLED) ## run the tests left out by default
-	$(PY) -m pytest -m slow $(ARGS)
+	$(PY) -m pytest $(TOGETHER) -m slow $(ARGS)
 
 test-all: $(INSTALLED) ## run both: at most an hour on two cores
-	$(PY) -m pytest -m "slow or not slow" $(ARGS)
+	$(PY) -m pytest $(TOGETHER) -m "slow or not slow" $(ARGS)
 
 test-ray: $(INSTALLED) ## test trainings, sweeps and access on another version of Ray: make test-ray RAY=2.55.1
 	@test -n "$(RAY)" || { echo "RAY must name a version of Ray, as in make test-ray RAY=2.55.1"; exit 2; }

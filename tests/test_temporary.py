@@ -100,5 +100,6 @@ def test_no_other_module_knows_a_name_in_the_temporary_folder():
         r"gettempdir|tempfile\.tempdir|[\"']/tmp|(?:mkdtemp|TemporaryDirectory|TemporaryFile)\((?!.*dir=)"
     )
     files = [path for name in ("volo", "jobs") for path in (ROOT / name).rglob("*.py")]
-    found = [path.relative_to(ROOT) for path in files if named.search(path.read_text())]
-    assert found == [Path("volo/temporary.py")]
+    found = {str(path.relative_to(ROOT)) for path in files if named.search(path.read_text())}
+    # The second makes folders of its own there, the third one with a random name, whatever the place.
+    assert found == {"volo/temporary.py", "volo/cluster/folder.py", "volo/cli/tune.py"}

@@ -255,7 +255,7 @@ def test_a_full_disk_ends_with_code_3_names_the_file_and_leaves_the_earlier_anal
     assert contents(tmp_path / "a") == before
 
 
-def test_a_full_disk_leaves_no_new_folder(trained, tmp_path):
+def test_a_full_disk_leaves_no_new_folder(trained, tmp_path, capsys):
     with files_limited_to(100):
         assert analyzed("--checkpoint", str(trained), "--output-dir", f"{tmp_path}/a", "--analysis", "eval") == 3
     assert not [*tmp_path.iterdir()]

@@ -197,16 +197,17 @@ def test_an_image_folder_is_looked_into(tmp_path):
 def test_the_room_for_decoded_images_is_what_training_is_refused_by(capsys, tmp_path, monkeypatch):
     folder = draw_folder(tmp_path / "images", {"train": {"cat": 20, "dog": 20}, "test": {"cat": 3, "dog": 3}})
     monkeypatch.setenv("VOLO_CACHE_DIR", str(tmp_path / "cache"))
+    many = draw_folder(tmp_path / "many", {"train": {"cat": 1000, "dog": 1000}, "test": {"cat": 3, "dog": 3}})
     settings = [
-        build_settings({"data": dict(dataset="imagefolder", data_dir=str(folder), image_size=size)}).resolved()
-        for size in (32, 10**6)
+        build_settings({"data": dict(dataset="imagefolder", data_dir=str(place), image_size=size)}).resolved()
+        for place, size in ((folder, 32), (many, 2**14))
     ]
     assert "138 KiB needed for 46 images still to be decoded" in check_cache(settings[0].data).found
     some = settings[0].data.model_copy(update=dict(train_images=10))
     open_train(some, is_new=True)  # 10 to train on, 4 held out and 6 to test on
     assert "for 26 images" in check_cache(settings[0].data).found
     too_large = check_cache(settings[1].data)
-    assert (too_large.status, "needed for 46 images" in too_large.found) == ("failure", True)
+    assert (too_large.status, "needed for 2,006 images" in too_large.found) == ("failure", True)
     with pytest.raises(InputError) as refused:
         open_data(settings[1], is_new=True)
     needed = too_large.found.partition(" free at ")[2]

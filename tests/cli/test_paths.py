@@ -292,10 +292,26 @@ def test_one_module_knows_what_a_home_folder_is():
     assert {str(path.relative_to(ROOT)) for path in sources if HOME.search(path.read_text())} == EXPAND
 
 
-NAMES = ["", " ", ".", "..", "a/..", "../a", "a/../b", "/tmp/a", "a//b", "a/", "~/a", "a b", "a\nb", "a*", "n" * 300]
+ODD_NAMES = [
+    "",
+    " ",
+    ".",
+    "..",
+    "a/..",
+    "../a",
+    "a/../b",
+    "/tmp/a",
+    "a//b",
+    "a/",
+    "~/a",
+    "a b",
+    "a\nb",
+    "a*",
+    "n" * 300,
+]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ODD_NAMES)
 @pytest.mark.parametrize(
     "command",
     ["train --run-name", "pipeline --run-name", "doctor --run-name", "tune --space mix --sweep-name",

@@ -26,7 +26,7 @@ COMMANDS = {
     "tune": (tune.main, ["--space", "mix", "--num-samples", "1"], "--output-dir"),
     "pipeline": (pipeline.main, RECIPE, "--output-dir"),
     "doctor": (doctor.main, RECIPE, "--output-dir"),
-    "analyze": (analyze.main, CHECKPOINT, "--output-dir"),
+    "analyze": (analyze.main, [*CHECKPOINT, "--output-dir", "mine"], "--output-dir"),
     "predict": (predict.main, [*CHECKPOINT, "--input", "/shared/photos"], "--output"),
     "export": (export.main, [*CHECKPOINT, "--output", "volo.onnx"], "--output"),
     "compare": (compare.main, ["/shared/one", "/shared/other"], "--output-dir"),

@@ -49,7 +49,7 @@ def test_a_figure_is_saved_whole_or_not_at_all(tmp_path):
 
 
 def failing(partial, **_):
-    partial.write_bytes(b"half")
+    partial.write(b"half")
     raise OSError("disk full")
 
 

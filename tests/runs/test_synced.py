@@ -133,6 +133,7 @@ WRITES = {"write_text", "write_bytes", "rename", "replace", "move", "savez", "du
 IN_PLACE = {  # and why that is enough
     ("runs/checkpoint.py", "rename"),  # of a synced folder, whose parent is synced afterwards
     ("runs/folder.py", "rename"),  # of a whole run, which is set aside
+    ("tuning/report/page.py", "rename"),  # of a whole page and its figures, made aside
     ("tuning/winner.py", "rename"),  # of a synced folder
     ("tuning/winner.py", "write_text"),  # into that folder
 }

@@ -154,10 +154,11 @@ def test_a_report_that_cannot_be_drawn_is_logged_and_does_no_other_harm(tmp_path
     study = play(opened(tmp_path, num_samples=2, pruner="none"))
     write_results(study)
     with monkeypatch.context() as patched:
-        patched.setattr(page, "TEMPLATE", tmp_path / "none.html.j2")
+        (tmp_path / "broken.html.j2").write_text("{{ 1 / 0 }}")
+        patched.setattr(page, "TEMPLATE", tmp_path / "broken.html.j2")
         write_report(study)
     assert "the report could not be drawn" in caplog.text
-    assert "TemplateNotFound" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
     assert "report:" not in capsys.readouterr().out
     write_report(study)
     assert capsys.readouterr().out == f"report: {tmp_path / 'sweep_report.html'}\n"

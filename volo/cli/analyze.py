@@ -20,6 +20,7 @@ from volo.cluster.connect import prepare
 from volo.console import percent
 from volo.errors import InputError
 from volo.settings.paths import folder_to_read, folder_to_write, local_path, path_to_read
+from volo.settings.ray_job import check_lasts
 from volo.settings.run import RunSettings
 
 Analysis = Literal["eval", "confusion", "calibration", "gradcam", "occlusion", "predictions"]
@@ -88,7 +89,9 @@ def _output_dir(flags: Flags, path: Path) -> Path:
         return local_path(flags.output_dir, "--output-dir")
     from volo.analysis.output import default_folder
 
-    return default_folder(path, flags.checkpoint, flags.split, flags.data_dir).absolute()
+    folder = default_folder(path, flags.checkpoint, flags.split, flags.data_dir)
+    check_lasts(str(folder), "--output-dir")
+    return folder.absolute()
 
 
 def has_display() -> bool:

@@ -24,6 +24,7 @@ from volo.cluster.folder import close_to_others, session_folder
 from volo.errors import InputError, brief
 from volo.hosts import is_loopback
 from volo.log import LOGGER
+from volo.settings.paths import home
 from volo.settings.ray_job import MORE_TIME, STOP_WAIT, hurry, in_ray_job
 
 # Ray reads these when it starts. With a health check every half second, a dead worker is noticed soon, and a report,
@@ -73,7 +74,7 @@ def prepare(address: str | None, dashboard_host: str = LOOPBACK) -> None:
     check_access(address, dashboard_host)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if os.path.expanduser("~") == "~":  # neither $HOME nor an entry in passwd: Ray could not be imported
+    if home() is None:  # Ray could not be imported
         os.environ["HOME"] = "/"  # as in a container that Docker starts for such a user
     if resolved_address(address) == OWN_CLUSTER:
         protect_own_cluster(OWN_CLUSTER, dashboard_host)

@@ -22,7 +22,14 @@ from volo.tables import read_table
 PARTS = {"checkpoints", "tensorboard", "analysis"}  # subfolders of a run that hold no runs
 ENDED = {"complete": "finished", "pruned": "stopped early", "fail": "failed"}  # the table's words and ours
 METRIC = "val/acc1"
-DAMAGED = (ValueError, KeyError, TypeError, OverflowError, RecursionError)  # what reading such a file raises
+DAMAGED = (
+    ValueError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+)  # what reading such a file raises
 SHOWN = 120  # characters of an error
 
 
@@ -175,7 +182,8 @@ def _scores(records: list[dict[str, Any]]) -> Scores:
 def _epochs(folder: Path) -> int | None:
     path = folder / CONFIG
     try:
-        return int(read_yaml(path)["optim"]["epochs"])
+        epochs = read_yaml(path).get("optim", {}).get("epochs")
+        return None if epochs is None else int(epochs)
     except (OSError, InputError, *DAMAGED) as error:
         if path.exists():
             _say_damaged(path, error)

@@ -68,7 +68,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
         return [], 0
     lines = [line for line in content.splitlines() if line.strip()]
     records = [parsed(line) for line in lines]
-    is_cut = bool(records) and records[-1] is None and not content.endswith((b"\n", b"\r"))
+    is_cut = bool(lines) and lines[-1].startswith(b"{") and not content.endswith((b"\n", b"\r")) and records[-1] is None
     whole = [record for record in records if record is not None]
     return whole, len(records) - len(whole) - is_cut
 

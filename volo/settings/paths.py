@@ -126,13 +126,12 @@ def file_to_write(path: str | os.PathLike[str], name: str) -> Path:
     return _printable(file, name)
 
 
-def home() -> Path:
-    """The user's home folder; for a user who has none, neither $HOME nor an entry in passwd, a path below which nothing
-    can be created."""
+def home() -> Path | None:
+    """The user's home folder; None for a user who has neither $HOME nor an entry in passwd."""
     try:
         return Path.home()
     except RuntimeError:
-        return Path(os.devnull)
+        return None
 
 
 def shown(path: str | os.PathLike[str]) -> str:

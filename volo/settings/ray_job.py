@@ -18,13 +18,13 @@ def in_ray_job() -> bool:
     return bool(os.environ.get(IN_JOB))
 
 
-def check_lasts(path: str, name: str) -> None:
+def check_lasts(path: str | None, name: str) -> None:
     """Raises InputError, inside a Ray job, for results in its working directory, a copy that Ray removes.
 
     Args:
-        path: As given to the flag or setting `name`.
+        path: As given to the flag or setting `name`; None if it is chosen later.
     """
-    if in_ray_job() and not os.path.isabs(os.path.expanduser(path)):
+    if path is not None and in_ray_job() and not path.startswith(("/", "~")):
         raise InputError(
             f"{name} must be an absolute path in a Ray job, whose working directory is a copy that Ray removes, got "
             f"{path!r}; name a place that every node sees, such as {name} /shared/{os.path.basename(path)}"

@@ -143,7 +143,7 @@ def check_same_data(folder: Path, settings: Settings, images: Images, split: Spl
         checkpoint.run_of(folder),
         rule="a run must resume with the images it started with",
         place=settings.data.data_dir,
-        remedy=_other_images(folder, settings),
+        remedy=_other_images(folder, settings) + _held_out_before(before, settings, images),
     )
     if before.split_hash != split.digest():
         raise InputError(

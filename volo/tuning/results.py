@@ -32,7 +32,7 @@ def write_results(study: SweepStudy) -> None:
     Raises:
         TrainingError: the disk refused a file; an earlier one is intact.
     """
-    with writing(f"the results in {study.sweep_dir}"):
+    with writing("the results of the sweep"):
         _write_tables(study)
     remove_weights(study)
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from volo.errors import InputError
-from volo.settings.paths import local_path
+from volo.settings.paths import home, local_path
 from volo.temporary import own_folder
 
 OTHER_PLACE = "set VOLO_CACHE_DIR to another folder"
@@ -46,10 +46,8 @@ def _of_user() -> Path | None:
     """The user's cache folder; None if there is no home."""
     if folder := os.environ.get("XDG_CACHE_HOME"):
         return local_path(folder, "XDG_CACHE_HOME") / "volo"
-    try:
-        return Path.home().absolute() / ".cache" / "volo"
-    except RuntimeError:
-        return None
+    found = home()
+    return found.absolute() / ".cache" / "volo" if found else None
 
 
 def _is_writable(folder: Path) -> bool:
