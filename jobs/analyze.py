@@ -1,7 +1,7 @@
 """`volo analyze`, for a checkout and for `ray job submit --working-dir . -- python -m jobs.analyze`."""
 
 from volo.cli.analyze import main
-from volo.cli.parse import run_job
+from volo.cli.outcome import run_job
 
 if __name__ == "__main__":
     run_job(main)

@@ -10,7 +10,8 @@ import pytest
 
 from volo.cli.main import COMMANDS, module_of
 from volo.cli.main import main as volo_command
-from volo.cli.parse import MAX_ARGUMENT, exit_code, parse_settings
+from volo.cli.outcome import MAX_ARGUMENT, exit_code
+from volo.cli.parse import parse_settings
 from volo.console import print_table
 from volo.errors import MAX_LINE, MAX_VALUE, InferenceError, InputError, TrainingError, brief
 from volo.settings.config import MAX_FINDINGS, SECTIONS, Settings, build_settings

@@ -20,7 +20,7 @@ from tests.faults.tools.kills import Countdown, before
 from tests.faults.tools.processes import LIMIT_S, ROOT, written
 from tests.faults.tools.runs import command, newest_step
 from tests.models import save_model
-from volo.cli.parse import run_job
+from volo.cli.outcome import run_job
 from volo.training.learner import Learner
 
 NAMES = ("cat", "dog")

@@ -9,7 +9,7 @@ import torch
 from tests.conftest import draw_folder
 from tests.models import save_model
 from volo.cli import analyze, predict
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.errors import InputError
 from volo.runs import checkpoint
 

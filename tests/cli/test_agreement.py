@@ -12,7 +12,7 @@ from tests.models import PYRAMID
 from tests.training.runs import small_run, train
 from volo.analysis.evaluate import Predictions, classification_metrics
 from volo.cli import analyze
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.runs import checkpoint
 from volo.runs.records import read_records
 from volo.training.metrics import evaluate

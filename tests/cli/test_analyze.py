@@ -22,7 +22,7 @@ from tests.training.runs import train as train_run
 from volo.analysis.output import LOCK
 from volo.analysis.steps import STEPS
 from volo.cli import analyze
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.data.splits import split_train
 from volo.runs import checkpoint
 from volo.runs.records import read_records

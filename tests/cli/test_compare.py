@@ -7,7 +7,7 @@ from tests.faults.tools.kills import files_limited_to
 from tests.training.runs import small_run, train
 from volo.analysis.compare import weights_difference
 from volo.cli import compare
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.errors import ExitCode
 
 

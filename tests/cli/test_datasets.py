@@ -6,7 +6,7 @@ import pytest
 
 from tests.data.archives.served import ARCHIVES, md5, packed, served
 from volo.cli import train
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.data.archives.cifar import CIFAR100
 from volo.data.archives.fetch import MIRROR
 from volo.runs import checkpoint

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import draw_folder
 from tests.data.archives.served import cifar100_files, packed
 from volo.cli import doctor
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.cluster import folder
 from volo.data.archives.cifar import CIFAR100
 from volo.data.datasets import open_train

@@ -20,7 +20,7 @@ from tests.cli.test_parse import ROOT
 from tests.models import FLAT, PYRAMID, save_model
 from volo.analysis import export as library
 from volo.cli import export
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.runs import checkpoint
 
 NAMES = ("cat", "dög", '<b>"owl"</b>')

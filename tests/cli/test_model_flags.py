@@ -5,7 +5,8 @@ import yaml
 
 from tests.test_imports import run_module
 from volo.cli import train
-from volo.cli.parse import exit_code, parse_settings
+from volo.cli.outcome import exit_code
+from volo.cli.parse import parse_settings
 from volo.errors import InputError
 
 

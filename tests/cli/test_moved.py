@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import draw_folder
 from tests.training.runs import small_run, train
 from volo.cli import analyze, predict
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.runs import checkpoint
 from volo.runs.records import read_records
 

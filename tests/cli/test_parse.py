@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from volo.cli import train
-from volo.cli.parse import as_typed, exit_code, parse_settings
+from volo.cli.outcome import exit_code
+from volo.cli.parse import as_typed, parse_settings
 from volo.errors import InputError, OutOfRetries, Stopped, TrainingError
 from volo.files import staging
 from volo.signals import TO_STOP

@@ -8,7 +8,7 @@ from tests.conftest import draw_folder
 from tests.test_imports import run_module
 from tests.training.runs import small_run, train
 from volo.cli import analyze, pipeline
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.errors import InputError
 from volo.settings.config import build_settings
 

@@ -18,7 +18,7 @@ from tests.conftest import draw_folder
 from tests.models import save_model
 from volo.analysis import predict as library
 from volo.cli import predict
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.tables import read_table
 
 NAMES = ("cat", "dog", "<b>owl</b>, a bird")

@@ -16,7 +16,7 @@ from tests.cli.test_parse import ROOT
 from tests.conftest import draw_folder
 from tests.training.runs import small_run, train
 from volo.cli import runs as job
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.runs.listing import find_runs, is_locked, read_run
 from volo.runs.records import read_records
 

@@ -8,7 +8,7 @@ import pytest
 from tests.test_imports import run_module
 from tests.tuning.sweeps import opened, play
 from volo.cli import pipeline, tune
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 
 SHAPES = ["--dataset", "shapes", "--epochs", "2"]
 

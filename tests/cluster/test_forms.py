@@ -10,7 +10,7 @@ from tests.cluster.test_launchers import run, torchrun_command, train_command
 from tests.conftest import draw_folder
 from tests.training.runs import losses
 from volo.cli import analyze, train
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 
 FORMS = {
     "mean": [],

@@ -13,7 +13,7 @@ from tests.cluster.test_launchers import run
 from tests.faults.tools.processes import written
 from tests.training.runs import losses, small_run
 from volo.cli import analyze, compare, doctor, export, pipeline, predict, train, tune
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.runs import checkpoint
 from volo.settings.ray_job import IN_JOB, STOP_WAIT, check_lasts, hurry
 

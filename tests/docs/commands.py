@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import tyro
 
 from tests.docs.pages import ROOT
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 
 # By name, the module of each: a file of volo/cli with a main that takes flags.
 COMMANDS = {

@@ -10,7 +10,7 @@ import pytest
 from tests.docs.commands import COMMANDS, OTHERS, command_in, parse
 from tests.docs.pages import PAGES, ROOT, Block, blocks, python_of, shell_lines, spans, words_of
 from volo.cli import train
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.settings.config import build_settings
 
 LANGUAGES = {"python", "sh", "console", "yaml", ""}

@@ -17,7 +17,7 @@ from tests.data.folders.test_imagefolder import sixteen_bit_png
 from tests.docs.pages import PAGES, python_of, spans
 from tests.models import FLAT, save_model
 from volo.cli import export
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.settings.config import build_settings
 from volo.tuning.search.spaces import check_space, load_space
 

@@ -15,7 +15,7 @@ from tests.conftest import draw_folder
 from tests.training.runs import small_run
 from tests.training.runs import train as trained
 from volo.cli import analyze, compare, export, predict, runs, train
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.data.decoded.cache import cache_dir
 from volo.runs import checkpoint
 from volo.runs.model_file import SCHEMA_VERSION

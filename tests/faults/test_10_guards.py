@@ -18,7 +18,7 @@ from tests.faults.tools import faulty
 from tests.faults.tools.processes import ended, in_one_process, pid_of_rank, under_torchrun, until, written
 from tests.training.runs import losses, same, small_run, train, weights
 from volo.cli import train as train_job
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.data.pipeline import Pixels
 from volo.runs import checkpoint
 from volo.runs.listing import read_run

@@ -12,7 +12,7 @@ from tests.conftest import draw_folder
 from tests.training.runs import losses, same, small_run, train, weights
 from volo.analysis.local import analyze_here
 from volo.cli import runs as listing
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.cluster.attempt import Attempt, Follower, failure_in
 from volo.errors import InputError
 from volo.runs import checkpoint

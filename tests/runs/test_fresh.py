@@ -12,7 +12,7 @@ from tests.runs.test_disk_room import MORE_THAN_ANY_DISK
 from tests.training.runs import small_run, train
 from tests.tuning.sweeps import opened, play
 from volo.cli import tune
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.errors import InputError
 from volo.runs import checkpoint
 from volo.runs.folder import lock_of, open_run, set_aside

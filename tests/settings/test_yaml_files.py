@@ -9,7 +9,8 @@ from tests.training.runs import small_run
 from tests.training.runs import train as train_run
 from tests.tuning.sweeps import base, opened, play
 from volo.cli import train
-from volo.cli.parse import exit_code, parse_settings
+from volo.cli.outcome import exit_code
+from volo.cli.parse import parse_settings
 from volo.errors import InputError
 from volo.runs import checkpoint
 from volo.runs.listing import CONFIG, read_run

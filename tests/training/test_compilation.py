@@ -9,7 +9,7 @@ import torch
 
 from tests.training.runs import losses, small_run, train, weights
 from volo.cli import train as train_job
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.errors import InputError
 from volo.runs import checkpoint
 from volo.training.compilation import check_compiler, compiled

@@ -14,7 +14,8 @@ from tests.conftest import draw_folder
 from tests.training.runs import losses, same, small_run, train, weights
 from volo.cli import pipeline
 from volo.cli import train as train_job
-from volo.cli.parse import exit_code, parse_settings
+from volo.cli.outcome import exit_code
+from volo.cli.parse import parse_settings
 from volo.errors import InputError, Stopped, TrainingError
 from volo.runs.listing import Scores, read_scores
 from volo.training import launch, loop

@@ -110,7 +110,7 @@ def _here(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
 
 def _on_ray(flags: Flags, path: Path, output_dir: Path, run: RunSettings) -> Path:
     prepare(run.address)
-    from volo.cluster.analyze import analyze_on_ray
+    from volo.cluster.inference.analyze import analyze_on_ray
 
     return analyze_on_ray(
         path, flags.analysis, output_dir, split=flags.split, data_dir=flags.data_dir, run=run, fresh=flags.fresh

@@ -62,7 +62,7 @@ def _answer(argv: Sequence[str]) -> None:
 
 
 def _run(argv: Sequence[str]) -> None:
-    from volo.cli.parse import run_job
+    from volo.cli.outcome import run_job
 
     run_job(import_module(module_of(argv[0])).main, argv[1:])
 

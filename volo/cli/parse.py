@@ -2,22 +2,18 @@
 
 import argparse
 import dataclasses
-import io
 import os
 import re
-import signal
 import sys
-import time
-import traceback
 import typing
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from volo.cli.short_help import asks_for_short_help, shortened, spelled_for_tyro
-from volo.errors import ExitCode, InferenceError, InputError, OutOfRetries, Stopped, TrainingError, brief
-from volo.log import LOGGER, show_log
+from volo.errors import InputError, brief
+from volo.log import LOGGER
 from volo.settings.config import Settings, build_settings, left_behind, merge
 from volo.settings.model import FORMS, AnyModel, own_fields
 from volo.settings.optim import OptimSettings
@@ -27,12 +23,8 @@ from volo.settings.recipes import RECIPES, recipe_settings
 from volo.settings.run import RunSettings
 from volo.settings.section import Section
 from volo.settings.yaml_files import SettingsFile, read_yaml
-from volo.signals import interrupting_signals
-from volo.streams import kept_running
 
 Flags = TypeVar("Flags")
-RANK_0_FIRST_S = 5.0
-MAX_ARGUMENT = 4096  # as many as the longest path
 SECTIONS = ("data", "augment", "optim", "teaching", "run")
 FLAG_NAMES = {"variant": "model"}
 RESULTS = ("output_dir", "output")  # the flags that say where a command's results go
@@ -44,64 +36,6 @@ def program(command: str) -> str:
     """What the usage line calls a command: as it was started, `python -m jobs.train` in a checkout or `volo train`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return f"python -m jobs.{command}" if spec and spec.name == f"jobs.{command}" else f"volo {command}"
-
-
-def run_job(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
-    """Runs a command's main on its arguments, by default the command line's, and ends the process with the documented
-    exit code."""
-    with kept_running():
-        show_log()
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # file names may be no text, or none of this terminal's
-        sys.exit(exit_code(main, sys.argv[1:] if argv is None else argv))
-
-
-def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
-    """Runs a command's main. Returns one of ExitCode, or 128 + the signal that stopped it."""
-    with interrupting_signals() as received:
-        return _outcome(main, argv, received)
-
-
-def _outcome(main: Callable[[Sequence[str]], None], argv: Sequence[str], received: Callable[[], int]) -> int:
-    """Says what went wrong, if anything. `received` returns the number of the signal that interrupted, or 0."""
-    try:
-        _check_lengths(argv)
-        main(argv)
-    except InputError as error:
-        _let_rank_0_speak_first()
-        print(f"error: {error}", file=sys.stderr)
-        return ExitCode.WRONG_INPUT
-    except TrainingError as error:
-        print(f"training failed: {error}", file=sys.stderr)
-        return ExitCode.OUT_OF_RETRIES if isinstance(error, OutOfRetries) else ExitCode.WORK_FAILED
-    except InferenceError as error:
-        print(f"inference failed: {error}", file=sys.stderr)
-        return ExitCode.WORK_FAILED
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return 128 + stopped.signal_number
-    except KeyboardInterrupt:
-        number = received() or signal.SIGINT
-        print(f"interrupted by {signal.Signals(number).name}; the same command resumes", file=sys.stderr)
-        return 128 + number
-    except Exception:
-        traceback.print_exc()
-        return ExitCode.UNFORESEEN
-    return ExitCode.DONE
-
-
-def _check_lengths(argv: Sequence[str]) -> None:
-    for word in argv:
-        if len(word) > MAX_ARGUMENT:
-            raise InputError(f"an argument must have at most {MAX_ARGUMENT:,} characters, got {len(word):,}: {word}")
-
-
-def _let_rank_0_speak_first() -> None:
-    """Under torchrun every rank refuses the same input, and the first to exit ends the others. Let it be rank 0, so
-    that one message is printed; another rank reports its own refusal if rank 0 has none."""
-    if os.environ.get("RANK", "0") != "0":
-        time.sleep(RANK_0_FIRST_S)
 
 
 def parse_settings(argv: Sequence[str], *, prog: str, description: str) -> Settings | None:

@@ -65,6 +65,6 @@ def main(argv: Sequence[str]) -> None:
         predict_here(path, flags.input, flags.output_file, batch_size=flags.batch_size, device=run.device)
     else:
         prepare(run.address)
-        from volo.cluster.predict import predict_on_ray
+        from volo.cluster.inference.predict import predict_on_ray
 
         predict_on_ray(path, flags.input, flags.output_file, batch_size=flags.batch_size, run=run)

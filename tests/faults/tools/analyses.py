@@ -13,7 +13,7 @@ import numpy as np
 from tests.faults.tools.forked import FORKS, ended
 from tests.faults.tools.harms import FILE_HARMS, harm_below
 from volo.cli import analyze
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 
 KINDS = ("eval", "confusion", "calibration")
 METRICS, MATRIX = "eval_metrics.json", "confusion_matrix.npy"

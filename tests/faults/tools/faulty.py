@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from volo.cli import train
-from volo.cli.parse import run_job
+from volo.cli.outcome import run_job
 from volo.data.pipeline import Pixels, TrainingBatches
 from volo.training.learner import Learner
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.cluster.conftest import free_ports
 from tests.faults.tools.kills import Fault
 from volo.cli import train
-from volo.cli.parse import exit_code
+from volo.cli.outcome import exit_code
 from volo.settings.config import Settings
 
 LIMIT_S = 120.0  # of one process; it takes a second or two

@@ -52,7 +52,7 @@ def _main() -> None:
 
 
 def _ending(main, argv: Sequence[str]) -> dict:
-    from volo.cli.parse import exit_code
+    from volo.cli.outcome import exit_code
 
     with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
         code = int(exit_code(main, argv))

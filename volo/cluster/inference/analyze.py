@@ -9,7 +9,7 @@ import numpy as np
 from volo.analysis.job import analyze
 from volo.analysis.subject import Subject, View, Work
 from volo.cluster.connect import connected
-from volo.cluster.inference import work_on_ray
+from volo.cluster.inference.work import work_on_ray
 from volo.cluster.workers import plan_workers
 from volo.settings.run import RunSettings
 

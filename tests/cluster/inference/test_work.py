@@ -5,7 +5,7 @@ import pytest
 
 from tests.conftest import draw_folder
 from volo.analysis.subject import Subject, View, open_view
-from volo.cluster.inference import _share
+from volo.cluster.inference.work import _share
 from volo.errors import InputError
 from volo.runs.model_file import Description
 from volo.settings.config import build_settings

@@ -11,7 +11,7 @@ from tests.cluster.conftest import ROOT
 from tests.conftest import draw_folder
 from tests.models import save_model
 from volo.analysis.predict import predict_here
-from volo.cluster.predict import check_seen
+from volo.cluster.inference.predict import check_seen
 from volo.errors import InputError
 
 pytestmark = pytest.mark.ray
@@ -64,7 +64,7 @@ def test_a_worker_that_is_killed_is_replaced_and_no_image_is_lost(model, images,
         "from volo.analysis.predict import Chunk\n"
         "from volo.analysis.subject import load_subject\n"
         "from volo.cluster.connect import connected\n"
-        "from volo.cluster.predict import over_workers\n"
+        "from volo.cluster.inference.predict import over_workers\n"
         "from volo.cluster.workers import Workers\n"
         "model, images, address, session = sys.argv[1:]\n"
         "paths = [file.path for file in list_images([images]).files]\n"

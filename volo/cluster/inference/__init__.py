@@ -1,0 +1,1 @@
+"""Evaluates, explains and predicts on the workers of a cluster."""
