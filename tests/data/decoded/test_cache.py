@@ -48,6 +48,19 @@ def test_only_requested_images_are_decoded_and_all_keep_their_numbers(images, ca
     assert np.array_equal(whole.pixels(np.arange(60)), expected(images))
 
 
+def test_files_of_one_size_and_time_that_exchange_their_names_are_decoded_again(images, cache):
+    """Unpacked from one archive, all files can have the same time."""
+    one, other = (images / "train" / "a" / f"000{number}.bmp" for number in (0, 1))
+    for file, color in ((one, "black"), (other, "white")):
+        Image.new("RGB", (8, 8), color).save(file)
+        os.utime(file, ns=(1, 1))
+    first = cached(counting(images))
+    numbers = np.array([number for number, file in enumerate(first.source.files) if file.name.endswith(".bmp")])
+    before = first.pixels(numbers)
+    one.rename(images / "aside"), other.rename(one), (images / "aside").rename(other)
+    assert np.array_equal(cached(counting(images)).pixels(numbers), before[::-1])
+
+
 def test_what_is_added_removed_or_changed_is_decoded_alone(images, cache):
     cached(counting(images))
     decoded(images)

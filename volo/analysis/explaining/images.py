@@ -57,7 +57,7 @@ def digest_of(files: Sequence[ImageFile]) -> str:
     """sha256 of their names, sizes and times of change."""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.name}\0{file.size}\0{file.mtime_ns}\n".encode(errors="surrogateescape"))
+        digest.update(f"{file.name}\0{file.size}\0{file.changed_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -113,6 +113,6 @@ def _is_file_or_dead_link(path: str) -> bool:
 def _described(name: str) -> ImageFile:
     try:
         stat = os.stat(name)
-        return ImageFile(name, stat.st_size, stat.st_mtime_ns)
+        return ImageFile(name, stat.st_size, stat.st_ctime_ns)
     except OSError:
         return ImageFile(name, -1, 0)

@@ -59,7 +59,7 @@ class LabeledFolder:
         return f"imagefolder 3 {self.image_size} {self.resize} {self.root.absolute()}"
 
     def keys(self) -> np.ndarray:
-        texts = (f"{self._below(file)}\0{file.size}\0{file.mtime_ns}" for file in self.files)
+        texts = (f"{self._below(file)}\0{file.size}\0{file.changed_ns}" for file in self.files)
         digests = (hashlib.blake2b(_encoded(text), digest_size=KEY.itemsize).digest() for text in texts)
         return np.array(list(digests), dtype=KEY)
 

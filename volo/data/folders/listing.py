@@ -29,11 +29,15 @@ Identity = tuple[int, int]  # device and inode
 
 
 class ImageFile(NamedTuple):
-    """A file by its path from the listed folder; `size` is -1 if it does not exist, as with a dead link."""
+    """A file by its path from the listed folder; `size` is -1 if it does not exist, as with a dead link.
+
+    `changed_ns` is the time at which anything of it changed last, its name included: nobody can set that to an earlier
+    one, as `cp -p` and tar set the time at which the content changed.
+    """
 
     name: str
     size: int
-    mtime_ns: int
+    changed_ns: int
 
     @property
     def path(self) -> str:
@@ -138,7 +142,7 @@ def _take(entry: os.DirEntry, reason: str, listing: Listing) -> None:
     if not reason:
         try:
             stat = entry.stat()  # is_file has cached this for a link
-            listing.files.append(ImageFile(entry.path, stat.st_size, stat.st_mtime_ns))
+            listing.files.append(ImageFile(entry.path, stat.st_size, stat.st_ctime_ns))
             return
         except OSError:  # removed a moment ago
             reason = DEAD_LINK
