@@ -88,6 +88,6 @@ def test_a_job_that_is_stopped_saves_in_the_time_it_was_given(head, tmp_path, fo
     finally:
         process.kill()
     said = output.read_text()
-    assert "stopped by signal 15 after saving; the same command resumes" in said
+    assert "stopped by SIGTERM after saving; the same command resumes" in said
     assert "may be too short to save" not in said
     assert checkpoint.verify(checkpoint.newest(settings.run_dir)).step == max(losses(settings.run_dir))

@@ -20,7 +20,7 @@ from volo.cluster.access import (
     user_can_enter,
 )
 from volo.cluster.connection_thread import kept_connection
-from volo.cluster.folder import close_to_others, session_folder
+from volo.cluster.folder import session_folder
 from volo.errors import InputError, brief
 from volo.hosts import is_loopback
 from volo.log import LOGGER
@@ -116,7 +116,7 @@ def connected(
     with contextlib.ExitStack() as ending:
         if is_own:
             print("starting Ray on this machine", flush=True)
-            folder = ending.enter_context(session_folder())
+            ending.enter_context(session_folder())
         try:
             dashboard = ending.enter_context(
                 kept_connection(
@@ -134,8 +134,6 @@ def connected(
                 "check --address and $RAY_ADDRESS, and RAY_AUTH_MODE=token with its token if it wants one, or leave "
                 "them out to start a cluster for this job"
             ) from None
-        if is_own:
-            close_to_others(folder)
         yield dashboard
 
 

@@ -1,9 +1,10 @@
 """The temporary folder of a cluster that a command starts: its user's alone, and gone with the cluster.
 
 Ray lets everyone write to a session's folder, which holds the sockets that its processes meet at, and never removes
-it. So Ray gets a folder of mode 0700 to make that one in. The command locks it as long as it lives, by which the next
-one tells a folder that a killed command has left from one in use. The system limits the length of a socket's path:
-where $TMPDIR is longer, as in some Slurm jobs, another place serves.
+it. So Ray gets a folder of mode 0700 to make that one in, through which no other user can pass. (The mode of the
+session's own folder cannot be held: every worker that starts sets it again.) The command locks its folder as long as it
+lives, by which the next one tells a folder that a killed command has left from one in use. The system limits the length
+of a socket's path: where $TMPDIR is longer, as in some Slurm jobs, another place serves.
 """
 
 import contextlib
@@ -53,13 +54,6 @@ def session_folder() -> Iterator[Path]:
             os.environ.update({name: value} if value is not None else {})
         _remove(folder)
         os.close(lock)
-
-
-def close_to_others(folder: Path) -> None:
-    """Takes back the rights that Ray gave everyone to the folders of its session."""
-    for path in folder.glob("ray/session_[0-9]*"):
-        path.chmod(0o700)
-        path.parent.chmod(0o700)
 
 
 def find_base() -> Path:
