@@ -34,6 +34,8 @@ def test_resolving_twice_changes_nothing_and_yaml_brings_it_all_back():
     ("values", "message"),
     [
         ({"optim": {"epochs": 0}}, "optim.epochs must be greater than or equal to 1, got 0"),
+        ({"optim": {"weight-decay": 3}}, "optim.'weight-decay' is no setting, got optim.'weight-decay'=3; known here:"),
+        ({"\x1b[31mfoo": 3}, r"'\x1b[31mfoo' is no setting, got '\x1b[31mfoo'=3; known here: augment"),
         ({"optim": {"epoch": 3}}, "optim.epoch is no setting, got optim.epoch=3; known here: autocast_dtype"),
         ({"optim": {"lr": "fast"}}, "optim.lr must be a valid number"),
         ({"optim": {"lr": float("nan")}}, "optim.lr must be a finite number"),

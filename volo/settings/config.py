@@ -301,8 +301,11 @@ def describe(error: ValidationError) -> str:
         elif found["type"] == "union_tag_invalid":
             lines.append(f"{name}.form must be one of {', '.join(FORMS)}, got {brief(found['ctx']['tag'])}")
         elif found["type"] == "extra_forbidden":
-            known = sorted(_fields_at(found["loc"][:-1]))
-            lines.append(f"{name} is no setting, got {name}={brief(found['input'])}; known here: {', '.join(known)}")
+            *above, key = found["loc"]
+            shown = str(key) if str(key).isidentifier() else brief(key)
+            unknown = ".".join([*(str(part) for part in above if part not in FORMS), shown])
+            value, known = brief(found["input"]), ", ".join(sorted(_fields_at(tuple(above))))
+            lines.append(f"{unknown} is no setting, got {unknown}={value}; known here: {known}")
         else:
             rule = found["msg"].removeprefix("Input ").replace("should", "must")
             lines.append(f"{name} {rule[0].lower()}{rule[1:]}, got {brief(found['input'])}")
