@@ -26,7 +26,8 @@ help: ## print this list
 quickstart: $(INSTALLED) ## train and analyze a small VOLO on this machine, no download
 	$(PY) -m jobs.pipeline --recipe quickstart --no-show $(ARGS)
 
-# Two processes: half of the time, a test waits for a process that it has started.
+# Half of the time, a test waits for a process that it has started. Threads that wait must leave their core to the other.
+test test-slow test-all: export OMP_WAIT_POLICY = passive
 TOGETHER = -n 2 --dist worksteal
 
 test: $(INSTALLED) ## run the tests that need no GPU and little time

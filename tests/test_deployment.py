@@ -183,8 +183,8 @@ def dry_run(*words: str) -> str:
     ("target", "command"),
     [
         ("quickstart", "-m jobs.pipeline --recipe quickstart --no-show --epochs 1"),
-        ("test", "-m pytest --epochs 1"),
-        ("test-slow", "-m pytest -m slow --epochs 1"),
+        ("test", "-m pytest -n 2 --dist worksteal --epochs 1"),
+        ("test-slow", "-m pytest -n 2 --dist worksteal -m slow --epochs 1"),
         ("lint", "-m mypy"),
         ("docs", "-m mkdocs build --strict --epochs 1"),
         ("constraints", "pip freeze"),
