@@ -1,7 +1,6 @@
 """`volo doctor`, for a checkout and for `ray job submit --working-dir . -- python -m jobs.doctor`."""
 
-from volo.cli.doctor import main
 from volo.cli.outcome import run_job
 
 if __name__ == "__main__":
-    run_job(main)
+    run_job("volo.cli.doctor")

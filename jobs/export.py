@@ -1,7 +1,6 @@
 """`volo export`, for a checkout and for `ray job submit --working-dir . -- python -m jobs.export`."""
 
-from volo.cli.export import main
 from volo.cli.outcome import run_job
 
 if __name__ == "__main__":
-    run_job(main)
+    run_job("volo.cli.export")

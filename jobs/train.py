@@ -1,7 +1,6 @@
 """`volo train`, for a checkout and for `ray job submit --working-dir . -- python -m jobs.train`."""
 
 from volo.cli.outcome import run_job
-from volo.cli.train import main
 
 if __name__ == "__main__":
-    run_job(main)
+    run_job("volo.cli.train")

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -131,7 +130,7 @@ def run_without_reader(main: str, argv: list[str], reader: Connection | None, lo
     if interrupted_at:
         interrupt = Countdown(interrupted_at, lambda: os.kill(os.getpid(), signal.SIGINT))
         before(Learner, "update")(interrupt, log)
-    run_job(import_module(f"volo.cli.{main}").main, argv)
+    run_job(f"volo.cli.{main}", argv)
 
 
 def code_without_reader(

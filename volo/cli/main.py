@@ -3,7 +3,6 @@
 import difflib
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
 from volo import __version__
 from volo.errors import ExitCode, brief
@@ -64,7 +63,7 @@ def _answer(argv: Sequence[str]) -> None:
 def _run(argv: Sequence[str]) -> None:
     from volo.cli.outcome import run_job
 
-    run_job(import_module(module_of(argv[0])).main, argv[1:])
+    run_job(module_of(argv[0]), argv[1:])
 
 
 def _unknown(word: str) -> str:

@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from volo.errors import ExitCode, InferenceError, InputError, OutOfRetries, Stopped, TrainingError
 from volo.log import show_log
@@ -17,15 +18,15 @@ RANK_0_FIRST_S = 5.0
 MAX_ARGUMENT = 4096  # as many as the longest path
 
 
-def run_job(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
-    """Runs a command's main on its arguments, by default the command line's, and ends the process with the documented
-    exit code."""
+def run_job(module: str, argv: Sequence[str] | None = None) -> None:
+    """Runs the main of a command's module on its arguments, by default the command line's, and ends the process with
+    the documented exit code. Importing the module takes a second, in which the command can be stopped already."""
     with kept_running():
         show_log()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # file names may be no text, or none of this terminal's
-        sys.exit(exit_code(main, sys.argv[1:] if argv is None else argv))
+        sys.exit(exit_code(lambda argv: import_module(module).main(argv), sys.argv[1:] if argv is None else argv))
 
 
 def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:

@@ -37,7 +37,7 @@ def test_a_validation_folder_is_validated_on_and_all_of_train_trained_on(tmp_pat
     for part in (split.train, split.val):
         of_folder = [images.class_names.index(files[number].split("/")[1]) for number in part]
         assert images.labels[part].tolist() == of_folder
-    assert f"validation on the images of {folder / name}" in images.notes
+    assert images.notes[-1].endswith(f" validation images in {folder / name}")
 
 
 def test_a_validation_folder_beside_a_fraction_is_refused_as_are_two(tmp_path):
@@ -56,6 +56,7 @@ def test_an_older_run_that_cut_its_validation_images_from_train_keeps_its_split(
     before = split_of(open_source(data_of(folder), "train"), data_of(folder)).digest()
     draw_folder(folder, {"val": CLASSES})
     stated = data_of(folder, val_fraction=0.1)
+    assert "these are not used: --val-fraction was set" in open_train(stated)[0].notes[-1]
     assert split_of(open_source(stated, "train"), stated).digest() == before
     assert split_of(open_source(data_of(folder), "train"), data_of(folder)).digest() != before
 

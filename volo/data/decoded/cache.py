@@ -109,7 +109,10 @@ class Images:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return self.source.notes if self.source else ()
+        notes = self.source.notes if self.source else ()
+        if self.held_out is not None and self.num_drawn_from is not None and self.num_drawn_from < len(self):
+            return (*notes, "these are not used: --val-fraction was set, which holds out a part of the training images")
+        return notes
 
     @cached_property
     def contents(self) -> Contents:

@@ -132,7 +132,7 @@ class ImageFolder(LabeledFolder):
             notes += _compared(train.class_names, layout, val.class_names, layout.val)
             self._take(train.followed_by(val), f"{layout.train} and {layout.val}")
             self.held_out = np.arange(len(train.files), len(self.files))
-            notes.append(f"validation on the images of {layout.val}")
+            notes.append(f"{len(val.files):,} validation images in {layout.val}")
         if layout.test:
             notes += _compared(train.class_names, layout, _names(_class_folders(layout.test)[0]), layout.test)
         self.notes = tuple(notes)
