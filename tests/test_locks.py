@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from volo.data.archives.fetch import fetch
 from volo.data.decoded.cache import cached
 from volo.data.folders.imagefolder import ImageFolder
 from volo.errors import InputError
+from volo.model.outlook_ops import cpu
 from volo.runs.folder import open_run
 from volo.runs.listing import LOCK, is_locked
 from volo.tuning.journal import held
@@ -78,6 +80,15 @@ def decode(tmp_path: Path) -> None:
 def download(tmp_path: Path) -> None:
     archive = packed({"train": b"", "test": b"", "meta": b""})[1]
     fetch(replace(archive, url=f"https://127.0.0.1:1/{archive.file}"), tmp_path / "data")
+
+
+def test_a_process_that_ends_does_not_wait_for_another_one_to_compile_kernels(tmp_path, holder):
+    code = "from volo.model.outlook_ops.cpu import compile_ahead; compile_ahead()"
+    holder(tmp_path / f"volo-kernels-{os.getuid()}" / "compiling.lock")
+    (tmp_path / f"volo-kernels-{os.getuid()}").chmod(0o700)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    limit = cpu._COMPILE_LIMIT_S - 20
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, timeout=limit, check=True)
 
 
 def test_a_process_says_what_it_waits_for_and_waits_while_the_other_makes_progress(

@@ -17,13 +17,14 @@ LOOK_S = 0.5  # a listing of the runs may hold a lock for a moment
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
-def take(path: Path, timeout_s: float, elsewhere: str) -> FileLock:
+def take(path: Path, timeout_s: float, elsewhere: str, is_wanted: Callable[[], bool] = lambda: True) -> FileLock:
     """A lock, held until the process ends or releases it.
 
     Args:
         path: Its file, which stays.
         timeout_s: How long to wait for another process that holds it. A wait beyond SAY_S is said.
         elsewhere: What to do if this disk has no locks, as the end of a sentence: "set --output-dir to another disk".
+        is_wanted: Asked while waiting; once it is false, the wait ends with a Timeout.
 
     Raises:
         Timeout: another process still holds it.
@@ -33,7 +34,7 @@ def take(path: Path, timeout_s: float, elsewhere: str) -> FileLock:
     is_new = not path.exists()
     try:
         lock = FileLock(path)
-        _acquire(lock, timeout_s)
+        _acquire(lock, timeout_s, is_wanted)
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
@@ -46,14 +47,20 @@ def take(path: Path, timeout_s: float, elsewhere: str) -> FileLock:
     return lock
 
 
-def _acquire(lock: FileLock, timeout_s: float) -> None:
-    try:
-        lock.acquire(timeout=min(timeout_s, SAY_S))
-    except Timeout:
-        if timeout_s <= SAY_S:
-            raise
-        LOGGER.warning("waiting up to %g s for another process, which holds %s", timeout_s, lock.lock_file)
-        lock.acquire(timeout=timeout_s - SAY_S)
+def _acquire(lock: FileLock, timeout_s: float, is_wanted: Callable[[], bool]) -> None:
+    started, is_said = time.monotonic(), False
+    while True:
+        left = timeout_s - (time.monotonic() - started)
+        try:
+            lock.acquire(timeout=min(LOOK_S, max(0.0, left)))
+        except Timeout:
+            if left <= 0 or not is_wanted():
+                raise
+        else:
+            return
+        if time.monotonic() - started > SAY_S and not is_said:
+            is_said = True
+            LOGGER.warning("waiting up to %g s for another process, which holds %s", timeout_s, lock.lock_file)
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ def compile_ahead() -> None:
     """Starts compiling the 3 x 3 kernels in a thread; does nothing if Numba is not installed.
 
     Processes on this machine that need the kernels find them in Numba's cache, or wait for them. This process cannot
-    exit before the thread ends: the compiler calls back into Python.
+    exit while the thread compiles, because the compiler calls back into Python; a thread that still waits ends with it.
     """
     if is_available():
         threading.Thread(target=_compile_common, name="compile-outlook").start()
@@ -199,7 +199,10 @@ def _alone_on_this_machine() -> Iterator[None]:
     """
     lock = None
     with contextlib.suppress(OSError, InputError):
-        lock = take(own_folder("volo-kernels") / "compiling.lock", _COMPILE_LIMIT_S, "set TMPDIR")
+        path = own_folder("volo-kernels") / "compiling.lock"
+        lock = take(path, _COMPILE_LIMIT_S, "set TMPDIR", is_wanted=threading.main_thread().is_alive)
+    if not threading.main_thread().is_alive():
+        raise SystemExit  # ends this thread: the process is ending, and nobody needs the kernel
     try:
         yield
     finally:
