@@ -247,6 +247,30 @@ def test_test_images_of_class_folders_alone_are_doubted_once_the_others_have_cha
     assert f"1 changed ({trained_on})" in doubt
 
 
+def test_a_sweep_continues_only_with_the_teacher_it_started_with_and_every_trial_has_that_one(images, tmp_path):
+    """Also if the teacher's run is in training still: a better checkpoint is another teacher."""
+    run = images.parent / "outputs" / "run"
+    first = checkpoint.newest(run)
+    other = checkpoint.newest(train(small_run(tmp_path / "more", images)))
+    second = shutil.copytree(other, first.with_name(other.name))
+    checkpoint.point(run, "best", first)
+    data, teaching = dict(dataset="imagefolder", data_dir=str(images)), dict(teacher=str(run), distillation=0.5)
+    settings = base(data=data, optim=dict(batch_size=16), teaching=teaching)
+
+    def again() -> SweepStudy:
+        return opened(tmp_path / "sweep", settings=settings, num_samples=1, pruner="none")
+
+    study = again()
+    study.check_teacher()
+    checkpoint.point(run, "best", second)
+    assert study.next_work().settings.teaching.teacher == str(first)
+    play(again())
+    with pytest.raises(InputError, match=f"a sweep must resume with the teacher .* in {second}; .*, now {first}, or"):
+        run_sweep(again())
+    checkpoint.point(run, "best", first)
+    run_sweep(again())
+
+
 def test_a_sweep_continues_only_with_the_images_it_started_with(images, tmp_path, capsys):
     """One from before images were recorded records them when it continues."""
     settings = base(data=dict(dataset="imagefolder", data_dir=str(images)), optim=dict(batch_size=16))

@@ -15,7 +15,7 @@ from volo.runs import checkpoint
 from volo.settings.config import build_settings
 from volo.settings.teaching import TeachingSettings
 from volo.training.objective import Labels, step_generator, token_label_loss
-from volo.training.teacher import Teacher
+from volo.training.teacher import Teacher, digest_of
 
 SMALL = dict(stem_dim=8, layers=(1, 1, 1, 1), embed_dims=(16, 32), stage_heads=(2, 4), patch_size=4)
 
@@ -159,3 +159,25 @@ def test_a_teacher_answers_in_the_students_order_of_three_classes(tmp_path):
         for name, column in zip(students, answer(theirs).unbind(-1), strict=True):
             assert torch.equal(column, by_name[name])
         assert not torch.equal(by_name["bee"], by_name["cow"])
+
+
+def test_a_run_resumes_with_the_weights_that_taught_it_wherever_they_lie_now(tmp_path, folder):
+    """The teacher's run went on meanwhile: its best checkpoint is another one."""
+    taught = small_run(tmp_path, folder, run=dict(run_name="teacher"), optim=dict(epochs=2))
+    teacher = train(taught)
+    first, second = sorted((teacher / "checkpoints").iterdir())
+    checkpoint.point(teacher, "best", first)
+
+    def student(name: str, path=teacher, **optim):
+        teaching = dict(teacher=str(path), distillation=0.5)
+        return small_run(tmp_path, folder, teaching=teaching, run=dict(run_name=name), optim=optim)
+
+    whole = train(student("whole"))
+    assert checkpoint.load_model(checkpoint.newest(whole))[1].teacher_hash == digest_of(first) != digest_of(second)
+    train(student("parts", max_steps=5))
+    checkpoint.point(teacher, "best", second)
+    remedy = f"got other weights in {second}; name what taught it with --teacher, now {first}, or use"
+    with pytest.raises(InputError, match=f"a run must resume with the teacher it started with, {remedy}"):
+        train(student("parts"))
+    first.rename(tmp_path / "elsewhere")
+    assert same(weights(whole), weights(train(student("parts", tmp_path / "elsewhere"))))

@@ -8,7 +8,8 @@ It is a copy of a checkpoint's model.safetensors, or a `.pt`: a dictionary of te
      "config": {"model": {...}, ...},  sections of settings as in config.yaml; missing ones take their defaults
      "class_names": [str, ...],        in the order of the logits
      "split_hash": str, "step": int, "epoch": int,   optional; without the hash the validation split is unknown
-     "data_hash": str}                optional; without it the images that were trained on are unknown
+     "data_hash": str,                optional; without it the images that were trained on are unknown
+     "teacher_hash": str}             optional; without it the teacher's weights are unknown
 """
 
 import json
@@ -40,7 +41,7 @@ class Description:
     """What a model file holds besides the weights: enough to rebuild the model and its input.
 
     `split_hash` is the digest of the train/val split (volo/data/splits.py), `data_hash` of the images that it was
-    chosen from (volo/data/contents.py).
+    chosen from (volo/data/contents.py), `teacher_hash` of the weights that taught it (volo/training/teacher.py).
     """
 
     settings: ResolvedSettings
@@ -49,6 +50,7 @@ class Description:
     step: int
     epoch: int
     data_hash: str = ""
+    teacher_hash: str = ""
 
     def to_plain(self) -> dict[str, Any]:
         return {
@@ -60,6 +62,7 @@ class Description:
             "step": self.step,
             "epoch": self.epoch,
             "data_hash": self.data_hash,
+            "teacher_hash": self.teacher_hash,
         }
 
     @classmethod
@@ -81,6 +84,7 @@ class Description:
             step=_count(values, "step"),
             epoch=_count(values, "epoch"),
             data_hash=_hash(values, "data_hash"),
+            teacher_hash=_hash(values, "teacher_hash"),
         )
 
     def to_metadata(self) -> dict[str, str]:

@@ -188,9 +188,11 @@ OFF = {
 
 
 # What may differ between a run and its continuation: it cannot change the weights that come out. (skip_nonfinite only
-# decides whether a run with a bad step ends at all: with any value that lets it, it ends with the same weights.)
+# decides whether a run with a bad step ends at all: with any value that lets it, it ends with the same weights. The
+# content of data_dir, and the weights of the teacher, must be the same: volo/training/initial.py.)
 FREE_ON_RESUME = frozenset(
     {"recipe", "data.data_dir", "data.skip_damaged", "optim.max_steps", "optim.init_weights", "optim.skip_nonfinite"}
+    | {"teaching.teacher"}
     | {f"run.{name}" for name in RunSettings.model_fields if name != "seed"}
 )
 

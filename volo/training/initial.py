@@ -21,7 +21,7 @@ from volo.runs.rebuild import check_described
 from volo.settings.config import ResolvedSettings, Settings
 from volo.settings.paths import path_to_read
 from volo.training.learner import Learner
-from volo.training.teacher import check_teacher
+from volo.training.teacher import check_same_teacher, check_teacher, find_teacher
 from volo.training.world import World
 
 Found = tuple[dict[str, Tensor], list[str]]
@@ -33,7 +33,8 @@ def check_inputs(settings: ResolvedSettings, start: Start) -> None:
     if start.checkpoint is None:
         check_init_weights(settings, data.class_names)
     else:
-        check_same_data(start.checkpoint, settings, data, split)
+        before = check_same_data(start.checkpoint, settings, data, split)
+        check_same_teacher(before.teacher_hash, before.settings.teaching.teacher, find_teacher(settings), "a run")
     check_teacher(settings, data.class_names)
 
 
@@ -87,7 +88,13 @@ def _for_classes(weights: dict[str, Tensor], before: tuple[str, ...], now: tuple
 
 
 def resume(
-    learner: Learner, folder: Path, settings: Settings, world: World, images: Images, split: Split
+    learner: Learner,
+    folder: Path,
+    settings: Settings,
+    world: World,
+    images: Images,
+    split: Split,
+    teacher: Path | None,
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """Loads a checkpoint, of this run or of the one named by `--resume-path`, into the learner.
 
@@ -95,9 +102,10 @@ def resume(
         The state of the meter, if the checkpoint has one, and notes for the run's first record.
 
     Raises:
-        InputError: as `check_same_data`.
+        InputError: as `check_same_data` and `check_same_teacher`.
     """
     description = check_same_data(folder, settings, images, split)
+    check_same_teacher(description.teacher_hash, description.settings.teaching.teacher, teacher, "a run")
     state = checkpoint.load_state(folder)
     learner.load(state, folder)
     if not folder.is_relative_to(settings.run_dir):

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from volo.settings.config import ResolvedSettings
 from volo.training.learner import Learner
 from volo.training.meter import Meter
 from volo.training.optim import Schedule
+from volo.training.teacher import digest_of
 from volo.training.world import World
 
 DAMAGED = "damaged_images.txt"
@@ -44,6 +46,7 @@ class Recorder:
         world: World,
         images: Images,
         split: Split,
+        teacher: Path | None,
         schedule: Schedule,
         learner: Learner,
         meter: Meter,
@@ -51,6 +54,7 @@ class Recorder:
         beat: Callable[[str, int], None],
     ):
         self.settings, self.world, self.images, self.split = settings, world, images, split
+        self.taught_by = digest_of(teacher) if world.is_main else ""
         self.schedule, self.learner, self.meter, self.tracker, self._beat = schedule, learner, meter, tracker, beat
         self.saver, self._saved_at = Saver(gives_way=(Stopped,)), time.monotonic()
 
@@ -118,7 +122,7 @@ class Recorder:
     def _description(self) -> Description:
         step, epoch = self.learner.step, self.learner.step // self.schedule.steps_per_epoch
         split, data = self.split.digest(), self.images.contents.digest
-        return Description(self.settings, self.images.class_names, split, step, epoch, data)
+        return Description(self.settings, self.images.class_names, split, step, epoch, data, self.taught_by)
 
     def _opening(self) -> str:
         step, stop_at, split = self.learner.step, self.schedule.stop_at, self.split

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,7 +13,6 @@ from volo.data.decoded.cache import Images
 from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batch_size
 from volo.data.splits import Split
 from volo.model.build import build_model
-from volo.runs import checkpoint
 from volo.runs.folder import find_start
 from volo.runs.tracking import Tracker
 from volo.settings.config import ResolvedSettings
@@ -25,7 +25,7 @@ from volo.training.meter import Meter
 from volo.training.objective import Labels, Objective, TokenLabels
 from volo.training.optim import Schedule
 from volo.training.recorder import Record, Recorder
-from volo.training.teacher import Teacher
+from volo.training.teacher import Teacher, find_teacher
 from volo.training.world import World
 
 
@@ -90,10 +90,11 @@ def open_session(
     notes: list[str] = []
     if settings.optim.init_weights and start.checkpoint is None:
         notes = load_init_weights(model, settings.optim.init_weights, class_names)
-    learner = Learner(model, settings.optim, world, _objective(settings, model, class_names, world.device))
+    teacher = world.from_main(find_teacher(settings) if world.is_main else None)
+    learner = Learner(model, settings.optim, world, _objective(settings, teacher, model, class_names, world.device))
     meter_state = None
     if start.checkpoint is not None:
-        meter_state, more = resume(learner, start.checkpoint, settings, world, data.images, data.split)
+        meter_state, more = resume(learner, start.checkpoint, settings, world, data.images, data.split, teacher)
         notes += more
 
     tracker = Tracker(settings.run_dir, learner.step, show) if world.is_main else None
@@ -101,7 +102,9 @@ def open_session(
     meter = Meter(world, settings.optim.batch_size, learner.precision.skips_bad_updates, on_nonfinite)
     if meter_state is not None:
         meter.load_state_dict(meter_state)
-    with Recorder(settings, world, data.images, data.split, schedule, learner, meter, tracker, beat) as recorder:
+    with Recorder(
+        settings, world, data.images, data.split, teacher, schedule, learner, meter, tracker, beat
+    ) as recorder:
         recorder.begin(notes)
         yield Session(settings, world, data, schedule, learner, meter, recorder, beat)
 
@@ -123,13 +126,13 @@ def _open_data(settings: ResolvedSettings, world: World) -> Data:
 
 
 def _objective(
-    settings: ResolvedSettings, model: nn.Module, class_names: tuple[str, ...], device: torch.device
+    settings: ResolvedSettings, path: Path | None, model: nn.Module, class_names: tuple[str, ...], device: torch.device
 ) -> Objective:
     """The labels alone, or the labels and a teacher."""
     teaching = settings.teaching
-    if not teaching.teacher:
+    if path is None:
         return Labels(teaching, None)
-    teacher = Teacher(checkpoint.find(teaching.teacher), settings, class_names, device)
+    teacher = Teacher(path, settings, class_names, device)
     if not teaching.token_labels:
         return Labels(teaching, teacher)
     height, width = model.get_parameter("pos_embed").shape[1:3]

@@ -4,6 +4,7 @@ It sees the same augmented and mixed images as the student, so its labels need n
 Shapes: B images (B, 3, H, W), normalized for the student; K classes.
 """
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -66,10 +67,56 @@ class Teacher:
         return logits.float().softmax(dim=-1)[..., self.order]
 
 
+def find_teacher(settings: Settings) -> Path | None:
+    """The model that teaches, if any. Raises InputError if there is none where the settings say."""
+    return checkpoint.find(settings.teaching.teacher) if settings.teaching.teacher else None
+
+
+def digest_of(teacher: Path | None) -> str:
+    """sha256 of the names, types, shapes and values of a model's weights; empty for None."""
+    if teacher is None:
+        return ""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(checkpoint.load_model(teacher)[0].items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_same_teacher(digest: str, had: str | None, teacher: Path | None, what: str) -> None:
+    """Compares the teacher's weights with those of an earlier start; where they lie may change.
+
+    Args:
+        digest: Of the earlier weights; empty if there was no teacher, or if a version before recorded none.
+        had: What the earlier settings named as the teacher.
+        teacher: What `find_teacher` returns now.
+        what: Resumes: "a run".
+
+    Raises:
+        InputError: other weights.
+    """
+    if digest and digest_of(teacher) != digest:
+        place = _same_elsewhere(Path(had), digest) if had else ""
+        raise InputError(
+            f"{what} must resume with the teacher it started with, got other weights in {teacher}; name what taught it "
+            f"with --teacher{place and f', now {place}'}, or use --fresh to rename the old one and start again"
+        )
+
+
+def _same_elsewhere(had: Path, digest: str) -> str:
+    """The checkpoint of the same run that has the weights, if it is still there."""
+    for folder in sorted(had.glob("checkpoints/*")):
+        try:
+            if digest_of(folder) == digest:
+                return str(folder)
+        except InputError:
+            continue
+    return ""
+
+
 def check_teacher(settings: Settings, class_names: tuple[str, ...]) -> None:
     """Raises InputError if the settings name a teacher that cannot be used for these classes."""
-    if settings.teaching.teacher:
-        path = checkpoint.find(settings.teaching.teacher)
+    if path := find_teacher(settings):
         weights, description = checkpoint.load_model(path)
         check_classes(path, description, class_names)
         check_described(weights, description, path)

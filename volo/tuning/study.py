@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from volo.errors import InputError, TrainingError
 from volo.runs.places import TRIALS
 from volo.settings.config import FREE_ON_RESUME, Settings, build_settings, differences, listed
+from volo.training.teacher import check_same_teacher, digest_of, find_teacher
 from volo.tuning.journal import STUDY, open_journal
 from volo.tuning.options import COUNTED, MEASURED, REDUCTION_FACTOR, SweepObjective, SweepOptions
 from volo.tuning.search.asking import LISTS
@@ -31,7 +32,7 @@ from volo.tuning.search.spaces import Space
 
 BASE = 0  # the trial that is always tried first
 METRICS = "metrics"  # of a trial
-IDENTITY, SETTINGS, EXHAUSTED, IMAGES = "sweep", "settings", "exhausted", "images"  # of the study
+IDENTITY, SETTINGS, EXHAUSTED, IMAGES, TEACHER = "sweep", "settings", "exhausted", "images", "teacher"  # of the study
 Metrics = dict[str, Any]
 
 
@@ -133,6 +134,21 @@ class SweepStudy:
     @images.setter
     def images(self, digest: str) -> None:
         self.study.set_user_attr(IMAGES, digest)
+
+    def check_teacher(self) -> None:
+        """Records the weights that teach a new sweep, and has every trial taught by just these.
+
+        Raises:
+            InputError: there are none, or the sweep started with others.
+        """
+        teacher = find_teacher(self.base)
+        if (before := self.study.user_attrs.get(TEACHER)) is None:
+            self.study.set_user_attr(TEACHER, digest_of(teacher))
+        else:
+            had = self.study.user_attrs[IDENTITY][SETTINGS].get("teaching", {}).get("teacher")
+            check_same_teacher(before, had, teacher, "a sweep")
+        if teacher:  # the best checkpoint of a run that is still training changes
+            self.base = build_settings(self.base.to_dict(), {"teaching": {"teacher": str(teacher)}})
 
     def run_dir(self, number: int) -> Path:
         return self.sweep_dir / TRIALS / f"{number:04d}"

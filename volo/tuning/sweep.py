@@ -52,6 +52,7 @@ def run_sweep(study: SweepStudy, cluster: contextlib.ExitStack | None = None) ->
     print(f"sweep folder: {study.sweep_dir}", flush=True)
     data, _ = open_data(study.base.resolved(), is_new=not study.trials)  # decoded once, for all trials
     _check_same_images(study, data)
+    study.check_teacher()
     study.counts = lambda settings: counts(settings, len(data.class_names))
     for number in recover(study):
         print(f"trial {number} {outcome(study, number)}; it had ended when the sweep was stopped")
