@@ -1,8 +1,12 @@
 """--compile: what a compiled run leaves, and what it needs."""
 
+import getpass
 import os
 import stat
+import subprocess
+import sys
 import tempfile
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -12,12 +16,12 @@ from volo.cli import train as train_job
 from volo.cli.outcome import exit_code
 from volo.errors import InputError
 from volo.runs import checkpoint
+from volo.temporary import COMPILED, HEADERS, keep_compiled_code
 from volo.training.compilation import check_compiler, compiled
 from volo.training.learner import Learner
 from volo.training.world import single_process
 
 CPU = torch.device("cpu")
-COMPILED = "TORCHINDUCTOR_CACHE_DIR"
 
 
 @pytest.mark.slow
@@ -53,18 +57,40 @@ def test_a_missing_compiler_is_refused_before_the_run_begins(tmp_path, folder, m
     check_compiler(torch.device("cuda"))
 
 
-def test_a_compiler_that_does_not_work_is_refused_with_its_words(monkeypatch, tmp_path):
-    """Its results, which are run, are in a folder that no other user can have made or can write to."""
+@pytest.mark.parametrize("is_own", [True, False])
+def test_what_others_may_have_written_is_not_run(monkeypatch, tmp_path, caplog, is_own):
+    cache = tmp_path / "torchinductor"
+    cache.mkdir()
+    cache.chmod(0o755 if is_own else 0o777)
+    monkeypatch.setenv(COMPILED, str(cache))
+    monkeypatch.setenv(HEADERS, "1")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    keep_compiled_code()
+    assert (os.environ[COMPILED] == str(cache)) == is_own
+    assert caplog.messages == ([] if is_own else [ANY])
 
+
+def test_no_part_of_pytorch_uses_the_folder_that_another_user_may_have_made_beforehand(tmp_path):
+    planted = tmp_path / f"torchinductor_{getpass.getuser()}"
+    planted.mkdir()
+    planted.chmod(0o777)
+    code = (
+        "import torch; from volo.training.learner import compiled;"
+        "compiled(torch.nn.Linear(1, 1), torch.device('cpu'))(torch.ones(1, 1))"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment.pop(COMPILED, None)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert not list(planted.iterdir())
+    [own] = tmp_path.glob("volo-compiled-*")
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700 and list(own.iterdir())
+
+
+def test_a_compiler_that_does_not_work_is_refused_with_its_words(monkeypatch):
     def fail(*arguments, **options):
         raise OSError("no space left")
 
     monkeypatch.setattr(torch, "compile", fail)
     monkeypatch.setenv("CXX", "python3")
-    monkeypatch.setenv(COMPILED, "")
-    monkeypatch.delenv(COMPILED)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(InputError, match="--compile needs a compiler that works on cpu, got no space left; install"):
         compiled(torch.nn.Linear(1, 1), CPU)
-    assert [os.environ[COMPILED]] == list(map(str, tmp_path.iterdir()))
-    assert stat.S_IMODE(os.stat(os.environ[COMPILED]).st_mode) == 0o700

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from volo.errors import InputError
-from volo.temporary import own_folder
 
 REMEDY = "install one (g++, with Python's headers), or omit --compile"
 
@@ -29,8 +28,6 @@ def compiled(model: nn.Module, device: torch.device) -> nn.Module:
     """
     check_compiler(device)
     try:
-        # By default PyTorch runs what it finds in a folder of the temporary one that another user could have made.
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(own_folder("volo-compiled")))
         torch.compile(torch.exp)(torch.zeros(8, device=device))
     except Exception as error:  # from the compiler, the linker, or Triton
         raise InputError(f"--compile needs a compiler that works on {device.type}, got {error}; {REMEDY}") from error
