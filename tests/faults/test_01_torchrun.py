@@ -4,16 +4,18 @@ import contextlib
 import os
 import signal
 import sys
+import time
 import uuid
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.conftest import free_ports
-from tests.cluster.processes import Training, started
+from tests.cluster.processes import LIMIT_S, Training, started
 from tests.faults.tools.forked import Command
 from tests.faults.tools.runs import assert_same, begun_at, draw_images
 from tests.training.runs import small_run
+from volo.runs import checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -82,4 +84,21 @@ def test_what_is_killed_under_torchrun_in_mid_epoch_ends_with_the_same_weights(
     said = training.output.read_text()
     assert code == 0, said
     assert begun_at(said[said.index("resuming") :]) >= IN_MID_EPOCH - EVERY
+    assert_same(command.run_dir, undisturbed)
+
+
+def test_the_ranks_of_a_torchrun_that_is_killed_save_and_end(tmp_path, images, undisturbed):
+    command, name = two_ranks(tmp_path, images), uuid.uuid4().hex
+    with under_torchrun(command, name, 0) as training:
+        training.until_step(IN_MID_EPOCH)
+        training.process.kill()
+        training.ends_with()
+        deadline = time.monotonic() + LIMIT_S
+        while ranks(name):
+            assert time.monotonic() < deadline, training.output.read_text()
+            time.sleep(0.02)
+    assert "stopped by SIGTERM after saving" in training.output.read_text()
+    assert IN_MID_EPOCH <= checkpoint.verify(checkpoint.newest(command.run_dir)).step < EPOCHS * 16
+    with under_torchrun(command, uuid.uuid4().hex, 0) as training:
+        assert training.ends_with() == 0, training.output.read_text()
     assert_same(command.run_dir, undisturbed)

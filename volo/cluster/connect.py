@@ -21,6 +21,7 @@ from volo.cluster.access import (
 )
 from volo.cluster.connection_thread import kept_connection
 from volo.cluster.folder import session_folder
+from volo.cluster.limits import allow_open_files
 from volo.errors import InputError, brief
 from volo.hosts import is_loopback
 from volo.log import LOGGER
@@ -115,6 +116,7 @@ def connected(
     is_own = address == OWN_CLUSTER
     with contextlib.ExitStack() as ending:
         if is_own:
+            allow_open_files()
             print("starting Ray on this machine", flush=True)
             ending.enter_context(session_folder())
         try:

@@ -120,8 +120,9 @@ def writing(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "the disk"
         raise TrainingError(
-            f"{what} could not be written: {error.filename or 'the disk'} ({error.strerror or error}); earlier "
+            f"{what} could not be written: {where} ({error.strerror or error}); earlier "
             "checkpoints are intact, and the same command resumes once the problem is fixed"
         ) from error
 

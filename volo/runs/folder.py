@@ -319,7 +319,10 @@ def set_aside(folder: Path, flag: str = "--run-name") -> None:
 
 
 def _in_training(run_dir: Path) -> InputError:
-    return InputError(f"{run_dir} is being trained by another process; wait for it or use another --run-name")
+    return InputError(
+        f"{run_dir} is being trained by another process (`fuser {run_dir / LOCK}` on its machine names it); wait for "
+        "it or use another --run-name"
+    )
 
 
 def _environment() -> dict:

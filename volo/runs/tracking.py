@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Tracker:
             self._file = open(run_dir / FILE, "a", buffering=1)  # noqa: SIM115
             # Discard what an earlier process has logged for steps that run again; at the beginning, everything.
             self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1 if step else 0)
+        self._uncaught, threading.excepthook = threading.excepthook, self._unless_raised_here
         self._show = show
 
     def record(self, kind: str, step: int, **values: Any) -> None:
@@ -69,9 +71,18 @@ class Tracker:
         return self
 
     def __exit__(self, *error) -> None:
-        with writing(self._what):
-            self._file.close()
-            self._board.close()
+        try:
+            with writing(self._what):
+                self._file.close()
+                self._board.close()
+        finally:
+            threading.excepthook = self._uncaught
+
+    def _unless_raised_here(self, uncaught: threading.ExceptHookArgs) -> None:
+        """The error of TensorBoard's thread is raised by the next record as well, so its traceback says nothing new."""
+        own = type(uncaught.thread).__module__.startswith("tensorboard.")
+        if not (own and isinstance(uncaught.exc_value, OSError)):
+            self._uncaught(uncaught)
 
     def _add_scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
         for name, value in values.items():

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import platform
+import signal
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -48,10 +49,15 @@ def _train_one(settings: Settings, world: World) -> None:
         if start.is_finished(settings):
             say_finished(settings, start, world)
             return
-        with display(settings, world) as show, stop_signals() as wants_stop, watched(settings, world) as beat:
-            train(settings, world, show=show, wants_stop=wants_stop, beat=beat)
+        with display(settings, world) as show, stop_signals() as received, watched(settings, world) as beat:
+            train(settings, world, show=show, wants_stop=partial(_wants_stop, received, os.getppid()), beat=beat)
     if world.is_main:
         say_result(settings)
+
+
+def _wants_stop(received: Callable[[], int], parent: int) -> int:
+    """The number of a signal, also if torchrun, the parent, was killed: nobody would notice ranks that train on."""
+    return received() or (signal.SIGTERM if under_torchrun() and os.getppid() != parent else 0)
 
 
 @contextlib.contextmanager
