@@ -112,7 +112,7 @@ def test_a_file_lies_over_the_recipe_that_it_names_unless_a_flag_names_another(t
 @pytest.mark.parametrize("job", ["pipeline", "predict"])
 def test_a_job_that_starts_its_own_workers_is_refused_under_torchrun(job, monkeypatch, capsys):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    main = importlib.import_module(f"jobs.{job}").main
+    main = importlib.import_module(f"volo.cli.{job}").main
     flags = [] if job == "pipeline" else ["--checkpoint", "x", "--input", "y"]
     assert exit_code(main, flags) == 2
     assert "starts its own workers, got torchrun around it" in capsys.readouterr().err

@@ -79,7 +79,7 @@ COMMANDS = [
 @pytest.mark.parametrize(("job", "command"), COMMANDS, ids=lambda part: part.replace(" ", "_"))
 def test_a_url_is_refused_by_name_wherever_a_path_is_meant(job, command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    main = importlib.import_module(f"jobs.{job}").main
+    main = importlib.import_module(f"volo.cli.{job}").main
     assert exit_code(main, command.replace("URL", "s3://bucket/run").split()) == 2
     said = capsys.readouterr().err
     assert "must be a path, got 's3://bucket/run" in said
@@ -104,7 +104,7 @@ def test_every_scheme_is_a_url_and_what_looks_like_one_is_not(url):
 
 @pytest.mark.parametrize("job", ["analyze", "predict"])
 def test_an_empty_address_is_not_taken_for_none(job, capsys):
-    main = importlib.import_module(f"jobs.{job}").main
+    main = importlib.import_module(f"volo.cli.{job}").main
     flags = ["--input", "x"] if job == "predict" else []
     assert exit_code(main, ["--checkpoint", "x", *flags, "--address", ""]) == 2
     assert "address string must have at least 1 character, got ''" in capsys.readouterr().err
@@ -160,7 +160,7 @@ def refusal(command: str, name: str, value: str) -> str:
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
         try:
-            code = exit_code(importlib.import_module(f"jobs.{command}").main, command_line(command, name, value))
+            code = exit_code(importlib.import_module(f"volo.cli.{command}").main, command_line(command, name, value))
         except SystemExit as end:
             code = end.code
     answer = said.getvalue()
@@ -193,7 +193,7 @@ def test_a_working_directory_that_is_gone_is_named(command, tmp_path, monkeypatc
     folder.mkdir()
     monkeypatch.chdir(folder)
     folder.rmdir()
-    main = importlib.import_module(f"jobs.{command}").main
+    main = importlib.import_module(f"volo.cli.{command}").main
     assert exit_code(main, command_line(command, "output_dir", "relative-path")) == 2
     assert "must be an absolute path if the working directory is gone, got" in capsys.readouterr().err
 
@@ -322,7 +322,7 @@ def test_every_name_that_becomes_a_folder_is_checked_alike(command, name, tmp_pa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs" / "thesis").mkdir(parents=True)
     job, *flags = command.split()
-    main = importlib.import_module(f"jobs.{job}").main
+    main = importlib.import_module(f"volo.cli.{job}").main
     assert exit_code(main, [*flags, name, "--dataset", "shapes", "--fresh"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {flags[-1]} must ") and len(said) < 400
