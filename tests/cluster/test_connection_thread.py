@@ -11,7 +11,8 @@ import pytest
 
 from tests.faults.tools.processes import children_of
 from volo import console
-from volo.cluster.connection_thread import kept_connection, killed_when_asked
+from volo.cluster.connection_thread import kept_connection
+from volo.cluster.processes import killed_when_asked
 from volo.signals import FROM_OUTSIDE
 
 LIMIT_S = 60.0
