@@ -101,6 +101,15 @@ def received_signal() -> int:
     return _newest
 
 
+def set_again() -> None:
+    """Puts the handlers in place again. Ray's driver replaces that of SIGTERM in C++, unseen by Python, and prints
+    twenty lines of its own stack before it calls it."""
+    if threading.current_thread() is threading.main_thread():
+        for number in TO_STOP:
+            if callable(handler := signal.getsignal(number)):
+                signal.signal(number, handler)
+
+
 def is_ignored(number: int) -> bool:
     return signal.getsignal(number) == signal.SIG_IGN
 

@@ -28,10 +28,10 @@ from volo.cluster.folder import VARIABLE
 from volo.cluster.processes import kill_all, killed_when_asked, own_by_name, process
 from volo.console import Patience
 from volo.errors import ExitCode, InputError, Stopped
-from volo.signals import FROM_OUTSIDE, received_signal
+from volo.signals import FROM_OUTSIDE, received_signal, set_again
 from volo.teardown import end_at_once, skip_teardown
 
-POLL_S = 0.2
+POLL_S, LOOK_S = 0.2, 1.0
 VITAL = ("gcs_server", "raylet")
 END_S = 25.0  # for a cluster that is still starting when the command is interrupted, or that has lost a process
 AGAIN_S, KILL_S = 1.0, 10.0
@@ -75,13 +75,12 @@ class ConnectionThread(threading.Thread):
                 step()
             except BaseException as error:  # raised again by the main thread
                 self.error = error
-        if self.watches and not self.error:
-            self._vital = own_by_name(VITAL)
+        self.look()
         self.has_answered.set()
         self._watch()
-        if "raylet" in self._gone:
-            return  # shutting down, Ray would say goodbye to the raylet, and end this process because it cannot
         is_whole = not (self.error or self._gone)
+        if not is_whole and any(name == "raylet" and not _is_child(pid) for pid, name in self._vital.items()):
+            return  # shutting down, Ray would say goodbye to the raylet, and end this process because it cannot
         with contextlib.suppress(*() if is_whole else (Exception,)), killed_when_asked():
             ray.shutdown()
 
@@ -106,6 +105,11 @@ class ConnectionThread(threading.Thread):
             if self._is_inside and self.ident:
                 raised = ctypes.py_object(StartInterrupted)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), raised)
+
+    def look(self) -> None:
+        """Finds the processes to watch, of those that have been started."""
+        if self.watches:
+            self._vital |= own_by_name(VITAL)
 
     def lost(self) -> str:
         """What the cluster has lost, in words; empty if it is whole. At its end nothing is."""
@@ -155,7 +159,8 @@ def kept_connection(
     thread = _current = ConnectionThread(connect, folder)
     with _ended_with_block(thread), _interrupted_by_loss(thread):
         thread.start()
-        _wait_for(thread.has_answered, what, limit_s)
+        _wait_for(thread, what, limit_s)
+        set_again()
         if thread.error:
             raise thread.error
         yield thread.dashboard
@@ -256,9 +261,15 @@ def _dropped_silently() -> Iterator[None]:
         sys.unraisablehook = before
 
 
-def _wait_for(event: threading.Event, what: str, limit_s: float) -> None:
+def _wait_for(thread: ConnectionThread, what: str, limit_s: float) -> None:
     patience, deadline = Patience(), time.monotonic() + limit_s
-    while not event.wait(POLL_S):
+    next_look = 0.0
+    while not thread.has_answered.wait(POLL_S):
         patience.wait_for(lambda: what)
+        if time.monotonic() >= next_look:
+            thread.look()
+            next_look = time.monotonic() + LOOK_S
+        if thread.lost():
+            raise KeyboardInterrupt
         if time.monotonic() > deadline:
             raise ConnectionError(f"no answer within {limit_s:g} s")

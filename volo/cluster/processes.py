@@ -14,6 +14,8 @@ from pathlib import Path
 
 GLANCE_S = 0.02
 
+_killed: set[int] = set()
+
 
 @dataclass(frozen=True)
 class Process:
@@ -68,8 +70,9 @@ def kill_all(variable: str, limit_s: float) -> None:
         limit_s: A process that waits for a disk does not end before it answers.
     """
     deadline = time.monotonic() + limit_s
-    while left := _left(os.fsencode(variable)):
-        _kill(left)
+    # A process that ends has no variables any more.
+    while (found := _left(os.fsencode(variable))) or any(process(pid) for pid in _killed):
+        _kill(found)
         if time.monotonic() > deadline:
             return
         time.sleep(GLANCE_S)
@@ -77,8 +80,11 @@ def kill_all(variable: str, limit_s: float) -> None:
 
 def _left(mark: bytes) -> list[int]:
     now = _processes()
-    marked = [pid for pid, one in now.items() if one.is_deaf and pid != os.getpid() and _has_variable(pid, mark)]
-    return _with_descendants({*_own(now), *marked}, now)
+    own = _own(now)
+    others = [pid for pid, one in now.items() if one.parent == os.getpid() and pid not in own]
+    not_ours = {os.getpid(), *_with_descendants(others, now)}
+    marked = [pid for pid in now if pid not in not_ours and _has_variable(pid, mark)]
+    return _with_descendants({*own, *marked}, now)
 
 
 def _has_variable(pid: int, variable: bytes) -> bool:
@@ -126,5 +132,6 @@ def _with_descendants(pids: Iterable[int], processes: dict[int, Process]) -> lis
 
 def _kill(pids: Iterable[int]) -> None:
     for pid in pids:
+        _killed.add(pid)
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
