@@ -78,10 +78,9 @@ class ConnectionThread(threading.Thread):
         self.look()
         self.has_answered.set()
         self._watch()
-        is_whole = not (self.error or self._gone)
-        if not is_whole and any(name == "raylet" and not _is_child(pid) for pid, name in self._vital.items()):
-            return  # shutting down, Ray would say goodbye to the raylet, and end this process because it cannot
-        with contextlib.suppress(*() if is_whole else (Exception,)), killed_when_asked():
+        if self._gone:
+            return  # ray.shutdown waits for gcs_server, and ends this process if the raylet does not answer
+        with contextlib.suppress(*(Exception,) if self.error else ()), killed_when_asked():
             ray.shutdown()
 
     def _enter(self) -> bool:
