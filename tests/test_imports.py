@@ -29,6 +29,7 @@ LAYERS = (
         "locks",
         "temporary",
         "streams",
+        "teardown",
         "tables",
     },
     {"model", "data"},

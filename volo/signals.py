@@ -28,6 +28,8 @@ OUTPUTS = (1, 2)  # standard output and standard error
 AT_ONCE_S = 5.0
 Handler = Callable[[int, FrameType | None], None]
 
+_num_open = _newest = 0
+
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], int]]:
@@ -74,13 +76,38 @@ def _handled_by(handler: Handler) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    global _num_open, _newest
+    if not _num_open:
+        _newest = 0
+
+    def noted(number: int, frame: FrameType | None) -> None:
+        global _newest
+        _newest = number
+        handler(number, frame)
+
     numbers = [number for number in TO_STOP if number not in CAN_BE_IGNORED or not is_ignored(number)]
-    before = {number: signal.signal(number, handler) for number in numbers}
+    before = {number: signal.signal(number, noted) for number in numbers}
+    _num_open += 1
     try:
         yield
     finally:
+        _num_open -= 1
         for number, earlier in before.items():
             signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
+
+
+def received_signal() -> int:
+    """The number of the newest signal that asked this command to stop, also after `stop_signals` is over; 0 if none."""
+    return _newest
+
+
+def set_again() -> None:
+    """Puts the handlers in place again. Ray's driver replaces that of SIGTERM in C++, unseen by Python, and prints
+    twenty lines of its own stack before it calls it."""
+    if threading.current_thread() is threading.main_thread():
+        for number in TO_STOP:
+            if callable(handler := signal.getsignal(number)):
+                signal.signal(number, handler)
 
 
 def is_ignored(number: int) -> bool:

@@ -61,12 +61,16 @@ class Training:
 
 
 @contextlib.contextmanager
-def started(command: list[str], env: dict[str, str], run_dir: Path, cwd: Path = ROOT) -> Iterator[Training]:
+def started(
+    command: list[str], env: dict[str, str], run_dir: Path, cwd: Path = ROOT, start_new_session: bool = False
+) -> Iterator[Training]:
     """Starts a driver, and ends it with the block if it has not ended."""
     output = run_dir.with_name(f"{run_dir.name}-output.txt")
     output.parent.mkdir(parents=True, exist_ok=True)
     with open(output, "w") as file:
-        process = subprocess.Popen(command, env=env, cwd=cwd, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, env=env, cwd=cwd, stdout=file, stderr=subprocess.STDOUT, start_new_session=start_new_session
+        )
     try:
         yield Training(process, output, run_dir)
     finally:

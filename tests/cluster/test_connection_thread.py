@@ -11,7 +11,9 @@ import pytest
 
 from tests.faults.tools.processes import children_of
 from volo import console
-from volo.cluster.connection_thread import kept_connection, killed_when_asked
+from volo.cluster import connection_thread
+from volo.cluster.connection_thread import kept_connection
+from volo.cluster.processes import killed_when_asked
 from volo.signals import FROM_OUTSIDE
 
 LIMIT_S = 60.0
@@ -107,3 +109,37 @@ def test_an_error_of_a_connection_is_raised_where_it_is_used():
 
     with pytest.raises(ValueError, match="no such head"), kept_connection(connect, "nothing", LIMIT_S):
         pass
+
+
+def test_an_interruption_ends_a_start_even_if_python_drops_it_once(monkeypatch, capfd, tmp_path):
+    """Python drops an exception that comes while it frees an object."""
+    monkeypatch.setattr(connection_thread, "AGAIN_S", 0.05)
+    was_dropped, has_ended, never = threading.Event(), threading.Event(), threading.Event()
+
+    class Freed:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            while True:
+                never.wait(0.01)
+
+    def connect() -> None:
+        freed = Freed()
+        try:
+            del freed
+            was_dropped.set()
+            while True:
+                never.wait(0.01)
+        finally:
+            has_ended.set()
+
+    def answer(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, answer)
+    try:
+        with pytest.raises(KeyboardInterrupt), kept_connection(connect, "nothing", LIMIT_S, tmp_path):
+            pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert was_dropped.is_set() and has_ended.is_set()
+    assert "StartInterrupted" not in capfd.readouterr().err

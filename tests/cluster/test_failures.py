@@ -167,16 +167,6 @@ def test_on_a_busy_cluster_a_run_says_what_it_waits_for_and_a_signal_ends_it(con
         assert first.process.poll() is None
 
 
-def test_a_driver_in_the_midst_of_starting_a_cluster_answers_and_leaves_nothing(config, ray_env):
-    with driver(config, ray_env, "starting", "--num-workers", "2", "--address", "local") as training:
-        training.until(lambda: len(family(training.process.pid)) > 1, "a process of Ray")
-        pids = family(training.process.pid)
-        training.process.send_signal(signal.SIGTERM)
-        assert training.ends_with() == 128 + signal.SIGTERM, training.output.read_text()
-    assert "interrupted by SIGTERM" in training.output.read_text()
-    assert_gone(pids)
-
-
 @pytest.mark.slow
 def test_a_killed_controller_ends_the_driver_and_the_same_command_goes_on(launch, head):
     with launch("leaderless") as training:

@@ -11,8 +11,9 @@ from importlib import import_module
 
 from volo.errors import ExitCode, InferenceError, InputError, OutOfRetries, Stopped, TrainingError
 from volo.log import show_log
-from volo.signals import interrupting_signals
+from volo.signals import interrupting_signals, received_signal
 from volo.streams import kept_running
+from volo.teardown import end_process
 
 RANK_0_FIRST_S = 5.0
 MAX_ARGUMENT = 4096  # as many as the longest path
@@ -26,7 +27,7 @@ def run_job(module: str, argv: Sequence[str] | None = None) -> None:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # file names may be no text, or none of this terminal's
-        sys.exit(exit_code(lambda argv: import_module(module).main(argv), sys.argv[1:] if argv is None else argv))
+        end_process(exit_code(lambda argv: import_module(module).main(argv), sys.argv[1:] if argv is None else argv))
 
 
 def exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
@@ -54,7 +55,7 @@ def _outcome(main: Callable[[Sequence[str]], None], argv: Sequence[str], receive
         print(stopped, file=sys.stderr)
         return 128 + stopped.signal_number
     except KeyboardInterrupt:
-        number = received() or signal.SIGINT
+        number = received() or received_signal() or signal.SIGINT
         print(f"interrupted by {signal.Signals(number).name}; the same command resumes", file=sys.stderr)
         return 128 + number
     except Exception:

@@ -19,10 +19,10 @@ from volo.cluster.access import (
     reads_token_file,
     user_can_enter,
 )
-from volo.cluster.connection_thread import kept_connection
+from volo.cluster.connection_thread import kept_connection, told_as
 from volo.cluster.folder import session_folder
 from volo.cluster.limits import allow_open_files
-from volo.errors import InputError, brief
+from volo.errors import InputError, TrainingError, brief
 from volo.hosts import is_loopback
 from volo.log import LOGGER
 from volo.settings.paths import home
@@ -43,7 +43,6 @@ ENVIRONMENT = {
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 OWN_CLUSTER = "local"
 START_S, ANSWER_S = 120.0, 40.0
-END_S = 10.0  # for our own cluster, if it is still starting when the command is interrupted
 
 
 def resolved_address(address: str | None) -> str:
@@ -87,6 +86,7 @@ def connected(
     num_cpus: int | None = None,
     dashboard_host: str = LOOPBACK,
     needs_dashboard: bool = False,
+    loss: type[Exception] = TrainingError,
 ) -> Iterator[str | None]:
     """Connects to `address`, otherwise to $RAY_ADDRESS, otherwise starts a cluster, and ends it at the end.
 
@@ -98,6 +98,7 @@ def connected(
         dashboard_host: Where the dashboard and job API of a cluster started here listen.
         needs_dashboard: Start the dashboard even if nobody has its token. Otherwise it is left out then: nobody could
             open it, and it takes one percent of two cores and the first seconds of a job.
+        loss: What to raise if a cluster started here loses a process that it cannot do without.
 
     Yields:
         HOST:PORT of the dashboard; None if there is none, or if the connection was already open.
@@ -105,6 +106,7 @@ def connected(
     Raises:
         InputError: no cluster answers at the address, or it wants another token; as `check_access`; Ray was imported
             too early to keep a cluster started here to this machine.
+        TrainingError, or `loss`: a cluster started here was lost.
     """
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield None
@@ -115,10 +117,12 @@ def connected(
     address = resolved_address(address)
     is_own = address == OWN_CLUSTER
     with contextlib.ExitStack() as ending:
+        folder = None
         if is_own:
             allow_open_files()
             print("starting Ray on this machine", flush=True)
-            ending.enter_context(session_folder())
+            ending.enter_context(told_as(loss))
+            folder = ending.enter_context(session_folder())
         try:
             dashboard = ending.enter_context(
                 kept_connection(
@@ -127,7 +131,7 @@ def connected(
                     else partial(_joined, address),
                     "Ray to start on this machine" if is_own else f"the Ray cluster at {address} to answer",
                     START_S if is_own else ANSWER_S,
-                    END_S if is_own else 0.0,
+                    folder,
                 )
             )
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:

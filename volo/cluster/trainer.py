@@ -14,6 +14,7 @@ from ray.train.torch import TorchTrainer
 
 from volo.cluster.attempt import Attempt, Follower, Worker, failure_in
 from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_address
+from volo.cluster.connection_thread import told_as
 from volo.cluster.failures import FINAL_ERRORS, Failure
 from volo.cluster.group import WorkersJoin, joined_group
 from volo.cluster.watch import FailureWatch
@@ -69,7 +70,8 @@ def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack)
         workers = plan_workers(settings.run)
         if settings.optim.compile and not workers.use_gpu and resolved_address(settings.run.address) == OWN_CLUSTER:
             check_compiler(driver.device)
-        _fit(settings.resolved(), workers, driver)
+        with told_as(TrainingError):  # inside the run, which notes the failure
+            _fit(settings.resolved(), workers, driver)
     say_result(settings)
 
 

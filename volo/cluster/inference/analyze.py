@@ -11,6 +11,7 @@ from volo.analysis.subject import Subject, View, Work
 from volo.cluster.connect import connected
 from volo.cluster.inference.work import work_on_ray
 from volo.cluster.workers import plan_workers
+from volo.errors import InferenceError
 from volo.settings.run import RunSettings
 
 
@@ -31,7 +32,7 @@ def analyze_on_ray(
     with contextlib.ExitStack() as stack:
 
         def compute(subject: Subject, view: View, work: Work) -> np.ndarray:
-            stack.enter_context(connected(run.address))
+            stack.enter_context(connected(run.address, loss=InferenceError))
             return work_on_ray(subject, view, work, plan_workers(run))
 
         return analyze(path, analyses, output_dir, split=split, data_dir=data_dir, compute=compute, fresh=fresh)

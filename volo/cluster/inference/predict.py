@@ -36,7 +36,7 @@ def predict_on_ray(path: Path, inputs: Sequence[str], output: Path, *, batch_siz
 
     def compute(subject: Subject, chunks: list[Chunk]) -> Iterator[Piece]:
         if chunks:
-            with connected(run.address):
+            with connected(run.address, loss=InferenceError):
                 yield from over_workers(subject, chunks, batch_size, plan_workers(run))
 
     predict(path, inputs, output, batch_size=batch_size, compute=compute)
