@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import safetensors.torch
 import torch
 
 from volo.model.build import build_model
@@ -29,3 +30,14 @@ def save_model(
     model = build_model(settings.model, num_classes=len(class_names), image_size=settings.data.image_size)
     description = Description(settings, class_names, split_hash, step=seed, epoch=0)
     return checkpoint.save(run_dir, model.state_dict(), description, {}, total_steps=1)
+
+
+def recast(source: Path, file: Path, dtype: torch.dtype) -> Path:
+    """A copy of a model, as a .safetensors or .pt, with all weights of another type."""
+    weights, description = checkpoint.load_model(source)
+    others = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    if file.suffix == ".pt":
+        torch.save({**description.to_plain(), "model": others}, file)
+    else:
+        safetensors.torch.save_file(others, file, description.to_metadata())
+    return file

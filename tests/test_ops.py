@@ -49,7 +49,17 @@ VALUES, LOGITS = torch.zeros(1, 5, 5, 4), torch.zeros(1, 5, 5, 2, 9, 9)
     [
         ((VALUES, LOGITS, 2), "kernel_size must be odd, .*got kernel_size=2, .*; use"),
         ((VALUES, LOGITS, 3, 4), r"stride in \[1, kernel_size\], .*stride=4"),
-        ((VALUES, LOGITS, 3, 1, -1), "padding at least 0, got .*padding=-1"),
+        ((VALUES, LOGITS, 3, 1, -1), "padding at least 0, .*got .*padding=-1"),
+        ((VALUES, LOGITS, 3.0), r"all whole numbers, got kernel_size=3\.0, .*; use"),
+        ((VALUES, LOGITS, "3"), "all whole numbers, got kernel_size='3', .*; use"),
+        ((VALUES, LOGITS, True), "all whole numbers, got kernel_size=True, .*; use"),
+        ((VALUES, LOGITS, 3, None), "all whole numbers, got .*stride=None, .*; use"),
+        ((VALUES, LOGITS, 3, 1, 1.0), r"all whole numbers, got .*padding=1\.0; use"),
+        ((VALUES.numpy(), LOGITS, 3), "values and logits must be tensors, got ndarray and Tensor; use torch.as_tensor"),
+        ((VALUES, [1.0], 3), "values and logits must be tensors, got Tensor and list; use"),
+        ((VALUES, LOGITS[:, :, :, :0], 3), r"at least one .* head, got .*\(1, 5, 5, 0, 9, 9\); skip empty maps"),
+        ((VALUES, LOGITS, 3, 1, 1, None), "outlook_op must be one of auto, .*got None; use auto"),
+        ((VALUES, LOGITS, 3, 1, 1, ["cpu"]), r"outlook_op must be one of auto, .*got \['cpu'\]; use auto"),
         ((VALUES[0], LOGITS, 3), r"values must be \(B, H, W, C\) .*got \(5, 5, 4\).*; permute"),
         ((VALUES, LOGITS[0], 3), r"logits \(B, h, w, heads, .*got .*\(5, 5, 2, 9, 9\)"),
         ((VALUES[:, :1], LOGITS, 3, 1, 0), "the padded map must hold a window, got H=1, .*; use a larger padding"),
@@ -63,3 +73,63 @@ VALUES, LOGITS = torch.zeros(1, 5, 5, 4), torch.zeros(1, 5, 5, 2, 9, 9)
 def test_arguments_that_do_not_fit_are_refused_with_rule_value_and_remedy(arguments, message):
     with pytest.raises(ValueError, match=message):
         volo.ops.outlook_aggregate(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            dict(dim=0, num_heads=1),
+            "dim and num_heads must be whole numbers of at least 1, got dim=0, num_heads=1; use",
+        ),
+        (dict(num_heads=0), "whole numbers of at least 1, got dim=64, num_heads=0; use"),
+        (dict(num_heads=-2), "whole numbers of at least 1, got .*num_heads=-2"),
+        (dict(dim=64.0), r"whole numbers of at least 1, got dim=64\.0"),
+        (dict(dim="64"), "whole numbers of at least 1, got dim='64'"),
+        (dict(dim=None), "whole numbers of at least 1, got dim=None"),
+        (dict(num_heads=3), "dim must be divisible by num_heads, got dim=64, num_heads=3; use"),
+        (dict(kernel_size=4), "kernel_size must be odd, .*got kernel_size=4, .*; use"),
+        (dict(kernel_size="3"), "all whole numbers, got kernel_size='3'"),
+        (dict(stride=0), r"stride in \[1, kernel_size\], .*stride=0"),
+        (dict(padding=-1), "padding at least 0, .*padding=-1"),
+        (dict(padding=0.5), r"all whole numbers, .*padding=0\.5"),
+        (dict(attn_drop=1.5), r"attn_drop and proj_drop must be in \[0, 1\], got attn_drop=1\.5, .*; use"),
+        (dict(proj_drop="0"), r"attn_drop and proj_drop must be in \[0, 1\], .*proj_drop='0'; use"),
+    ],
+)
+def test_a_layer_that_cannot_be_is_refused_with_rule_value_and_remedy(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        volo.OutlookAttention(**{"dim": 64, "num_heads": 2} | arguments)
+
+
+@pytest.mark.parametrize("op", ["auto", *FORMULATIONS])
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [
+        (torch.zeros(2, 4, 8, 8), r"\(2, 4, 8, 8\) torch\.float32"),
+        (torch.zeros(8, 8, 4), r"\(8, 8, 4\)"),
+        (torch.zeros(2, 0, 8, 4), r"\(2, 0, 8, 4\)"),
+        (torch.zeros(2, 8, 0, 4), r"\(2, 8, 0, 4\)"),
+        (torch.zeros(2, 8, 8, 4).long(), r"\(2, 8, 8, 4\) torch\.int64"),
+        (torch.zeros(2, 8, 8, 4).numpy(), "ndarray"),
+        (None, "NoneType"),
+    ],
+)
+def test_the_layer_refuses_what_is_no_map_of_its_width_before_it_computes(op, wrong, found):
+    with pytest.raises(ValueError, match=rf"\(B, H, W, C\) .*C=4, got {found}.*; permute .*x\.permute\(0, 2, 3, 1\)"):
+        volo.OutlookAttention(4, 2, op=op)(wrong)
+
+
+@pytest.mark.parametrize("op", sorted(FORMULATIONS.keys() - {"fused"}))
+def test_a_map_without_pixels_or_channels_is_refused_and_an_empty_batch_gives_an_empty_result(op):
+    for values, logits, padding in (
+        (torch.zeros(1, 0, 5, 4), torch.zeros(1, 2, 7, 2, 9, 9), 2),
+        (torch.zeros(1, 5, 5, 0), LOGITS, 1),
+    ):
+        with pytest.raises(ValueError, match=r"at least one pixel, one channel, and one head, got .*; skip"):
+            volo.ops.outlook_aggregate(values, logits, 3, 1, padding, op=op)
+    values, logits = VALUES[:0].clone().requires_grad_(), LOGITS[:0].clone().requires_grad_()
+    out = volo.ops.outlook_aggregate(values, logits, 3, op=op)
+    out.sum().backward()
+    assert (out.shape, values.grad.shape, logits.grad.shape) == (values.shape, values.shape, logits.shape)
+    assert volo.OutlookAttention(4, 2, op=op)(VALUES[:0]).shape == VALUES[:0].shape

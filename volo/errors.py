@@ -1,6 +1,7 @@
 """The failures the command line tells apart, and the exit code that each ends a process with."""
 
 import contextlib
+import numbers
 import re
 import reprlib
 from collections.abc import Iterator, Sequence
@@ -88,6 +89,11 @@ def first_of(items: Sequence[str], limit: int, separator: str = ", ") -> str:
 def brief(value: Any) -> str:
     """A value as messages show it: its repr, of at most MAX_VALUE characters, however large or deep it is."""
     return cut(_BRIEF.repr(value))
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, of Python or NumPy; True and False are none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 class _Brief(reprlib.Repr):

@@ -1,5 +1,7 @@
 """`volo.load`: a trained model in three lines."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import torch
 from PIL import Image
 
 import volo
-from tests.models import save_model
+from tests.models import recast, save_model
 from volo.analysis.classifier import ranked
 from volo.analysis.subject import load_subject
 from volo.data.folders.imagefolder import read_image
@@ -82,8 +84,66 @@ def test_what_is_no_image_is_refused(folder, array):
 def test_files_that_are_no_images_and_k_of_zero_are_refused(folder, photo):
     with pytest.raises(volo.InputError, match=r"every image must be readable, got none\.png"):
         volo.load(folder).predict("none.png")
-    with pytest.raises(volo.InputError, match="k must be at least 1, got 0"):
-        volo.load(folder).predict(photo, k=0)
+    for k in (0, -1, "3", 1.5, None, True):
+        with pytest.raises(volo.InputError, match=rf"k must be a whole number of at least 1, got {k!r}; leave it out"):
+            volo.load(folder).predict(photo, k=k)
+    assert len(volo.load(folder).predict(photo, k=np.int64(2))) == 2
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "F", "I;16"])
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+def test_a_pillow_image_without_pixels_is_refused(folder, mode, size):
+    with pytest.raises(volo.InputError, match=f"an image must have at least one pixel, got {size[0]}x{size[1]}; leave"):
+        volo.load(folder).predict(Image.new(mode, size))
+
+
+def test_an_opened_image_whose_pixels_are_damaged_is_refused_by_name(folder, photo):
+    photo.write_bytes(photo.read_bytes()[:5000])
+    with Image.open(photo) as opened, pytest.raises(volo.InputError, match=r"must be readable, got .*photo\.png"):
+        volo.load(folder).predict(opened)
+
+
+def test_pipes_and_devices_are_refused_at_once(folder, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    classifier = volo.load(folder)
+    for path in (tmp_path / "pipe.png", "/dev/zero"):
+        with pytest.raises(volo.InputError, match=rf"got {path} \(a pipe, socket or device; copy"):
+            classifier.predict(path)
+    with pytest.raises(volo.InputError, match="Is a directory"):
+        classifier.predict(tmp_path)
+    with pytest.raises(volo.InputError, match="a checkpoint"):
+        volo.load(tmp_path / "pipe.png")
+
+
+@pytest.mark.parametrize("value", [None, 3, b"outputs/run", ["outputs/run"]])
+def test_what_is_no_path_is_refused_with_rule_value_and_remedy(value):
+    with pytest.raises(volo.InputError, match=f"a checkpoint must be a path, got {re.escape(repr(value))}; give it as"):
+        volo.load(value)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_model_whose_weights_are_not_finite_predicts_nothing(folder, photo, number):
+    classifier = volo.load(folder)
+    with torch.no_grad():
+        classifier.model.head.weight[0, 0] = number
+    with pytest.raises(volo.InputError, match=r"logits must be finite, got others for .*photo\.png; use an earlier"):
+        classifier.predict(photo)
+    with pytest.raises(volo.InputError, match="logits must be finite, got others for this image; use an earlier"):
+        classifier.predict(Image.open(photo))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.bool, torch.complex64])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_weights_that_are_no_floating_point_numbers_are_refused_by_name(folder, tmp_path, suffix, dtype):
+    file = recast(folder, tmp_path / f"cast{suffix}", dtype)
+    with pytest.raises(volo.InputError, match=rf"cast{suffix} must hold the weights .* of {dtype} for torch.float32"):
+        volo.load(file)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_weights_in_another_floating_point_type_are_taken(folder, tmp_path, photo, dtype):
+    found = dict(volo.load(recast(folder, tmp_path / "cast.safetensors", dtype)).predict(photo))
+    assert found == pytest.approx(dict(volo.load(folder).predict(photo)), abs=1e-3)
 
 
 def test_equal_logits_rank_by_class():

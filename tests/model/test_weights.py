@@ -14,6 +14,7 @@ import volo
 from volo.errors import InputError
 from volo.model import weights
 from volo.model.weights import read_state_dict
+from volo.runs.model_file import is_model_file
 
 SMALL = dict(stem_dim=8, layers=(1, 1, 1, 1), embed_dims=(16, 32), stage_heads=(2, 4))
 
@@ -131,6 +132,27 @@ def test_other_entries_are_refused_with_the_list_and_nothing_is_loaded(tmp_path)
         with pytest.raises(InputError, match=said):
             act(target, tmp_path / "w.pth")
     assert same(small(seed=1), target)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.bool, torch.complex64])
+def test_weights_that_are_no_floating_point_numbers_are_refused_and_nothing_is_loaded(dtype):
+    model = volo.create_model("volo_d1", num_classes=3, layers=(1, 1, 1, 1))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    named = rf"of another type: .*network\.0\.0\.attn\.v\.weight of {dtype} for torch\.float32"
+    given = {name: tensor.to(dtype) for name, tensor in before.items()}
+    assert len(weights.not_floating(given, before)) == len([name for name in before if "num_batches" not in name])
+    only = before | {"network.0.0.attn.v.weight": given["network.0.0.attn.v.weight"]}
+    with pytest.raises(InputError, match=named):
+        weights.load_weights(model, only, "x.pth")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["pipe.pth", "pipe.safetensors"])
+def test_a_pipe_is_refused_at_once(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    assert not is_model_file(tmp_path / name)
+    with pytest.raises(InputError, match=rf"a file of weights must be .*, got .*{name} \(no file: .*pipe, socket or"):
+        read_state_dict(tmp_path / name)
 
 
 def test_a_pickle_with_code_in_it_is_refused_and_runs_nothing(tmp_path):

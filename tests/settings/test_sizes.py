@@ -1,5 +1,6 @@
 """Every named size in every form: what it weighs, what it reads, what it can be explained on."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,12 +51,38 @@ def test_without_classes_a_model_gives_the_features_that_its_head_would_read(for
 
 @pytest.mark.parametrize("name", ["nano", "volo_d1"])
 def test_no_number_given_to_create_model_is_taken_for_none_given(name):
-    with pytest.raises(InputError, match=r"num_classes must be at least 0 \(features instead of logits\), got -1"):
+    with pytest.raises(InputError, match=r"num_classes must be .* at least 0 \(features instead of logits\), got -1"):
         volo.create_model(name, num_classes=-1)
     with pytest.raises(InputError, match=r"data\.image_size must be greater than or equal to 1, got 0"):
         volo.create_model(name, img_size=0)
     with torch.device("meta"):
         assert volo.create_model(name, num_classes=1)(torch.empty(1, 3, 32, 32, device="meta")).shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (dict(name=["nano"]), r"model\.variant must be .*, got \['nano'\]"),
+        (dict(num_classes=1.5), "num_classes must be a whole number .*, got 1.5; give"),
+        (dict(num_classes=True), "num_classes must be a whole number .*, got True; give"),
+        (dict(num_classes="10"), "num_classes must be a whole number .*, got '10'; give"),
+        (dict(img_size="32"), "img_size must be a whole number of pixels, got '32'; give"),
+        (dict(img_size=32.0), r"img_size must be a whole number of pixels, got 32\.0; give"),
+        (dict(hierarchical="no"), "hierarchical must be True or False, got 'no'; give"),
+        (dict(num_classes=10**12), "fit into memory, got num_classes=1,000,000,000,000, .*; choose smaller ones"),
+        (dict(num_classes=10**20), "fit into memory, got num_classes=1"),
+        (dict(embed_dim=6 * 10**17), "fit into memory, got .*'embed_dim': 600000000000000000"),
+        (dict(mlp_ratio=1e300), "fit into memory, got .*'mlp_ratio': 1e"),
+    ],
+)
+def test_what_create_model_cannot_build_is_refused_with_rule_value_and_remedy(given, message):
+    with pytest.raises(InputError, match=message):
+        volo.create_model(**{"name": "nano"} | given)
+
+
+def test_create_model_takes_whole_numbers_of_numpy():
+    model = volo.create_model("nano", num_classes=np.int64(3), img_size=np.int64(16))
+    assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
 
 
 @pytest.mark.parametrize("size", SIZES)

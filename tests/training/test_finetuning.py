@@ -5,6 +5,7 @@ import timm
 import torch
 
 import volo
+from tests.models import recast, save_model
 from tests.training.runs import small_run, train, weights
 from volo.errors import InputError
 from volo.model.build import build_model
@@ -64,6 +65,21 @@ def test_weights_of_another_model_are_refused_before_anything_is_trained(tmp_pat
     settings = finetuning(tmp_path, folder, tmp_path / "nano.pth")
     with pytest.raises(InputError, match="weights must fit the model entry by entry"):
         train(settings)
+    assert not (settings.run_dir / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("way", ["a file of weights", "a model file", "a teacher"])
+def test_whole_numbers_for_weights_are_refused_before_anything_is_trained(tmp_path, folder, way):
+    settings, file = small_run(tmp_path, folder), tmp_path / "cast.safetensors"
+    recast(save_model(tmp_path / "saved", ("cat", "dog")), file, torch.int32)
+    if way == "a file of weights":
+        file = file.with_suffix(".pth")
+        torch.save(checkpoint.load_model(tmp_path / "cast.safetensors")[0], file)
+    given = dict(optim=dict(init_weights=str(file)))
+    if way == "a teacher":
+        given = dict(teaching=dict(teacher=str(file), distillation=0.5))
+    with pytest.raises(InputError, match=r"got .*torch\.int32 for torch\.float32"):
+        train(build_settings(settings.to_dict(), given))
     assert not (settings.run_dir / "checkpoints").exists()
 
 

@@ -1,4 +1,5 @@
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 import volo
 from tests.model.forms import FORMS
 from volo.data.pipeline import Batch
-from volo.errors import TrainingError
+from volo.errors import InputError, TrainingError
 from volo.runs.records import read_records, rewind_records
 from volo.settings.config import build_settings
 from volo.training import meter as meter_module
+from volo.training.launch import train_here
 from volo.training.learner import Learner
 from volo.training.loop import step_seed
 from volo.training.meter import Meter
@@ -216,3 +218,9 @@ def test_what_was_recorded_after_the_checkpoint_is_dropped_and_a_cut_line_left_o
 def test_each_rank_and_step_draws_its_own():
     seeds = {step_seed(0, step, rank) for step in range(20) for rank in range(4)}
     assert len(seeds) == 80
+
+
+@pytest.mark.parametrize("settings", [None, {}, "quickstart", {"optim": {"epochs": 1}}])
+def test_training_takes_built_settings_alone(settings):
+    with pytest.raises(InputError, match=f"settings must be those .*, got {re.escape(repr(settings))}; use train_here"):
+        train_here(settings)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from volo.analysis.evaluate import softmax
 from volo.analysis.subject import load_subject
 from volo.data.augment import normalize
-from volo.data.folders.imagefolder import fit_image, read_image
-from volo.errors import InputError
+from volo.data.folders.imagefolder import Unreadable, fit_image, read_image
+from volo.errors import InputError, brief, is_whole
 from volo.runs import checkpoint
 from volo.settings.data import ResolvedData
 from volo.settings.paths import local_path
@@ -47,13 +47,14 @@ class Classifier:
             image: A file that Pillow reads, an opened Pillow image, or an array (H, W), (H, W, 3) or (H, W, 4) uint8.
 
         Raises:
-            InputError: a file that cannot be read, or an array of another shape or type.
+            InputError: a file or opened image that cannot be read or has no pixels, an array of another shape or type,
+                or any other value.
         """
         size, resize = self.data.image_size, self.data.resize
         if isinstance(image, str | os.PathLike):
             pixels = read_image(image, size, resize)
         else:
-            pixels = fit_image(image if isinstance(image, Image.Image) else _from_array(image), size, resize)
+            pixels = _fitted(image if isinstance(image, Image.Image) else _from_array(image), size, resize)
         mean, std = torch.tensor(self.data.mean), torch.tensor(self.data.std)
         return normalize(torch.from_numpy(pixels.copy())[None], mean, std)[0]  # (3, H, W)
 
@@ -62,13 +63,15 @@ class Classifier:
         """The k most likely classes (or all, if there are fewer) with their probabilities, in falling order.
 
         Raises:
-            InputError: as `preprocess`, and k less than 1.
+            InputError: as `preprocess`, a k that is not a whole number of at least 1, and logits that are not finite,
+                because of the weights.
         """
-        if k < 1:
-            raise InputError(f"k must be at least 1, got {k}")
+        if not (is_whole(k) and k >= 1):
+            raise InputError(f"k must be a whole number of at least 1, got {brief(k)}; leave it out for {TOP_K}")
         device = next(self.model.parameters()).device
-        logits = self.model(self.preprocess(image)[None].to(device))
-        order, probabilities = ranked(logits.float().cpu().numpy(), k)
+        logits = self.model(self.preprocess(image)[None].to(device)).float().cpu().numpy()
+        check_finite(logits, os.fspath(image) if isinstance(image, str | os.PathLike) else "this image")
+        order, probabilities = ranked(logits, k)
         return [(self.class_names[c], float(p)) for c, p in zip(order[0], probabilities[0], strict=True)]
 
 
@@ -80,10 +83,16 @@ def load(path: str | os.PathLike[str]) -> Classifier:
             folder, or a model.safetensors or `.pt` (volo/runs/checkpoint.py) alone. Reading it never runs code.
 
     Raises:
-        InputError: (a ValueError) a path that does not exist, or a file that is damaged or foreign.
+        InputError: (a ValueError) what is no path, a path that does not exist, or a file that is damaged or foreign.
     """
     subject = load_subject(checkpoint.find(local_path(path, "a checkpoint")))
     return Classifier(subject.model, subject.description.class_names, subject.description.settings.data)
+
+
+def check_finite(logits: np.ndarray, image: str) -> None:
+    """Raises InputError for logits (N, classes) that are not finite; `image` says of what, or of which first."""
+    if not np.isfinite(logits).all():
+        raise InputError(f"logits must be finite, got others for {image}; use an earlier checkpoint")
 
 
 def ranked(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,6 +102,17 @@ def ranked(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """
     order = np.argsort(-logits.astype(np.float64), axis=1, kind="stable")[:, :k]
     return order, np.take_along_axis(softmax(logits), order, axis=1)
+
+
+def _fitted(image: Image.Image, size: int, resize: str) -> np.ndarray:
+    """As `fit_image`. Raises InputError also for damaged pixels, which an opened image has not read yet."""
+    try:
+        return fit_image(image, size, resize)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        name = getattr(image, "filename", "") or "a Pillow image"
+        raise Unreadable(name, str(error) or type(error).__name__) from error
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -1,8 +1,9 @@
 """Builds a model from a name or from settings."""
 
+import re
 from typing import Any
 
-from volo.errors import InputError, brief
+from volo.errors import InputError, brief, is_whole
 from volo.model.flat import VOLO
 from volo.model.published import PublishedVOLO
 from volo.model.pyramid import VOLOPyramid
@@ -38,20 +39,34 @@ def create_model(
         A module that maps images (B, 3, H, W) to logits (B, num_classes), or to features (B, C) if num_classes is 0.
 
     Raises:
-        InputError: (a ValueError) an unknown name or setting, or values that do not fit each other.
+        InputError: (a ValueError) an unknown name or setting, an argument of another type, values that do not fit each
+            other, or sizes for which there is no memory.
     """
-    is_published = name in VARIANTS and "published" in forms_of(name)
+    is_published = isinstance(name, str) and name in VARIANTS and "published" in forms_of(name)
     if num_classes is None:
         num_classes = 1000 if is_published else 100
-    if num_classes < 0:
-        raise InputError(f"num_classes must be at least 0 (features instead of logits), got {num_classes}")
+    if not (is_whole(num_classes) and num_classes >= 0):
+        raise InputError(
+            f"num_classes must be a whole number of at least 0 (features instead of logits), got {brief(num_classes)}; "
+            "give the number of classes"
+        )
     if img_size is None:
         img_size = 224 if is_published else 32
+    if not is_whole(img_size):
+        raise InputError(f"img_size must be a whole number of pixels, got {brief(img_size)}; give 32 or 224, say")
+    if not isinstance(hierarchical, bool):
+        raise InputError(f"hierarchical must be True or False, got {brief(hierarchical)}; give one of them")
     values = {"variant": name, **overrides}
     if hierarchical and values.setdefault("form", "pyramid") != "pyramid":
         raise InputError(f"hierarchical makes a pyramid, got form={brief(values['form'])}; drop one of them")
-    settings = build_settings({"model": values, "data": {"image_size": img_size}})
-    return build_model(settings.model, num_classes=num_classes, image_size=img_size)
+    settings = build_settings({"model": values, "data": {"image_size": int(img_size)}})
+    try:
+        return build_model(settings.model, num_classes=int(num_classes), image_size=int(img_size))
+    except (RuntimeError, TypeError, OverflowError) as error:
+        if not re.search("memory|overflow", str(error), re.IGNORECASE):
+            raise
+        sizes = f"{num_classes=:,}, {img_size=}, {brief(values)}"
+        raise InputError(f"a model must have sizes that fit into memory, got {sizes}; choose smaller ones") from error
 
 
 def build_model(settings: ModelSettings, *, num_classes: int, image_size: int) -> AnyVOLO:

@@ -11,36 +11,40 @@
 Unlike self-attention, no query is compared with a key: one linear layer predicts the weights of a whole window.
 """
 
+import numbers
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from volo.errors import is_whole
 from volo.model.cpu_autograd import OutlookAttentionFunction, is_eager_float32
 from volo.model.layers import Mlp, are_plain, drop_path, drops
-from volo.model.outlook_ops import choose, outlook_aggregate, window_centers
+from volo.model.outlook_ops import choose, default_padding, outlook_aggregate, window_centers
 from volo.model.outlook_ops.reference import fold, unfold
 
 
 class OutlookAttention(nn.Module):
     """Outlook attention: mixes the K x K window around every pixel with weights made from its center alone.
 
-    Maps (B, H, W, C) to (B, H, W, C), on any device, in float32, bfloat16, float16, or float64, also under autocast.
+    Maps (B, H, W, C), with H and W at least 1, to (B, H, W, C), on any device, in float32, bfloat16, float16, or
+    float64, also under autocast.
     Parameters are named as in the published code and timm: `v`, `attn`, `proj`.
 
     Args:
-        dim: Channels C.
+        dim: Channels C, at least 1.
         num_heads: Attention heads; they divide dim.
         kernel_size: K, odd.
         padding: Pixels of zeros around the map. Default: K // 2, the only padding that gives one window per pixel.
         stride: Pixels between windows, in [1, K]. The map is mean-pooled to the windows' centers.
         qkv_bias: Whether `v` has a bias.
-        attn_drop: Dropout of the weights.
-        proj_drop: Dropout of the output.
+        attn_drop: Dropout of the weights, in [0, 1].
+        proj_drop: Dropout of the output, in [0, 1].
         op: The formulation; see `volo.ops.outlook_aggregate`.
 
     Raises:
-        ValueError: num_heads does not divide dim, kernel_size is even, or stride is out of range; in forward, as
-            `volo.ops.outlook_aggregate`.
+        ValueError: an argument of another type, num_heads does not divide dim, kernel_size is even, or another number
+            is out of range; in forward, an input of another shape or type, and as `volo.ops.outlook_aggregate`.
 
     Example:
         >>> import torch, volo
@@ -62,13 +66,21 @@ class OutlookAttention(nn.Module):
         op: str = "auto",
     ):
         super().__init__()
+        if not (is_whole(dim) and is_whole(num_heads) and dim >= 1 and num_heads >= 1):
+            raise ValueError(
+                f"dim and num_heads must be whole numbers of at least 1, got {dim=}, {num_heads=}; use num_heads=1 for "
+                "one head"
+            )
         if dim % num_heads:
             raise ValueError(f"dim must be divisible by num_heads, got {dim=}, {num_heads=}; use another num_heads")
-        if kernel_size % 2 == 0 or not 1 <= stride <= kernel_size:
-            raise ValueError(f"kernel_size must be odd and stride in [1, kernel_size], got {kernel_size=}, {stride=}")
+        if not all(isinstance(rate, numbers.Real) and 0 <= rate <= 1 for rate in (attn_drop, proj_drop)):
+            raise ValueError(
+                f"attn_drop and proj_drop must be in [0, 1], got {attn_drop=}, {proj_drop=}; use 0.0 for no dropout"
+            )
+        self.dim = dim
         self.num_heads = num_heads
         self.kernel_size = kernel_size
-        self.padding = kernel_size // 2 if padding is None else padding
+        self.padding = default_padding(kernel_size, stride, padding)
         self.stride = stride
         self.op = op
         self.scale = (dim // num_heads) ** -0.5
@@ -79,6 +91,7 @@ class OutlookAttention(nn.Module):
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor) -> Tensor:
+        self._check(x)
         if self._runs_on_cpu_function(x):
             return self.proj_drop(self._by_cpu_function(x))
         _, H, W, _ = x.shape
@@ -92,6 +105,15 @@ class OutlookAttention(nn.Module):
         weights = self.attn_drop(logits.softmax(dim=-1))  # (B, h, w, n, KK, KK)
         mixed = torch.matmul(weights.flatten(1, 2).to(windows.dtype), windows)  # (B, h*w, n, KK, d)
         return self.proj_drop(self.proj(fold(mixed, (H, W), *window)))  # (B, H, W, C)
+
+    def _check(self, x: Tensor) -> None:
+        is_map = isinstance(x, Tensor) and x.ndim == 4 and x.shape[-1] == self.dim and x.is_floating_point()
+        if not is_map or x.shape[1] < 1 or x.shape[2] < 1:
+            found = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(
+                f"the input must be a floating-point tensor (B, H, W, C) with H and W at least 1 and C={self.dim}, got "
+                f"{found}; permute (B, C, H, W) maps with x.permute(0, 2, 3, 1)"
+            )
 
     def _logits(self, centers: Tensor) -> Tensor:
         """(B, h, w, C) -> (B, h, w, n, KK, KK), scaled by 1 / sqrt(d)."""

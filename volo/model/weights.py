@@ -5,6 +5,7 @@ are missing or have another width keep their initialization. Everything else mus
 """
 
 import argparse
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeGuard
@@ -39,7 +40,8 @@ def load_weights(model: nn.Module, found: Mapping[str, Tensor], source: str | Pa
         Notes on what was adapted, one line each; empty if everything fit.
 
     Raises:
-        InputError: entries are missing, extra, or of the wrong shape; they are listed, and nothing is loaded.
+        InputError: entries are missing, extra, of the wrong shape, or not floating-point numbers where the model's are;
+            they are listed, and nothing is loaded.
     """
     fitted, notes = _fitting(model, found, source)
     model.load_state_dict(fitted)
@@ -80,6 +82,8 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def _read(path: Path) -> object:
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "no file: a folder, pipe, socket or device")
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path)
     return load_values(path, HARMLESS)
@@ -167,6 +171,7 @@ def _check(source: str | Path, fitted: Mapping[str, Tensor], wanted: Mapping[str
         "missing": sorted(wanted.keys() - fitted.keys()),
         "not of this model": sorted(fitted.keys() - wanted.keys()),
         "of another shape": shapes,
+        "of another type": not_floating(fitted, wanted),
     }
     said = [f"{what}: {first_of(names, MAX_LISTED)}" for what, names in faults.items() if names]
     if said:
@@ -174,6 +179,15 @@ def _check(source: str | Path, fitted: Mapping[str, Tensor], wanted: Mapping[str
             f"weights must fit the model entry by entry, got {source} with " + "; ".join(said)
             + "; choose the --model they were made for"
         )  # fmt: skip
+
+
+def not_floating(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """The tensors that are wanted as floating-point numbers and are not, in words: a copy would drop digits."""
+    return [
+        f"{name} of {found[name].dtype} for {wanted[name].dtype}"
+        for name in sorted(found.keys() & wanted.keys())
+        if wanted[name].is_floating_point() and not found[name].is_floating_point()
+    ]
 
 
 def _grid(embedding: Tensor) -> str:

@@ -126,6 +126,8 @@ def _class_names(names: Any) -> tuple[str, ...]:
 
 def is_model_file(path: Path) -> bool:
     """Whether a file claims to be a model file of this project, not just weights. False if it cannot be read."""
+    if not path.is_file():  # reading a pipe or device might never end
+        return False
     try:
         if path.suffix in PT_SUFFIXES:
             values = load_values(path, is_mapped=True)

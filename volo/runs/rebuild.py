@@ -9,6 +9,7 @@ from torch import Tensor
 
 from volo.errors import InputError, first_of
 from volo.model.build import AnyVOLO, build_model
+from volo.model.weights import not_floating
 from volo.runs import checkpoint
 from volo.runs.model_file import Description
 
@@ -63,11 +64,12 @@ def _differences(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
     shapes = [{name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (weights, wanted)]
     found, described = shapes
     names = sorted(found.keys() | described.keys())
-    return [
+    others = [
         f"{name} of shape {found.get(name, 'none')} where {described.get(name, 'none')} is described"
         for name in names
         if found.get(name) != described.get(name)
     ]
+    return others + not_floating(weights, wanted)
 
 
 def _unlike(path: Path, what: str) -> InputError:

@@ -201,7 +201,8 @@ def build_settings(*layers: dict[str, Any]) -> Settings:
     """Lays nested dictionaries over the defaults, the last one on top, and checks the result.
 
     Raises:
-        InputError: an unknown key or a value out of range; the message names each, and its line if a file gives it.
+        InputError: an unknown key, a value out of range, or a layer that is no dictionary; the message names each, and
+            its line if a file gives it.
     """
     values: dict[str, Any] = {}
     try:
@@ -225,8 +226,13 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     them).
 
     Raises:
-        InputError: another value where a section is wanted.
+        InputError: another value where a section, or a dictionary of sections, is wanted.
     """
+    if not isinstance(above, Mapping):
+        raise InputError(
+            f"settings must be a dictionary of sections, got {brief(above)}; give {{'data': {{...}}, ...}}, or "
+            "volo.settings.recipes.recipe_settings(name) for those of a recipe"
+        )
     merged = dict(below)
     for name, value in above.items():
         over, under = _section(name, value), _section(name, merged.get(name, {}))
@@ -310,7 +316,7 @@ def describe(error: ValidationError) -> str:
             lines.append(f"{unknown} is no setting, got {unknown}={value}; known here: {known}")
         else:
             rule = found["msg"].removeprefix("Input ").replace("should", "must")
-            lines.append(f"{name} {rule[0].lower()}{rule[1:]}, got {brief(found['input'])}")
+            lines.append(f"{name} {rule[0].lower()}{rule[1:]}, got {brief(found['input'])}".lstrip())
     return first_of(list(dict.fromkeys(lines)), MAX_FINDINGS, "\n")
 
 

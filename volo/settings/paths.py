@@ -55,8 +55,11 @@ def check_path(text: str, name: str) -> str:
 
 
 def local_path(path: str | os.PathLike[str], name: str) -> Path:
-    """The absolute path, with ~ expanded. Raises InputError as `check_path`."""
-    text = check_path(os.fspath(path), name)
+    """The absolute path, with ~ expanded. Raises InputError as `check_path`, and for what is no path."""
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise InputError(f"{name} must be a path, got {brief(path)}; give it as text or as a pathlib.Path")
+    text = check_path(text, name)
     try:
         return _expanded(text, name).absolute()
     except OSError as error:

@@ -12,7 +12,7 @@ from functools import partial
 import torch.distributed as dist
 
 from volo.console import percent
-from volo.errors import InputError, Stopped, TrainingError
+from volo.errors import InputError, Stopped, TrainingError, brief
 from volo.frames import own_frame
 from volo.runs.folder import Start, further, note_failure, open_run
 from volo.runs.listing import read_scores
@@ -28,7 +28,18 @@ from volo.training.world import World, single_process, torchrun_world, under_tor
 
 
 def train_here(settings: Settings) -> None:
-    """Trains in this process, or as one rank under torchrun. Raises the errors of `train` and `open_run`."""
+    """Trains in this process, or as one rank under torchrun.
+
+    Raises:
+        InputError: settings that `build_settings` did not make, or that do not fit the data, the weights or the folder.
+        TrainingError: training could not continue.
+        Stopped: a signal asked for it; a checkpoint has been saved.
+    """
+    if not isinstance(settings, Settings):
+        raise InputError(
+            f"settings must be those that build_settings returns, got {brief(settings)}; use "
+            "train_here(build_settings(...))"
+        )
     device = settings.run.device
     world = torchrun_world(device) if under_torchrun() else single_process(device)
     try:

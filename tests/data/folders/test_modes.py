@@ -178,8 +178,22 @@ def test_gray_whose_range_is_unclear_is_refused_with_the_range_found(dtype, valu
             read()
 
 
+UNMET = [
+    (np.float32, [0.25, 222], "or be whole numbers in 0 to 255 and .*, got 0.25 to 222, with fractions, in mode F"),
+    (np.float32, [0, 60000], "0 to 1, or be whole numbers in 0 to 255 and .*, got 0 to 60000 in mode F"),
+    (np.uint16, [0, 222], "lie in 0 to 65535 and use more than 12 of these 16 bits, got 0 to 222 in mode I;16"),
+    (np.int32, [0, 4095], "0 to 1, in 0 to 255 and .*, or in 0 to 65535 and .*, got 0 to 4095 in mode I;"),
+]
+
+
+@pytest.mark.parametrize(("dtype", "values", "said"), UNMET)
+def test_refused_gray_does_not_meet_the_rule_that_the_message_names(dtype, values, said):
+    with pytest.raises(InputError, match=f"gray values must .*{said}"):
+        fit_image(Image.fromarray(np.array([values], dtype=dtype)), 8)
+
+
 def test_values_beyond_the_stated_range_are_refused():
-    with pytest.raises(InputError, match="gray values must lie in"):
+    with pytest.raises(InputError, match="gray values must lie in 0 to 4095, the file's own white, got 5000 to 5000"):
         read_image(tiff(full(5000, np.uint16), largest=4095), 8)
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from volo.analysis.classifier import TOP_K, ranked
+from volo.analysis.classifier import TOP_K, check_finite, ranked
 from volo.analysis.subject import Subject
 from volo.data.augment import normalize
 from volo.data.folders.imagefolder import read_image
@@ -84,8 +84,7 @@ def predict_files(subject: Subject, paths: Sequence[str], device: torch.device, 
     def compute(places: list[int], pixels: list[np.ndarray]) -> None:
         images = torch.from_numpy(np.stack(pixels)).to(device)  # (b, H, W, 3)
         logits = model(normalize(images, mean, std)).float().cpu().numpy()
-        if not np.isfinite(logits).all():
-            raise InputError(f"logits must be finite, got others for {paths[places[0]]}; use an earlier checkpoint")
+        check_finite(logits, paths[places[0]])
         for place, classes, probabilities in zip(places, *ranked(logits, TOP_K), strict=True):
             results[place] = list(zip(classes.tolist(), probabilities.tolist(), strict=True))
 

@@ -1,6 +1,7 @@
 """Which formats are read with Pillow, their suffixes, and how a file is opened."""
 
 import os
+import stat
 import warnings
 from functools import cache
 from threading import Lock
@@ -20,7 +21,8 @@ def readable_suffixes() -> frozenset[str]:
 
 
 def opened(file: str | os.PathLike) -> Image.Image:
-    """Opens a file as an image without reading its pixels. Raises whatever Pillow raises."""
+    """Opens a file as an image without reading its pixels. Raises whatever Pillow raises, and OSError for a pipe, a
+    socket or a device, which might never end."""
     return _opened(file, _formats())
 
 
@@ -38,6 +40,8 @@ def is_image_by_content(file: str | os.PathLike) -> bool:
 def _opened(file: str | os.PathLike, formats: tuple[str, ...]) -> Image.Image:
     """Without Pillow's warnings about invalid metadata and about large images (it refuses those that are too large).
     Warning filters belong to the whole process, hence the lock."""
+    if isinstance(file, str | os.PathLike) and stat.S_IFMT(os.stat(file).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        raise OSError("a pipe, socket or device; copy what it gives into a file")
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Image.open(file, formats=formats)

@@ -201,7 +201,13 @@ def read_image(file: str | os.PathLike[str], image_size: int, resize: str = "cro
 
 
 def fit_image(image: Image.Image, image_size: int, resize: str = "crop") -> np.ndarray:
-    """An opened image of any size and mode as `read_image` returns it."""
+    """An opened image of any size and mode as `read_image` returns it.
+
+    Raises:
+        InputError: an image without pixels, or gray values whose range is unclear; for damaged pixels Pillow's errors.
+    """
+    if 0 in image.size:
+        raise InputError(f"an image must have at least one pixel, got {image.width}x{image.height}; leave it out")
     samples = Samples.of(image)
     upright = to_rgb(_upright(image), samples)
     size = (image_size, image_size)

@@ -109,7 +109,7 @@ def _gray(image: Image.Image, samples: Samples) -> np.ndarray:
     values = np.asarray(image, dtype=np.float64)
     white = _white(image.mode, values, samples.white)
     if white is None:
-        raise _unclear(values, image.mode)
+        raise _unclear(values, image.mode, samples.white)
     gray = (values * (255 / white)).round().astype(np.uint8)
     if samples.is_inverted:
         gray = 255 - gray
@@ -136,15 +136,27 @@ def _white(mode: str, values: np.ndarray, stated: int | None) -> int | None:
     return SIXTEEN_BITS if TWELVE_BITS < high <= SIXTEEN_BITS else None
 
 
-def _unclear(values: np.ndarray, mode: str) -> InputError:
+def _unclear(values: np.ndarray, mode: str, stated: int | None) -> InputError:
     finite = values[np.isfinite(values)]
     found = f"{finite.min():g} to {finite.max():g}" if finite.size else "none"
     if rest := values.size - finite.size:
         found += f" and {rest:,} that are not finite"
+    if (finite != finite.round()).any():
+        found += ", with fractions,"
     return InputError(
-        "gray values must lie in 0 to 1, in 0 to 255 and use more than 4 of these 8 bits, or in 0 to 65535 and use "
-        f"more than 12 of these 16, got {found} in mode {mode}; convert the image to 8 bits from its own range"
+        f"gray values must lie in {_rule(mode, stated)}, got {found} in mode {mode}; convert the image to 8 bits from "
+        "its own range"
     )
+
+
+def _rule(mode: str, stated: int | None) -> str:
+    """What `_white` accepts."""
+    if stated:
+        return f"0 to {stated}, the file's own white"
+    if mode == "F":
+        return "0 to 1, or be whole numbers in 0 to 255 and use more than 4 of these 8 bits"
+    sixteen = "0 to 65535 and use more than 12 of these 16 bits"
+    return f"0 to 1, in 0 to 255 and use more than 4 of these 8 bits, or in {sixteen}" if mode == "I" else sixteen
 
 
 def _check_not_nearly_black(image: Image.Image) -> None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from volo.errors import is_whole
 from volo.model.outlook_ops import cpu, dense, fused, reference
 from volo.model.outlook_ops.choice import by_measurement
 
@@ -55,11 +56,13 @@ def outlook_aggregate(
             and "reference" for the rest.
 
     Returns:
-        (B, H, W, C), in the dtype of the values. "cpu" and "fused" accumulate in float32 (float64 for float64).
+        (B, H, W, C), in the dtype of the values; empty for an empty batch. "cpu" and "fused" accumulate in float32
+        (float64 for float64).
 
     Raises:
-        ValueError: shapes, dtypes, or devices that do not fit each other, a kernel_size, stride, or padding out of
-            range, or a formulation that is unknown or cannot compute with these tensors.
+        ValueError: arguments of another type, shapes, dtypes, or devices that do not fit each other, a map without
+            pixels or channels, a kernel_size, stride, or padding out of range, or a formulation that is unknown or
+            cannot compute with these tensors.
 
     Example:
         >>> import torch
@@ -74,16 +77,27 @@ def outlook_aggregate(
         >>> outlook_aggregate(torch.ones(1, 5, 5, 1), torch.zeros(1, 5, 5, 1, 9, 9), kernel_size=3)[0, 2, 2].item()
         9.0
     """
-    padding = kernel_size // 2 if padding is None else padding
+    padding = default_padding(kernel_size, stride, padding)
     _check(values, logits, kernel_size, stride, padding)
     return FORMULATIONS[choose(op, values, stride, kernel_size)](values, logits, kernel_size, stride, padding)
 
 
-def _check(values: Tensor, logits: Tensor, kernel_size: int, stride: int, padding: int) -> None:
-    if kernel_size < 1 or kernel_size % 2 == 0 or not 1 <= stride <= kernel_size or padding < 0:
+def default_padding(kernel_size: int, stride: int, padding: int | None) -> int:
+    """The padding, or K // 2 for None. Raises ValueError for a kernel_size, stride, or padding that no window has."""
+    are_whole = is_whole(kernel_size) and is_whole(stride) and (padding is None or is_whole(padding))
+    if not are_whole or kernel_size % 2 == 0 or not 1 <= stride <= kernel_size or (padding is not None and padding < 0):
         raise ValueError(
-            "kernel_size must be odd, stride in [1, kernel_size], and padding at least 0, got "
+            "kernel_size must be odd, stride in [1, kernel_size], and padding at least 0, all whole numbers, got "
             f"{kernel_size=}, {stride=}, {padding=}; use kernel_size=3, 5, or 7"
+        )
+    return kernel_size // 2 if padding is None else padding
+
+
+def _check(values: Tensor, logits: Tensor, kernel_size: int, stride: int, padding: int) -> None:
+    if not (isinstance(values, Tensor) and isinstance(logits, Tensor)):
+        raise ValueError(
+            f"values and logits must be tensors, got {type(values).__name__} and {type(logits).__name__}; "
+            "use torch.as_tensor"
         )
     if values.ndim != 4 or logits.ndim != 6:
         raise ValueError(
@@ -97,6 +111,11 @@ def _check(values: Tensor, logits: Tensor, kernel_size: int, stride: int, paddin
             f"the padded map must hold a window, got H={H}, W={W}, {padding=}, {kernel_size=}; use a larger padding"
         )
     heads, taps = logits.shape[3], kernel_size**2
+    if H < 1 or W < 1 or C < 1 or heads < 1:
+        raise ValueError(
+            "values and logits must have at least one pixel, one channel, and one head, got "
+            f"{tuple(values.shape)} and {tuple(logits.shape)}; skip empty maps"
+        )
     if logits.shape != (B, h, w, heads, taps, taps) or C % heads:
         raise ValueError(
             f"logits must be (B, h, w, heads, K*K, K*K) = ({B}, {h}, {w}, heads, {taps}, {taps}) with heads dividing "
@@ -131,8 +150,8 @@ def choose(op: str, values: Tensor, stride: int, kernel_size: int = 3) -> str:
         op = os.environ.get("VOLO_OUTLOOK_OP", "auto")
     if op == "auto":
         op = _fastest(values, stride, kernel_size)
-    elif op not in FORMULATIONS:
-        raise ValueError(f"outlook_op must be one of auto, {', '.join(FORMULATIONS)}, got {op!r}")
+    elif not isinstance(op, str) or op not in FORMULATIONS:
+        raise ValueError(f"outlook_op must be one of auto, {', '.join(FORMULATIONS)}, got {op!r}; use auto")
     elif reason := limit(op, values, kernel_size):
         raise ValueError(f"outlook_op={op} {reason}; use auto")
     _announce(op, values.device.type)

@@ -18,7 +18,7 @@ def aggregate(values: Tensor, logits: Tensor, kernel_size: int, stride: int, pad
     make_index = _entry_index if torch.compiler.is_compiling() else _cached_entry_index
     index = make_index(H, W, h, w, kernel_size, stride, padding).to(values.device)  # (h*w*KK*KK,)
     attention = logits.softmax(dim=-1).to(values.dtype)  # (B, h, w, heads, KK, KK)
-    entries = attention.permute(0, 3, 1, 2, 4, 5).reshape(B * heads, -1)  # (B*heads, h*w*KK*KK)
+    entries = attention.permute(0, 3, 1, 2, 4, 5).reshape(B * heads, index.shape[0])  # (B*heads, h*w*KK*KK)
     # The last cell collects the weights of taps in the padding.
     matrix = entries.new_zeros(B * heads, H * W * H * W + 1).scatter_add(1, index.expand_as(entries), entries)
     matrix = matrix[:, :-1].reshape(B, heads, H * W, H * W)
