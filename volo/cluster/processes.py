@@ -72,10 +72,8 @@ def kill_all(folder: Path, limit_s: float) -> None:
         limit_s: A process that waits for a disk does not end before it answers.
     """
     deadline = time.monotonic() + limit_s
-    # A process that ends has no variables any more.
-    while (found := _left(folder.resolve(), os.fsencode(f"{VARIABLE}={folder}"))) or any(
-        process(pid) for pid in _killed
-    ):
+    # A process that ends has no environment any more.
+    while (found := _left(folder)) or any(process(pid) for pid in _killed):
         _kill(found)
         if time.monotonic() > deadline:
             return
