@@ -180,7 +180,7 @@ def test_a_prediction_or_an_analysis_whose_cluster_loses_a_process_ends_with_cod
 @RARE
 @pytest.mark.parametrize("name", ["gcs_server", "raylet"])
 def test_a_sweep_whose_cluster_loses_a_process_ends_with_code_3(launch, config, temporary, tmp_path, name):
-    sweep = ["--space", "regularization", "--config", str(config), "--num-samples", "2", "--workers-per-trial", "1"]
+    sweep = ["--space", "optimizer", "--config", str(config), "--num-samples", "2", "--workers-per-trial", "1"]
     with launch("jobs.tune", *sweep, "--output-dir", str(tmp_path / "outputs"), "--sweep-name", "sweep") as job:
         job.until(lambda: any((tmp_path / "outputs").glob("sweep/trials/*/metrics.jsonl")), "a trial")
         lose([name], job)

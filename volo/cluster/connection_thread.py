@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from volo.cluster.folder import VARIABLE
 from volo.cluster.processes import kill_all, killed_when_asked, own_by_name, process
 from volo.console import Patience
 from volo.errors import ExitCode, InputError, Stopped
@@ -128,7 +127,7 @@ class ConnectionThread(threading.Thread):
         """The main thread waits for Ray in C++, which would end the process a minute after the loss."""
         print(f"error: {self.lost()}; the same command resumes", file=sys.stderr)
         assert self.folder is not None
-        kill_all(f"{VARIABLE}={self.folder}", KILL_S)
+        kill_all(self.folder, KILL_S)
         shutil.rmtree(self.folder, ignore_errors=True)
         end_at_once(128 + received_signal() if received_signal() else ExitCode.WORK_FAILED)
 
@@ -222,7 +221,7 @@ def _ended_with_block(thread: ConnectionThread) -> Iterator[None]:
             if thread.is_alive():
                 skip_teardown()
             if thread.folder:
-                kill_all(f"{VARIABLE}={thread.folder}", KILL_S)
+                kill_all(thread.folder, KILL_S)
 
 
 def _end(thread: ConnectionThread) -> None:

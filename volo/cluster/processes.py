@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from volo.cluster.folder import VARIABLE
+
 GLANCE_S = 0.02
 
 _killed: set[int] = set()
@@ -59,32 +61,46 @@ def _kill_when_asked(before: dict[int, Process], family: list[int], is_done: thr
     _kill(family)
 
 
-def kill_all(variable: str, limit_s: float) -> None:
+def kill_all(folder: Path, limit_s: float) -> None:
     """Kills whatever is left of our cluster, and returns when it is gone, or after `limit_s`.
 
     Ray itself does not know the processes that it had started when its start was interrupted. Those that have lost
-    their parent are found by the variable.
+    their parent are found by their environment, or by an open log, since agents overwrite the one with their title.
 
     Args:
-        variable: `NAME=VALUE` in the environment of this cluster's processes alone.
+        folder: Of this cluster alone, $RAY_TMPDIR of its processes.
         limit_s: A process that waits for a disk does not end before it answers.
     """
     deadline = time.monotonic() + limit_s
-    # A process that ends has no variables any more.
-    while (found := _left(os.fsencode(variable))) or any(process(pid) for pid in _killed):
+    # A process that ends has no environment any more.
+    while (found := _left(folder)) or any(process(pid) for pid in _killed):
         _kill(found)
         if time.monotonic() > deadline:
             return
         time.sleep(GLANCE_S)
 
 
-def _left(mark: bytes) -> list[int]:
+def _left(folder: Path) -> list[int]:
+    mark, real = os.fsencode(f"{VARIABLE}={folder}"), folder.resolve()
     now = _processes()
     own = _own(now)
     others = [pid for pid, one in now.items() if one.parent == os.getpid() and pid not in own]
     not_ours = {os.getpid(), *_with_descendants(others, now)}
-    marked = [pid for pid in now if pid not in not_ours and _has_variable(pid, mark)]
+    marked = [
+        pid
+        for pid, one in now.items()
+        if pid not in not_ours and (_has_variable(pid, mark) or (one.is_deaf and _writes_below(pid, real)))
+    ]
     return _with_descendants({*own, *marked}, now)
+
+
+def _writes_below(pid: int, folder: Path) -> bool:
+    with contextlib.suppress(OSError):  # another user's, or gone
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if Path(os.readlink(entry)).is_relative_to(folder):
+                    return True
+    return False
 
 
 def _has_variable(pid: int, variable: bytes) -> bool:
