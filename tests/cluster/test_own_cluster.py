@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads processes from Linux's /proc"),
 ]
 
-LOST = "was lost (the system kills processes when memory runs out); the same command resumes"
+LOST = "(the system kills processes when memory runs out); the same command resumes"
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_a_training_whose_cluster_loses_a_process_ends_with_code_3(launch_traini
         assert training.ends_with() == 3, training.output.read_text()
         assert_nothing_is_left(training, temporary)
     said = training.output.read_text()
-    assert "training failed: Ray's " in said and LOST in said
+    assert f"training failed: the cluster has lost Ray's {' and '.join(names)} {LOST}" in said
     assert LOST in (read_failure(training.run_dir) or "")
     assert "Traceback" not in said
 
@@ -161,7 +161,8 @@ def test_a_signal_after_the_loss_ends_a_training_with_the_signals_code(launch_tr
 def test_a_prediction_or_an_analysis_whose_cluster_loses_a_process_ends_with_code_3(
     launch, temporary, tmp_path, command, name
 ):
-    images = draw_folder(tmp_path / "images", {"train": {"cat": 40, "dog": 40}})
+    classes = {"cat": 40, "dog": 40}
+    images = draw_folder(tmp_path / "images", {"train": classes, "test": classes})
     run_dir = train(small_run(tmp_path, images))
     flags = {
         "predict": ["--input", str(images), "--output", str(tmp_path / "predictions.csv")],
@@ -173,7 +174,7 @@ def test_a_prediction_or_an_analysis_whose_cluster_loses_a_process_ends_with_cod
         assert job.ends_with() == 3, job.output.read_text()
         assert_nothing_is_left(job, temporary)
     said = job.output.read_text()
-    assert f"inference failed: Ray's {name} {LOST}" in said
+    assert f"inference failed: the cluster has lost Ray's {name} {LOST}" in said
     assert "Traceback" not in said
 
 
@@ -187,5 +188,5 @@ def test_a_sweep_whose_cluster_loses_a_process_ends_with_code_3(launch, config, 
         assert job.ends_with() == 3, job.output.read_text()
         assert_nothing_is_left(job, temporary)
     said = job.output.read_text()
-    assert f"training failed: Ray's {name} {LOST}" in said
+    assert f"training failed: the cluster has lost Ray's {name} {LOST}" in said
     assert "Traceback" not in said

@@ -24,13 +24,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from volo.cluster.processes import kill_all, killed_when_asked, own_by_name, process
+from volo.cluster.processes import adopt_orphans, family, kill_all, killed_when_asked, own_by_name, process
 from volo.console import Patience
 from volo.errors import ExitCode, InputError, Stopped
 from volo.signals import FROM_OUTSIDE, received_signal, set_again
 from volo.teardown import end_at_once, skip_teardown
 
-POLL_S, LOOK_S = 0.2, 1.0
+POLL_S, LOOK_S, LOOK_AGAIN_S = 0.2, 1.0, 10.0
 VITAL = ("gcs_server", "raylet")
 END_S = 25.0  # for a cluster that is still starting when the command is interrupted, or that has lost a process
 AGAIN_S, KILL_S = 1.0, 10.0
@@ -50,6 +50,7 @@ class ConnectionThread(threading.Thread):
 
     Attributes:
         watches: Whether to watch the processes that the cluster cannot do without.
+        family: The cluster's processes that have been seen.
     """
 
     def __init__(self, connect: Callable[[], str | None], folder: Path | None = None):
@@ -60,6 +61,7 @@ class ConnectionThread(threading.Thread):
         self.watches = False
         self.has_answered, self.is_over = threading.Event(), threading.Event()
         self._door, self._is_inside, self._is_wanted = threading.Lock(), False, True
+        self.family: dict[int, int] = {}
         self._vital: dict[int, str] = {}
         self._gone: list[str] = []
 
@@ -105,7 +107,9 @@ class ConnectionThread(threading.Thread):
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), raised)
 
     def look(self) -> None:
-        """Finds the processes to watch, of those that have been started."""
+        """Finds the processes that have been started, and those to watch."""
+        if self.folder:
+            self.family |= family(self.family)
         if self.watches:
             self._vital |= own_by_name(VITAL)
 
@@ -114,10 +118,14 @@ class ConnectionThread(threading.Thread):
         if not self.is_over.is_set() and not self._gone:
             self._gone = [name for pid, name in self._vital.items() if not _is_child(pid)]
         them = " and ".join(self._gone)
-        return them and f"Ray's {them} was lost (the system kills processes when memory runs out)"
+        return them and f"the cluster has lost Ray's {them} (the system kills processes when memory runs out)"
 
     def _watch(self) -> None:
+        next_look = time.monotonic()
         while not self.is_over.wait(POLL_S):
+            if time.monotonic() >= next_look and not self._gone:
+                self.look()
+                next_look = time.monotonic() + LOOK_AGAIN_S
             if self.lost():
                 _thread.interrupt_main(LOST)
                 if not self.is_over.wait(ANSWER_S):
@@ -127,7 +135,7 @@ class ConnectionThread(threading.Thread):
         """The main thread waits for Ray in C++, which would end the process a minute after the loss."""
         print(f"error: {self.lost()}; the same command resumes", file=sys.stderr)
         assert self.folder is not None
-        kill_all(self.folder, KILL_S)
+        kill_all(self.family, KILL_S)
         shutil.rmtree(self.folder, ignore_errors=True)
         end_at_once(128 + received_signal() if received_signal() else ExitCode.WORK_FAILED)
 
@@ -156,6 +164,8 @@ def kept_connection(
     global _current
     thread = _current = ConnectionThread(connect, folder)
     with _ended_with_block(thread), _interrupted_by_loss(thread):
+        if folder:
+            adopt_orphans()
         thread.start()
         _wait_for(thread, what, limit_s)
         set_again()
@@ -221,7 +231,7 @@ def _ended_with_block(thread: ConnectionThread) -> Iterator[None]:
             if thread.is_alive():
                 skip_teardown()
             if thread.folder:
-                kill_all(thread.folder, KILL_S)
+                kill_all(thread.family, KILL_S)
 
 
 def _end(thread: ConnectionThread) -> None:

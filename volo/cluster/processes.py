@@ -4,6 +4,7 @@ They have SIGTERM blocked, as the thread that starts them (connection_thread.py)
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import threading
@@ -12,22 +13,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from volo.cluster.folder import VARIABLE
-
 GLANCE_S = 0.02
-
-_killed: set[int] = set()
+SET_CHILD_SUBREAPER = 36  # of prctl
+STARTED = 19  # of the fields of /proc/PID/stat after the name
 
 
 @dataclass(frozen=True)
 class Process:
     """Attributes:
+    started: In ticks since the system's start.
     is_deaf: Whether it has SIGTERM blocked.
     is_asked: Whether a SIGTERM is pending.
     """
 
     name: str
     parent: int
+    started: int
     is_deaf: bool
     is_asked: bool
 
@@ -61,52 +62,35 @@ def _kill_when_asked(before: dict[int, Process], family: list[int], is_done: thr
     _kill(family)
 
 
-def kill_all(folder: Path, limit_s: float) -> None:
+def adopt_orphans() -> None:
+    """From now on a process whose parent ends becomes a child of this one, which then still knows it for its own."""
+    with contextlib.suppress(OSError, AttributeError):  # of another system than Linux
+        ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def kill_all(seen: dict[int, int], limit_s: float) -> None:
     """Kills whatever is left of our cluster, and returns when it is gone, or after `limit_s`.
 
-    Ray itself does not know the processes that it had started when its start was interrupted. Those that have lost
-    their parent are found by their environment, or by an open log, since agents overwrite the one with their title.
+    Ray itself does not know the processes that it had started when its start was interrupted.
 
     Args:
-        folder: Of this cluster alone, $RAY_TMPDIR of its processes.
+        seen: What `family` has returned before. A process that has lost its parent is ours, but may not look it.
         limit_s: A process that waits for a disk does not end before it answers.
     """
     deadline = time.monotonic() + limit_s
-    # A process that ends has no environment any more.
-    while (found := _left(folder)) or any(process(pid) for pid in _killed):
+    while found := family(seen):
         _kill(found)
+        seen |= found
         if time.monotonic() > deadline:
             return
         time.sleep(GLANCE_S)
 
 
-def _left(folder: Path) -> list[int]:
-    mark, real = os.fsencode(f"{VARIABLE}={folder}"), folder.resolve()
+def family(seen: dict[int, int]) -> dict[int, int]:
+    """The running processes of our cluster: by number, when each was started (a number may be used again)."""
     now = _processes()
-    own = _own(now)
-    others = [pid for pid, one in now.items() if one.parent == os.getpid() and pid not in own]
-    not_ours = {os.getpid(), *_with_descendants(others, now)}
-    marked = [
-        pid
-        for pid, one in now.items()
-        if pid not in not_ours and (_has_variable(pid, mark) or (one.is_deaf and _writes_below(pid, real)))
-    ]
-    return _with_descendants({*own, *marked}, now)
-
-
-def _writes_below(pid: int, folder: Path) -> bool:
-    with contextlib.suppress(OSError):  # another user's, or gone
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                if Path(os.readlink(entry)).is_relative_to(folder):
-                    return True
-    return False
-
-
-def _has_variable(pid: int, variable: bytes) -> bool:
-    with contextlib.suppress(OSError):  # another user's, or gone
-        return variable in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return False
+    known = {pid for pid, started in seen.items() if pid in now and now[pid].started == started}
+    return {pid: now[pid].started for pid in _with_descendants({*_own(now), *known}, now)}
 
 
 def own_by_name(names: Iterable[str]) -> dict[int, str]:
@@ -121,9 +105,11 @@ def process(pid: int) -> Process | None:
         fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
         bit = 1 << (signal.SIGTERM - 1)
         if not fields["State"].startswith(("Z", "X")):
+            started = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[STARTED]
             return Process(
                 fields["Name"],
                 int(fields["PPid"]),
+                int(started),
                 bool(int(fields["SigBlk"], 16) & bit),
                 bool(int(fields["ShdPnd"], 16) & bit),
             )
@@ -148,6 +134,5 @@ def _with_descendants(pids: Iterable[int], processes: dict[int, Process]) -> lis
 
 def _kill(pids: Iterable[int]) -> None:
     for pid in pids:
-        _killed.add(pid)
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
