@@ -1,12 +1,16 @@
 """Settings of every test: caches of its own session, strict property tests, small images drawn on the spot."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # started by nohup, which volo heeds
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("volo", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("volo")

@@ -7,10 +7,9 @@ import sys
 import pytest
 
 STOPPED_IN_AN_IMPORT = """
-import importlib.abc, os, signal, sys
+import importlib.abc, os, sys
 
 number = int(sys.argv.pop(1))
-signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)  # nohup ignores SIGHUP
 
 class Stop(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):

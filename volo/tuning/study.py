@@ -20,7 +20,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from volo.errors import InputError, TrainingError
 from volo.runs.places import TRIALS
 from volo.settings.config import FREE_ON_RESUME, Settings, build_settings, differences, listed
-from volo.training.teacher import check_same_teacher, digest_of, find_teacher
 from volo.tuning.journal import STUDY, open_journal
 from volo.tuning.options import COUNTED, MEASURED, REDUCTION_FACTOR, SweepObjective, SweepOptions
 from volo.tuning.search.asking import LISTS
@@ -141,6 +140,8 @@ class SweepStudy:
         Raises:
             InputError: there are none, or the sweep started with others.
         """
+        from volo.training.teacher import check_same_teacher, digest_of, find_teacher  # loads torch
+
         teacher = find_teacher(self.base)
         if (before := self.study.user_attrs.get(TEACHER)) is None:
             self.study.set_user_attr(TEACHER, digest_of(teacher))
