@@ -19,7 +19,7 @@ from volo.settings.config import Settings, build_settings
 from volo.settings.optim import OptimSettings
 from volo.training.learner import Learner
 from volo.training.metrics import evaluate
-from volo.training.optim import MovingAverage
+from volo.training.optimizer.average import MovingAverage
 from volo.training.world import single_process
 
 CPU = torch.device("cpu")

@@ -15,7 +15,9 @@ from volo.runs.checkpoint import export_pt
 from volo.runs.records import read_records
 from volo.settings.config import build_settings
 from volo.training.initial import load_init_weights
-from volo.training.optim import build_optimizer, layer_depths, set_learning_rate
+from volo.training.optimizer.build import build_optimizer
+from volo.training.optimizer.depths import layer_depths
+from volo.training.optimizer.schedule import set_learning_rate
 
 SMALL = dict(
     stem_dim=8, layers=(1, 1, 1, 1), embed_dims=(16, 32), stage_heads=(2, 4), patch_size=4, input_size=32

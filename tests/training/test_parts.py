@@ -19,7 +19,9 @@ from volo.training.learner import Learner
 from volo.training.loop import step_seed
 from volo.training.meter import Meter
 from volo.training.metrics import evaluate
-from volo.training.optim import MovingAverage, build_optimizer, ema_decay_at, learning_rate
+from volo.training.optimizer.average import MovingAverage, ema_decay_at
+from volo.training.optimizer.build import build_optimizer
+from volo.training.optimizer.schedule import learning_rate
 from volo.training.precision import MAX_SKIPPED, Precision
 from volo.training.world import single_process
 

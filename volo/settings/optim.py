@@ -18,8 +18,10 @@ class OptimSettings(Section):
     """Images per optimizer step, summed over all workers."""
     grad_accum_steps: Annotated[int, Field(ge=1)] = 1
     """Number of parts in which each worker computes its share of the batch, to save memory."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """AdamW for all weights; or Muon for hidden matrices and kernels, with AdamW for the rest."""
     lr: Annotated[float, Field(gt=0)] = 2e-3
-    """Peak learning rate of AdamW."""
+    """Peak learning rate, of either optimizer."""
     min_lr: Annotated[float, Field(ge=0)] = 1e-5
     """Learning rate at the end of the cosine."""
     warmup_epochs: Annotated[float, Field(ge=0)] | None = None

@@ -16,7 +16,9 @@ from volo.settings.optim import OptimSettings
 from volo.settings.teaching import TeachingSettings
 from volo.training.compilation import compiled
 from volo.training.objective import Labels, Objective
-from volo.training.optim import MovingAverage, build_optimizer, set_learning_rate
+from volo.training.optimizer.average import MovingAverage
+from volo.training.optimizer.build import build_optimizer
+from volo.training.optimizer.schedule import set_learning_rate
 from volo.training.precision import Precision
 from volo.training.world import World
 

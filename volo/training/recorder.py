@@ -22,7 +22,7 @@ from volo.runs.tracking import Tracker
 from volo.settings.config import ResolvedSettings
 from volo.training.learner import Learner
 from volo.training.meter import Meter
-from volo.training.optim import Schedule
+from volo.training.optimizer.schedule import Schedule
 from volo.training.teacher import digest_of
 from volo.training.world import World
 

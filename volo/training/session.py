@@ -23,7 +23,7 @@ from volo.training.initial import load_init_weights, resume
 from volo.training.learner import Learner
 from volo.training.meter import Meter
 from volo.training.objective import Labels, Objective, TokenLabels
-from volo.training.optim import Schedule
+from volo.training.optimizer.schedule import Schedule
 from volo.training.recorder import Record, Recorder
 from volo.training.teacher import Teacher, find_teacher
 from volo.training.world import World

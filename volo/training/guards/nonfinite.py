@@ -17,7 +17,7 @@ from volo.errors import TrainingError
 from volo.files import replace_synced
 from volo.runs.tracking import Tracker
 from volo.settings.config import ResolvedSettings, Settings
-from volo.training.optim import Schedule
+from volo.training.optimizer.schedule import Schedule
 from volo.training.world import World
 
 REMEDY = "Try a lower --lr, a longer --warmup-epochs, or --no-amp; --skip-nonfinite 5 skips single bad batches"

@@ -1,0 +1,1 @@
+"""The optimizer, the learning rate of each step and layer, and the moving average of the weights."""
