@@ -74,6 +74,11 @@ class Settings(Section):
                 f"mix_token mixes patches itself, each step by another box, got {found} with it; leave mix_token out, "
                 f"or set {' '.join(OFF[name] for name in others)}"
             )
+        if self.optim.whiten_stem and getattr(self.model.resolved(), "stem_channels", True) == ():
+            raise ValueError(
+                "whiten_stem needs a stem of convolutions, got stem_channels=(); set --stem-channels, or omit "
+                "--whiten-stem"
+            )
         if self.optim.init_weights and self.run.resume_path:
             raise ValueError(
                 "init_weights has no effect with resume_path, which brings its own weights, got "

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from volo.errors import cut
 from volo.settings.section import PathText, Section
 
 
@@ -45,6 +46,8 @@ class OptimSettings(Section):
     init_weights: PathText | None = None
     """Weights to start from: a run (its best checkpoint), a checkpoint, or a file (.safetensors, or .pth of tensors)
     with published weights, timm's or this project's. Position embeddings are resized, heads of other classes new."""
+    whiten_stem: bool = False
+    """Start the stem's first convolution as principal components of the training images' patches."""
     compile: bool = False
     """Train with torch.compile, which needs a C++ compiler on CPUs."""
 
@@ -56,6 +59,11 @@ class OptimSettings(Section):
             raise ValueError(
                 f"warmup_epochs must be less than epochs, got warmup_epochs={self.warmup_epochs}, "
                 f"epochs={self.epochs}; lower --warmup-epochs"
+            )
+        if self.whiten_stem and self.init_weights:
+            raise ValueError(
+                "whiten_stem has no effect with init_weights, got whiten_stem=True, "
+                f"init_weights={cut(self.init_weights)}; omit one of them"
             )
         if self.grad_accum_steps > self.batch_size:
             raise ValueError(

@@ -22,6 +22,7 @@ from volo.settings.config import ResolvedSettings, Settings
 from volo.settings.paths import path_to_read
 from volo.training.learner import Learner
 from volo.training.teacher import check_same_teacher, check_teacher, find_teacher
+from volo.training.whitening import check_whitening
 from volo.training.world import World
 
 Found = tuple[dict[str, Tensor], list[str]]
@@ -32,6 +33,7 @@ def check_inputs(settings: ResolvedSettings, start: Start) -> None:
     data, split = open_data(settings, is_new=start.checkpoint is None)
     if start.checkpoint is None:
         check_init_weights(settings, data.class_names)
+        check_whitening(settings, split)
     else:
         before = check_same_data(start.checkpoint, settings, data, split)
         check_same_teacher(before.teacher_hash, before.settings.teaching.teacher, find_teacher(settings), "a run")

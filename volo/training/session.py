@@ -26,6 +26,7 @@ from volo.training.objective import Labels, Objective, TokenLabels
 from volo.training.optimizer.schedule import Schedule
 from volo.training.recorder import Record, Recorder
 from volo.training.teacher import Teacher, find_teacher
+from volo.training.whitening import samples, whiten_stem
 from volo.training.world import World
 
 
@@ -90,6 +91,8 @@ def open_session(
     notes: list[str] = []
     if settings.optim.init_weights and start.checkpoint is None:
         notes = load_init_weights(model, settings.optim.init_weights, class_names)
+    if settings.optim.whiten_stem and start.checkpoint is None:
+        whiten_stem(model, map(data.pixels.plain, samples(data.split)))
     teacher = world.from_main(find_teacher(settings) if world.is_main else None)
     learner = Learner(model, settings.optim, world, _objective(settings, teacher, model, class_names, world.device))
     meter_state = None
