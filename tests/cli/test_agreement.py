@@ -32,7 +32,7 @@ PUBLISHED = dict(
 RUNS = {
     "averaged": {},
     "raw": dict(optim=dict(ema_decay=0)),
-    "mixed precision": dict(optim=dict(use_amp=True, autocast_dtype="bf16")),
+    "mixed precision": dict(optim=dict(use_amp=True, autocast_dtype="bf16"), run=dict(device="cpu")),
     "fp16": dict(optim=dict(use_amp=True, autocast_dtype="fp16")),
     "pyramid": dict(model=PYRAMID),
     "batch norm": dict(model=PUBLISHED),

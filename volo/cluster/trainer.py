@@ -30,6 +30,7 @@ from volo.training.compilation import check_compiler
 from volo.training.guards.watchdog import watched
 from volo.training.launch import display, opened_run, say_finished, say_result
 from volo.training.loop import train
+from volo.training.precision import check_precision
 from volo.training.seeds import each_run
 from volo.training.world import World
 
@@ -68,8 +69,10 @@ def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack)
             compile_ahead()  # Ray needs longer to start
         cluster.enter_context(connected(settings.run.address, dashboard_host=settings.run.dashboard_host))
         workers = plan_workers(settings.run)
-        if settings.optim.compile and not workers.use_gpu and resolved_address(settings.run.address) == OWN_CLUSTER:
-            check_compiler(driver.device)
+        if not workers.use_gpu and resolved_address(settings.run.address) == OWN_CLUSTER:
+            check_precision(settings, driver.device)
+            if settings.optim.compile:
+                check_compiler(driver.device)
         with told_as(TrainingError):  # inside the run, which notes the failure
             _fit(settings.resolved(), workers, driver)
     say_result(settings)
@@ -197,6 +200,7 @@ def _train_worker(config: dict[str, Any]) -> None:
             joined_group() as world,
             watched(settings, world, on_hang=lambda error, _: worker.note(error)) as beat,
         ):
+            check_precision(settings, world.device)
             train(
                 settings,
                 world,

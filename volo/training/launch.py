@@ -23,6 +23,7 @@ from volo.training.compilation import check_compiler
 from volo.training.guards.watchdog import watched
 from volo.training.initial import check_inputs
 from volo.training.loop import train
+from volo.training.precision import check_precision
 from volo.training.seeds import each_run
 from volo.training.world import World, single_process, torchrun_world, under_torchrun
 
@@ -43,6 +44,7 @@ def train_here(settings: Settings) -> None:
     device = settings.run.device
     world = torchrun_world(device) if under_torchrun() else single_process(device)
     try:
+        check_precision(settings, world.device)
         if settings.optim.compile:
             check_compiler(world.device)
         for one in each_run(settings, world):

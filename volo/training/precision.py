@@ -1,16 +1,41 @@
 """Mixed precision: the dtype, autocast, and the gradient scaler that fp16 needs."""
 
 import contextlib
+import platform
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from volo.errors import TrainingError
+from volo.errors import InputError, TrainingError
+from volo.settings.config import Settings
 from volo.settings.optim import OptimSettings
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 MAX_SKIPPED = 20
+
+
+def check_precision(settings: Settings, device: torch.device) -> None:
+    """Raises InputError for autocast in bfloat16 on a CPU that has to imitate it, unless --device cpu insists."""
+    optim = settings.optim
+    wants_bf16 = bool(optim.use_amp) and optim.autocast_dtype != "fp16"
+    if device.type == "cpu" and wants_bf16 and settings.run.device != "cpu" and not computes_bf16():
+        raise InputError(
+            f"--use-amp needs a CPU that computes in bfloat16 (x86 from AVX-512 on), got one with {capability()}, "
+            "where a step takes about twenty times as long as in float32; omit it (--no-amp, if a recipe or a file "
+            "sets it), or insist with --device cpu"
+        )
+
+
+def computes_bf16() -> bool:
+    """Whether this CPU is faster with autocast than without, or not much slower: PyTorch's library for CPUs, oneDNN,
+    has kernels for bfloat16 from AVX-512 on, and a plain loop for what is below."""
+    return platform.machine() not in ("x86_64", "AMD64") or capability().startswith("AVX512")
+
+
+def capability() -> str:
+    """The vector instructions that PyTorch uses on this CPU, such as AVX2."""
+    return torch.backends.cpu.get_cpu_capability()
 
 
 class Precision:
