@@ -30,6 +30,7 @@ LAYERS = (
         "temporary",
         "streams",
         "teardown",
+        "allocator",
         "tables",
     },
     {"model", "data"},

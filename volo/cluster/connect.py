@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from volo.allocator import memory_kept_by_children, variables
 from volo.cluster.access import (
     LOOPBACK,
     check_answer,
@@ -123,6 +124,7 @@ def connected(
             print("starting Ray on this machine", flush=True)
             ending.enter_context(told_as(loss))
             folder = ending.enter_context(session_folder())
+            ending.enter_context(memory_kept_by_children())
         try:
             dashboard = ending.enter_context(
                 kept_connection(
@@ -173,11 +175,11 @@ def _joined(address: str) -> str | None:
     check_answer(address)
     if in_ray_job() and (found := hurry(os.environ.get(STOP_WAIT))):
         LOGGER.warning(f"{found}; {MORE_TIME}")
-    return ray.init(address=address, runtime_env=_shipped_code(), **QUIET).dashboard_url
+    return ray.init(address=address, runtime_env=_for_workers(), **QUIET).dashboard_url
 
 
-def _shipped_code() -> dict | None:
-    """This package for the workers of an existing cluster; inside a Ray job they have the job's working directory."""
-    if in_ray_job():
-        return None
-    return {"py_modules": [str(Path(__file__).parents[1])]}
+def _for_workers() -> dict[str, Any]:
+    """This package, for the workers of an existing cluster, and an allocator that keeps memory. Inside a Ray job they
+    have the job's working directory, and Ray adds these variables to the job's own."""
+    code = {} if in_ray_job() else {"py_modules": [str(Path(__file__).parents[1])]}
+    return {**code, "env_vars": variables()}

@@ -11,6 +11,7 @@ from functools import partial
 
 import torch.distributed as dist
 
+from volo.allocator import keep_memory
 from volo.console import percent
 from volo.errors import InputError, Stopped, TrainingError, brief
 from volo.frames import own_frame
@@ -45,6 +46,8 @@ def train_here(settings: Settings) -> None:
     world = torchrun_world(device) if under_torchrun() else single_process(device)
     try:
         check_precision(settings, world.device)
+        if world.device.type == "cpu":
+            keep_memory()
         if settings.optim.compile:
             check_compiler(world.device)
         for one in each_run(settings, world):
