@@ -1,8 +1,9 @@
-"""Learning rate, weight decay, batch size, and the averages that AdamW and the EMA keep.
+"""Optimizer, learning rate, weight decay, batch size, and the averages that AdamW and the EMA keep.
 
 | parameter    | values                     |
 |--------------|----------------------------|
-| lr           | 3e-4 to 1e-2, logarithmic  |
+| optimizer    | adamw, muon                |
+| lr           | 3e-4 to 2e-2, logarithmic  |
 | weight_decay | 5e-3 to 0.3, logarithmic   |
 | batch_size   | 32, 64, 128                |
 | beta2        | 0.95, 0.99, 0.999          |
@@ -13,16 +14,19 @@
 RECIPE = "nano"
 METRIC, MODE = "val/acc1", "max"
 FIRST_POINTS = (
-    {"lr": 2e-3, "weight_decay": 0.05, "batch_size": 64, "beta2": 0.999, "ema_decay": 0.999, "grad_clip": 1.0},
-    {"lr": 4e-3, "weight_decay": 0.05, "batch_size": 128, "beta2": 0.999, "ema_decay": 0.999, "grad_clip": 1.0},
-)
+    {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.05, "batch_size": 64, "beta2": 0.999, "ema_decay": 0.999,
+     "grad_clip": 1.0},
+    {"optimizer": "muon", "lr": 4e-3, "weight_decay": 0.05, "batch_size": 64, "beta2": 0.999, "ema_decay": 0.999,
+     "grad_clip": 1.0},
+)  # fmt: skip
 COST = "nano's time, a little more with batches of 32"
 
 
 def space(trial) -> dict:
     return {
         "optim": {
-            "lr": trial.suggest_float("lr", 3e-4, 1e-2, log=True),
+            "optimizer": trial.suggest_categorical("optimizer", ["adamw", "muon"]),
+            "lr": trial.suggest_float("lr", 3e-4, 2e-2, log=True),
             "weight_decay": trial.suggest_float("weight_decay", 5e-3, 0.3, log=True),
             "batch_size": trial.suggest_categorical("batch_size", [32, 64, 128]),
             "beta2": trial.suggest_categorical("beta2", [0.95, 0.99, 0.999]),

@@ -13,15 +13,16 @@ from volo.cli.outcome import exit_code
 from volo.cluster import folder
 from volo.data.archives.cifar import CIFAR100
 from volo.data.datasets import open_train
-from volo.doctor import gpu, versions
+from volo.doctor import cpu, gpu, versions
 from volo.doctor.cache import ARCHIVES
 from volo.doctor.data import check_cache, check_data
 from volo.doctor.findings import examine, ok
 from volo.errors import ExitCode, InputError
 from volo.runs.folder import open_data
 from volo.settings.config import build_settings
+from volo.training import precision
 
-WELL = {"versions": "ok", "GPU": "ok", "data": "ok", "cache": "ok", "output": "ok", "disk": "ok"}
+WELL = {"versions": "ok", "CPU": "ok", "GPU": "ok", "data": "ok", "cache": "ok", "output": "ok", "disk": "ok"}
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +66,15 @@ def test_a_machine_without_a_cluster_is_well(capsys):
     )
     assert found["upload"][1].startswith("0 B in 0 files from")
     assert "cluster" not in found
+
+
+def test_a_cpu_that_imitates_bfloat16_is_named_and_fails_a_training_in_it(capsys, monkeypatch):
+    monkeypatch.setattr(precision, "computes_bf16", lambda: False)
+    monkeypatch.setattr(cpu, "computes_bf16", lambda: False)
+    assert diagnosed(capsys)[1]["CPU"][1].endswith("which has to imitate bfloat16: train without --use-amp")
+    code, found = diagnosed(capsys, "--use-amp")
+    assert code == 6 and found["CPU"][0] == "failure"
+    assert "--use-amp needs a CPU that computes in bfloat16" in found["CPU"][1]
 
 
 def test_a_place_for_the_folder_of_a_cluster_is_looked_for(capsys, monkeypatch):

@@ -32,6 +32,7 @@ def main(argv: Sequence[str]) -> None:
 def checks(settings: ResolvedSettings) -> dict[str, Check]:
     """By name, those that concern what the settings would start."""
     from volo.cluster.connect import OWN_CLUSTER, resolved_address
+    from volo.doctor.cpu import check_cpu
     from volo.doctor.data import check_cache, check_data
     from volo.doctor.gpu import check_gpu
     from volo.doctor.storage import check_disk, check_output
@@ -42,6 +43,7 @@ def checks(settings: ResolvedSettings) -> dict[str, Check]:
     local: dict[str, Check] = {
         "versions": check_versions,
         "tested versions": check_tested_versions,
+        "CPU": lambda: check_cpu(settings),
         "GPU": lambda: check_gpu(is_required=run.device == "cuda" and not joins),
         "data": lambda: check_data(settings.data),
         "cache": lambda: check_cache(settings.data),
