@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.cluster.processes import started, submitted
 from tests.faults.tools.forked import Command
 from tests.faults.tools.runs import assert_same, begun_at, draw_images
 from tests.training.runs import small_run
+from volo.allocator import variables
 
 pytestmark = pytest.mark.ray
 
@@ -44,6 +46,11 @@ def on_ray(command: Command, head):
     return started([sys.executable, *job(command), "--address", head.address], head.env, command.run_dir)
 
 
+def keeps_memory(worker: int) -> bool:
+    given = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+    return all(f"{name}={value}".encode() in given for name, value in variables().items())
+
+
 def test_a_worker_of_a_submitted_job_killed_in_mid_epoch_costs_the_steps_since_the_last_checkpoint_alone(
     head, tmp_path, images, undisturbed
 ):
@@ -51,6 +58,7 @@ def test_a_worker_of_a_submitted_job_killed_in_mid_epoch_costs_the_steps_since_t
     with started(submitted(head, *job(command)), head.env, command.run_dir) as training:
         training.until_step(IN_MID_EPOCH)
         training.until_saved(IN_MID_EPOCH - EVERY)
+        assert keeps_memory(training.pid_of(0)) and keeps_memory(training.pid_of(1))
         training.kill_worker(rank=1)
         assert training.ends_with() == 0, training.output.read_text()
     said = training.output.read_text().partition("starting again from the newest checkpoint, 1 of 3 times")[2]

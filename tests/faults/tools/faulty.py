@@ -67,7 +67,9 @@ def raises() -> None:
 
 
 def memory() -> None:
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)  # what is freed goes back to the system, and must be asked for
+    # What is freed goes back to the system, and must be asked for. With a variable set, volo keeps none.
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**16)
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
 
     def limit() -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
