@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from volo.cluster.processes import adopt_orphans, family, kill_all, killed_when_asked, own_by_name, process
 from volo.console import Patience
@@ -238,6 +239,8 @@ def _end(thread: ConnectionThread) -> None:
     with contextlib.suppress(RuntimeError):  # a signal has come before the thread's first step, and it takes none
         if not thread.has_answered.is_set():
             _end_early(thread)
+            if thread.folder and received_signal():
+                _leave(thread, thread.folder, received_signal())
         else:
             thread.join(END_S if thread.lost() else None)
 
@@ -251,6 +254,14 @@ def _end_early(thread: ConnectionThread) -> None:
         while thread.is_alive() and time.monotonic() < deadline:
             thread.join(AGAIN_S)
             thread.interrupt()
+
+
+def _leave(thread: ConnectionThread, folder: Path, number: int) -> NoReturn:
+    """Ends the process. The exception may have left a lock that the thread held, such as logging's, locked for ever."""
+    kill_all(thread.family, KILL_S)
+    shutil.rmtree(folder, ignore_errors=True)
+    print(f"interrupted by {signal.Signals(number).name}; the same command resumes", file=sys.stderr)
+    end_at_once(128 + number)
 
 
 @contextlib.contextmanager
