@@ -101,6 +101,11 @@ def received_signal() -> int:
     return _newest
 
 
+def interrupted_by(number: int) -> str:
+    """What an interrupted command says last."""
+    return f"interrupted by {signal.Signals(number).name}; the same command resumes"
+
+
 def set_again() -> None:
     """Puts the handlers in place again. Ray's driver replaces that of SIGTERM in C++, unseen by Python, and prints
     twenty lines of its own stack before it calls it."""

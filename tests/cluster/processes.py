@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.conftest import ROOT, Head
-from tests.training.runs import losses
+from tests.conftest import draw_folder
+from tests.training.runs import losses, small_run
 
 LIMIT_S = 120.0
 
@@ -82,3 +83,12 @@ def submitted(head: Head, *python: str) -> list[str]:
     """The command that gives `python ...` to a cluster as a job, shows what it prints, and ends with 0 or 1."""
     ray = str(Path(sys.executable).with_name("ray"))
     return [ray, "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--", "python", *python]
+
+
+def long_training(folder: Path) -> Path:
+    """The settings file of a training that lasts longer than any test lets it run; a checkpoint every four steps."""
+    images = draw_folder(folder / "images", {"train": {"cat": 40, "dog": 40}})
+    values = small_run(folder, images, optim=dict(epochs=2000, use_amp=False)).to_dict()
+    values["run"] |= {"num_workers": None}
+    (folder / "config.json").write_text(json.dumps(values))  # JSON is YAML
+    return folder / "config.json"

@@ -1,6 +1,5 @@
 """Workers that are killed, code that fails, signals: what a training on Ray does about it, and what it says."""
 
-import json
 import os
 import platform
 import shutil
@@ -12,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import ROOT
-from tests.cluster.processes import started
-from tests.conftest import draw_folder
+from tests.cluster.processes import long_training, started
 from tests.faults.tools.processes import children_of
-from tests.training.runs import losses, small_run
+from tests.training.runs import losses
 from volo.runs import checkpoint
 
 pytestmark = pytest.mark.ray
@@ -37,13 +35,7 @@ Learner.update = _faulty
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
-    """Longer than any test lets it run; a checkpoint every four steps."""
-    folder = tmp_path_factory.mktemp("failures")
-    images = draw_folder(folder / "images", {"train": {"cat": 40, "dog": 40}})
-    values = small_run(folder, images, optim=dict(epochs=2000, use_amp=False)).to_dict()
-    values["run"] |= {"num_workers": None}
-    (folder / "config.json").write_text(json.dumps(values))  # JSON is YAML
-    return folder / "config.json"
+    return long_training(tmp_path_factory.mktemp("failures"))
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The cluster that a command starts for itself: stopped while it starts, or it loses a process. Nothing is left."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.processes import Training, started
+from tests.cluster.processes import Training, long_training, started
 from tests.conftest import draw_folder
 from tests.training.runs import small_run, train
 from volo.cluster.folder import PREFIX
@@ -28,13 +27,7 @@ LOST = "(the system kills processes when memory runs out); the same command resu
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
-    """Longer than any test lets it run."""
-    folder = tmp_path_factory.mktemp("own")
-    images = draw_folder(folder / "images", {"train": {"cat": 40, "dog": 40}})
-    values = small_run(folder, images, optim=dict(epochs=2000, use_amp=False)).to_dict()
-    values["run"] |= {"num_workers": None}
-    (folder / "config.json").write_text(json.dumps(values))  # JSON is YAML
-    return folder / "config.json"
+    return long_training(tmp_path_factory.mktemp("own"))
 
 
 @pytest.fixture

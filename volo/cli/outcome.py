@@ -11,7 +11,7 @@ from importlib import import_module
 
 from volo.errors import ExitCode, InferenceError, InputError, OutOfRetries, Stopped, TrainingError
 from volo.log import show_log
-from volo.signals import interrupting_signals, received_signal
+from volo.signals import interrupted_by, interrupting_signals, received_signal
 from volo.streams import kept_running
 from volo.teardown import end_process
 
@@ -56,7 +56,7 @@ def _outcome(main: Callable[[Sequence[str]], None], argv: Sequence[str], receive
         return 128 + stopped.signal_number
     except KeyboardInterrupt:
         number = received() or received_signal() or signal.SIGINT
-        print(f"interrupted by {signal.Signals(number).name}; the same command resumes", file=sys.stderr)
+        print(interrupted_by(number), file=sys.stderr)
         return 128 + number
     except Exception:
         traceback.print_exc()

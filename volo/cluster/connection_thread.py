@@ -28,7 +28,7 @@ from typing import NoReturn
 from volo.cluster.processes import adopt_orphans, family, kill_all, killed_when_asked, own_by_name, process
 from volo.console import Patience
 from volo.errors import ExitCode, InputError, Stopped
-from volo.signals import FROM_OUTSIDE, received_signal, set_again
+from volo.signals import FROM_OUTSIDE, interrupted_by, received_signal, set_again
 from volo.teardown import end_at_once, skip_teardown
 
 POLL_S, LOOK_S, LOOK_AGAIN_S = 0.2, 1.0, 10.0
@@ -260,7 +260,7 @@ def _leave(thread: ConnectionThread, folder: Path, number: int) -> NoReturn:
     """Ends the process. The exception may have left a lock that the thread held, such as logging's, locked for ever."""
     kill_all(thread.family, KILL_S)
     shutil.rmtree(folder, ignore_errors=True)
-    print(f"interrupted by {signal.Signals(number).name}; the same command resumes", file=sys.stderr)
+    print(interrupted_by(number), file=sys.stderr)
     end_at_once(128 + number)
 
 
