@@ -37,7 +37,7 @@ def main() -> None:
     pixels = Pixels(data, settings.data.mean, settings.data.std, world.device)
     batches = TrainingBatches(
         data, torch.arange(len(data)).numpy(), pixels, settings.augment,
-        batch_size=flags.batch_size, seed=0, rank=0, world_size=1,
+        batch_size=flags.batch_size, seed=0, epochs=1,
     )  # fmt: skip
     learner = Learner(build_model(settings.model, num_classes=100, image_size=32), settings.optim, world)
     steps = itertools.cycle(range(batches.steps_per_epoch))

@@ -1,29 +1,36 @@
-"""A whole training step of a small-image model (forward, backward, AdamW): ours against timm's blocks.
+"""A whole training step (forward, backward, AdamW): ours against timm's.
 
     python -m benchmarks.train_step [--batch-size 64] [--compile] [--rounds 9] [--json FILE]
+    python -m benchmarks.train_step --model volo_d1 --image-size 224 --batch-size 8 --precisions fp32 --rounds 7
 
-Both have the same geometry, parameters, inputs and precision: a patch embedding, two outlookers, four transformer
-blocks, the mean, LayerNorm and a head. Logits are compared before anything is timed. Ends with the ratios of goal 3.
---compile: both under torch.compile.
+Both have the same geometry, weights, inputs and precision. Without --model they are small-image models of our blocks
+and of timm's: a patch embedding, two outlookers, four transformer blocks, the mean, LayerNorm and a head. With it,
+they are the published model, and timm's model with our outlook attention put into it is the third. Logits are compared
+before anything is timed. Ends with the goals. --compile: all under torch.compile.
 """
 
 import argparse
-from collections.abc import Callable
+import copy
+import statistics
+from collections.abc import Callable, Iterator
 
+import timm
 import torch
 import torch.nn.functional as F
 from timm.models.volo import Outlooker as TimmOutlooker
 from timm.models.volo import Transformer as TimmTransformer
 from torch import Tensor, nn
 
+import volo
 from benchmarks.timing import Bench, alternate, ratio, ratios
 from volo.model.flat import VOLO
 
-BATCH, IMAGE, CLASSES, LOCAL, GLOBAL = 64, 32, 100, 2, 4
+CLASSES, LOCAL, GLOBAL = 100, 2, 4
 # Width, heads, patch size: maps of 8x8 and 16x16, outlookers of stride 1.
 GEOMETRIES = ((192, 6, 4), (128, 4, 2))
 # Of ours over timm's: each precision (ours, timm's), the least ratio on a CPU, on a GPU.
 PAIRS = {"fp32": ("fp32", "fp32", 1.8, 0), "bf16": ("bf16", "bf16", 2.0, 3.0), "mixed": ("bf16", "fp32", 3.5, 0)}
+PUBLISHED, PUBLISHED_COMPILED = 1.5, 1.2  # the least ratio of a published model, on any device
 
 
 class TimmBlocks(nn.Module):
@@ -41,18 +48,37 @@ class TimmBlocks(nn.Module):
         return self.head(self.norm(self.global_blocks(x).mean(dim=(1, 2))))
 
 
-def models(dim: int, heads: int, patch_size: int, device: torch.device) -> tuple[nn.Module, nn.Module]:
+def small(dim: int, heads: int, patch_size: int) -> dict[str, nn.Module]:
     """Ours and timm's with equal weights, each with its own parameters."""
 
     def make() -> VOLO:
         torch.manual_seed(0)
         size = dict(patch_size=patch_size, embed_dim=dim, num_heads=heads, local_depth=LOCAL, global_depth=GLOBAL)
-        return VOLO(CLASSES, IMAGE, **size)
+        return VOLO(CLASSES, **size)
 
     theirs = TimmBlocks(make(), dim, heads)
     ours = make()
     theirs.load_state_dict(ours.state_dict())
-    return ours.to(device), theirs.to(device)
+    return {"ours": ours, "timm": theirs}
+
+
+def published(name: str, size: int) -> dict[str, nn.Module]:
+    """The same for a published model; `swapped` is timm's with our outlook attention."""
+    torch.manual_seed(0)
+    theirs = timm.create_model(f"{name}_224", img_size=size)
+    ours = volo.create_model(name, img_size=size)
+    ours.load_state_dict(theirs.state_dict())
+    return {"ours": ours, "timm": theirs, "swapped": volo.ops.accelerate(copy.deepcopy(theirs))}
+
+
+def compared(flags: argparse.Namespace) -> Iterator[tuple[str, dict[str, nn.Module]]]:
+    """What to call a row, and its models."""
+    if flags.model:
+        yield f"{flags.model} at {flags.image_size}", published(flags.model, flags.image_size)
+        return
+    for dim, heads, patch_size in GEOMETRIES:
+        side = flags.image_size // patch_size
+        yield f"width {dim}, {side}x{side}", small(dim, heads, patch_size)
 
 
 def step_of(
@@ -73,40 +99,63 @@ def step_of(
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch-size", type=int, default=BATCH)
+    parser.add_argument("--model", help="a published one, volo_d1 to volo_d5")
+    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=("fp32", "bf16"))
     parser.add_argument("--compile", action="store_true")
+
+
+def goals(flags: argparse.Namespace, device: torch.device) -> dict[str, tuple[str, str, float]]:
+    """Each comparison: its name, the precisions of ours and timm's, and the least ratio; 0 for none."""
+    pairs = {name: pair for name, pair in PAIRS.items() if {*pair[:2]} <= {*flags.precisions}}
+    if flags.model:
+        least = PUBLISHED_COMPILED if flags.compile else PUBLISHED
+        return {name: (own, peer, least if own == peer else 0) for name, (own, peer, *_) in pairs.items()}
+    return {
+        name: (own, peer, on_gpu if device.type == "cuda" else on_cpu)
+        for name, (own, peer, on_cpu, on_gpu) in pairs.items()
+    }
 
 
 def main() -> None:
     bench = Bench(__doc__, add_flags=add_flags)
-    device, batch_size = bench.device, bench.flags.batch_size
-    images = torch.randn(batch_size, 3, IMAGE, IMAGE, device=device)
-    labels = torch.randint(CLASSES, (batch_size,), device=device)
-    reached = []
-    print("| model | ours fp32 | ours bf16 | timm fp32 | timm bf16 | " + " | ".join(PAIRS) + " |\n" + "|---" * 8 + "|")
-    for dim, heads, patch_size in GEOMETRIES:
-        ours, theirs = models(dim, heads, patch_size, device)
-        with torch.inference_mode():
-            assert torch.allclose(ours(images), theirs(images), atol=1e-3), "ours and timm's logits differ"
-        calls = {
-            f"{name} {precision}": step_of(model, precision, images, labels, bench.flags.compile)
-            for precision in ("fp32", "bf16")
-            for name, model in (("ours", ours), ("timm", theirs))
-        }
-        times = alternate(calls, bench.flags.rounds)
-        rates = {name: f"{batch_size / min(seconds):.0f}/s" for name, seconds in times.items()}
-        side = IMAGE // patch_size
-        label = f"width {dim}, {side}x{side}, {sum(p.numel() for p in ours.parameters()) / 1e6:.1f} M"
-        cells = []
-        for own, peer, on_cpu, on_gpu in PAIRS.values():
-            base, other = times[f"timm {peer}"], times[f"ours {own}"]
-            cells.append(ratios(base, other))
-            if goal := on_gpu if device.type == "cuda" else on_cpu:
-                reached.append((f"{label}, ours {own} against timm {peer}", ratio(base, other), goal))
-        order = ("ours fp32", "ours bf16", "timm fp32", "timm bf16")
-        print("|", label, "|", " | ".join(rates[name] for name in order), "|", " | ".join(cells), "|", flush=True)
-        bench.keep(geometry=(dim, heads, patch_size), times=times)
+    flags, device = bench.flags, bench.device
+    images = torch.randn(flags.batch_size, 3, flags.image_size, flags.image_size, device=device)
+    labels = torch.randint(CLASSES, (flags.batch_size,), device=device)
+    pairs, reached = goals(flags, device), []
+    for label, models in compared(flags):
+        check_equal({name: model.to(device) for name, model in models.items()}, images)
+        times = alternate(
+            {
+                f"{name} {precision}": step_of(model, precision, images, labels, flags.compile)
+                for precision in flags.precisions
+                for name, model in models.items()
+            },
+            flags.rounds,
+        )
+        parameters = sum(weight.numel() for weight in models["ours"].parameters()) / 1e6
+        print(f"{label}, {parameters:.1f} M parameters, batch {flags.batch_size}")
+        for name, seconds in times.items():
+            print(f"  {name}: {flags.batch_size / statistics.median(seconds):.1f} images/s")
+        for name, (own, peer, goal) in pairs.items():
+            for rival in [name for name in models if name != "timm"]:
+                base, other = times[f"timm {peer}"], times[f"{rival} {own}"]
+                print(f"  {name}, {rival} against timm: {ratios(base, other)}", flush=True)
+                if goal and rival == "ours":
+                    reached.append((f"{label}, ours {own} against timm {peer}", ratio(base, other), goal))
+        bench.keep(model=label, times=times)
     bench.finish(reached)
+
+
+def check_equal(models: dict[str, nn.Module], images: Tensor) -> None:
+    """Raises AssertionError if two models differ in a logit."""
+    with torch.inference_mode():
+        ours, *others = (model.eval()(images) for model in models.values())
+    for other in others:
+        torch.testing.assert_close(ours, other, rtol=0, atol=1e-3)
+    for model in models.values():
+        model.train()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from volo.model.outlook_ops import FORMULATIONS
 
 
 @pytest.mark.parametrize(
-    "public", [volo.ops.outlook_aggregate, volo.OutlookAttention], ids=lambda public: public.__name__
+    "public",
+    [volo.ops.outlook_aggregate, volo.ops.accelerate, volo.OutlookAttention],
+    ids=lambda public: public.__name__,
 )
 def test_the_documented_example_runs(public):
     (example,) = [

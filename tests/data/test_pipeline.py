@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from volo.data.decoded.cache import Images, cached
 from volo.data.decoded.store import KEY
@@ -34,7 +35,7 @@ def batches(
     pixels = Pixels(data, (0.5, 0.4, 0.3), (0.2, 0.3, 0.2), CPU)
     index = np.arange(len(data))
     return TrainingBatches(
-        data, index, pixels, augment, batch_size=batch_size, seed=3, rank=rank, world_size=world_size
+        data, index, pixels, augment, batch_size=batch_size, seed=3, epochs=5, rank=rank, world_size=world_size
     )
 
 
@@ -46,6 +47,22 @@ def test_the_workers_parts_together_are_the_batch_of_one(augment, world_size):
     parts = [batches(data, augment, rank, world_size).batch(epoch=1, step=1) for rank in range(world_size)]
     assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
     assert torch.equal(torch.cat([part.targets for part in parts]), whole.targets)
+
+
+def test_a_resize_schedule_shrinks_the_same_images_until_its_fractions_of_the_training():
+    """Two steps of each of five epochs."""
+    data = noise(80)
+    scheduled = batches(data, EVERYTHING.model_copy(update=dict(resize_schedule=("16:0.3", "24:0.61"))))
+    whole = batches(data, EVERYTHING)
+    steps = [(epoch, step) for epoch in range(5) for step in range(2)]
+    sizes = [scheduled.batch(*place).images.shape[-1] for place in steps]
+    assert sizes == 3 * [16] + 4 * [24] + 3 * [32]
+    for place, size in zip(steps, sizes, strict=True):
+        found, full = scheduled.batch(*place), whole.batch(*place)
+        assert torch.equal(found.targets, full.targets)
+        expected = F.interpolate(full.images, size=(size, size), mode="bilinear", antialias=True)
+        assert torch.equal(found.images, full.images if size == 32 else expected)
+        assert found.images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_batch_does_not_depend_on_earlier_batches():

@@ -35,8 +35,9 @@ def batches(rank: int, world_size: int) -> TrainingBatches:
     pixels = Pixels(data, (0.0,) * 3, (1 / 255,) * 3, torch.device("cpu"))
     augment = AugmentSettings(hflip=0.0, crop_padding=0)
     return TrainingBatches(
-        data, np.arange(NUM_IMAGES), pixels, augment, batch_size=BATCH_SIZE, seed=0, rank=rank, world_size=world_size
-    )
+        data, np.arange(NUM_IMAGES), pixels, augment,
+        batch_size=BATCH_SIZE, seed=0, epochs=4, rank=rank, world_size=world_size,
+    )  # fmt: skip
 
 
 def seen(step: int, world_size: int) -> list[int]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from volo.data.augment import crop_and_flip, erase, normalize
@@ -92,6 +93,7 @@ class TrainingBatches:
         data: The training split, decoded.
         index: (n,) which of its images to train on.
         batch_size: Images per step over all workers; the last partial batch of an epoch is dropped.
+        epochs: Of the whole training, by which `augment.resize_schedule` tells the size of a step's images.
 
     Raises:
         InputError: a batch larger than the data set.
@@ -106,13 +108,14 @@ class TrainingBatches:
         *,
         batch_size: int,
         seed: int,
+        epochs: int,
         rank: int = 0,
         world_size: int = 1,
     ):
         check_batch_size(batch_size, len(index), world_size)
         self.labels, self.num_classes = data.labels, len(data.class_names)
         self.index, self.pixels, self.augment = index, pixels, augment
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.epochs = batch_size, seed, epochs
         self.rank, self.world_size = rank, world_size
         self._table: EpochTable | None = None
 
@@ -127,6 +130,15 @@ class TrainingBatches:
 
     def batch(self, epoch: int, step: int) -> Batch:
         """This worker's share of step `step` of an epoch, both counted from 0."""
+        batch = self._full_size(epoch, step)
+        done = (epoch + step / self.steps_per_epoch) / self.epochs
+        for size, end in self.augment.resize_stages:
+            if done < end:
+                smaller = F.interpolate(batch.images, size=(size, size), mode="bilinear", antialias=True)
+                return Batch(smaller, batch.targets)
+        return batch
+
+    def _full_size(self, epoch: int, step: int) -> Batch:
         table = self._epoch_table(epoch)
         start = step * self.batch_size
         first, last = worker_share(start, start + self.batch_size, self.rank, self.world_size)

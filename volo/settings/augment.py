@@ -1,10 +1,15 @@
 """Augmentation's section of the settings."""
 
+import re
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from volo.errors import brief
 from volo.settings.section import Section
+
+STAGE = re.compile(r"([1-9]\d{0,5}):(0\.\d+|1(?:\.0+)?)")
 
 
 class AugmentSettings(Section):
@@ -26,6 +31,9 @@ class AugmentSettings(Section):
     """Probability that a sample is mixed. Default: 1 with mixup or cutmix on."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Probability mass spread over all classes."""
+    resize_schedule: tuple[str, ...] = ()
+    """Train on smaller images at first, given as SIZE:UNTIL with a fraction of the training: 24:0.6 trains at 24 pixels
+    for the first 60% of it. Several may follow each other; the full image size comes last."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -36,6 +44,28 @@ class AugmentSettings(Section):
                 "recipe or a file sets it)"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        for stage in self.resize_schedule:
+            if not STAGE.fullmatch(stage):
+                raise ValueError(
+                    "resize_schedule must be written as SIZE:UNTIL, with pixels and a fraction of the training, "
+                    f"got {brief(stage)}; 24:0.6 trains at 24 pixels for the first 60% of it"
+                )
+        ends = [end for _, end in self.resize_stages]
+        if any(end <= 0 for end in ends) or any(before >= after for before, after in pairwise(ends)):
+            raise ValueError(
+                "resize_schedule must name fractions above 0, each larger than the one before, got "
+                f"resize_schedule={' '.join(self.resize_schedule)}; order them, as in 16:0.3 24:0.6"
+            )
+        return self
+
+    @property
+    def resize_stages(self) -> tuple[tuple[int, float], ...]:
+        """Sizes of smaller images in pixels, each with the fraction of the training at which it ends."""
+        stages = (stage.split(":") for stage in self.resize_schedule)
+        return tuple((int(size), float(end)) for size, end in stages)
 
     def resolved(self, image_size: int) -> "ResolvedAugment":
         mixes = self.mixup_alpha > 0 or self.cutmix_alpha > 0

@@ -59,6 +59,18 @@ class Settings(Section):
                 "crop_padding must be smaller than image_size, "
                 f"got crop_padding={padding}, image_size={self.data.image_size}; lower --crop-padding"
             )
+        for size, _ in self.augment.resize_stages:
+            if not patch <= size < self.data.image_size:
+                raise ValueError(
+                    "resize_schedule must name sizes of at least patch_size and below image_size, got "
+                    f"{size} with patch_size={patch}, image_size={self.data.image_size}; choose a size between them in "
+                    "--resize-schedule"
+                )
+        if self.augment.resize_schedule and (other := self._other_than_resizing()):
+            raise ValueError(
+                f"resize_schedule needs a model that sees images as they are, got {other} with it; leave one of the "
+                "two out"
+            )
         if self.model.outlook_op == "cpu" and self.run.device == "cuda":
             raise ValueError("outlook_op=cpu computes on the CPU only, got device=cuda; use auto, or --device cpu")
         if self.model.outlook_op == "fused" and self.run.device == "cpu":
@@ -99,6 +111,12 @@ class Settings(Section):
         values = dict(compile=self.optim.compile, mixup_alpha=augment.mixup_alpha, cutmix_alpha=augment.cutmix_alpha)
         found = {name: value for name, value in values.items() if value}
         return found | ({"mix_prob": augment.mix_prob} if found and augment.mix_prob is not None else {})
+
+    def _other_than_resizing(self) -> str:
+        """A setting that excludes resize_schedule: the model enlarges all images, or labels belong to fixed patches."""
+        if (size := getattr(self.model, "input_size", None)) is not None:
+            return f"input_size={size}"
+        return "token_labels=True" if self.teaching.token_labels else ""
 
     def paths(self) -> dict[str, dict[str, str | None]]:
         """Every path, by section and name, as it was given; the data's own where none was."""

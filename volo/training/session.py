@@ -122,6 +122,7 @@ def _open_data(settings: ResolvedSettings, world: World) -> Data:
         settings.augment,
         batch_size=settings.optim.batch_size,
         seed=settings.run.seed,
+        epochs=settings.optim.epochs,
         rank=world.rank,
         world_size=world.size,
     )
