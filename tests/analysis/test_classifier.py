@@ -15,7 +15,7 @@ import volo
 from tests.models import recast, save_model
 from volo.analysis.classifier import ranked
 from volo.analysis.subject import load_subject
-from volo.data.folders.imagefolder import read_image
+from volo.data.folders.image import read_image
 from volo.runs import checkpoint
 
 NAMES = ("cat", "dog", "owl")

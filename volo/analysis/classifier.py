@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from volo.analysis.evaluate import softmax
 from volo.analysis.subject import load_subject
 from volo.data.augment import normalize
-from volo.data.folders.imagefolder import Unreadable, fit_image, read_image
+from volo.data.folders.image import Unreadable, fit_image, read_image
 from volo.errors import InputError, brief, is_whole
 from volo.runs import checkpoint
 from volo.settings.data import ResolvedData

@@ -10,6 +10,7 @@ Pieces may hold different images after a restart with another batch size; only m
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -22,7 +23,7 @@ import torch
 from filelock import Timeout
 
 from volo.analysis.classifier import TOP_K
-from volo.analysis.explaining.images import Result, digest_of, list_images, predict_files
+from volo.analysis.explaining.images import Result, digest_of, list_images, predictions
 from volo.analysis.subject import Subject, load_subject
 from volo.console import Progress
 from volo.data.folders.listing import ImageFile
@@ -51,7 +52,8 @@ class Piece(NamedTuple):
     results: list[Result]
 
 
-Compute = Callable[[Subject, list[Chunk]], Iterable[Piece]]
+Count = Callable[[int], None]
+Compute = Callable[[Subject, list[Chunk], Count], Iterable[Piece]]
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def predict(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int,
         inputs: Files and folders.
         output: The table, ending in .csv, in an existing folder.
         batch_size: Images computed at once.
-        compute: Turns chunks into pieces, in any order, with the available workers.
+        compute: Turns chunks into pieces, in any order, with the available workers, and counts the images meanwhile.
 
     Raises:
         InputError: a checkpoint, images or output that cannot be used, or an output of something else.
@@ -119,9 +121,13 @@ def predict(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int,
             print(f"resuming: {done:,} of {len(files):,} images are done", flush=True)
         with Progress("predicting", len(files), "images") as progress:
             progress.begin(done, len(files))
-            for piece in compute(subject, chunks):
+
+            def count(more: int) -> None:
+                nonlocal done
+                progress.update(done := done + more)
+
+            for piece in compute(subject, chunks, count):
                 outputs.keep(piece)
-                progress.update(done := done + len(piece.results))
         outputs.finish(job, files, subject.description.class_names)
         outputs.say_result()
 
@@ -133,9 +139,14 @@ def predict_here(path: Path, inputs: Sequence[str], output: Path, *, batch_size:
         raise InputError("--device cuda needs a GPU, got none on this machine; use --device cpu")
     used = torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
 
-    def compute(subject: Subject, chunks: list[Chunk]) -> Iterator[Piece]:
+    def compute(subject: Subject, chunks: list[Chunk], count: Count) -> Iterator[Piece]:
+        results = predictions(subject, [path for chunk in chunks for path in chunk.paths], used, batch_size)
         for chunk in chunks:
-            yield Piece(chunk.start, predict_files(subject, chunk.paths, used, batch_size))
+            piece = Piece(chunk.start, [])
+            while part := list(itertools.islice(results, min(batch_size, len(chunk.paths) - len(piece.results)))):
+                piece.results.extend(part)
+                count(len(part))
+            yield piece
 
     predict(path, inputs, output, batch_size=batch_size, compute=compute)
 

@@ -1,16 +1,18 @@
 """What is analyzed: a model rebuilt from its checkpoint alone, and the images of one split."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from volo.console import Progress
 from volo.data.datasets import drawn_from, open_source, open_split, open_train, split_of
 from volo.data.decoded.cache import CHUNK, Images, cached
+from volo.data.epoch import worker_share
 from volo.data.folders.class_names import extra, places, plain, quoted
 from volo.data.folders.imagefolder import ImageFolder, LabeledFolder
 from volo.data.folders.listing import find_folders
@@ -23,6 +25,7 @@ from volo.settings.data import ResolvedData
 from volo.settings.paths import folder_to_read
 
 SHOWN = 8
+Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -261,6 +264,15 @@ def _in_order(images: Images, class_names: tuple[str, ...], place: Path | str | 
     return replace(images, labels=order[images.labels], class_names=class_names, coarse=None)
 
 
+def with_progress(batches: Iterable[Batch], title: str, num_images: int) -> Iterator[Batch]:
+    """The same batches, (b, ...) images and (b,) of anything; shows how many of the images are done."""
+    done = 0
+    with Progress(title, num_images, "images") as progress:
+        for batch in batches:
+            yield batch
+            progress.update(done := done + len(batch[0]))
+
+
 @torch.inference_mode()
 def compute_logits(
     subject: Subject, view: View, device: torch.device, rank: int = 0, world_size: int = 1
@@ -271,5 +283,7 @@ def compute_logits(
     pixels = Pixels(view.images, data.mean, data.std, device)
     size = evaluation_batch_size(device)
     batches = evaluation_batches(view.images, view.index, pixels, batch_size=size, rank=rank, world_size=world_size)
-    logits = [model(images).float().cpu().numpy() for images, _ in batches]
+    first, last = worker_share(0, len(view.index), rank, world_size)
+    shown = with_progress(batches, f"evaluating {view.split}", last - first)
+    logits = [model(images).float().cpu().numpy() for images, _ in shown]
     return np.concatenate(logits) if logits else np.zeros((0, len(subject.description.class_names)), np.float32)

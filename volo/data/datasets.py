@@ -1,6 +1,6 @@
 """All data sets by name, and the decoded images of each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,8 @@ from volo.data.folders.layout import NoTestSplit
 from volo.data.splits import Split, split_train
 from volo.errors import InputError
 from volo.settings.data import VAL_FRACTION, ResolvedData
+
+DRAWN = 512  # shapes at a time
 
 
 class Shapes:
@@ -44,10 +46,11 @@ class Shapes:
     def name_of(self, number: int) -> str:
         return f"{self.name} {number}"
 
-    def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-        spans = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
-        drawn = [shapes.draw(self.split, int(span[0]), int(span[-1]) + 1).images for span in spans if len(span)]
-        return np.concatenate(drawn), {}
+    def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
+        for span in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
+            for part in np.split(span, range(DRAWN, len(span), DRAWN)):
+                if len(part):
+                    yield from shapes.draw(self.split, int(part[0]), int(part[-1]) + 1).images
 
 
 def _shapes(data: ResolvedData, split: str) -> Source:

@@ -78,7 +78,8 @@ def _damaged(source: ImageFolder, data: ResolvedData) -> list[str]:
     otherwise."""
     apart = max(1, len(source.labels) // NUM_DECODED)
     sample = np.arange(len(source.labels))[::apart][:NUM_DECODED]
-    damaged = [Damage(number, source.name_of(number), reason) for number, reason in source.decode(sample)[1].items()]
+    read = zip(sample.tolist(), source.decode(sample), strict=True)
+    damaged = [Damage(number, source.name_of(number), image) for number, image in read if isinstance(image, str)]
     if damaged and not data.skip_damaged:
         refusal = DamagedImages(damaged, len(sample), None)
         raise InputError(f"{refusal}, or leave out damaged images with --skip-damaged")

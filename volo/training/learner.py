@@ -39,6 +39,7 @@ class Learner:
         self.objective = objective or Labels(TeachingSettings(), None)
         self.world = world
         self.model = model.to(world.device)
+        self.parameters: list[Tensor] = list(self.model.parameters())  # walking the modules takes the host a while
         self.ema = MovingAverage(self.model, settings.ema_decay) if settings.ema_decay > 0 else None
         self.optimizer = build_optimizer(self.model, settings)
         self.precision = Precision(settings, world.device)
@@ -75,7 +76,7 @@ class Learner:
                     loss = self.objective(self.parallel, images, targets, self.step)
                 self.precision.scale(loss * (self.world.size / self.settings.batch_size)).backward()
             loss_sum += loss.detach()
-        grad_norm = self.precision.clip(self.optimizer, list(self.model.parameters()), self.settings.grad_clip)
+        grad_norm = self.precision.clip(self.optimizer, self.parameters, self.settings.grad_clip)
         must_skip = self._must_skip(loss_sum, grad_norm)
         if not must_skip:
             set_learning_rate(self.optimizer, lr)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from volo.cores import num_cores
 from volo.data.archives.download import LIMIT_S
 from volo.errors import InputError
 
@@ -164,8 +165,3 @@ def _world(rank: int, size: int, local_rank: int, local_size: int, device: torch
 def set_threads(num_local_workers: int) -> None:
     """Divides a node's cores among its workers; the same rule for every launcher."""
     torch.set_num_threads(max(1, num_cores() // num_local_workers))
-
-
-def num_cores() -> int:
-    """The number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.models import save_model
 from volo.analysis.explaining.images import digest_of, list_images, predict_files
 from volo.analysis.subject import load_subject
-from volo.data.folders.imagefolder import read_image
+from volo.data.folders.image import read_image
 from volo.errors import InputError
 
 CPU = torch.device("cpu")

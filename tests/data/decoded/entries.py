@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from volo.data.decoded.store import RECORD
-from volo.data.folders.imagefolder import ImageFolder, read_image
+from volo.data.folders.image import read_image
+from volo.data.folders.imagefolder import ImageFolder
 
 ROW_BYTES = 16 * 16 * 3
 
@@ -26,11 +27,12 @@ class Counting(ImageFolder):
     fatal: int | None = None
 
     def decode(self, numbers):
-        if self.fatal in numbers:
-            self.end()
-        with open(self.log, "a") as file:
-            file.writelines(f"{number}\n" for number in numbers)
-        return super().decode(numbers)
+        for number, image in zip(numbers.tolist(), super().decode(numbers), strict=True):
+            if number == self.fatal:
+                self.end()
+            with open(self.log, "a") as file:
+                file.write(f"{number}\n")
+            yield image
 
     def end(self):
         raise KeyboardInterrupt

@@ -137,12 +137,18 @@ def test_the_map_cannot_be_written_into(images, cache):
         cached(ImageFolder(images, "train", 16)).images[:] = 0
 
 
-def test_large_images_are_decoded_in_smaller_parts(images, cache, monkeypatch):
+def test_large_images_are_stored_in_smaller_parts(images, cache, monkeypatch):
     monkeypatch.setattr("volo.data.decoded.cache.CHUNK_BYTES", 25 * 16 * 16 * 3)
-    sizes, decode = [], ImageFolder.decode
-    monkeypatch.setattr(ImageFolder, "decode", lambda self, part: sizes.append(len(part)) or decode(self, part))
+    sizes, add = [], Store.add
+    monkeypatch.setattr(Store, "add", lambda self, parts: add(self, noted(parts)))
+
+    def noted(parts):
+        for keys, images in parts:
+            sizes.append((len(keys), len(images)))
+            yield keys, images
+
     cached(ImageFolder(images, "train", 16))
-    assert sizes == [25, 25, 10]
+    assert sizes == [(25, 25), (25, 25), (10, 10)]
 
 
 def test_settings_that_change_the_images_make_a_separate_entry(images, cache):

@@ -14,7 +14,8 @@ from PIL import Image
 
 from tests.conftest import draw_folder
 from volo.data.decoded.cache import cached
-from volo.data.folders.imagefolder import ImageFolder, LabeledFolder, fit_image, read_image
+from volo.data.folders.image import fit_image, read_image
+from volo.data.folders.imagefolder import ImageFolder, LabeledFolder
 from volo.errors import InputError
 
 RED = np.full((20, 20, 3), (255, 0, 0), dtype=np.uint8)
@@ -262,7 +263,7 @@ def test_the_cache_holds_what_was_decoded_and_sees_a_changed_file(tmp_path):
     folder = draw_folder(tmp_path / "images", {"train": {"a": 3, "b": 2}})
     source = ImageFolder(folder, "train", 16)
     first = cached(source)
-    assert np.array_equal(first.images, source.decode(np.arange(5))[0])
+    assert np.array_equal(first.images, np.stack(list(source.decode(np.arange(5)))))
     Image.fromarray(RED).save(folder / "train" / "a" / "0000.png")
     second = cached(ImageFolder(folder, "train", 16))
     assert (second.pixels(np.array([0])) == RED[:16, :16]).all()

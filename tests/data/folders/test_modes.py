@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from volo.data.folders.imagefolder import fit_image, read_image
+from volo.data.folders.image import fit_image, read_image
 from volo.errors import InputError
 
 RED = Image.new("RGB", (8, 8), "red")

@@ -68,6 +68,11 @@ class Question:
     def model(self, subject: Subject) -> nn.Module:
         return subject.model if self.shuffle_seed is None else shuffled(subject.model, self.shuffle_seed)
 
+    def num_images(self, rank: int, world_size: int) -> int:
+        """Of this worker's share."""
+        first, last = worker_share(0, len(self.places), rank, world_size)
+        return last - first
+
     def batches(
         self, subject: Subject, view: View, device: torch.device, rank: int, world_size: int, batch_size: int
     ) -> Iterator[tuple[Tensor, Tensor]]:

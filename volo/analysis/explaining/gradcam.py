@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from volo.analysis.explaining.explain import Question
 from volo.analysis.explaining.heatmaps import spread
-from volo.analysis.subject import Subject, View
+from volo.analysis.subject import Subject, View, with_progress
 
 METHOD = (
     "Grad-CAM, place by place: positive part of the gradient of the class's probability times the activation's "
@@ -46,6 +46,7 @@ class GradCam:
     ) -> np.ndarray:
         model = self.question.model(subject).to(device)
         batches = self.question.batches(subject, view, device, rank, world_size, BATCH)
+        batches = with_progress(batches, "explaining by Grad-CAM", self.question.num_images(rank, world_size))
         maps = [grad_cam(model, images, classes).cpu().numpy() for images, classes in batches]
         return np.concatenate(maps) if maps else np.zeros((0, 0, 0), np.float32)
 

@@ -1,9 +1,9 @@
 """Unlabeled images: found in folders, read, and passed to a model."""
 
 import hashlib
+import itertools
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,9 +11,9 @@ import torch
 from volo.analysis.classifier import TOP_K, check_finite, ranked
 from volo.analysis.subject import Subject
 from volo.data.augment import normalize
-from volo.data.folders.imagefolder import read_image
 from volo.data.folders.listing import Identity, ImageFile, Listing, find_images
 from volo.data.folders.passed_over import PassedOver
+from volo.data.folders.readers import read_images
 from volo.errors import InputError, brief
 from volo.settings.paths import path_to_read
 
@@ -61,47 +61,36 @@ def digest_of(files: Sequence[ImageFile]) -> str:
     return digest.hexdigest()
 
 
-@torch.inference_mode()
 def predict_files(subject: Subject, paths: Sequence[str], device: torch.device, batch_size: int) -> list[Result]:
     """The TOP_K most likely classes of each image, or why it could not be read, in the order of `paths`.
-
-    Images are read in threads while the model computes.
 
     Raises:
         InputError: logits that are not finite, because of the weights.
     """
+    return list(predictions(subject, paths, device, batch_size))
+
+
+@torch.inference_mode()
+def predictions(subject: Subject, paths: Sequence[str], device: torch.device, batch_size: int) -> Iterator[Result]:
+    """As `predict_files`, one after another. Other processes read images while the model computes."""
     data = subject.description.settings.data
     model = subject.model.to(device)
     mean, std = torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
-    results: list[Result] = [""] * len(paths)
+    read = read_images(paths, data.image_size, data.resize, torch.get_num_threads())
+    pairs = zip(paths, read, strict=True)
+    while batch := list(itertools.islice(pairs, batch_size)):
+        intact = [(path, image) for path, image in batch if not isinstance(image, str)]
+        found: Iterator[Result] = iter(())
+        if intact:
+            images = torch.from_numpy(np.stack([image for _, image in intact])).to(device)  # (b, H, W, 3)
+            logits = model(normalize(images, mean, std)).float().cpu().numpy()
+            check_finite(logits, intact[0][0])
+            found = map(_paired, *ranked(logits, TOP_K))
+        yield from [image if isinstance(image, str) else next(found) for _, image in batch]
 
-    def read(path: str) -> np.ndarray | str:
-        try:
-            return read_image(path, data.image_size, data.resize)
-        except InputError as error:
-            return str(error.__cause__) or type(error.__cause__).__name__
 
-    def compute(places: list[int], pixels: list[np.ndarray]) -> None:
-        images = torch.from_numpy(np.stack(pixels)).to(device)  # (b, H, W, 3)
-        logits = model(normalize(images, mean, std)).float().cpu().numpy()
-        check_finite(logits, paths[places[0]])
-        for place, classes, probabilities in zip(places, *ranked(logits, TOP_K), strict=True):
-            results[place] = list(zip(classes.tolist(), probabilities.tolist(), strict=True))
-
-    places, pixels = [], []
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for place, image in enumerate(pool.map(read, paths)):
-            if isinstance(image, str):
-                results[place] = image
-                continue
-            places.append(place)
-            pixels.append(image)
-            if len(places) == batch_size:
-                compute(places, pixels)
-                places, pixels = [], []
-    if places:
-        compute(places, pixels)
-    return results
+def _paired(classes: np.ndarray, probabilities: np.ndarray) -> Result:
+    return list(zip(classes.tolist(), probabilities.tolist(), strict=True))
 
 
 def _is_file_or_dead_link(path: str) -> bool:

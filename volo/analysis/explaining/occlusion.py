@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from volo.analysis.explaining.explain import Question
 from volo.analysis.explaining.heatmaps import spread
-from volo.analysis.subject import Subject, View
+from volo.analysis.subject import Subject, View, with_progress
 from volo.data.pipeline import evaluation_batch_size
 
 METHOD = (
@@ -78,6 +78,7 @@ class Occlusion:
     ) -> np.ndarray:
         model = self.question.model(subject).to(device)
         batches = self.question.batches(subject, view, device, rank, world_size, IMAGES)
+        batches = with_progress(batches, "explaining by occlusion", self.question.num_images(rank, world_size))
         maps = [occlude(model, images, classes).cpu().numpy() for images, classes in batches]
         return np.concatenate(maps) if maps else np.zeros((0, 0, 0), np.float32)
 

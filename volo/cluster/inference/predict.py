@@ -18,7 +18,7 @@ import ray
 import torch
 
 from volo.analysis.explaining.images import Result, predict_files
-from volo.analysis.predict import Chunk, Piece, predict
+from volo.analysis.predict import Chunk, Count, Piece, predict
 from volo.analysis.subject import Subject
 from volo.cluster.connect import connected
 from volo.cluster.workers import Workers, first_done, plan_workers
@@ -34,10 +34,12 @@ MAX_RESTARTS = 3
 def predict_on_ray(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int, run: RunSettings) -> None:
     """As `predict`. Ray starts after checkpoint, images and output have been checked, if there is work left."""
 
-    def compute(subject: Subject, chunks: list[Chunk]) -> Iterator[Piece]:
+    def compute(subject: Subject, chunks: list[Chunk], count: Count) -> Iterator[Piece]:
         if chunks:
             with connected(run.address, loss=InferenceError):
-                yield from over_workers(subject, chunks, batch_size, plan_workers(run))
+                for piece in over_workers(subject, chunks, batch_size, plan_workers(run)):
+                    count(len(piece.results))
+                    yield piece
 
     predict(path, inputs, output, batch_size=batch_size, compute=compute)
 

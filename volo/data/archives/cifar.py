@@ -4,6 +4,7 @@ Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 20
 https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,13 +120,13 @@ class Cifar:
     def name_of(self, number: int) -> str:
         return f"{self.name} {number}"
 
-    def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-        images = self._rows[numbers].reshape(-1, 3, NATIVE_SIZE, NATIVE_SIZE).transpose(0, 2, 3, 1)  # (n, H, W, 3)
-        if self.image_size == NATIVE_SIZE:
-            return images, {}
+    def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
         size = (self.image_size, self.image_size)
-        resized = (Image.fromarray(image).resize(size, Image.Resampling.BICUBIC) for image in images)
-        return np.stack([np.asarray(image) for image in resized]), {}
+        for number in numbers.tolist():
+            image = self._rows[number].reshape(3, NATIVE_SIZE, NATIVE_SIZE).transpose(1, 2, 0)  # (H, W, 3)
+            if self.image_size != NATIVE_SIZE:
+                image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+            yield image
 
 
 def _read(files: Unpacked, name: str) -> dict[str, Any]:

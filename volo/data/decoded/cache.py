@@ -6,6 +6,7 @@ changes becomes another image there; unused images stay until the folder is dele
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,8 +68,8 @@ class Source(Protocol):
     def name_of(self, number: int) -> str:
         """The name by which a person knows an image."""
 
-    def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-        """(n, image_size, image_size, 3) uint8 of the intact images, in order; by number, what is wrong with others."""
+    def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
+        """Each image, (image_size, image_size, 3) uint8, or what is wrong with it, in order."""
 
 
 @dataclass(frozen=True)
@@ -307,20 +308,21 @@ def _stores(source: Source) -> list[Store]:
 def _decode(source: Source, numbers: np.ndarray, keys: np.ndarray, store: Store) -> list[Damage]:
     """Adds these images to the store and returns those that cannot be read."""
     damaged: list[Damage] = []
+    chunk = max(1, min(CHUNK, CHUNK_BYTES // max(1, store.row_bytes)))
 
     def decoded() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for part in _chunks(source, numbers):
-            images, reasons = source.decode(part)
-            damaged.extend(Damage(number, source.name_of(number), reason) for number, reason in reasons.items())
-            yield keys[[number for number in part.tolist() if number not in reasons]], images
+        found = zip(numbers.tolist(), source.decode(numbers), strict=True)
+        with Progress(f"decoding {source.name}", len(numbers), "images") as progress:
+            for start in range(0, len(numbers), chunk):
+                intact, images = [], []
+                for number, image in itertools.islice(found, chunk):
+                    if isinstance(image, str):
+                        damaged.append(Damage(number, source.name_of(number), image))
+                    else:
+                        intact.append(number)
+                        images.append(image)
+                yield keys[intact], np.stack(images) if images else np.zeros((0, *store.shape), np.uint8)
+                progress.update(min(start + chunk, len(numbers)))
 
     store.add(decoded())
     return damaged
-
-
-def _chunks(source: Source, numbers: np.ndarray) -> Iterator[np.ndarray]:
-    chunk = max(1, min(CHUNK, CHUNK_BYTES // max(1, source.image_size**2 * 3)))
-    with Progress(f"decoding {source.name}", len(numbers), "images") as progress:
-        for start in range(0, len(numbers), chunk):
-            yield numbers[start : start + chunk]
-            progress.update(min(start + chunk, len(numbers)))

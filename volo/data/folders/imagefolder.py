@@ -2,23 +2,21 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from volo.cores import num_cores
 from volo.data.contents import Contents, Item
 from volo.data.decoded.cache import Coarse
 from volo.data.decoded.store import KEY
 from volo.data.folders.class_names import extra, is_text, plain, quoted
-from volo.data.folders.formats import opened
 from volo.data.folders.layout import TEST, TEST_SHARE, TRAIN, Layout, NoTestSplit, find_layout, in_test
 from volo.data.folders.listing import ImageFile, find_folders, find_images
-from volo.data.folders.modes import Samples, to_rgb
 from volo.data.folders.passed_over import PassedOver, say_passed_over
+from volo.data.folders.readers import read_images
 from volo.data.folders.reading import digests
 from volo.errors import InputError
 from volo.settings.paths import folder_to_read
@@ -72,20 +70,9 @@ class LabeledFolder:
     def name_of(self, number: int) -> str:
         return self.files[number].name
 
-    def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-        with ThreadPoolExecutor() as pool:
-            read = dict(zip(numbers.tolist(), pool.map(self._read, numbers.tolist()), strict=True))
-        whole = [image for image in read.values() if not isinstance(image, str)]
-        empty = np.zeros((0, self.image_size, self.image_size, 3), np.uint8)
-        reasons = {number: image for number, image in read.items() if isinstance(image, str)}
-        return np.stack(whole) if whole else empty, reasons
-
-    def _read(self, number: int) -> np.ndarray | str:
-        """The image, or the reason why it cannot be read."""
-        try:
-            return read_image(self.files[number].name, self.image_size, self.resize)
-        except Unreadable as error:
-            return error.reason
+    def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
+        files = [self.files[number].name for number in numbers.tolist()]
+        return read_images(files, self.image_size, self.resize, num_cores())
 
     def _below(self, file: ImageFile) -> str:
         return _below(self.root, file)
@@ -172,57 +159,6 @@ class Classes:
         order = np.array([self.class_names.index(name) for name in other.class_names], dtype=np.int64)
         self.passed_over.add(other.passed_over)
         return replace(self, files=self.files + other.files, labels=np.append(self.labels, order[other.labels]))
-
-
-class Unreadable(InputError):
-    """A file that is not an image, is damaged or is too large; `reason` is the reader's message."""
-
-    def __init__(self, file: str | os.PathLike[str], reason: str):
-        super().__init__(f"every image must be readable, got {file} ({reason}); fix or remove it")
-        self.reason = reason
-
-
-def read_image(file: str | os.PathLike[str], image_size: int, resize: str = "crop") -> np.ndarray:
-    """Reads any image that Pillow reads as (image_size, image_size, 3) uint8 RGB.
-
-    The image is rotated by its EXIF tag, transparency is composited on white, and more than 8 bits are scaled to 8
-    (volo/data/folders/modes.py). Of several frames, the first is read.
-    `crop` scales the shorter side (bicubic) and crops the center square, `squash` ignores the aspect ratio.
-
-    Raises:
-        Unreadable: a file that is not an image, is damaged or has more than twice PIL.Image.MAX_IMAGE_PIXELS; the
-            message names it.
-    """
-    try:
-        with opened(file) as image:
-            return fit_image(image, image_size, resize)
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise Unreadable(file, str(error) or type(error).__name__) from error
-
-
-def fit_image(image: Image.Image, image_size: int, resize: str = "crop") -> np.ndarray:
-    """An opened image of any size and mode as `read_image` returns it.
-
-    Raises:
-        InputError: an image without pixels, or gray values whose range is unclear; for damaged pixels Pillow's errors.
-    """
-    if 0 in image.size:
-        raise InputError(f"an image must have at least one pixel, got {image.width}x{image.height}; leave it out")
-    samples = Samples.of(image)
-    upright = to_rgb(_upright(image), samples)
-    size = (image_size, image_size)
-    if resize == "squash":
-        return np.asarray(upright.resize(size, Image.Resampling.BICUBIC))
-    return np.asarray(ImageOps.fit(upright, size, Image.Resampling.BICUBIC))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Rotated by its EXIF tag if that can be read; invalid metadata does not make intact pixels unusable."""
-    image.load()  # raises if the pixels are damaged
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # invalid EXIF can raise nearly anything
-        return image
 
 
 def _listed(root: Path, min_classes: int) -> Classes:

@@ -1,7 +1,7 @@
 """The moving average of the weights."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
@@ -22,16 +22,18 @@ class MovingAverage(AveragedModel):
     def __init__(self, model: nn.Module, decay: float):
         super().__init__(model)
         self.decay = decay
+        self._averaged, self._averaged_buffers = list(self.module.parameters()), list(self.module.buffers())
+        self._current, self._current_buffers = list(model.parameters()), list(model.buffers())
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        averaged: list[Tensor] = list(self.module.parameters())
-        current: list[Tensor] = list(model.parameters())
+        """`model` is the one it was made of."""
         if num_averaged := int(self.n_averaged):
-            get_ema_multi_avg_fn(ema_decay_at(num_averaged, self.decay))(averaged, current, num_averaged)
+            update = get_ema_multi_avg_fn(ema_decay_at(num_averaged, self.decay))
+            update(self._averaged, self._current, num_averaged)
         else:
-            for kept, parameter in zip(averaged, current, strict=True):
+            for kept, parameter in zip(self._averaged, self._current, strict=True):
                 kept.copy_(parameter)
-        for kept, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
-            kept.copy_(buffer)
+        for statistic, buffer in zip(self._averaged_buffers, self._current_buffers, strict=True):
+            statistic.copy_(buffer)
         self.n_averaged += 1

@@ -1,0 +1,112 @@
+"""One network trained for a given time, and its accuracy: the same loop, data and augmentation for every candidate."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.peers.candidates import BATCH, Candidate
+from volo.data.datasets import open_split, open_train
+from volo.data.decoded.cache import Images
+from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batch_size, evaluation_batches
+from volo.data.splits import Split
+from volo.settings.data import ResolvedData
+from volo.training.metrics import summed_loss
+from volo.training.optimizer.average import MovingAverage
+from volo.training.optimizer.schedule import learning_rate
+from volo.training.whitening import samples, whiten_stem
+
+CPU = torch.device("cpu")
+PARTS, WARMUP_PARTS = 10_000, 500  # of the time, by which the learning rate is told
+GRAD_CLIP, LEAST_RATE = 1.0, 0.01  # of the peak
+
+
+@dataclass(frozen=True)
+class Arena:
+    """The images that all candidates are given."""
+
+    images: Images
+    split: Split
+    pixels: Pixels
+    tests: Images
+    test_pixels: Pixels
+    size: int
+
+    @classmethod
+    def of(cls, data: ResolvedData) -> "Arena":
+        images, split = open_train(data)
+        tests = open_split(data, "test")
+        pixels, test_pixels = (Pixels(each, data.mean, data.std, CPU) for each in (images, tests))
+        return cls(images, split, pixels, tests, test_pixels, data.image_size)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.images.class_names)
+
+    def val_accuracy(self, model: nn.Module) -> float:
+        return accuracy(model, self.images, self.split.val, self.pixels)
+
+    def test_accuracy(self, model: nn.Module) -> float:
+        numbers = self.tests.decoded
+        return accuracy(model, self.tests, numbers, self.test_pixels)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """`seconds` include what the candidate does before its first step."""
+
+    model: nn.Module
+    num_steps: int
+    epochs: float
+    seconds: float
+
+
+def train(candidate: Candidate, arena: Arena, lr: float, seed: int, seconds: float) -> Trained:
+    """Trains until the time is up, by which the learning rate falls: warmup, then a cosine to a hundredth."""
+    start = time.perf_counter()
+    torch.manual_seed(seed)
+    model = candidate.build(arena.num_classes, arena.size)
+    if candidate.whiten:
+        whiten_stem(model, map(arena.pixels.plain, samples(arena.split)))
+    optimizer = candidate.optimize(model, lr)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    average = MovingAverage(model, candidate.ema_decay)
+    batches = TrainingBatches(
+        arena.images, arena.split.train, arena.pixels, candidate.augment.resolved(arena.size),
+        batch_size=BATCH, seed=seed, epochs=1,
+    )  # fmt: skip
+    parameters, step = list(model.parameters()), 0
+    model.train()
+    while (done := (time.perf_counter() - start) / seconds) < 1:
+        batch = batches.batch(*divmod(step, batches.steps_per_epoch))
+        images = resized(batch.images, candidate.stages, done)
+        optimizer.zero_grad(set_to_none=True)
+        (summed_loss(model(images), batch.targets) / BATCH).backward()
+        nn.utils.clip_grad_norm_(parameters, GRAD_CLIP)
+        share = learning_rate(int(done * PARTS), PARTS, WARMUP_PARTS, 1.0, LEAST_RATE)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = share * peak
+        optimizer.step()
+        average.update_parameters(model)
+        step += 1
+    return Trained(average.module, step, step / batches.steps_per_epoch, time.perf_counter() - start)
+
+
+def resized(images: Tensor, stages: tuple[tuple[float, float], ...], done: float) -> Tensor:
+    for share, end in stages:
+        if done < end:
+            size = round(share * images.shape[-1])
+            return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+    return images
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, images: Images, numbers: object, pixels: Pixels) -> float:
+    model.eval()
+    right = total = 0
+    for inputs, labels in evaluation_batches(images, numbers, pixels, batch_size=evaluation_batch_size(CPU)):
+        right += int((model(inputs).argmax(dim=1) == labels).sum())
+        total += len(labels)
+    return right / total

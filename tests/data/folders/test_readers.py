@@ -1,0 +1,106 @@
+"""Images read by processes: the same ones, in order, whatever happens to a process."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import draw_folder
+from volo.data.folders.image import read_image
+from volo.data.folders.readers import read_images
+
+SIZE, COUNT = 16, 300  # more than one process reads alone
+
+# Reads some of many images, names its processes, and waits to be killed.
+READER = """
+import multiprocessing, sys
+from volo.data.folders.readers import read_images
+images = read_images(sys.argv[1:] * 8, 16, "crop", 2)
+next(images)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+sys.stdin.read()
+for _ in images:
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> list[str]:
+    """Images, two of which cannot be read."""
+    root = draw_folder(tmp_path_factory.mktemp("many"), {"train": {"cat": COUNT}}, size=20)
+    found = sorted(root.rglob("*.png"))
+    found[7].write_bytes(b"no image")
+    found[200].write_bytes(found[200].read_bytes()[:60])
+    return list(map(str, found))
+
+
+def check(read: list[np.ndarray | str], files: list[str]) -> None:
+    assert [place for place, image in enumerate(read) if isinstance(image, str)] == [7, 200]
+    for place in (0, 63, 64, 128, COUNT - 1):
+        assert np.array_equal(read[place], read_image(files[place], SIZE))
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 5])
+def test_any_number_of_processes_reads_the_same_in_order_and_says_what_cannot_be_read(files, num_processes):
+    check(list(read_images(files, SIZE, "crop", num_processes)), files)
+
+
+def test_few_images_start_no_process(files):
+    images = read_images(files[:200], SIZE, "crop", 2)
+    next(images)
+    assert not multiprocessing.active_children()
+
+
+def test_what_a_killed_process_leaves_is_read_here(files, caplog):
+    many = files * 4
+    images = read_images(many, SIZE, "crop", 2)
+    read = [next(images) for _ in range(10)]
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    read += images
+    assert len(read) == len(many)
+    for start in range(0, len(many), COUNT):
+        check(read[start : start + COUNT], files)
+    assert "a process that decodes images was killed" in caplog.text
+
+
+def test_who_stops_early_leaves_no_process(files):
+    images = read_images(files * 4, SIZE, "crop", 2)
+    next(images)
+    processes = multiprocessing.active_children()
+    assert processes
+    images.close()
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+
+
+def reader(files: list[str]) -> tuple[subprocess.Popen, list[int]]:
+    started = subprocess.Popen(
+        [sys.executable, "-c", READER, *files], cwd=Path(__file__).parents[3], start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    return started, list(map(int, started.stdout.readline().split()))
+
+
+def test_processes_end_with_the_one_that_started_them(files):
+    """They hold its standard error, which ends when the last of them does."""
+    started, children = reader(files)
+    assert len(children) == 2
+    started.kill()
+    _, said = started.communicate(timeout=60)
+    assert said == ""
+
+
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_all_is_heard_by_the_first_alone(files, name):
+    """Which here goes on, as a training that first saves; what it needs is still read."""
+    started, children = reader(files)
+    for child in children:
+        os.kill(child, name)
+    _, said = started.communicate(timeout=60)
+    assert (started.returncode, said) == (0, "")

@@ -1,0 +1,55 @@
+"""Benchmarks that take long are resumed: what was measured is not measured again."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import draw_folder
+
+ROOT = Path(__file__).parents[1]
+FEW = {"train": {"cat": 60, "dog": 60}, "test": {"cat": 8, "dog": 8}}
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    return draw_folder(tmp_path / "images", FEW)
+
+
+@pytest.mark.slow
+def test_what_a_gpu_has_to_show_runs_dry_on_a_cpu_and_only_what_is_missing_again(tmp_path, images):
+    results = tmp_path / "gpu"
+
+    def run() -> str:
+        return subprocess.run(
+            ["bash", "benchmarks/gpu.sh", "--dry-run", results], cwd=ROOT, check=True, text=True, capture_output=True,
+            env=os.environ | {"DATA": str(images), "PYTHON": sys.executable},
+        ).stdout  # fmt: skip
+
+    said = run()
+    parts = sorted(path.stem for path in results.glob("*.done"))
+    assert len(parts) == 9 and "is done" not in said
+    assert json.loads((results / "volo_d1.json").read_text())["figures"]
+    (results / "pipeline.done").unlink()
+    said = run()
+    assert [line.split()[1] for line in said.splitlines() if line.startswith("== ") and "is done" not in line] == [
+        "pipeline:"
+    ]
+
+
+@pytest.mark.slow
+def test_a_race_is_resumed_and_ends_with_its_table(tmp_path, images):
+    command = [
+        sys.executable, "-m", "benchmarks.peers", "--data-dir", images, "--image-size", "32", "--minutes", "0.03",
+        "--output", tmp_path / "peers",
+    ]  # fmt: skip
+    [first, again] = (
+        subprocess.run(command, cwd=ROOT, check=True, text=True, capture_output=True).stdout for _ in range(2)
+    )
+    table = [line for line in first.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + 7 and all("epochs" in line for line in table[2:])
+    assert [line for line in again.splitlines() if line.startswith("|")] == table
+    assert "seed 0: test" in first and "seed 0: test" not in again
