@@ -33,7 +33,7 @@ def timm_volo(num_classes: int, size: int, model: str) -> nn.Module:
 
 
 def geometry(size: int) -> dict[str, Any]:
-    """Settings of our model for a map of 8 x 8; above 32 pixels a narrow level first, or most of the work lies there."""
+    """Of our model, for a map of 8 x 8; above 32 pixels a narrow level comes first, or most of the work lies there."""
     return dict(patch_size=size // 8) | (dict(stem_channels=(16, 48, 96)) if size > 32 else {})
 
 

@@ -34,6 +34,7 @@ SMALLER = {
 NOT_RUN = {
     "--address": "needs a cluster: tests/cluster",
     "d1_224": "needs the published weights: tests/model/test_weights.py",
+    "--whiten-stem": "needs a hundred images: tests/training/test_whitening.py",
     "--token-labels": "needs a minute: tests/outcomes/test_teaching_gains.py",
     "--confirm-top": "needs minutes: tests/tuning/test_confirm.py",
     "--winner-epochs": "needs minutes: tests/tuning/test_pipeline.py",
