@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -120,9 +121,10 @@ class Noise:
     def keys(self) -> np.ndarray:
         return np.arange(4096).astype(KEY)
 
-    def decode(self, numbers: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-        shape = (len(numbers), self.image_size, self.image_size, 3)
-        return np.random.default_rng(numbers[0]).integers(0, 256, shape, dtype=np.uint8), {}
+    def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
+        shape, rng = (self.image_size, self.image_size, 3), np.random.default_rng(0)
+        for _ in numbers:
+            yield rng.integers(0, 256, shape, dtype=np.uint8)
 
 
 def epoch_sums(data: Images) -> list[float]:

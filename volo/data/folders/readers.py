@@ -21,7 +21,7 @@ from volo.log import LOGGER
 TOGETHER, TOGETHER_BYTES = 64, 2**22  # images that a process reads before it sends them, and their size
 AHEAD = 2  # such parts for each process that are read, or waiting, before the first of them is used
 FEW = 256  # as many images are decoded before processes have started
-IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 Read = np.ndarray | str
 Part = list[str]
@@ -68,9 +68,11 @@ def _context() -> multiprocessing.context.BaseContext:
 
 
 def _begin() -> None:
-    """The process that started this one hears the signals, and ends it; this one also ends when that one is killed."""
+    """The process that started this one hears the signals of a terminal; its pool ends this one by SIGTERM. This one
+    also ends when that one is killed."""
     for name in IGNORED:
         signal.signal(name, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     assert parent is not None, "this is a child"
 
