@@ -89,7 +89,7 @@ def grid_size(image_size: int, patch_size: int) -> int:
 class PositionEmbedding(nn.Module):
     """Adds a learned vector to each position of the map; resized (bicubic) for maps of another size.
 
-    (B, h, w, C) -> (B, h, w, C).
+    (B, h, w, C) -> (B, h, w, C), of the map's type: under autocast the blocks that follow compute in it.
     """
 
     def __init__(self, grid: int, dim: int):
@@ -98,7 +98,7 @@ class PositionEmbedding(nn.Module):
         nn.init.trunc_normal_(self.weight, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + resize_position_embedding(self.weight, x.shape[1], x.shape[2])
+        return x + resize_position_embedding(self.weight, x.shape[1], x.shape[2]).to(x.dtype)
 
 
 def resize_position_embedding(weight: Tensor, h: int, w: int) -> Tensor:

@@ -135,12 +135,12 @@ class VOLO(nn.Module):
             tokens = self.global_blocks(tokens)
             pooled = tokens.mean(dim=1)
         elif self.pooling == "cls":
-            class_token = self.class_token.expand(tokens.shape[0], 1, -1)  # (B, 1, C)
+            class_token = self.class_token.to(tokens.dtype).expand(tokens.shape[0], 1, -1)  # (B, 1, C)
             tokens = self.global_blocks(torch.cat([class_token, tokens], dim=1))  # (B, 1+N, C)
             pooled, tokens = tokens[:, 0], tokens[:, 1:]
         else:
             tokens = self.global_blocks(tokens)
-            class_token = self.class_token.expand(tokens.shape[0], 1, -1)  # (B, 1, C)
+            class_token = self.class_token.to(tokens.dtype).expand(tokens.shape[0], 1, -1)  # (B, 1, C)
             for block in self.class_blocks:
                 class_token = block(class_token, tokens)
             pooled = class_token[:, 0]

@@ -168,11 +168,11 @@ class PublishedVOLO(nn.Module):
         if box is not None:
             x = mix_tokens(x, box)
         x = self.network[1](self.network[0](x))  # (B, h/2, w/2, C)
-        x = x + resize_position_embedding(self.pos_embed, x.shape[1], x.shape[2])
+        x = x + resize_position_embedding(self.pos_embed, x.shape[1], x.shape[2]).to(x.dtype)
         tokens = x.flatten(1, 2)  # (B, N, C)
         for stage in self.network[2:]:
             tokens = stage(tokens)
-        class_token = self.cls_token.expand(tokens.shape[0], 1, -1)  # (B, 1, C)
+        class_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], 1, -1)  # (B, 1, C)
         for block in self.post_network:
             class_token = block(class_token, tokens)
         return Features(self.norm(class_token[:, 0]), self.norm(tokens).unflatten(1, x.shape[1:3]))
