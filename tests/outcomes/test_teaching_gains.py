@@ -19,16 +19,16 @@ def teacher(digits, tmp_path_factory):
 
 
 def test_fine_tuning_on_other_classes_at_another_size_beats_training_from_scratch(tmp_path):
-    """Weights of 0 to 4 at 16 pixels for 5 to 9 at 24: 90% where as many steps from scratch reach 75%."""
+    """Weights of 0 to 4 at 16 pixels for 5 to 9 at 24: 96 to 98% where as many steps from scratch reach 80 to 89%."""
     before = write_digits(tmp_path / "before", range(5))
     after = write_digits(tmp_path / "after", range(5, 10))
     source = train(settings_of(before, tmp_path, "source", model=PUBLISHED, optim=dict(epochs=12)))
 
     def trained(name: str, **optim) -> float:
-        same = dict(model=PUBLISHED, data=dict(image_size=24), optim=SHORT | optim)
+        same = dict(model=PUBLISHED, data=dict(image_size=24), optim=dict(epochs=6, batch_size=32) | optim)
         return accuracy(train(settings_of(after, tmp_path, name, **same)), after)
 
-    assert trained("tuned", init_weights=str(source)) >= trained("scratch") + 0.07
+    assert trained("tuned", init_weights=str(source)) >= trained("scratch") + 0.05
 
 
 def test_distillation_beats_the_labels_alone(digits, tmp_path, teacher):

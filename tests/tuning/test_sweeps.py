@@ -60,7 +60,7 @@ def command(config: Path, head: Head, name: str, *flags: str, space: str = "rate
 
 def finished(config: Path, head: Head, name: str, *flags: str, space: str = "rates", code: int = 0) -> str:
     job = command(config, head, name, *flags, space=space)
-    done = subprocess.run(job, env=head.env, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
+    done = subprocess.run(job, env=head.env, cwd=ROOT, capture_output=True, text=True, timeout=3 * LIMIT_S)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr * bool(code)
 
