@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.peers.candidates import Candidate, candidates
+from benchmarks.peers.candidates import Candidate, candidates, variants
 from benchmarks.peers.racing import Arena, train
 from benchmarks.timing import machine
 from volo.allocator import keep_memory
@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[5, 20])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--model", default="nano", help="our size, whose geometry timm's blocks have")
+    parser.add_argument("--variants", action="store_true", help="ours alone, one part of its recipe after the other")
     parser.add_argument("--only", nargs="+", help="names of candidates, or beginnings of them")
     parser.add_argument("--output", type=Path, default=Path("outputs/peers"))
     flags = parser.parse_args()
@@ -113,12 +114,13 @@ def main() -> None:
     keep_memory()
     data = dict(dataset="imagefolder", data_dir=flags.data_dir, image_size=flags.image_size, val_fraction=0.1)
     arena = Arena.of(build_settings({"data": data}).resolved().data)
-    results = Results(flags.output / f"{Path(flags.data_dir).name}-{flags.model}.jsonl")
+    kind = "-variants" if flags.variants else ""
+    results = Results(flags.output / f"{Path(flags.data_dir).name}-{flags.model}{kind}.jsonl")
     print(
         f"{machine()}; {len(arena.split.train):,} images to train on, {len(arena.tests.labels):,} to test", flush=True
     )
     for minutes in flags.minutes:
-        for name, candidate in candidates(flags.model).items():
+        for name, candidate in (variants if flags.variants else candidates)(flags.model).items():
             if not flags.only or name.startswith(tuple(flags.only)):
                 for seed in flags.seeds:
                     race(name, candidate, arena, minutes, seed, results)

@@ -71,13 +71,27 @@ def ours(optimizer: str) -> Callable[[str], tuple[Callable[[int, int], nn.Module
     return build
 
 
+RATES, MUON_RATES = (1e-3, 2e-3, 4e-3), (4e-3, 8e-3, 16e-3)
+SMALLER_FIRST = ((0.75, 0.6),)
+
+
+def variants(model: str) -> dict[str, Candidate]:
+    """Our model, with one part of its recipe after the other."""
+    plain, tuned = ours("adamw")(model), ours("muon")(model)
+    return {
+        "AdamW": Candidate(*plain, RATES),
+        "Muon": Candidate(*tuned, MUON_RATES),
+        "Muon, whitened": Candidate(*tuned, MUON_RATES, whiten=True),
+        "Muon, whitened, smaller first": Candidate(*tuned, MUON_RATES, whiten=True, stages=SMALLER_FIRST),
+    }
+
+
 def candidates(model: str) -> dict[str, Candidate]:
     """All that race, by name; `model` is the size of ours whose geometry timm's blocks have."""
-    plain, tuned = ours("adamw")(model), ours("muon")(model)
-    rates = (1e-3, 2e-3, 4e-3)
+    own, rates = variants(model), RATES
     return {
-        "VOLO, ours": Candidate(*tuned, (4e-3, 8e-3, 16e-3), whiten=True, stages=((0.75, 0.6),)),
-        "VOLO, ours, AdamW": Candidate(*plain, rates),
+        "VOLO, ours": own["Muon, whitened, smaller first"],
+        "VOLO, ours, AdamW": own["AdamW"],
         "VOLO, timm's blocks": Candidate(partial(networks.timm_volo, model=model), adamw, rates),
         "ViT, timm": Candidate(networks.vit, adamw, rates),
         "CCT-2/3x2": Candidate(networks.CCT, adamw, rates),
