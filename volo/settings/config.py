@@ -63,13 +63,13 @@ class Settings(Section):
             if not patch <= size < self.data.image_size:
                 raise ValueError(
                     "resize_schedule must name sizes of at least patch_size and below image_size, got "
-                    f"{size} with patch_size={patch}, image_size={self.data.image_size}; choose a size between them in "
-                    "--resize-schedule"
+                    f"{size} with patch_size={patch}, image_size={self.data.image_size}; choose a size between them, or "
+                    "give --resize-schedule without one"
                 )
         if self.augment.resize_schedule and (other := self._other_than_resizing()):
             raise ValueError(
-                f"resize_schedule needs a model that sees images as they are, got {other} with it; leave one of the "
-                "two out"
+                f"resize_schedule needs a model that sees images as they are, got {other} with it; leave that "
+                "out, or give --resize-schedule without a size"
             )
         if self.model.outlook_op == "cpu" and self.run.device == "cuda":
             raise ValueError("outlook_op=cpu computes on the CPU only, got device=cuda; use auto, or --device cpu")
@@ -89,7 +89,7 @@ class Settings(Section):
         if self.optim.whiten_stem and getattr(self.model.resolved(), "stem_channels", True) == ():
             raise ValueError(
                 "whiten_stem needs a stem of convolutions, got stem_channels=(); set --stem-channels, or omit "
-                "--whiten-stem"
+                "--whiten-stem (--no-whiten-stem, if a recipe or a file sets it)"
             )
         if self.optim.init_weights and self.run.resume_path:
             raise ValueError(
