@@ -19,7 +19,7 @@ from volo.settings.model import FORMS
 from volo.settings.sizes import VARIANTS
 
 PLAIN = [None, True, False, 0, 1, 3, 12, 300, 0.25, "x", "5m", "1:2"]
-PLAIN += [[1], [1, 2], [48, 96], [1, 1, 1, 1], [0.1, 0.2, 0.3]]
+PLAIN += [[1], [1, 2], [48, 96], [1, 1, 1, 1], [0.1, 0.2, 0.3], ["16:0.3", "24:0.6"]]
 TAUGHT = {"model": {"variant": "volo_d1"}, "teaching": {"teacher": "x"}}
 NEEDS: dict[str, dict[str, Any]] = {  # what must be set beside it for a setting to have an effect
     "mix_prob": {"augment": {"mixup_alpha": 0.5}},

@@ -63,8 +63,8 @@ class Settings(Section):
             if not patch <= size < self.data.image_size:
                 raise ValueError(
                     "resize_schedule must name sizes of at least patch_size and below image_size, got "
-                    f"{size} with patch_size={patch}, image_size={self.data.image_size}; choose a size between them, or "
-                    "give --resize-schedule without one"
+                    f"{size} with patch_size={patch}, image_size={self.data.image_size}; choose a size between them, "
+                    "or give --resize-schedule without one"
                 )
         if self.augment.resize_schedule and (other := self._other_than_resizing()):
             raise ValueError(

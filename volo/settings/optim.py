@@ -63,7 +63,8 @@ class OptimSettings(Section):
         if self.whiten_stem and self.init_weights:
             raise ValueError(
                 "whiten_stem has no effect with init_weights, got whiten_stem=True, "
-                f"init_weights={cut(self.init_weights)}; omit one of them (--no-whiten-stem, if a recipe or a file sets it)"
+                f"init_weights={cut(self.init_weights)}; omit one of them (--no-whiten-stem, if a recipe or a file "
+                "sets it)"
             )
         if self.grad_accum_steps > self.batch_size:
             raise ValueError(
