@@ -31,6 +31,7 @@ LAYERS = (
         "streams",
         "teardown",
         "allocator",
+        "cores",
         "tables",
     },
     {"model", "data"},
