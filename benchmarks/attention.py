@@ -19,7 +19,7 @@ def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(dim=-1).to(v.dtype) @ v
 
 
-def both_ways(attend: Callable, dtype: torch.dtype, num_tokens: int, batch: int = 64) -> Callable[[], None]:
+def both_ways(attend: Callable, dtype: torch.dtype, num_tokens: int, batch: int = 64) -> Callable[[], object]:
     q, k, v = (torch.randn(batch, 6, num_tokens, 32, dtype=dtype, requires_grad=True) for _ in range(3))
     grad = torch.randn(batch, 6, num_tokens, 32, dtype=dtype)
     return lambda: torch.autograd.grad(attend(q, k, v), (q, k, v), grad)
@@ -35,7 +35,7 @@ def main() -> None:
     print("| tokens | dtype | plain | fused | fused / plain (range) |\n|---|---|---|---|---|")
     for num_tokens in TOKENS:
         for dtype in (torch.float32, torch.bfloat16):
-            forms = {"plain": plain, "fused": F.scaled_dot_product_attention}
+            forms: dict[str, Callable] = {"plain": plain, "fused": F.scaled_dot_product_attention}
             times = alternate({name: both_ways(form, dtype, num_tokens) for name, form in forms.items()}, flags.rounds)
             cells = [milliseconds(times[name]) for name in forms] + [ratios(times["fused"], times["plain"])]
             print("|", " | ".join([str(num_tokens), str(dtype).removeprefix("torch."), *cells]), "|")

@@ -46,7 +46,8 @@ def main() -> None:
         with opened_run(settings, world), open_session(settings, world) as session:
             times = measured(session, flags.rounds, flags.block_s)
         newest = checkpoint.pointed(settings.run_dir, "last")
-        size = sum(file.stat().st_size for file in newest.iterdir())
+        assert newest is not None, "it has saved"
+        size: int = sum(file.stat().st_size for file in newest.iterdir())
     report(flags.model, size, times)
     if flags.json:
         flags.json.write_text(json.dumps({"machine": machine(), "times": times}, indent=1) + "\n")

@@ -18,10 +18,10 @@ import torch
 
 from benchmarks.outlook import modules
 from benchmarks.timing import DTYPES, Bench
-from benchmarks.train_step import BATCH, IMAGE, models
+from benchmarks.train_step import small
 
 GEOMETRIES = ((64, 16, 16, 128, 4, 1), (64, 8, 8, 192, 6, 1), (8, 28, 28, 192, 6, 2))
-WHOLE = (128, 4, 2)  # width, heads, patch size
+BATCH, WHOLE = 64, (128, 4, 2)  # and width, heads, patch size of the whole model
 GOAL = 2  # the peer needs at least twice as much
 CHILD = "VOLO_BENCH_MEMORY"
 
@@ -30,9 +30,8 @@ def passes(candidate: dict, device: torch.device) -> Callable[[], object]:
     """What to measure: of the module or the whole model, of `ours` or `timm`."""
     if candidate["part"] == "module":
         return modules(candidate["geometry"], DTYPES[candidate["dtype"]], device)[candidate["name"]]
-    ours, theirs = models(*WHOLE, device)
-    model = ours if candidate["name"] == "ours" else theirs
-    images = torch.randn(BATCH, 3, IMAGE, IMAGE, device=device)
+    model = small(*WHOLE)[candidate["name"]].to(device)
+    images = torch.randn(BATCH, 3, 32, 32, device=device)
     return lambda: model(images).sum().backward()
 
 

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from benchmarks.replay.curves import Curve, Recording, recorded
 from benchmarks.replay.samplers import compare
@@ -121,7 +122,8 @@ def _study(recording: Recording, folder: Path, options: SweepOptions) -> SweepSt
 
 def _played(study: SweepStudy, curves: Sequence[Curve], metric: str, num_concurrent: int) -> list[int]:
     """How many epochs of each curve were trained, `num_concurrent` of them at a time."""
-    trained, running = [0] * len(curves), []
+    trained = [0] * len(curves)
+    running: list[Any] = []
 
     def start(now: float) -> None:
         if work := study.next_work():

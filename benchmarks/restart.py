@@ -24,6 +24,7 @@ from pathlib import Path
 
 from benchmarks.timing import machine
 from volo.cluster.attempt import Attempt, Follower
+from volo.runs.records import parsed
 
 GOAL_S = 15.0
 LIMIT_S = 120.0
@@ -50,7 +51,7 @@ class Training:
             f"--output-dir {folder} --run-name run"
         )
         self.attempt = Attempt(folder / "run" / ".ray" / "001")
-        self.follower = Follower(self.attempt.records)
+        self.follower = Follower(self.attempt.records, parsed)
         self.starts: list[int] = []  # the step that each began at
         self.last_step = 0
         self.log = folder / "log.txt"
@@ -68,7 +69,7 @@ class Training:
             self.read()
 
     def read(self) -> None:
-        for record in self.follower.new_records():
+        for record in self.follower.new():
             if record["kind"] == "note" and record["text"].startswith(("starting at", "resuming at")):
                 self.starts.append(record["step"])
             self.last_step = record["step"]

@@ -53,8 +53,9 @@ def small(dim: int, heads: int, patch_size: int) -> dict[str, nn.Module]:
 
     def make() -> VOLO:
         torch.manual_seed(0)
-        size = dict(patch_size=patch_size, embed_dim=dim, num_heads=heads, local_depth=LOCAL, global_depth=GLOBAL)
-        return VOLO(CLASSES, **size)
+        return VOLO(
+            CLASSES, patch_size=patch_size, embed_dim=dim, num_heads=heads, local_depth=LOCAL, global_depth=GLOBAL
+        )
 
     theirs = TimmBlocks(make(), dim, heads)
     ours = make()

@@ -93,7 +93,7 @@ def table(records: list[dict[str, Any]], minutes: list[float]) -> Iterator[str]:
 
     yield "| network | parameters | " + " | ".join(f"{length:g} minutes" for length in minutes) + " |"
     yield "|---" * (2 + len(minutes)) + "|"
-    for name in sorted(names, key=lambda name: -max(cell(name, length)[0] for length in minutes)):
+    for name in sorted(names, key=lambda name: (-max(cell(name, length)[0] for length in minutes), name)):
         parameters = next(record["parameters"] for record in finals if record["name"] == name)
         cells = " | ".join(cell(name, length)[1] for length in minutes)
         yield f"| {name} | {parameters / 1e6:.2f} M | {cells} |"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -47,7 +48,7 @@ class ConvolutionalMuon(torch.optim.Optimizer):
     """Muon for kernels and Nesterov's momentum for the rest, as airbench94_muon has it."""
 
     def __init__(self, model: nn.Module, lr: float):
-        kernels = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
+        kernels: list[Any] = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
         known = {id(weight) for weight in kernels}
         rest = [weight for weight in model.parameters() if id(weight) not in known]
         self.parts = (Muon(kernels, lr), torch.optim.SGD(rest, lr=lr, momentum=0.85, nesterov=True))
@@ -58,7 +59,7 @@ class ConvolutionalMuon(torch.optim.Optimizer):
             part.step()
 
 
-def ours(optimizer: str) -> Callable[[str], tuple[Callable[[int, int], nn.Module], Optimize]]:
+def ours(optimizer: Literal["adamw", "muon"]) -> Callable[[str], tuple[Callable[[int, int], nn.Module], Optimize]]:
     """This project's model and optimizer."""
 
     def build(name: str) -> tuple[Callable[[int, int], nn.Module], Optimize]:

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -103,7 +104,7 @@ def resized(images: Tensor, stages: tuple[tuple[float, float], ...], done: float
 
 
 @torch.inference_mode()
-def accuracy(model: nn.Module, images: Images, numbers: object, pixels: Pixels) -> float:
+def accuracy(model: nn.Module, images: Images, numbers: np.ndarray, pixels: Pixels) -> float:
     model.eval()
     right = total = 0
     for inputs, labels in evaluation_batches(images, numbers, pixels, batch_size=evaluation_batch_size(CPU)):

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 
@@ -58,7 +58,9 @@ class Fitted:
         return math.sqrt(fmean(squares))
 
 
-def searched(recording: Recording, function: Fitted, sampler: str, seed: int, num_trials: int) -> list[float]:
+def searched(
+    recording: Recording, function: Fitted, sampler: Literal["tpe", "random", "grid"], seed: int, num_trials: int
+) -> list[float]:
     """The best value found after each trial of a sweep's own study with this sampler. The space's first points, which
     are known to be good, are left out: both would try them first."""
     settings = build_settings(recording.settings, {"run": {"seed": seed}})
@@ -73,6 +75,7 @@ def searched(recording: Recording, function: Fitted, sampler: str, seed: int, nu
             value = recording.sign * function(study.frozen(work.number).params)
             study.report(work.number, {"epoch": study.num_epochs, "step": 1, recording.metric: value})
         for trial in study.trials:
+            assert trial.value is not None, "each was told its value"
             best.append(max([*best[-1:], recording.sign * trial.value]))
     return best
 
