@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a machine with a GPU has to show, the most important first; Ray is not needed. The first four parts take about
-# nine minutes. A part that has ended well is not run again, so what an interruption leaves is done by the next call.
+# What a machine with a GPU has to show, the most important first; Ray is not needed. Parts 1 to 4 are meant to take nine
+# minutes, which has not been measured yet. What has ended well is not run again, so a second call does what is missing.
 #
 #     bash benchmarks/gpu.sh [FOLDER]               results as text and JSON in FOLDER, by default ./outputs/gpu
 #     bash benchmarks/gpu.sh --dry-run [FOLDER]     every part on a CPU, as short as it can be

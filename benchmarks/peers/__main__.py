@@ -5,7 +5,8 @@
 
 Each candidate chooses its learning rate on the validation images, in trials of a tenth of the time, which do not count;
 then it trains once for each seed and is tested once. The network tested is the moving average of the weights. Every
-result is kept in --output, and what is there already is not done again: a race may be stopped and goes on.
+result is kept in --output, and what is there already is not done again: a race may be stopped and goes on. A minute is
+worth more on a faster machine, so a race has to be run to its end on one, and nothing else beside it.
 """
 
 import argparse
@@ -46,7 +47,7 @@ class Results:
 
 def race(name: str, candidate: Candidate, arena: Arena, minutes: float, seed: int, results: Results) -> dict[str, Any]:
     """The record of one candidate, which is tested if it was not before."""
-    key = dict(name=name, minutes=minutes)
+    key = dict(name=name, minutes=minutes, machine=machine())
     trials = []
     for lr in candidate.rates:
         trial = dict(key, kind="trial", lr=lr)
@@ -87,9 +88,8 @@ def table(records: list[dict[str, Any]], minutes: list[float]) -> Iterator[str]:
         tests = [record["test"] for record in found]
         spread = f" ({min(tests):.2%} to {max(tests):.2%})" if len(tests) > 1 else ""
         epochs = statistics.mean(record["epochs"] for record in found)
-        return statistics.mean(
-            tests
-        ), f"{statistics.mean(tests):.2%}{spread}, {epochs:.1f} epochs, lr {found[0]['lr']:g}"
+        mean = statistics.mean(tests)
+        return mean, f"{mean:.2%}{spread}, {epochs:.1f} epochs, lr {found[0]['lr']:g}"
 
     yield "| network | parameters | " + " | ".join(f"{length:g} minutes" for length in minutes) + " |"
     yield "|---" * (2 + len(minutes)) + "|"

@@ -52,11 +52,9 @@ def resnet(num_classes: int, size: int) -> nn.Module:
         stem = [nn.Conv2d(3, widths[0], 7, 2, 3, bias=False), *stem[1:], nn.MaxPool2d(3, 2, 1)]
     blocks, width = [], widths[0]
     for after in widths:
-        stride = 1 if after == width else 2
-        shortcut = (
-            None if stride == 1 else nn.Sequential(nn.Conv2d(width, after, 1, 2, bias=False), nn.BatchNorm2d(after))
-        )
-        blocks += [BasicBlock(width, after, stride, shortcut), BasicBlock(after, after)]
+        shortcut = nn.Sequential(nn.Conv2d(width, after, 1, 2, bias=False), nn.BatchNorm2d(after))
+        first = BasicBlock(width, after) if after == width else BasicBlock(width, after, 2, shortcut)
+        blocks += [first, BasicBlock(after, after)]
         width = after
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
 
@@ -96,7 +94,7 @@ class Scaled(nn.Module):
 
 def airbench(num_classes: int, size: int) -> nn.Module:
     """Jordan's network for CIFAR-10 (arXiv 2404.00498), a third as wide: a convolution of 2 x 2 for whitening (which
-    `benchmarks.peers.racing` does), then three blocks of two convolutions; identity at the start."""
+    `benchmarks/peers/racing.py` does), then three blocks of two convolutions; identity at the start."""
     widths, first = (24, 88, 88), 24
     stride = 1 if size <= 32 else 2
     layers: list[nn.Module] = [nn.Conv2d(3, first, 2 * stride, stride), nn.GELU()]

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.peers.candidates import BATCH, Candidate
 from volo.data.datasets import open_split, open_train
 from volo.data.decoded.cache import Images
-from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batch_size, evaluation_batches
+from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batch_size, evaluation_batches, shrunk
 from volo.data.splits import Split
 from volo.settings.data import ResolvedData
 from volo.training.metrics import summed_loss
@@ -98,8 +97,7 @@ def train(candidate: Candidate, arena: Arena, lr: float, seed: int, seconds: flo
 def resized(images: Tensor, stages: tuple[tuple[float, float], ...], done: float) -> Tensor:
     for share, end in stages:
         if done < end:
-            size = round(share * images.shape[-1])
-            return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+            return shrunk(images, round(share * images.shape[-1]))
     return images
 
 

@@ -134,8 +134,7 @@ class TrainingBatches:
         done = (epoch + step / self.steps_per_epoch) / self.epochs
         for size, end in self.augment.resize_stages:
             if done < end:
-                smaller = F.interpolate(batch.images, size=(size, size), mode="bilinear", antialias=True)
-                return Batch(smaller, batch.targets)
+                return Batch(shrunk(batch.images, size), batch.targets)
         return batch
 
     def _full_size(self, epoch: int, step: int) -> Batch:
@@ -167,6 +166,11 @@ class TrainingBatches:
                 self.seed, epoch, len(self.index), self.augment.mixup_alpha, self.augment.cutmix_alpha
             )
         return self._table
+
+
+def shrunk(images: Tensor, size: int) -> Tensor:
+    """(b, 3, H, W) -> (b, 3, size, size), bilinear with antialiasing."""
+    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
 
 def _taken(images: Tensor, places: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from volo.errors import brief
 from volo.settings.section import Section
 
-STAGE = re.compile(r"([1-9]\d{0,5}):(0\.\d+|1(?:\.0+)?)")
+STAGE = re.compile(r"([1-9]\d{0,5}):(0\.\d+)")
 
 
 class AugmentSettings(Section):
@@ -50,8 +50,8 @@ class AugmentSettings(Section):
         for stage in self.resize_schedule:
             if not STAGE.fullmatch(stage):
                 raise ValueError(
-                    "resize_schedule must be written as SIZE:UNTIL, with pixels and a fraction of the training, "
-                    f"got {brief(stage)}; 24:0.6 trains at 24 pixels for the first 60% of it"
+                    "resize_schedule must be written as SIZE:UNTIL, with pixels and a fraction of the training "
+                    f"below 1, got {brief(stage)}; 24:0.6 trains at 24 pixels for the first 60% of it"
                 )
         ends = [end for _, end in self.resize_stages]
         if any(end <= 0 for end in ends) or any(before >= after for before, after in pairwise(ends)):

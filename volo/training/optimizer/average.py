@@ -27,7 +27,8 @@ class MovingAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """`model` is the one it was made of."""
+        """`model` must be the one that this is the average of."""
+        assert next(model.parameters()) is self._current[0], "an average of one model cannot take another"
         if num_averaged := int(self.n_averaged):
             update = get_ema_multi_avg_fn(ema_decay_at(num_averaged, self.decay))
             update(self._averaged, self._current, num_averaged)
