@@ -58,7 +58,7 @@ def test_all_six_analyzes_write_all_that_they_name(trained, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {output / 'report.html'}"
     page = (output / "report.html").read_text()
     assert "<b>" not in page
-    assert "&lt;b&gt;dog" in page and "local_stage" in page
+    assert "&lt;b&gt;dog" in page and "last_map" in page
     assert page.count("data:image/png;base64,") == 5 + 3 * 12  # pictures; input, Grad-CAM and occlusion of 12 images
 
 
@@ -90,7 +90,7 @@ def test_explanations_are_read_without_running_code_and_name_their_layer(trained
     gradcam, occlusion = (
         torch.load(tmp_path / name, weights_only=True) for name in ("gradcam.pt", "occlusion_heatmap.pt")
     )
-    assert gradcam["layer"] == "local_stage" and gradcam["maps"].shape == (12, 8, 8)
+    assert gradcam["layer"] == "last_map" and gradcam["maps"].shape == (12, 8, 8)
     assert occlusion["window"] == [6, 6] and occlusion["maps"].shape == (12, 6, 6)
     for found in (gradcam, occlusion):
         assert found["heatmaps"].shape == (12, 32, 32)

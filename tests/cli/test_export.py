@@ -31,8 +31,9 @@ MODELS = {
     "pyramid": dict(model_settings=PYRAMID | dict(downsample_kind="token", outlook_stride=2), image_size=36),
 }
 FORMS = {".onnx": "onnx", ".pt2": "torch-export"}
+HOW_READ = ("image_size", "resize", "crop_pct")
 METADATA = {
-    "image_size", "resize", "mean", "std", "class_names", "input_name", "output_name", "step", "volo_version",
+    *HOW_READ, "mean", "std", "class_names", "input_name", "output_name", "step", "volo_version",
 }  # fmt: skip
 
 
@@ -133,7 +134,7 @@ def test_the_graph_has_no_fold_and_no_operator_of_our_own(exported):
 def test_metadata_say_what_volo_load_knows(exported):
     known, model = exported.metadata, exported.model
     assert known.keys() == METADATA
-    assert (known["image_size"], known["resize"]) == (model.data.image_size, model.data.resize)
+    assert [known[name] for name in HOW_READ] == [getattr(model.data, name) for name in HOW_READ]
     assert (tuple(known["mean"]), tuple(known["std"])) == (model.data.mean, model.data.std)
     assert tuple(known["class_names"]) == model.class_names == NAMES
     assert (known["input_name"], known["output_name"]) == ("images", "logits")

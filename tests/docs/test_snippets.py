@@ -34,6 +34,7 @@ PREPARATION = snippet_with("def prepared(")
 MODELS = {
     "crop": dict(seed=7, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7)),
     "squash": dict(seed=8, image_size=30, resize="squash"),
+    "less": dict(seed=9, image_size=24, crop_pct=0.8),
 }
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 4), dtype=np.uint8))
 COLORS = NOISE.convert("RGB")
@@ -169,7 +170,7 @@ def test_a_fault_in_the_preparation_shows_in_one_of_the_odd_images(place, monkey
     differing = []
     for name, make in ODD.items():
         Path("photo.jpg").write_bytes(make())
-        meta = classifier.data.model_dump(include={"image_size", "resize", "mean", "std"})
+        meta = classifier.data.model_dump(include={"image_size", "resize", "crop_pct", "mean", "std"})
         right, wrong = (prepared("photo.jpg", meta) for prepared in (names["prepared"], others["prepared"]))
         assert np.allclose(right[0], classifier.preprocess("photo.jpg").numpy(), atol=1e-5), name
         differing += [name] if np.abs(right - wrong).max() > 1e-3 else []

@@ -19,13 +19,15 @@ from volo.settings.model import FORMS
 from volo.settings.sizes import VARIANTS
 
 PLAIN = [None, True, False, 0, 1, 3, 12, 300, 0.25, "x", "5m", "1:2"]
-PLAIN += [[1], [1, 2], [48, 96], [1, 1, 1, 1], [0.1, 0.2, 0.3], ["16:0.3", "24:0.6"]]
+PLAIN += [[1], [1, 2], [48, 96], [1, 1, 1, 1], [0.1, 0.2, 0.3], [0.25, 0.5], ["16:0.3", "24:0.6"]]
 TAUGHT = {"model": {"variant": "volo_d1"}, "teaching": {"teacher": "x"}}
 NEEDS: dict[str, dict[str, Any]] = {  # what must be set beside it for a setting to have an effect
     "mix_prob": {"augment": {"mixup_alpha": 0.5}},
     "class_depth": {"model": {"pooling": "cli"}},
+    "crop_ratio": {"augment": {"crop_area": [0.5, 1]}},
     "autocast_dtype": {"optim": {"use_amp": True}},
     "resize": {"data": {"dataset": "imagefolder"}},
+    "crop_pct": {"data": {"dataset": "imagefolder"}},
     "teacher": {"teaching": {"distillation": 0.5}},
     "distillation": {"teaching": {"teacher": "x"}},
     "token_labels": TAUGHT,
@@ -276,7 +278,17 @@ def test_what_the_flags_take_from_a_file_by_choosing_another_form_is_said(tmp_pa
 
 def test_every_flag_reaches_its_setting():
     """All of them but for those that exclude others, in as few commands as the forms of the model allow."""
-    left_out = {"use_amp", "mix_token", "seeds", "address", "dashboard_host", "fresh", "resume_path"}
+    left_out = {
+        "crop_area",
+        "crop_ratio",
+        "use_amp",
+        "mix_token",
+        "seeds",
+        "address",
+        "dashboard_host",
+        "fresh",
+        "resume_path",
+    }
     in_common = ["--teacher", "x", "--distillation", "0.5", "--dataset", "imagefolder", "--mixup-alpha", "1"]
     seen = {"variant", "form", "dataset", "teacher", "pooling", "token_labels"}
     for form, flags in {

@@ -10,6 +10,7 @@ from volo.settings.yaml_files import read_yaml
 OPEN = {
     "recipe",
     "data.train_images",
+    "augment.crop_area",
     "augment.mix_prob",
     "optim.max_steps",
     "optim.use_amp",
@@ -20,6 +21,7 @@ OPEN = {
     "run.checkpoint_every",
     "run.resume_path",
     "run.num_workers",
+    "run.num_readers",
     "run.address",
 }
 OF_THE_FORM = {

@@ -33,7 +33,7 @@ class Classifier:
         model: In evaluation mode, on the CPU; move it with `classifier.model.to("cuda")` and `predict` follows.
             (B, 3, H, W) float32 -> logits (B, classes).
         class_names: In the order of the logits.
-        data: How images are read: `image_size`, `resize`, `mean`, `std`.
+        data: How images are read: `image_size`, `resize`, `crop_pct`, `mean`, `std`.
     """
 
     model: nn.Module
@@ -50,11 +50,10 @@ class Classifier:
             InputError: a file or opened image that cannot be read or has no pixels, an array of another shape or type,
                 or any other value.
         """
-        size, resize = self.data.image_size, self.data.resize
         if isinstance(image, str | os.PathLike):
-            pixels = read_image(image, size, resize)
+            pixels = read_image(image, self.data.image_size, self.data.resize, self.data.crop_pct)
         else:
-            pixels = _fitted(image if isinstance(image, Image.Image) else _from_array(image), size, resize)
+            pixels = _fitted(image if isinstance(image, Image.Image) else _from_array(image), self.data)
         mean, std = torch.tensor(self.data.mean), torch.tensor(self.data.std)
         return normalize(torch.from_numpy(pixels.copy())[None], mean, std)[0]  # (3, H, W)
 
@@ -104,10 +103,10 @@ def ranked(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return order, np.take_along_axis(softmax(logits), order, axis=1)
 
 
-def _fitted(image: Image.Image, size: int, resize: str) -> np.ndarray:
+def _fitted(image: Image.Image, data: ResolvedData) -> np.ndarray:
     """As `fit_image`. Raises InputError also for damaged pixels, which an opened image has not read yet."""
     try:
-        return fit_image(image, size, resize)
+        return fit_image(image, data.image_size, data.resize, data.crop_pct)
     except InputError:
         raise
     except Exception as error:  # a damaged file can raise nearly anything

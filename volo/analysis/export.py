@@ -7,7 +7,8 @@ Both take `images` (batch, 3, image_size, image_size) float32, resized and norma
 (batch, classes) float32. Outlook attention is in its dense form: matrix products and scatter-add, no fold and no
 operator of this project. What an application needs to know is in the file's metadata:
 
-    image_size, resize, mean, std    as in volo/settings: mean and std are of pixels in [0, 1], red, green, blue
+    image_size, resize, crop_pct     as in volo/settings
+    mean, std                        of pixels in [0, 1], red, green, blue
     class_names                      in the order of the logits
     input_name, output_name          images, logits
     step, volo_version               of the checkpoint, of the project that exported it
@@ -39,6 +40,7 @@ INPUT, OUTPUT = "images", "logits"
 METADATA_FILE = "metadata.json"
 ANY_BATCH = ({0: Dim("batch", min=1)},)
 COMPARED_BATCHES = (1, 2, 7)
+PREPROCESSING = {"image_size", "resize", "crop_pct", "mean", "std"}
 TOLERANCE = 1e-4  # of the largest logit
 
 Run = Callable[[Tensor], Tensor]
@@ -106,7 +108,7 @@ def trace(subject: Subject) -> ExportedProgram:
 def metadata_of(subject: Subject) -> dict[str, Any]:
     """Plain values; what they mean stands in the docstring of this module."""
     description = subject.description
-    preprocessing = description.settings.data.model_dump(mode="json", include={"image_size", "resize", "mean", "std"})
+    preprocessing = description.settings.data.model_dump(mode="json", include=PREPROCESSING)
     return {
         **preprocessing,
         "class_names": list(description.class_names),

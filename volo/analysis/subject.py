@@ -196,7 +196,7 @@ def _open_elsewhere(description: Description, place: Path) -> Images:
     data = description.settings.data
     folder = _labeled_folder(place, data.dataset, description.class_names)
     if folder and not (folder == place and _is_training_data(description, place)):
-        source = LabeledFolder(folder, data.image_size, data.resize)
+        source = LabeledFolder(folder, data.image_size, data.resize, data.crop_pct)
         if folder == place:
             source.notes = (f"all {len(source.labels):,} images of {place} are taken for the test split",)
         source.say_passed_over()

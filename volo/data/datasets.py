@@ -11,7 +11,8 @@ from volo.data.archives.fetch import mirrored
 from volo.data.contents import Contents, Item
 from volo.data.decoded.cache import Coarse, Images, Source, Wanted, cached, cached_all, room
 from volo.data.decoded.store import KEY
-from volo.data.folders.imagefolder import ImageFolder
+from volo.data.folders.damage import Damage
+from volo.data.folders.imagefolder import ImageFolder, LabeledFolder
 from volo.data.folders.layout import NoTestSplit
 from volo.data.splits import Split, split_train
 from volo.errors import InputError
@@ -46,6 +47,9 @@ class Shapes:
     def name_of(self, number: int) -> str:
         return f"{self.name} {number}"
 
+    def file_of(self, number: int) -> None:
+        return None
+
     def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
         for span in np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1):
             for part in np.split(span, range(DRAWN, len(span), DRAWN)):
@@ -58,7 +62,7 @@ def _shapes(data: ResolvedData, split: str) -> Source:
 
 
 def _imagefolder(data: ResolvedData, split: str) -> Source:
-    return ImageFolder(data.folder, split, data.image_size, data.resize)
+    return ImageFolder(data.folder, split, data.image_size, data.resize, data.crop_pct)
 
 
 def _cifar10(data: ResolvedData, split: str) -> Source:
@@ -119,12 +123,13 @@ def open_train(data: ResolvedData, *, only_val: bool = False, is_new: bool = Fal
     source, *others = sources = open_sources(data) if is_new else [open_source(data, "train")]
     _say_passed_over(sources)
     split = split_of(source, data)
-    wanted = [(source, _selected(split, data, only_val))]
+    wanted = _wanted(source, others, split, data, only_val)
     if is_new:
-        wanted += [(other, np.arange(len(other.labels))) for other in others]
         room(wanted).check()
-    images = replace(cached_all(wanted, data.skip_damaged)[0], num_drawn_from=num_drawn_from(source, data))
-    whole = split.without(np.array([damage.number for damage in images.damaged], dtype=np.int64))
+    opened = cached_all(wanted, data.skip_damaged)
+    damaged = _damaged(opened, others)
+    images = replace(opened[0], damaged=damaged, num_drawn_from=num_drawn_from(source, data))
+    whole = split.without(np.array([damage.number for damage in damaged], dtype=np.int64))
     emptied = np.setdiff1d(source.labels[split.train], source.labels[whole.train])
     if len(emptied):
         raise InputError(
@@ -136,6 +141,11 @@ def open_train(data: ResolvedData, *, only_val: bool = False, is_new: bool = Fal
             f"at least one validation image must be readable, got {len(split.val)} damaged ones; fix some of them"
         )
     return images, whole
+
+
+def _damaged(opened: Sequence[Images], others: Sequence[Source]) -> tuple[Damage, ...]:
+    """Of the training source, among what was opened."""
+    return tuple(damage for images in opened if images.source not in others for damage in images.damaged)
 
 
 def split_of(source: Source, data: ResolvedData) -> Split:
@@ -180,8 +190,7 @@ def _say_passed_over(sources: Sequence[Source]) -> None:
 def wanted_images(data: ResolvedData) -> list[Wanted]:
     """What a new training decodes. Raises InputError as `open_source` and `split_of`."""
     source, *others = open_sources(data)
-    selected = _selected(split_of(source, data), data)
-    return [(source, selected), *((other, np.arange(len(other.labels))) for other in others)]
+    return _wanted(source, others, split_of(source, data), data)
 
 
 def _check_fraction(source: Source, data: ResolvedData) -> None:
@@ -193,9 +202,26 @@ def _check_fraction(source: Source, data: ResolvedData) -> None:
         )
 
 
-def _selected(split: Split, data: ResolvedData, only_val: bool = False) -> np.ndarray:
-    """With skip_damaged the split depends on which images are damaged, which only reading all of them shows."""
-    return split.val if only_val and not data.skip_damaged else np.union1d(split.train, split.val)
+def _wanted(
+    source: Source, others: Sequence[Source], split: Split, data: ResolvedData, only_val: bool = False
+) -> list[Wanted]:
+    """What is decoded, the training source first. With skip_damaged the split depends on which images are damaged,
+    which only reading all of them shows. Of training images that stay in their files, a thumbnail tells."""
+    tests = [(other, np.arange(len(other.labels))) for other in others]
+    if only_val and not data.skip_damaged:
+        return [(source, split.val), *tests]
+    decoded: list[Wanted] = [(source, np.union1d(split.train, split.val)), *tests]
+    if not isinstance(source, LabeledFolder) or not _reads_files(decoded, data):
+        return decoded
+    return [(source, split.val), *tests, (source.thumbnails(), split.train)]
+
+
+def _reads_files(decoded: list[Wanted], data: ResolvedData) -> bool:
+    """Whether training images are read from their files at each step: as chosen, or for want of room."""
+    if data.image_store == "auto":
+        found = room(decoded)
+        return found.needed > found.free
+    return data.image_store == "files"
 
 
 def files_of(data: ResolvedData, images: np.ndarray) -> list[str] | None:

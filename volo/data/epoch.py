@@ -9,7 +9,8 @@ from enum import IntEnum, auto
 import numpy as np
 
 NUM_UNIFORMS = 40
-BLOCKS_PER_ROW = NUM_UNIFORMS // 8  # one Philox block yields four 64-bit numbers, each of them two float32
+NUM_CROP_DRAWS = 24  # volo/data/crops.py
+PER_BLOCK = 8  # one Philox block yields four 64-bit numbers, each of them two float32
 
 
 class Draw(IntEnum):
@@ -40,6 +41,7 @@ class Stream(IntEnum):
     UNIFORM = auto()
     MIXUP = auto()
     CUTMIX = auto()
+    CROP = auto()
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,15 @@ class EpochTable:
 
     def uniforms(self, start: int, stop: int) -> np.ndarray:
         """(stop - start, NUM_UNIFORMS) float32 in [0, 1), columns as in `Draw`; a row does not depend on the range."""
-        bits = _philox(self.seed, self.epoch, Stream.UNIFORM).advance(start * BLOCKS_PER_ROW)
-        return np.random.Generator(bits).random((stop - start, NUM_UNIFORMS), dtype=np.float32)
+        return self._rows(Stream.UNIFORM, start, stop, NUM_UNIFORMS)
+
+    def crop_draws(self, start: int, stop: int) -> np.ndarray:
+        """(stop - start, NUM_CROP_DRAWS) float32 in [0, 1), which decide random crops; as independent of the range."""
+        return self._rows(Stream.CROP, start, stop, NUM_CROP_DRAWS)
+
+    def _rows(self, stream: Stream, start: int, stop: int, length: int) -> np.ndarray:
+        bits = _philox(self.seed, self.epoch, stream).advance(start * (length // PER_BLOCK))
+        return np.random.Generator(bits).random((stop - start, length), dtype=np.float32)
 
 
 def worker_share(start: int, stop: int, rank: int, world_size: int) -> tuple[int, int]:

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from volo.data.augment import crop_and_flip, erase, normalize
 from volo.data.autoaugment import trivial_augment
+from volo.data.crops import Cut
+from volo.data.cutting import Cutting, Unread
 from volo.data.decoded.cache import Images
 from volo.data.decoded.readahead import ReadAhead
-from volo.data.epoch import EpochTable, worker_share
-from volo.data.mixing import mix, one_hot, plan_mix
+from volo.data.epoch import Draw, EpochTable, worker_share
+from volo.data.mixing import MixPlan, mix, one_hot, plan_mix
 from volo.data.transfer import to_device
 from volo.errors import InputError
 from volo.settings.augment import ResolvedAugment
@@ -33,10 +35,12 @@ class Batch:
 
 class Pixels:
     """The images that batches are gathered from: on the device if they take at most a quarter of its free memory,
-    otherwise in the memory map, gathered by the CPU. Either way an image keeps its number."""
+    otherwise in the memory map, gathered by the CPU; those that are not decoded are read from their files. In each
+    case an image keeps its number."""
 
     def __init__(self, data: Images, mean: tuple, std: tuple, device: torch.device):
         num_bytes, everything = len(data.decoded) * data.images[:1].nbytes, np.arange(len(data))
+        self.data = data
         fits = device.type == "cuda" and num_bytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
         self.stored, self.row = resident(data, device) if fits else (_read_only(data.images), data.row(everything))
         self.read_ahead = ReadAhead(data.images) if not fits else None
@@ -44,11 +48,21 @@ class Pixels:
         self.mean = torch.tensor(mean, device=device)
         self.std = torch.tensor(std, device=device)
 
-    def augmented(self, index: np.ndarray, uniforms: np.ndarray, augment: ResolvedAugment) -> Tensor:
-        """(b,) image numbers and their (b, NUM_UNIFORMS) draws -> (b, 3, H, W) float32 on the device."""
-        draws = to_device(uniforms, self.stored.device)
-        gathered = crop_and_flip(self.stored, self._found(index), draws, augment.crop_padding, augment.hflip)
-        gathered = gathered.to(self.device, non_blocking=True)
+    def augmented(
+        self, index: np.ndarray, uniforms: np.ndarray, augment: ResolvedAugment, cut: np.ndarray | None = None
+    ) -> Tensor:
+        """(b,) image numbers and their (b, NUM_UNIFORMS) draws -> (b, 3, H, W) float32 on the device.
+
+        `cut` (b, H, W, 3) uint8: these images in place of the stored ones, mirrored already if they are cut at random.
+        """
+        if cut is not None and augment.crop_area:
+            gathered = to_device(cut, self.device)
+        else:
+            stored = self.stored if cut is None else to_device(cut, self.device)
+            rows = self._found(index) if cut is None else torch.arange(len(cut), device=self.device)
+            draws = to_device(uniforms, stored.device)
+            gathered = crop_and_flip(stored, rows, draws, augment.crop_padding, augment.hflip)
+            gathered = gathered.to(self.device, non_blocking=True)
         if augment.auto_augment == "trivial":
             gathered = trivial_augment(gathered, uniforms)
         images = normalize(gathered, self.mean, self.std)
@@ -56,7 +70,10 @@ class Pixels:
 
     def plain(self, index: np.ndarray) -> Tensor:
         """(b,) image numbers -> (b, 3, H, W) float32 on the device, without augmentation."""
-        gathered = self.stored[self._found(index)]
+        if (self.row[index] < 0).any():
+            gathered = torch.from_numpy(self.data.pixels(index))
+        else:
+            gathered = self.stored[self._found(index)]
         return normalize(gathered.to(self.device, non_blocking=True), self.mean, self.std)
 
     def _found(self, index: np.ndarray) -> Tensor:
@@ -94,6 +111,8 @@ class TrainingBatches:
         index: (n,) which of its images to train on.
         batch_size: Images per step over all workers; the last partial batch of an epoch is dropped.
         epochs: Of the whole training, by which `augment.resize_schedule` tells the size of a step's images.
+        cut: How images are read from their files at each step; None: they are decoded already.
+        num_readers: Processes that read them ahead; 0: this one reads when a batch is asked for.
 
     Raises:
         InputError: a batch larger than the data set.
@@ -111,13 +130,24 @@ class TrainingBatches:
         epochs: int,
         rank: int = 0,
         world_size: int = 1,
+        cut: Cut | None = None,
+        num_readers: int = 0,
     ):
         check_batch_size(batch_size, len(index), world_size)
-        self.labels, self.num_classes = data.labels, len(data.class_names)
+        self.data, self.labels, self.num_classes = data, data.labels, len(data.class_names)
         self.index, self.pixels, self.augment = index, pixels, augment
         self.batch_size, self.seed, self.epochs = batch_size, seed, epochs
         self.rank, self.world_size = rank, world_size
-        self._table: EpochTable | None = None
+        self._tables: dict[int, EpochTable] = {}
+        self._cutting = Cutting(cut, self._to_read, 2 * -(-batch_size // world_size), num_readers) if cut else None
+        self.read_anew = ""
+        if cut:
+            self.read_anew = "by the worker itself" if not num_readers else f"by {num_readers} processes beside it"
+
+    def close(self) -> None:
+        """Ends the processes that read ahead."""
+        if self._cutting:
+            self._cutting.close()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -138,34 +168,67 @@ class TrainingBatches:
         return batch
 
     def _full_size(self, epoch: int, step: int) -> Batch:
+        share = self._share(epoch, step)
+        cut = self._cutting(epoch * self.steps_per_epoch + step) if self._cutting else None
+        images = self.pixels.augmented(share.index, share.uniforms, self.augment, cut)
+        labels = to_device(self.labels[share.index], images.device)
+        targets = one_hot(labels, self.num_classes, self.augment.label_smoothing)
+        if share.plan is None:
+            return Batch(images, targets)
+        at, partner = to_device(share.found, images.device).chunk(2)
+        return Batch(*mix(_taken(images, at), _taken(images, partner), targets[at], targets[partner], share.plan))
+
+    def _share(self, epoch: int, step: int) -> "_Share":
         table = self._epoch_table(epoch)
         start = step * self.batch_size
         first, last = worker_share(start, start + self.batch_size, self.rank, self.world_size)
         uniforms = table.uniforms(start, start + self.batch_size)
-        own = np.arange(first - start, last - start)
-        if not self.augment.mix_prob:
-            return Batch(*self._samples(table, start, own, uniforms))
-        plan = plan_mix(table, uniforms, start, first, last, self.augment.mix_prob)
-        places, found = np.unique(np.concatenate([own, plan.partner]), return_inverse=True)  # compute each once
-        images, targets = self._samples(table, start, places, uniforms)
-        at, partner = to_device(found, images.device).chunk(2)
-        return Batch(*mix(_taken(images, at), _taken(images, partner), targets[at], targets[partner], plan))
+        places, plan = np.arange(first - start, last - start), None
+        found = places
+        if self.augment.mix_prob:
+            plan = plan_mix(table, uniforms, start, first, last, self.augment.mix_prob)
+            places, found = np.unique(np.concatenate([places, plan.partner]), return_inverse=True)  # compute each once
+        positions = start + places
+        return _Share(positions, self.index[table.order[positions]], uniforms[places], plan, found)
 
-    def _samples(
-        self, table: EpochTable, start: int, places: np.ndarray, uniforms: np.ndarray
-    ) -> tuple[Tensor, Tensor]:
-        """Augmented images and targets at indices into the global batch that begins at position `start`."""
-        index = self.index[table.order[start + places]]
-        images = self.pixels.augmented(index, uniforms[places], self.augment)
-        labels = to_device(self.labels[index], images.device)
-        return images, one_hot(labels, self.num_classes, self.augment.label_smoothing)
+    def _to_read(self, number: int) -> Unread:
+        """What `Cutting` reads for step `number` of the training."""
+        epoch, step = divmod(number, self.steps_per_epoch)
+        share, start = self._share(epoch, step), step * self.batch_size
+        draws = self._epoch_table(epoch).crop_draws(start, start + self.batch_size)
+        flips = np.zeros(len(share.index), bool)  # without random parts, `Pixels` mirrors
+        if self.augment.crop_area:
+            flips = share.uniforms[:, Draw.FLIP] < self.augment.hflip
+        images = [self.data.unread(one) for one in share.index.tolist()]
+        return Unread(images, draws[share.positions - start], flips)
 
     def _epoch_table(self, epoch: int) -> EpochTable:
-        if self._table is None or self._table.epoch != epoch:
-            self._table = EpochTable.draw(
+        """Two are kept: at an epoch's end, the next one is read ahead."""
+        if epoch not in self._tables:
+            self._tables = dict(list(self._tables.items())[-1:])
+            self._tables[epoch] = EpochTable.draw(
                 self.seed, epoch, len(self.index), self.augment.mixup_alpha, self.augment.cutmix_alpha
             )
-        return self._table
+        return self._tables[epoch]
+
+
+@dataclass(frozen=True, eq=False)
+class _Share:
+    """What a worker computes in one step: n images, each once, from which its b samples are mixed.
+
+    Attributes:
+        positions: (n,) int64, in the epoch.
+        index: (n,) int64, the images there.
+        uniforms: (n, NUM_UNIFORMS), their draws.
+        plan: How they are mixed; None if they are not.
+        found: (2 b,) int64, indices into the above: each sample's own image, then each one's partner.
+    """
+
+    positions: np.ndarray
+    index: np.ndarray
+    uniforms: np.ndarray
+    plan: MixPlan | None
+    found: np.ndarray
 
 
 def shrunk(images: Tensor, size: int) -> Tensor:

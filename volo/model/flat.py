@@ -60,8 +60,8 @@ class VOLO(nn.Module):
 
     Attributes:
         explained_layer: Name of the submodule whose output is the map (B, h, w, C) to explain predictions on: the last
-            one that every pooling reads in full. The class token of cls and cli reads the last tokens only in part, or
-            not at all.
+            one that the pooling reads in full. The class token of cls and cli reads the last tokens only in part, or
+            not at all, so theirs is the map of the outlookers.
 
     Raises:
         ValueError: num_heads does not divide embed_dim, img_size is smaller than a patch, the pooling is unknown, or no
@@ -93,7 +93,7 @@ class VOLO(nn.Module):
         _check(img_size, patch_size, pooling, global_depth, class_depth)
         rates = drop_path_rates(drop_path_rate, local_depth + global_depth)
         self.pooling = pooling
-        self.explained_layer = "local_stage" if local_depth else "patch_embed"
+        self.explained_layer = "last_map" if pooling == "mean" else "local_stage" if local_depth else "patch_embed"
         self.patch_embed = PatchEmbeddingConv(patch_size, embed_dim, in_chans, stem_channels, stem_depth)
         self.local_stage = VOLOStage(
             embed_dim, num_heads, rates[:local_depth], kernel_size, outlook_stride, mlp_ratio, drop_rate, outlook_op
@@ -102,7 +102,9 @@ class VOLO(nn.Module):
         self.global_blocks = nn.Sequential(
             *(TransformerBlock(embed_dim, num_heads, mlp_ratio, drop_rate, rate) for rate in rates[local_depth:])
         )
-        if pooling != "mean":
+        if pooling == "mean":
+            self.last_map = nn.Identity()  # a name for hooks
+        else:
             self.class_token = nn.Parameter(torch.empty(1, 1, embed_dim))
             nn.init.trunc_normal_(self.class_token, std=0.02)
         if pooling == "cli":
@@ -132,7 +134,7 @@ class VOLO(nn.Module):
         x = self.local_stage(self.patch_embed(images))  # (B, h, w, C)
         tokens = self.pos_embed(x).flatten(1, 2)  # (B, N, C)
         if self.pooling == "mean":
-            tokens = self.global_blocks(tokens)
+            tokens = self.last_map(self.global_blocks(tokens).unflatten(1, x.shape[1:3])).flatten(1, 2)
             pooled = tokens.mean(dim=1)
         elif self.pooling == "cls":
             class_token = self.class_token.to(tokens.dtype).expand(tokens.shape[0], 1, -1)  # (B, 1, C)

@@ -4,11 +4,13 @@ import re
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from volo.errors import brief
 from volo.settings.section import Section
 
+Share = Annotated[float, Field(gt=0, le=1)]
+CROP_RATIO = (3 / 4, 4 / 3)
 STAGE = re.compile(r"([1-9]\d{0,5}):(0\.\d+)")
 
 
@@ -16,7 +18,12 @@ class AugmentSettings(Section):
     """What happens to training images; every draw is a function of (seed, epoch, position)."""
 
     crop_padding: Annotated[int, Field(ge=0)] | None = None
-    """Pixels to pad by before the random crop. Default: an eighth of the image size."""
+    """Pixels to pad by before the random crop. Default: an eighth of the image size; 0 with crop_area."""
+    crop_area: tuple[Share, Share] | None = None
+    """Train on a random part of each image, resized to the image size: the smallest and the largest share of the
+    image's area that it has (0.08 1 for the published models). Image files are then read anew in every epoch."""
+    crop_ratio: tuple[PositiveFloat, PositiveFloat] = CROP_RATIO
+    """Smallest and largest ratio of such a part's width to its height."""
     hflip: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Probability of a horizontal flip."""
     auto_augment: Literal["none", "trivial"] = "none"
@@ -46,6 +53,26 @@ class AugmentSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_crop(self) -> Self:
+        for name, value in (("crop_area", self.crop_area), ("crop_ratio", self.crop_ratio)):
+            if value and value[0] > value[1]:
+                raise ValueError(
+                    f"{name} must give the smallest value first, got {name}={value[0]} {value[1]}; swap them"
+                )
+        if self.crop_ratio != CROP_RATIO and not self.crop_area:
+            raise ValueError(
+                f"crop_ratio has no effect without crop_area, got crop_ratio={' '.join(map(str, self.crop_ratio))}; "
+                "set --crop-area, as in 0.08 1, or leave crop_ratio out"
+            )
+        if self.crop_area and self.crop_padding:
+            raise ValueError(
+                "crop_padding shifts images that are not cut at random, got "
+                f"crop_padding={self.crop_padding} with crop_area={' '.join(map(str, self.crop_area))}; leave one of "
+                "them out (--crop-padding None or --crop-area None, if a recipe or a file sets it)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_schedule(self) -> Self:
         for stage in self.resize_schedule:
             if not STAGE.fullmatch(stage):
@@ -69,7 +96,8 @@ class AugmentSettings(Section):
 
     def resolved(self, image_size: int) -> "ResolvedAugment":
         mixes = self.mixup_alpha > 0 or self.cutmix_alpha > 0
-        return self.filled(ResolvedAugment, crop_padding=image_size // 8, mix_prob=1.0 if mixes else None)
+        padding = 0 if self.crop_area else image_size // 8
+        return self.filled(ResolvedAugment, crop_padding=padding, mix_prob=1.0 if mixes else None)
 
 
 class ResolvedAugment(AugmentSettings):

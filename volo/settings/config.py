@@ -53,6 +53,11 @@ class Settings(Section):
                 "auto_augment changes colors, by which the classes of shapes differ, got "
                 f"auto_augment={self.augment.auto_augment}, dataset=shapes; leave it out"
             )
+        if self.augment.crop_area and self.data.image_store == "decoded":
+            raise ValueError(
+                "crop_area cuts parts from the whole images, which decoded ones are not, got image_store=decoded; "
+                "leave it out (--image-store auto, if a recipe or a file sets it)"
+            )
         padding = self.augment.crop_padding
         if padding is not None and padding >= self.data.image_size:
             raise ValueError(
@@ -140,7 +145,7 @@ class Settings(Section):
         located = self.located()
         sections: dict[str, Any] = dict(
             model=located.model.resolved(),
-            data=located.data.resolved(),
+            data=located.data.resolved(is_cut=self.augment.crop_area is not None),
             augment=located.augment.resolved(self.data.image_size),
             optim=located.optim.resolved(),
             teaching=located.teaching,
@@ -214,7 +219,15 @@ OFF = {
 # decides whether a run with a bad step ends at all: with any value that lets it, it ends with the same weights. The
 # content of data_dir, and the weights of the teacher, must be the same: volo/training/initial.py.)
 FREE_ON_RESUME = frozenset(
-    {"recipe", "data.data_dir", "data.skip_damaged", "optim.max_steps", "optim.init_weights", "optim.skip_nonfinite"}
+    {
+        "recipe",
+        "data.data_dir",
+        "data.skip_damaged",
+        "data.image_store",
+        "optim.max_steps",
+        "optim.init_weights",
+        "optim.skip_nonfinite",
+    }
     | {"teaching.teacher"}
     | {f"run.{name}" for name in RunSettings.model_fields if name != "seed"}
 )

@@ -32,6 +32,12 @@ class DataSettings(Section):
     """Height and width, in pixels, that images are resized to."""
     resize: Literal["crop", "squash"] = "crop"
     """crop keeps the aspect ratio and takes the center square; squash keeps the whole image."""
+    crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Side of the center square over the shorter side of the image; the published models were evaluated at 0.96."""
+    image_store: Literal["auto", "decoded", "files"] = "auto"
+    """What an image folder's training images are read from: decoded, a cache on each node's disk that holds every image
+    at image_size; files, the image files, anew in every epoch. auto: files with crop_area, or if the cache has no room
+    for all images."""
     val_fraction: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Fraction of the training images of each class held out for validation; 0: none, and no best checkpoint. Default:
     0.1, unless an image folder has its own val/, valid/ or validation/."""
@@ -51,16 +57,29 @@ class DataSettings(Section):
         """Whether images are held out for validation."""
         return self.val_fraction != 0
 
-    def resolved(self) -> "ResolvedData":
+    def resolved(self, is_cut: bool = False) -> "ResolvedData":
+        """`is_cut`: training images are cut at random."""
         mean, std = NORMALIZATION.get(self.dataset, IMAGENET)
         val_fraction = None if self.dataset == "imagefolder" else VAL_FRACTION
-        return self.filled(ResolvedData, mean=mean, std=std, val_fraction=val_fraction)
+        resolved = self.filled(ResolvedData, mean=mean, std=std, val_fraction=val_fraction)
+        reads_files = is_cut and self.dataset == "imagefolder"
+        return resolved.model_copy(update={"image_store": "files"}) if reads_files else resolved
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         native = {"shapes": 32, "cifar10": 32, "cifar100": 32}.get(self.dataset)
         if native and self.resize != "crop":
             raise ValueError(f"resize has no effect on {self.dataset}, whose images are square; leave it out")
+        if self.crop_pct != 1 and (native or self.resize != "crop"):
+            found = f"dataset={self.dataset}" if native else f"resize={self.resize}"
+            raise ValueError(
+                f"crop_pct cuts the center square of an image folder's images, got crop_pct={self.crop_pct} with "
+                f"{found}; leave it out"
+            )
+        if native and self.image_store == "files":
+            raise ValueError(
+                f"image_store=files needs a data set of image files, got dataset={self.dataset}; leave it out"
+            )
         if self.skip_damaged and self.dataset != "imagefolder":
             raise ValueError(
                 f"skip_damaged has no effect on {self.dataset}, whose archive is checked as a whole; leave it out"

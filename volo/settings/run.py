@@ -48,6 +48,9 @@ class RunSettings(Section):
     cluster's GPUs, or 1."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """On Ray: how often lost workers are restarted from the newest checkpoint before giving up."""
+    num_readers: Annotated[int, Field(ge=0)] | None = None
+    """Processes beside each worker that read and cut the images of the next steps, if these are read anew (crop_area);
+    0: none. Default: the cores of its node, divided among the workers there."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where workers compute; auto: on GPUs if there is one for each worker, otherwise on CPUs."""
     address: Annotated[str, Field(min_length=1)] | None = None

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from volo.cores import num_cores
+from volo.data.crops import Cut
 from volo.data.decoded.cache import Images
 from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batch_size
 from volo.data.splits import Split
@@ -105,9 +107,14 @@ def open_session(
     meter = Meter(world, settings.optim.batch_size, learner.precision.skips_bad_updates, on_nonfinite)
     if meter_state is not None:
         meter.load_state_dict(meter_state)
-    with Recorder(
-        settings, world, data.images, data.split, teacher, schedule, learner, meter, tracker, beat
-    ) as recorder:
+    if data.batches.read_anew:
+        notes.append(f"training images are read anew in every epoch, {data.batches.read_anew}")
+    with (
+        contextlib.closing(data.batches),
+        Recorder(
+            settings, world, data.images, data.split, teacher, schedule, learner, meter, tracker, beat
+        ) as recorder,
+    ):
         recorder.begin(notes)
         yield Session(settings, world, data, schedule, learner, meter, recorder, beat)
 
@@ -125,8 +132,24 @@ def _open_data(settings: ResolvedSettings, world: World) -> Data:
         epochs=settings.optim.epochs,
         rank=world.rank,
         world_size=world.size,
+        cut=_cut(settings, images, split),
+        num_readers=num_readers(settings, world),
     )
     return Data(images, split, pixels, batches)
+
+
+def _cut(settings: ResolvedSettings, images: Images, split: Split) -> Cut | None:
+    """How training images are read at each step; None if all are decoded, and used as they are."""
+    data, augment = settings.data, settings.augment
+    if augment.crop_area is None and (images.row(split.train) >= 0).all():
+        return None
+    return Cut(data.image_size, augment.crop_area, augment.crop_ratio, data.resize, data.crop_pct)
+
+
+def num_readers(settings: ResolvedSettings, world: World) -> int:
+    """Processes that read ahead for this worker."""
+    chosen = settings.run.num_readers
+    return max(1, num_cores() // world.local_size) if chosen is None else chosen
 
 
 def _objective(

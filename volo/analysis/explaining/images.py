@@ -76,7 +76,7 @@ def predictions(subject: Subject, paths: Sequence[str], device: torch.device, ba
     data = subject.description.settings.data
     model = subject.model.to(device)
     mean, std = torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
-    read = read_images(paths, data.image_size, data.resize, torch.get_num_threads())
+    read = read_images(paths, data.image_size, data.resize, torch.get_num_threads(), data.crop_pct)
     pairs = zip(paths, read, strict=True)
     while batch := list(itertools.islice(pairs, batch_size)):
         intact = [(path, image) for path, image in batch if not isinstance(image, str)]

@@ -120,6 +120,9 @@ class Cifar:
     def name_of(self, number: int) -> str:
         return f"{self.name} {number}"
 
+    def file_of(self, number: int) -> None:
+        return None
+
     def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
         size = (self.image_size, self.image_size)
         for number in numbers.tolist():

@@ -21,6 +21,7 @@ from volo.data.decoded.place import OTHER_PLACE, cache_dir, cache_dirs
 from volo.data.decoded.repair import flaw_of, repair
 from volo.data.decoded.store import Store
 from volo.data.folders.damage import Damage, DamagedImages, noted
+from volo.data.folders.image import Unreadable
 from volo.errors import InputError
 from volo.files import delete, free_bytes
 from volo.locks import take, waited_for
@@ -67,6 +68,9 @@ class Source(Protocol):
 
     def name_of(self, number: int) -> str:
         """The name by which a person knows an image."""
+
+    def file_of(self, number: int) -> str | None:
+        """The file of an image; None if it is none of its own."""
 
     def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
         """Each image, (image_size, image_size, 3) uint8, or what is wrong with it, in order."""
@@ -125,8 +129,28 @@ class Images:
         return numbers if self.rows is None else self.rows[numbers]
 
     def pixels(self, numbers: np.ndarray) -> np.ndarray:
-        """(n,) image numbers -> (n, H, W, 3) uint8."""
-        return np.asarray(self.images[self.row(numbers)])
+        """(n,) image numbers -> (n, H, W, 3) uint8; those that are not decoded are read from the source.
+
+        Raises:
+            InputError: one of these cannot be read.
+        """
+        rows = self.row(numbers)
+        if (rows >= 0).all():
+            return np.asarray(self.images[rows])
+        assert self.source is not None, "images without a source are all decoded"
+        missing, here = np.flatnonzero(rows < 0), np.flatnonzero(rows >= 0)
+        found = np.empty((len(rows), *self.images.shape[1:]), np.uint8)
+        found[here] = self.images[rows[here]]
+        for place, image in zip(missing, self.source.decode(numbers[missing]), strict=True):
+            if isinstance(image, str):
+                raise Unreadable(self.source.name_of(int(numbers[place])), image)
+            found[place] = image
+        return found
+
+    def unread(self, number: int) -> str | np.ndarray:
+        """The file of an image, or, if it is none of its own, the image (H, W, 3) uint8."""
+        file = self.source.file_of(number) if self.source else None
+        return self.images[self.row(np.array([number]))[0]] if file is None else file
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Image folders: `<data_dir>/<split>/<class>/<any image file>`, or `<data_dir>/<class>/<any image file>`."""
 
+import copy
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from volo.data.contents import Contents, Item
 from volo.data.decoded.cache import Coarse
 from volo.data.decoded.store import KEY
 from volo.data.folders.class_names import extra, is_text, plain, quoted
+from volo.data.folders.image import SMALL
 from volo.data.folders.layout import TEST, TEST_SHARE, TRAIN, Layout, NoTestSplit, find_layout, in_test
 from volo.data.folders.listing import ImageFile, find_folders, find_images
 from volo.data.folders.passed_over import PassedOver, say_passed_over
@@ -21,6 +23,7 @@ from volo.data.folders.reading import digests
 from volo.errors import InputError
 from volo.settings.paths import folder_to_read
 
+THUMBNAIL = 16  # pixels
 NUMBERS = {1: "one class", 2: "two classes"}
 
 
@@ -41,9 +44,15 @@ class LabeledFolder:
     held_out: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
-    def __init__(self, folder: str | Path, image_size: int, resize: str = "crop"):
-        self.root, self.image_size, self.resize = Path(folder), image_size, resize
+    def __init__(self, folder: str | Path, image_size: int, resize: str = "crop", crop_pct: float = 1.0):
+        self.root, self.image_size, self.resize, self.crop_pct = Path(folder), image_size, resize, crop_pct
         self._take(_listed(self.root, min_classes=1), str(self.root))
+
+    def thumbnails(self) -> "LabeledFolder":
+        """The same images, very small: to know that each can be read without storing much of it."""
+        small = copy.copy(self)
+        small.name, small.image_size, small.resize, small.crop_pct = "thumbnails", THUMBNAIL, SMALL, 1.0
+        return small
 
     def _take(self, classes: "Classes", place: str) -> None:
         self.files, self.labels, self.place, self.num_listed = classes.files, classes.labels, place, len(classes.files)
@@ -54,7 +63,8 @@ class LabeledFolder:
         say_passed_over(self.place, self.num_listed, self.passed_over)
 
     def fingerprint(self) -> str:
-        return f"imagefolder 3 {self.image_size} {self.resize} {self.root.absolute()}"
+        cut = self.resize if self.crop_pct == 1 else f"{self.resize} {self.crop_pct}"
+        return f"imagefolder 3 {self.image_size} {cut} {self.root.absolute()}"
 
     def keys(self) -> np.ndarray:
         texts = (f"{self._below(file)}\0{file.size}\0{file.changed_ns}" for file in self.files)
@@ -70,9 +80,12 @@ class LabeledFolder:
     def name_of(self, number: int) -> str:
         return self.files[number].name
 
+    def file_of(self, number: int) -> str:
+        return self.files[number].name
+
     def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
         files = [self.files[number].name for number in numbers.tolist()]
-        return read_images(files, self.image_size, self.resize, num_cores())
+        return read_images(files, self.image_size, self.resize, num_cores(), self.crop_pct)
 
     def _below(self, file: ImageFile) -> str:
         return _below(self.root, file)
@@ -92,9 +105,9 @@ class ImageFolder(LabeledFolder):
 
     is_split_here = False
 
-    def __init__(self, data_dir: str | Path, split: str, image_size: int, resize: str = "crop"):
+    def __init__(self, data_dir: str | Path, split: str, image_size: int, resize: str = "crop", crop_pct: float = 1.0):
         self.root = folder_to_read(data_dir, "--data-dir")
-        self.image_size, self.resize = image_size, resize
+        self.image_size, self.resize, self.crop_pct = image_size, resize, crop_pct
         test = self.root / TEST
         if split == TEST and test.is_dir():  # train may have been deleted by now
             self._take(_listed(test, min_classes=1), str(test))

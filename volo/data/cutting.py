@@ -1,0 +1,112 @@
+"""Training images read and cut anew at every step, ahead of the step, by processes of their own."""
+
+import math
+import mmap
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+
+import numpy as np
+
+from volo.data.crops import Cut
+from volo.data.processes import AHEAD, done_ahead, inherits_memory
+
+
+@dataclass(frozen=True, eq=False)
+class Unread:
+    """n images to read: each by its file, or as (H, W, 3) uint8 where it is decoded.
+
+    Attributes:
+        draws: (n, NUM_CROP_DRAWS), by which they are cut.
+        flips: (n,) bool, which of them are mirrored.
+    """
+
+    images: list[str | np.ndarray]
+    draws: np.ndarray
+    flips: np.ndarray
+
+
+class Cutting:
+    """The images of a training's steps, of which the following ones are read meanwhile.
+
+    Args:
+        cut: How they are cut.
+        unread: What step `number` reads, counted from the beginning of the training.
+        most: The largest number of images in a step.
+        num_processes: That read ahead; 0: none.
+    """
+
+    def __init__(self, cut: Cut, unread: Callable[[int], Unread], most: int, num_processes: int):
+        self._cut, self._unread, self._num_processes = cut, unread, num_processes
+        self._shelf = None
+        if num_processes and inherits_memory():
+            self._shelf = Shelf(AHEAD * num_processes + 1, (most, cut.image_size, cut.image_size, 3))
+        self._ahead: Iterator[np.ndarray | int] = iter(())
+        self._next = -1
+
+    def __call__(self, number: int) -> np.ndarray:
+        """(n, image_size, image_size, 3) uint8, the images of a step, until the next call; quick if the step is the one
+        after the last.
+
+        Raises:
+            Unreadable: names the first file that cannot be read.
+        """
+        if number != self._next:
+            self.close()
+            read = partial(_read, cut=self._cut, shelf=self._shelf.number if self._shelf else None)
+            self._ahead = done_ahead(read, map(self._part, count(number)), self._num_processes)
+        self._next = -1  # an error ends what is read ahead
+        found = next(self._ahead)
+        self._next = number + 1
+        if isinstance(found, int):
+            assert self._shelf is not None, "only what lies on it is a number"
+            return self._shelf.places[number % len(self._shelf.places)][:found]
+        return found
+
+    def close(self) -> None:
+        """Ends the processes."""
+        self._ahead, self._next = iter(()), -1
+
+    def _part(self, number: int) -> tuple[int, Unread]:
+        return number, self._unread(number)
+
+
+SHELVES: "weakref.WeakValueDictionary[int, Shelf]" = weakref.WeakValueDictionary()
+NUMBERS = count()
+
+
+class Shelf:
+    """Memory that this process shares with those it forks, in which they leave images: sent through a pipe, these would
+    be copied four times. It is not of /dev/shm, which containers keep small.
+
+    Attributes:
+        number: By which a forked process finds it among SHELVES.
+        places: uint8 arrays of one shape.
+    """
+
+    def __init__(self, num_places: int, shape: tuple[int, ...]):
+        self.places = [
+            np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape) for _ in range(num_places)
+        ]
+        self.number = next(NUMBERS)
+        SHELVES[self.number] = self
+
+
+def _read(part: tuple[int, Unread], cut: Cut, shelf: int | None) -> np.ndarray | int:
+    """The images; or their number, if there is a shelf on which they are left."""
+    number, unread = part
+    images = zip(unread.images, unread.draws, unread.flips, strict=True)
+    read = (_mirrored(cut.of(one, draws), flip) for one, draws, flip in images)
+    if shelf is None:
+        return np.stack(list(read))
+    places = SHELVES[shelf].places
+    place, found = places[number % len(places)], 0
+    for found, image in enumerate(read, start=1):
+        place[found - 1] = image
+    return found
+
+
+def _mirrored(image: np.ndarray, flip: bool) -> np.ndarray:
+    return image[:, ::-1] if flip else image
