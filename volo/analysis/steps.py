@@ -14,7 +14,7 @@ from volo.analysis.evaluate import ClassScore, Predictions, class_scores, classi
 from volo.analysis.explaining import gradcam, occlusion
 from volo.analysis.explaining.explain import NUM_SCORED, Question, Selection, save_explanation, select
 from volo.analysis.explaining.heatmaps import overlay, save_overlays
-from volo.analysis.explaining.localization import Objects, Shares, drawn_objects, score_heatmaps
+from volo.analysis.explaining.localization import SHUFFLED, Objects, Shares, controls, drawn_objects, score_heatmaps
 from volo.analysis.predictions import save_prediction_grid
 from volo.analysis.subject import Subject, View, Work, compute_logits
 from volo.errors import InputError
@@ -185,7 +185,8 @@ def _explain(
     if findings.objects is None:
         return
     scored = selection.scored
-    _, blind = maps(Question(selection.places[scored], classes[scored], SHUFFLE_SEED))
+    few = scored[controls(len(scored))]
+    _, blind = maps(Question(selection.places[few], classes[few], SHUFFLE_SEED))
     key = files[0].split(".")[0].split("_")[0]
     findings.localization[key] = score_heatmaps(heatmaps[scored], findings.objects)
-    findings.localization[f"{key}_shuffled"] = score_heatmaps(blind, findings.objects)
+    findings.localization[f"{key}{SHUFFLED}"] = score_heatmaps(blind, findings.objects.controls)

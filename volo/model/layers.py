@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from volo.model.cpu_autograd import LinearFunction, MlpFunction, is_eager_cpu, is_eager_float32
 from volo.model.torch_internals import may_have_global_hooks, may_have_hooks
@@ -72,9 +71,28 @@ def class_head(dim: int, num_classes: int) -> nn.Module:
     return nn.Linear(dim, num_classes) if num_classes else nn.Identity()
 
 
+class StochasticDepth(nn.Module):
+    """Drops whole samples (B, ...) with probability `p` while training, and divides the others by the probability to
+    stay: a residual branch is left out. As torchvision's, whose import takes seconds. Source: arXiv 1603.09382."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        stays = 1 - self.p
+        kept = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(stays)  # (B, 1, ...)
+        return x * (kept.div_(stays) if stays else kept)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
 def drop_path(rate: float) -> nn.Module:
     """Stochastic depth per sample (arXiv 1603.09382), scaled so that the expectation is unchanged."""
-    return StochasticDepth(rate, mode="row") if rate > 0 else nn.Identity()
+    return StochasticDepth(rate) if rate > 0 else nn.Identity()
 
 
 def drop_path_rates(last: float, num_blocks: int) -> list[float]:

@@ -42,7 +42,7 @@ from volo.settings.config import FREE_ON_RESUME, ResolvedSettings, Settings, bui
 from volo.settings.paths import path_to_read
 from volo.settings.yaml_files import read_yaml
 
-RECORDED_VERSIONS = ("volo", "torch", "torchvision", "ray", "numpy")
+RECORDED_VERSIONS = ("volo", "torch", "ray", "numpy")
 
 
 @dataclass(frozen=True)

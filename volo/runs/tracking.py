@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torchvision
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -55,7 +54,7 @@ class Tracker:
         shown = images[:GRID_IMAGES].detach().cpu().float()
         shown = shown * shown.new_tensor(std)[:, None, None] + shown.new_tensor(mean)[:, None, None]
         with writing(self._what):
-            self._board.add_image("train/inputs", torchvision.utils.make_grid(shown.nan_to_num().clamp(0, 1), nrow=8))
+            self._board.add_images("train/inputs", shown.nan_to_num().clamp(0, 1))
 
     def hyperparameters(self, settings: Settings, metrics: list[str]) -> None:
         plain = {

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from volo.analysis.explaining.localization import (
+    NUM_CONTROLS,
     Objects,
+    all_intervals,
+    controls,
     drawn_objects,
     save_localization,
     score_center,
@@ -60,4 +63,17 @@ def test_where_every_object_is_in_the_centre_there_is_no_score_off_it(tmp_path):
     assert found.pop("intervals")["centre"] == {
         "in_mask": list(share_interval(2, 2)), "in_box": list(share_interval(2, 2)), "in_mask_off_centre": None,
     }  # fmt: skip
-    assert found == {"split": "test", "num_images": 2, "num_off_centre": 0, "scores": scores}
+    assert found == {
+        "split": "test", "num_images": 2, "num_off_centre": 0, "num_images_shuffled": 2, "scores": scores,
+    }  # fmt: skip
+
+
+def test_shuffled_weights_are_scored_on_fewer_images_with_intervals_of_as_many():
+    masks = np.zeros((400, 4, 4), bool)
+    masks[:, 0, 0] = True
+    objects = Objects(masks, masks)
+    assert len(objects.controls.masks) == NUM_CONTROLS == len(set(controls(400)))
+    scores = {name: score_center(objects) for name in ("gradcam", "gradcam_shuffled")}
+    found = all_intervals(scores, objects)
+    assert found["gradcam"]["in_mask"] == share_interval(0, 400)
+    assert found["gradcam_shuffled"]["in_mask"] == share_interval(0, NUM_CONTROLS)

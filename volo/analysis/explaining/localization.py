@@ -16,7 +16,8 @@ from volo.data import shapes
 from volo.files import replace_synced
 
 Shares = dict[str, float | None]
-RANDOM = "random"
+RANDOM, SHUFFLED = "random", "_shuffled"
+NUM_CONTROLS = 150  # images that shuffled weights explain: enough to see that they find little
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,17 @@ class Objects:
     def off_center(self) -> np.ndarray:
         """(m,) bool: the image's center is not on the object."""
         return ~self.masks[:, self.masks.shape[1] // 2, self.masks.shape[2] // 2]
+
+    @property
+    def controls(self) -> "Objects":
+        """Those that `controls` chooses."""
+        chosen = controls(len(self.masks))
+        return Objects(self.masks[chosen], self.boxes[chosen])
+
+
+def controls(num_images: int) -> np.ndarray:
+    """Which of so many images shuffled weights explain: NUM_CONTROLS of them, evenly spaced."""
+    return np.linspace(0, num_images - 1, min(num_images, NUM_CONTROLS)).astype(np.int64)
 
 
 def drawn_objects(view: View, places: np.ndarray) -> Objects:
@@ -71,18 +83,23 @@ def intervals(shares: Shares, num_images: int, num_off_center: int) -> dict[str,
 
 def all_intervals(scores: dict[str, Shares], objects: Objects) -> dict[str, dict[str, Interval | None]]:
     """`intervals` of every pointer but the random one, whose shares are exact."""
-    num_images, num_off_center = len(objects.masks), int(objects.off_center.sum())
-    return {name: intervals(shares, num_images, num_off_center) for name, shares in scores.items() if name != RANDOM}
+    found = {}
+    for name, shares in scores.items():
+        seen = objects.controls if name.endswith(SHUFFLED) else objects
+        if name != RANDOM:
+            found[name] = intervals(shares, len(seen.masks), int(seen.off_center.sum()))
+    return found
 
 
 def save_localization(output_dir: Path, split: str, objects: Objects, scores: dict[str, Shares]) -> None:
-    """Writes localisation.json: split, num_images, num_off_centre, and `scores`: of each pointer (gradcam, occlusion,
-    the same with suffix _shuffled, centre, random) in_mask, in_box, in_mask_off_centre, as from `score_heatmaps`.
-    `intervals`: as from `all_intervals`."""
+    """Writes localisation.json: split, num_images, num_off_centre, num_images_shuffled, and `scores`: of each pointer
+    (gradcam, occlusion, the same of shuffled weights with suffix _shuffled, centre, random) in_mask, in_box,
+    in_mask_off_centre, as from `score_heatmaps`. `intervals`: as from `all_intervals`."""
     content = {
         "split": split,
         "num_images": len(objects.masks),
         "num_off_centre": int(objects.off_center.sum()),
+        "num_images_shuffled": len(objects.controls.masks),
         "scores": scores,
         "intervals": all_intervals(scores, objects),
     }
