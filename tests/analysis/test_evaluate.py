@@ -3,8 +3,18 @@ import json
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support
 
-from volo.analysis.evaluate import ClassScore, Predictions, class_scores, classification_metrics, coarse_accuracy
+from volo.analysis.evaluate import (
+    ANSWERED,
+    ClassScore,
+    Predictions,
+    balanced_accuracy,
+    class_scores,
+    classification_metrics,
+    coarse_accuracy,
+    coverages,
+)
 
 NAMES = ("cat", "dog", "bird")
 
@@ -60,9 +70,36 @@ def test_confidence_is_the_probability_of_the_predicted_class():
 def test_a_class_without_images_has_no_accuracy_rather_than_none_right():
     logits = np.eye(3, dtype=np.float32)[[0, 1, 0, 2]]
     scores = class_scores(Predictions("test", NAMES, [0, 0, 0, 1], logits))
-    assert scores == {"cat": (3, 2), "dog": (1, 0), "bird": (0, 0)}
+    assert scores == {"cat": (3, 2, 2), "dog": (1, 0, 1), "bird": (0, 0, 1)}
     assert [score.accuracy for score in scores.values()] == [pytest.approx(2 / 3), 0.0, None]
-    assert ClassScore(num_images=3, num_right=2) == scores["cat"]
+    assert ClassScore(num_images=3, num_right=2, num_predicted=2) == scores["cat"]
+    assert [score.precision for score in scores.values()] == [1.0, 0.0, 0.0]
+    assert [score.f1 for score in scores.values()] == [pytest.approx(0.8), 0.0, 0.0]
+    assert ClassScore(5, 0, 0).precision is None and ClassScore(0, 0, 0).f1 is None
+    assert balanced_accuracy(scores) == pytest.approx(1 / 3)  # of cat and dog
+
+
+def test_scores_of_classes_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    labels, logits = rng.integers(0, 5, 300), rng.normal(size=(300, 5)).astype(np.float32)
+    logits[np.arange(300), labels] += 1
+    scores = class_scores(found := Predictions("test", [*"abcde"], labels, logits))
+    precision, recall, f1, support = precision_recall_fscore_support(labels, found.predicted, labels=range(5))
+    for number, score in enumerate(scores.values()):
+        assert score.num_images == support[number] and (score.accuracy or 0) == pytest.approx(recall[number])
+        assert score.precision == pytest.approx(precision[number]) and score.f1 == pytest.approx(f1[number])
+    assert balanced_accuracy(scores) == pytest.approx(balanced_accuracy_score(labels, found.predicted))
+
+
+def test_the_surest_answers_are_counted_by_threshold():
+    confidence = np.linspace(0.99, 0.51, 100)
+    logits = np.log(np.stack([confidence, 1 - confidence], axis=1)).astype(np.float32)
+    labels = (np.arange(100) >= 60).astype(int)  # the sixty surest are right
+    found = coverages(Predictions("test", ("a", "b"), labels, logits))
+    assert [one.answered for one in found] == list(ANSWERED)
+    assert [one.acc1 for one in found] == pytest.approx([0.6, 60 / 95, 60 / 90, 0.75, 60 / 70, 1])
+    least = [confidence[round(100 * share) - 1] for share in ANSWERED]
+    assert [one.threshold for one in found] == pytest.approx(least, abs=1e-6)
 
 
 def test_coarse_accuracy_forgives_confusion_within_a_superclass():

@@ -68,7 +68,7 @@ def full_report(folder: Path, **changes) -> Report:
     values = dict(
         title="quickstart", checkpoint="/runs/quickstart/best", split="test", metrics=METRICS,
         pairs=[ConfusedPair("cat", "dog", 12, 0.12)], history=history(),
-        classes={"cat": ClassScore(20, 10), "dog": ClassScore(40, 36)},
+        classes={"cat": ClassScore(20, 10, 10), "dog": ClassScore(40, 36, 36)},
         settings={"recipe": None, "model": {"variant": "nano", "stem_channels": [16, 32]}},
         environment={"torch": "2.11", "host": {"cores": 2}},
         figures=[Figure("Confusion", picture(folder), "Rows are the truth.", "A matrix")], notes=["A caveat."],
@@ -127,9 +127,9 @@ def test_scores_of_explanations_stand_above_their_baselines(tmp_path):
 
 
 def test_classes_without_an_image_are_named_and_have_no_accuracy(tmp_path):
-    classes = {"cat": ClassScore(20, 10), "owl": ClassScore(0, 0), "yak": ClassScore(5, 0)}
+    classes = {"cat": ClassScore(20, 10, 10), "owl": ClassScore(0, 0, 0), "yak": ClassScore(5, 0, 0)}
     page = Page(write_report(tmp_path, full_report(tmp_path, classes=classes)))
-    assert "Classes without an image here: owl." in page.text
+    assert "Classes without an image here: owl." in page.text and page.text.count("never predicted") == 1
     assert '<th scope="row">owl</th>' not in page.source
     assert '<th scope="row">yak</th><td class="number">5</td>' in page.source
 
@@ -142,7 +142,7 @@ def test_html_in_names_is_escaped(tmp_path):
             full_report(
                 tmp_path, title=evil, checkpoint=evil, split=evil, notes=[evil],
                 pairs=[(evil, '"><img src=x>', 3, 0.5)],
-                classes={evil: ClassScore(10, 1), evil + "2": ClassScore(0, 0)},
+                classes={evil: ClassScore(10, 1, 1), evil + "2": ClassScore(0, 0, 0)},
                 settings={evil: {evil: evil}}, environment={evil: evil}, metrics=METRICS | {evil: evil},
                 figures=[Figure(evil, picture(tmp_path), evil, '" onerror="alert(1)')],
                 explained=[explained(evil, evil)], methods=[evil],
@@ -163,13 +163,13 @@ def test_page_with_the_least_is_still_a_page(tmp_path):
 
 
 def test_names_that_are_no_unicode_do_not_stop_the_page(tmp_path):
-    classes = {"caf\udce9": ClassScore(2, 1), "狼犬": ClassScore(2, 2)}
+    classes = {"caf\udce9": ClassScore(2, 1, 1), "狼犬": ClassScore(2, 2, 2)}
     page = Page(write_report(tmp_path, full_report(tmp_path, classes=classes)))
     assert "\\udce9" in page.text and "狼犬" in page.text
 
 
 def test_many_classes_show_the_worst_and_the_best(tmp_path):
-    classes = {f"class-{i:02d}": ClassScore(50, i) for i in range(50)}
+    classes = {f"class-{i:02d}": ClassScore(50, i, i) for i in range(50)}
     page = Page(write_report(tmp_path, full_report(tmp_path, classes=classes)))
     assert "Lowest accuracy" in page.text and "Highest accuracy" in page.text
     assert [i for i in range(50) if f"class-{i:02d}" in page.text] == [*range(10), *range(40, 50)]

@@ -31,7 +31,8 @@ COUNTS = {"cat": 30, "<b>dog": 30}
 FILES = {
     "eval_metrics.json", "confusion_matrix.npy", "confusion_matrix.png", "calibration_stats.npz",
     "reliability_before.png", "reliability_after.png", "gradcam.pt", "gradcam_overlay.png", "occlusion_heatmap.pt",
-    "occlusion_heatmap.png", "predictions_grid.png", "learning_curves.png", "report.html", "analysis.json", LOCK,
+    "occlusion_heatmap.png", "predictions_grid.png", "predictions.csv", "learning_curves.png",
+    "report.html", "analysis.json", LOCK,
 }  # fmt: skip
 
 
@@ -66,8 +67,8 @@ def test_metrics_are_flat_but_for_the_classes(trained, tmp_path):
     assert analyzed("--checkpoint", str(trained), "--output-dir", str(tmp_path), "--analysis", "eval") == 0
     found = metrics(tmp_path)
     assert found.keys() == {
-        "split", "num_samples", "loss", "acc1", "acc5", "nll", "brier", "ece", "mce", "ece_by_chance", "per_class",
-        "per_class_images",
+        "split", "num_samples", "loss", "acc1", "balanced_acc1", "acc5", "nll", "brier", "ece", "mce", "ece_by_chance",
+        "coverage", "per_class", "per_class_precision", "per_class_f1", "per_class_images",
     }  # fmt: skip
     assert found["per_class"].keys() == COUNTS.keys()
     assert np.mean(list(found["per_class"].values())) == pytest.approx(found["acc1"])

@@ -1,11 +1,14 @@
 """What a model said about a split, and the numbers that sum it up. Arrays in, plain numbers out."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+
+ANSWERED = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,22 +89,64 @@ def classification_metrics(predictions: Predictions) -> dict[str, str | int | fl
 
 
 class ClassScore(NamedTuple):
-    """How many images a class has (`num_images`) and how many are predicted right (`num_right`)."""
+    """How many images a class has (`num_images`), how many of them are predicted right (`num_right`), and how many
+    images of any class are predicted as it (`num_predicted`)."""
 
     num_images: int
     num_right: int
+    num_predicted: int
 
     @property
     def accuracy(self) -> float | None:
         """In [0, 1]; None if there are no images."""
         return self.num_right / self.num_images if self.num_images else None
 
+    @property
+    def precision(self) -> float | None:
+        """Of the images predicted as this class, the share that it is right for; None if there are none."""
+        return self.num_right / self.num_predicted if self.num_predicted else None
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of accuracy and precision, 0 if one of them is 0; None without an image and a prediction."""
+        total = self.num_images + self.num_predicted
+        return 2 * self.num_right / total if total else None
+
 
 def class_scores(predictions: Predictions) -> dict[str, ClassScore]:
     """Counts for every class, in order, including classes without an image here."""
     total = np.bincount(predictions.labels, minlength=predictions.num_classes).tolist()
     right = np.bincount(predictions.labels[predictions.correct], minlength=predictions.num_classes).tolist()
-    return {name: ClassScore(*score) for name, *score in zip(predictions.class_names, total, right, strict=True)}
+    predicted = np.bincount(predictions.predicted, minlength=predictions.num_classes).tolist()
+    counts = zip(predictions.class_names, total, right, predicted, strict=True)
+    return {name: ClassScore(*score) for name, *score in counts}
+
+
+def balanced_accuracy(classes: Mapping[str, ClassScore]) -> float:
+    """Mean of the accuracies of all classes that have an image, in [0, 1]: a rare class counts as much as a common
+    one."""
+    return float(np.mean([score.accuracy for score in classes.values() if score.accuracy is not None]))
+
+
+class Coverage(NamedTuple):
+    """The share of the images whose confidence is at least `threshold`, and the accuracy among them."""
+
+    answered: float
+    threshold: float
+    acc1: float
+
+
+def coverages(predictions: Predictions) -> list[Coverage]:
+    """How accurate the surest ANSWERED shares of the predictions are. Equal confidences are answered together."""
+    falling = np.sort(predictions.confidence)[::-1]
+    found = []
+    for share in ANSWERED:
+        threshold = falling[max(1, round(share * len(falling))) - 1]
+        is_answered = predictions.confidence >= threshold
+        found.append(
+            Coverage(float(is_answered.mean()), float(threshold), float(predictions.correct[is_answered].mean()))
+        )
+    return found
 
 
 def coarse_accuracy(predictions: Predictions, of_class: np.ndarray) -> float:

@@ -8,17 +8,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from volo import __version__
 from volo.analysis.classifier import TOP_K, ranked
 from volo.analysis.explaining.localization import RANDOM, all_intervals, save_localization, score_center, score_random
 from volo.analysis.output import METRICS, held, is_finished, made_aside, sha256, weights_of
-from volo.analysis.report import PAGE, Explained, Report, write_report
+from volo.analysis.report import PAGE, Explained, FileToSee, Report, write_report
 from volo.analysis.steps import STEPS, Compute, Findings, predict
 from volo.analysis.subject import Subject, View, load_subject, open_validation, open_view
 from volo.files import replace_synced
 from volo.runs import checkpoint
 from volo.runs.listing import read_environment
 from volo.runs.records import read_records
+
+NUM_FILES = 12  # in each list of files to look at
 
 
 def analyze(
@@ -108,11 +112,14 @@ def _identity(path: Path, analyses: Sequence[str], view: View, validation: View 
     }
 
 
-def _by_class(findings: Findings) -> dict[str, dict[str, Any]]:
+def _by_class(findings: Findings) -> dict[str, Any]:
     if not findings.classes:
         return {}
     return {
+        "coverage": [coverage._asdict() for coverage in findings.coverages],
         "per_class": {name: score.accuracy for name, score in findings.classes.items()},
+        "per_class_precision": {name: score.precision for name, score in findings.classes.items()},
+        "per_class_f1": {name: score.f1 for name, score in findings.classes.items()},
         "per_class_images": {name: score.num_images for name, score in findings.classes.items()},
     }
 
@@ -145,6 +152,9 @@ def _report(path: Path, findings: Findings) -> Report:
         metrics=findings.metrics,
         pairs=findings.pairs,
         classes=findings.classes,
+        coverages=findings.coverages,
+        mistakes=_mistakes(findings),
+        doubts=_doubts(findings),
         history=_history(path),
         settings=settings.to_dict(),
         environment=_environment(path),
@@ -156,6 +166,39 @@ def _report(path: Path, findings: Findings) -> Report:
         num_scored=len(objects.masks) if objects else 0,
         notes=[*notes, *findings.view.notes, *findings.notes],
     )
+
+
+def _mistakes(findings: Findings) -> list[FileToSee]:
+    """The wrong predictions that the model is surest of."""
+    if findings.doubts is None:
+        return []
+    predictions = findings.predictions
+    wrong = np.flatnonzero(~predictions.correct)
+    shown = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:NUM_FILES]
+    return _files(findings, shown, predictions.predicted[shown])
+
+
+def _doubts(findings: Findings) -> list[FileToSee]:
+    if findings.doubts is None:
+        return []
+    places, suggested = (found[:NUM_FILES] for found in findings.doubts)
+    return _files(findings, places, suggested)
+
+
+def _files(findings: Findings, places: np.ndarray, classes: np.ndarray) -> list[FileToSee]:
+    if not len(places):
+        return []
+    predictions, names = findings.predictions, findings.predictions.class_names
+    return [
+        FileToSee(
+            image=image,
+            name=findings.view.name_of(place),
+            label=names[predictions.labels[place]],
+            other=names[other],
+            probability=float(predictions.probabilities[place, other]),
+        )
+        for image, place, other in zip(findings.view.pixels(places), places, classes, strict=True)
+    ]
 
 
 def _explained(findings: Findings) -> list[Explained]:

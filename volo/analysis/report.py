@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from volo.analysis.confusion import ConfusedPair
-from volo.analysis.evaluate import ClassScore
+from volo.analysis.evaluate import ClassScore, Coverage
 from volo.analysis.intervals import Interval, compared, share_interval
 from volo.console import percent
 from volo.plots.curves import CURVES, is_number, save_learning_curves
@@ -24,6 +24,7 @@ from volo.settings.config import flatten
 
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+THUMBNAIL = 112  # pixels, at most
 SHOWN_CLASSES = 10  # worst and best classes; up to twice as many are all shown
 POINTERS = {
     "gradcam": "Grad-CAM",
@@ -34,6 +35,8 @@ POINTERS = {
     "random": "Random point",
 }
 LABELS = {
+    "balanced_acc1": "Balanced accuracy: the mean over the classes",
+    "coarse_acc1": "Superclass accuracy",
     "nll": "Negative log-likelihood, nats",
     "brier": "Brier score",
     "mce": "Maximum calibration error",
@@ -63,6 +66,18 @@ class Explained:
     top: Sequence[tuple[str, float]]
 
 
+@dataclass(frozen=True, eq=False)
+class FileToSee:
+    """A file that a person should look at: `image` (H, W, 3) uint8, labeled `label`, which the model takes for `other`
+    with this `probability`."""
+
+    image: np.ndarray
+    name: str
+    label: str
+    other: str
+    probability: float
+
+
 @dataclass(frozen=True)
 class Report:
     """Contents of the page. Everything but the first four may be omitted, and then so is its section.
@@ -75,6 +90,8 @@ class Report:
             Names that begin with acc, ece or mce are fractions and shown as percent.
         pairs: as from `most_confused`.
         classes: of every class, how many images show it, and how many of them are predicted right.
+        coverages: as from volo/analysis/evaluate.py.
+        mistakes, doubts: files that are predicted wrong, and whose labels may be wrong; the first ones first.
         history: the records of metrics.jsonl, oldest first.
         settings: nested by section.
         environment: versions, machine; may be nested.
@@ -93,6 +110,9 @@ class Report:
     metrics: Mapping[str, Any]
     pairs: Sequence[ConfusedPair] = ()
     classes: Mapping[str, ClassScore] = field(default_factory=dict)
+    coverages: Sequence[Coverage] = ()
+    mistakes: Sequence[FileToSee] = ()
+    doubts: Sequence[FileToSee] = ()
     history: Sequence[Mapping[str, Any]] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -126,6 +146,7 @@ def write_report(output_dir: Path, report: Report) -> Path:
         pointers=[(POINTERS[key], *_pointer(report, key)) for key in POINTERS if key in report.localization],
         pairs=[ConfusedPair(*pair) for pair in report.pairs],
         classes=_class_tables(report.classes),
+        files=[(*about, _rows(files)) for about, files in _files(report) if files],
         unseen=[name for name, score in report.classes.items() if not score.num_images],
         tables=[(name, _settings_groups(values)) for name, values in _folded(report) if values],
     )
@@ -198,11 +219,37 @@ def _metric_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(LABELS.get(name, name), _value(name, value)) for name, value in metrics.items() if name not in shown]
 
 
-def _class_tables(classes: Mapping[str, ClassScore]) -> list[tuple[str, list[tuple[str, int, float, str]]]]:
-    """Headed lists of (class, images, accuracy, its interval) by rising accuracy, or falling in the list of the
-    highest. Without classes that no image shows."""
+def _files(report: Report) -> list[tuple[tuple[str, str, str, str], Sequence[FileToSee]]]:
+    """Of each table: heading, what it shows, and the names of its two classes."""
+    mistakes = ("Surest mistakes", "The wrong predictions that the model is surest of.", "True", "Predicted")
+    doubts = (
+        "Labels that may be wrong",
+        "Images that look to the model as much like another class as that class's own images do. Some of them are "
+        "merely hard.",
+        "Label",
+        "Looks like",
+    )
+    return [(mistakes, report.mistakes), (doubts, report.doubts)]
+
+
+def _rows(files: Sequence[FileToSee]) -> list[tuple[str, bool, FileToSee]]:
+    return [(_png_uri(_small(file.image)), max(file.image.shape) < CRISP_BELOW, file) for file in files]
+
+
+def _small(image: np.ndarray) -> np.ndarray:
+    picture = Image.fromarray(image)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    return np.asarray(picture)
+
+
+def _class_tables(classes: Mapping[str, ClassScore]) -> list[tuple[str, list[tuple]]]:
+    """Headed lists of (class, images, accuracy, its interval, precision, F1) by rising accuracy, or falling in the list
+    of the highest. Without classes that no image shows."""
     rows = [
-        (name, score.num_images, score.accuracy, _between(share_interval(score.num_right, score.num_images)))
+        (
+            name, score.num_images, score.accuracy, _between(share_interval(score.num_right, score.num_images)),
+            score.precision, score.f1,
+        )
         for name, score in classes.items() if score.accuracy is not None
     ]  # fmt: skip
     rows.sort(key=lambda row: row[2])
@@ -233,7 +280,7 @@ def _value(name: str, value: Any, plain: bool = False) -> str:
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    return percent(value, 2) if name.startswith(("acc", "ece", "mce")) else f"{value:.4g}"
+    return percent(value, 2) if name.startswith(("acc", "balanced_acc", "ece", "mce")) else f"{value:.4g}"
 
 
 def _explained(one: Explained) -> dict[str, Any]:

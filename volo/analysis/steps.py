@@ -10,11 +10,22 @@ import numpy as np
 
 from volo.analysis.calibration import calibration_metrics, save_calibration
 from volo.analysis.confusion import ConfusedPair, save_confusion
-from volo.analysis.evaluate import ClassScore, Predictions, class_scores, classification_metrics, coarse_accuracy
+from volo.analysis.doubts import Doubts, doubtful_labels
+from volo.analysis.evaluate import (
+    ClassScore,
+    Coverage,
+    Predictions,
+    balanced_accuracy,
+    class_scores,
+    classification_metrics,
+    coarse_accuracy,
+    coverages,
+)
 from volo.analysis.explaining import gradcam, occlusion
 from volo.analysis.explaining.explain import NUM_SCORED, Question, Selection, save_explanation, select
 from volo.analysis.explaining.heatmaps import overlay, save_overlays
 from volo.analysis.explaining.localization import SHUFFLED, Objects, Shares, controls, drawn_objects, score_heatmaps
+from volo.analysis.listing import save_listing
 from volo.analysis.predictions import save_prediction_grid
 from volo.analysis.subject import Subject, View, Work, compute_logits
 from volo.errors import InputError
@@ -37,6 +48,8 @@ class Findings:
     validation: View | None = None  # whose images a temperature is fitted on
     metrics: dict[str, Any] = field(default_factory=dict)
     classes: dict[str, ClassScore] = field(default_factory=dict)
+    coverages: list[Coverage] = field(default_factory=list)
+    doubts: Doubts | None = None
     pairs: list[ConfusedPair] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     overlays: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -65,14 +78,17 @@ class Findings:
 
 
 def evaluate(findings: Findings) -> None:
-    """eval_metrics.json: `classification_metrics` and `calibration_metrics` as trained, coarse_acc1 where the data
-    have superclasses; per_class and per_class_images, objects of the accuracy (null without images) and the number of
-    images of each class."""
+    """eval_metrics.json: `classification_metrics` and `calibration_metrics` as trained, balanced_acc1, coarse_acc1
+    where the data have superclasses; coverage, as from `coverages`; per_class, per_class_precision, per_class_f1 and
+    per_class_images, objects of the accuracy and the others (null where undefined) and the number of images of each
+    class."""
     predictions, coarse = findings.predictions, findings.view.images.coarse
     findings.metrics |= classification_metrics(predictions) | calibration_metrics(predictions)
     if coarse is not None:
         findings.metrics["coarse_acc1"] = coarse_accuracy(predictions, coarse.of_class)
     findings.classes = class_scores(predictions)
+    findings.metrics["balanced_acc1"] = balanced_accuracy(findings.classes)
+    findings.coverages = coverages(predictions)
 
 
 def confusion(findings: Findings) -> None:
@@ -132,6 +148,9 @@ def explain_by_occlusion(findings: Findings) -> None:
 
 
 def predictions(findings: Findings) -> None:
+    """predictions.csv (`save_listing`), predictions_grid.png."""
+    findings.doubts = doubtful_labels(findings.predictions)
+    save_listing(findings.predictions, findings.doubts, findings.view.name_of, findings.output_dir)
     save_prediction_grid(findings.predictions, findings.view.pixels, findings.output_dir)
     caption = "Images it got right and wrong, and how sure it was of each."
     findings.add_figure("Predictions", "predictions_grid.png", caption)

@@ -64,6 +64,11 @@ class View:
         """(n, H, W, 3) uint8, by place in the view."""
         return self.images.pixels(self.index[places])
 
+    def name_of(self, place: int) -> str:
+        """The file of an image, or the name by which it is known, by its place in the view."""
+        number, source = int(self.index[place]), self.images.source
+        return source.name_of(number) if source else f"{self.split} {number}"
+
     @property
     def missing_classes(self) -> tuple[str, ...]:
         """Classes of the model that have no image here."""
