@@ -200,8 +200,10 @@ def test_memory_that_runs_out_ends_with_code_3_and_what_to_change(tmp_path, fold
     assert code == 3, errors
     assert "training failed: memory ran out at step 3 on rank 0, cpu (peak " in errors
     assert "model quickstart at 128 pixels in float32, batch_size=32 over 1 worker in grad_accum_steps=1" in errors
+    first = "--grad-accum-steps 2 (the same gradient in less memory), --batch-size 16"
+    recompute = "--grad-checkpointing (the same gradient in less memory and more time)"
     last = "--use-amp" if computes_bf16() else "or a smaller --model"  # never a slower step
-    assert f"Use --grad-accum-steps 2 (the same gradient in less memory), --batch-size 16, {last}" in errors
+    assert f"Use {first}, {recompute}, {last}" in errors
     assert "Traceback" not in errors
     assert read_run(settings.run_dir).state == "failed"
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from volo.model.cpu_autograd import AttentionFunction, is_eager_cpu
-from volo.model.layers import Linear, Mlp, drop_path
+from volo.model.layers import Linear, Mlp, ResidualBlock
 
 # Up to this many tokens, two matrix products and a softmax are faster on a CPU than PyTorch's fused attention, in
 # float32 and in bfloat16 (benchmarks/RESULTS.md). For more tokens, and on a GPU, the fused one is used.
@@ -43,22 +43,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(ResidualBlock):
     """Pre-norm self-attention, then an MLP, each with a residual and stochastic depth. (B, N, C) -> (B, N, C)."""
 
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 3.0, drop_rate: float = 0.0, drop_path_rate: float = 0.0
     ):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
-        self.attn = SelfAttention(dim, num_heads, proj_drop=drop_rate)
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, mlp_ratio, drop_rate)
-        self.drop_path = drop_path(drop_path_rate)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        attn = SelfAttention(dim, num_heads, proj_drop=drop_rate)
+        super().__init__(dim, attn, mlp_ratio, drop_rate, drop_path_rate)
 
 
 class ClassAttention(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from volo.model.attention import ClassBlock, TransformerBlock
 from volo.model.embedding import PatchEmbeddingConv, PositionEmbedding, grid_size
-from volo.model.layers import class_head, drop_path_rates, init_weights, keep_channel_last
+from volo.model.layers import Network, class_head, drop_path_rates, init_weights, keep_channel_last
 from volo.model.outlook import OutlookerBlock
 from volo.model.token_labels import DenseLogits
 
@@ -44,7 +44,7 @@ class VOLOStage(nn.Sequential):
         return super().__getitem__(index)
 
 
-class VOLO(nn.Module):
+class VOLO(Network):
     """Patch embedding, Outlookers, position embedding, transformer blocks, pooling, LayerNorm, linear head.
 
     (B, in_chans, H, W) -> (B, num_classes), or normalized features (B, embed_dim) if num_classes is 0. Images may have
@@ -115,9 +115,6 @@ class VOLO(nn.Module):
         self.head = class_head(embed_dim, num_classes)
         self.apply(init_weights)
         self.apply(keep_channel_last)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.forward_features(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
         """The pooled, normalized features before the head, (B, C)."""

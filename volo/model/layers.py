@@ -1,9 +1,11 @@
 """Small layers that every block uses, and their initialization."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from volo.model.cpu_autograd import LinearFunction, MlpFunction, is_eager_cpu, is_eager_float32
 from volo.model.torch_internals import may_have_global_hooks, may_have_hooks
@@ -93,6 +95,90 @@ class StochasticDepth(nn.Module):
 def drop_path(rate: float) -> nn.Module:
     """Stochastic depth per sample (arXiv 1603.09382), scaled so that the expectation is unchanged."""
     return StochasticDepth(rate) if rate > 0 else nn.Identity()
+
+
+class ResidualBlock(nn.Module):
+    """Pre-norm attention, then an MLP, each with a residual and stochastic depth; shapes are the attention's.
+
+    Attributes:
+        recomputes: While training, keep the input alone and compute the rest again in the backward pass (gradient
+            checkpointing, arXiv 1604.06174): the same gradients in less memory.
+    """
+
+    recomputes = False
+
+    def __init__(self, dim: int, attn: nn.Module, mlp_ratio: float, drop_rate: float, drop_path_rate: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = attn
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, mlp_ratio, drop_rate)
+        self.drop_path = drop_path(drop_path_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.recomputes and self.training and torch.is_grad_enabled():
+            return checkpoint(self._computed, x, use_reentrant=False)
+        return self._computed(x)
+
+    def _computed(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class Network(nn.Module):
+    """What all three forms of the model can do, by the names that timm gives it. A form has `norm`, whose output `head`
+    reads, and `forward_features`; these are pooled already, where timm's are not.
+    """
+
+    norm: nn.LayerNorm
+    head: nn.Module
+    forward_features: Callable[..., Any]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+    def forward_head(self, features: Any, pre_logits: bool = False) -> Tensor:
+        """What `forward_features` gives -> logits (B, num_classes), or the features (B, num_features) that the head
+        reads."""
+        return features if pre_logits else self.head(features)
+
+    @property
+    def num_features(self) -> int:
+        """Width of the features that the head reads."""
+        return self.norm.normalized_shape[0]
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A new, initialized head for so many classes; with 0 the model returns features."""
+        self.head = new_head(self.norm, num_classes)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that training does not decay: biases, norms, and embeddings."""
+        return {name for name, _ in self.named_parameters()} - decayed_weights(self)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether outlookers and transformer blocks keep their inputs alone while training."""
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                module.recomputes = enable
+
+
+DECAYED = (nn.Linear, nn.Conv2d)
+
+
+def decayed_weights(model: nn.Module) -> set[str]:
+    """Names of the parameters that weight decay is meant for: matrices and kernels."""
+    weights = {id(module.weight) for module in model.modules() if isinstance(module, DECAYED)}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in weights}
+
+
+def new_head(norm: nn.LayerNorm, num_classes: int) -> nn.Module:
+    """On the device and of the type of the norm that it follows."""
+    head = class_head(norm.normalized_shape[0], num_classes).to(norm.weight)
+    head.apply(init_weights)
+    return head
 
 
 def drop_path_rates(last: float, num_blocks: int) -> list[float]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from volo.errors import is_whole
 from volo.model.cpu_autograd import OutlookAttentionFunction, is_eager_float32
-from volo.model.layers import Mlp, are_plain, drop_path, drops
+from volo.model.layers import ResidualBlock, are_plain, drops
 from volo.model.outlook_ops import choose, default_padding, outlook_aggregate, window_centers
 from volo.model.outlook_ops.reference import fold, unfold
 
@@ -141,7 +141,7 @@ class OutlookAttention(nn.Module):
         return OutlookAttentionFunction.apply(x, *parameters, self.num_heads, window)
 
 
-class OutlookerBlock(nn.Module):
+class OutlookerBlock(ResidualBlock):
     """Pre-norm outlook attention, then an MLP, each with a residual and stochastic depth.
 
     (B, H, W, C) -> (B, H, W, C). Differs from the published code, whose outlookers never use stochastic depth.
@@ -158,13 +158,5 @@ class OutlookerBlock(nn.Module):
         drop_path_rate: float = 0.0,
         op: str = "auto",
     ):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
-        self.attn = OutlookAttention(dim, num_heads, kernel_size, stride=stride, proj_drop=drop_rate, op=op)
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, mlp_ratio, drop_rate)
-        self.drop_path = drop_path(drop_path_rate)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        attn = OutlookAttention(dim, num_heads, kernel_size, stride=stride, proj_drop=drop_rate, op=op)
+        super().__init__(dim, attn, mlp_ratio, drop_rate, drop_path_rate)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from volo.model.attention import ClassBlock, TransformerBlock
 from volo.model.embedding import grid_size, resize_position_embedding
 from volo.model.flat import VOLOStage
-from volo.model.layers import class_head, drop_path_rates, init_weights, keep_channel_last
+from volo.model.layers import Network, class_head, drop_path_rates, init_weights, keep_channel_last, new_head
 from volo.model.token_labels import Box, DenseLogits, mix_tokens
 
 STEM_STRIDE = 2
@@ -70,7 +70,7 @@ class Features:
     patches: Tensor
 
 
-class PublishedVOLO(nn.Module):
+class PublishedVOLO(Network):
     """Stem, outlookers, downsampling, transformer blocks, class attention, LayerNorm, two heads.
 
     (B, in_chans, H, W) -> (B, num_classes): the class token's logits plus half the largest patch logits, as published;
@@ -145,11 +145,16 @@ class PublishedVOLO(nn.Module):
         self.apply(init_weights)
         self.apply(keep_channel_last)
 
-    def forward(self, images: Tensor) -> Tensor:
-        if not self.num_classes:
-            return self.forward_features(images).pooled
-        dense = self.dense(images)
-        return dense.logits + AUX_WEIGHT * dense.patch_logits.flatten(1, 2).amax(dim=1)
+    def forward_head(self, features: Features, pre_logits: bool = False) -> Tensor:
+        if pre_logits or not self.num_classes:
+            return features.pooled
+        patch_logits = self.aux_head(features.patches)  # (B, h/2, w/2, classes)
+        return self.head(features.pooled) + AUX_WEIGHT * patch_logits.flatten(1, 2).amax(dim=1)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        super().reset_classifier(num_classes)
+        self.num_classes = num_classes
+        self.aux_head = new_head(self.norm, num_classes)
 
     def dense(self, images: Tensor, box: Box | None = None) -> DenseLogits:
         """The logits of both heads, for token labels; with `box`, for patch embeddings mixed by MixToken.

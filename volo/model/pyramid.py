@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from volo.model.attention import TransformerBlock
 from volo.model.embedding import PatchEmbeddingConv, PositionEmbedding, grid_size
 from volo.model.flat import VOLOStage
-from volo.model.layers import Linear, class_head, drop_path_rates, init_weights, keep_channel_last
+from volo.model.layers import Linear, Network, class_head, drop_path_rates, init_weights, keep_channel_last
 from volo.model.token_labels import DenseLogits
 
 
@@ -75,7 +75,7 @@ class GlobalStage(nn.Module):
         return tokens.unflatten(1, x.shape[1:3])  # (B, H, W, C)
 
 
-class VOLOPyramid(nn.Module):
+class VOLOPyramid(Network):
     """Patch embedding, stages with downsampling between them, mean pooling, LayerNorm, linear head.
 
     (B, in_chans, H, W) -> (B, num_classes), or normalized features (B, C) of the last stage if num_classes is 0. Images
@@ -143,9 +143,6 @@ class VOLOPyramid(nn.Module):
         self.head = class_head(stage_embed_dims[-1], num_classes)
         self.apply(init_weights)
         self.apply(keep_channel_last)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.forward_features(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
         """The pooled, normalized features before the head, (B, C) with C of the last stage."""

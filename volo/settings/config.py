@@ -227,6 +227,7 @@ FREE_ON_RESUME = frozenset(
         "optim.max_steps",
         "optim.init_weights",
         "optim.skip_nonfinite",
+        "optim.grad_checkpointing",
     }
     | {"teaching.teacher"}
     | {f"run.{name}" for name in RunSettings.model_fields if name != "seed"}

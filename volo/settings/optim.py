@@ -48,6 +48,9 @@ class OptimSettings(Section):
     with published weights, timm's or this project's. Position embeddings are resized, heads of other classes new."""
     whiten_stem: bool = False
     """Start the stem's first convolution as principal components of the training images' patches."""
+    grad_checkpointing: bool = False
+    """Keep only the inputs of the model's blocks and compute the rest again for the gradient: the same gradients, a
+    quarter more time, much less memory."""
     compile: bool = False
     """Train with torch.compile, which needs a C++ compiler on CPUs."""
 

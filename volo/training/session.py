@@ -89,6 +89,7 @@ def open_session(
     torch.manual_seed(settings.run.seed)
     class_names = data.images.class_names
     model = build_model(settings.model, num_classes=len(class_names), image_size=settings.data.image_size)
+    model.set_grad_checkpointing(settings.optim.grad_checkpointing)
     start = world.from_main(find_start(settings) if world.is_main else None)
     notes: list[str] = []
     if settings.optim.init_weights and start.checkpoint is None:

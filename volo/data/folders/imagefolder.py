@@ -15,6 +15,7 @@ from volo.data.decoded.cache import Coarse
 from volo.data.decoded.store import KEY
 from volo.data.folders.class_names import extra, is_text, plain, quoted
 from volo.data.folders.image import SMALL
+from volo.data.folders.judging import class_notes, size_notes
 from volo.data.folders.layout import TEST, TEST_SHARE, TRAIN, Layout, NoTestSplit, find_layout, in_test
 from volo.data.folders.listing import ImageFile, find_folders, find_images
 from volo.data.folders.passed_over import PassedOver, say_passed_over
@@ -133,9 +134,14 @@ class ImageFolder(LabeledFolder):
             self._take(train.followed_by(val), f"{layout.train} and {layout.val}")
             self.held_out = np.arange(len(train.files), len(self.files))
             notes.append(f"{len(val.files):,} validation images in {layout.val}")
+        notes += self._judged()
         if layout.test:
             notes += _compared(train.class_names, layout, _names(_class_folders(layout.test)[0]), layout.test)
         self.notes = tuple(notes)
+
+    def _judged(self) -> list[str]:
+        names = [file.name for file in self.files]
+        return size_notes(names, self.image_size) + class_notes(self.labels, self.class_names)
 
     def _take_part(self, classes: "Classes", split: str) -> None:
         self.is_split_here = True
@@ -145,6 +151,7 @@ class ImageFolder(LabeledFolder):
         self.notes = (
             f"{self.root} has no {TRAIN}: {TEST_SHARE:.0%} of its class folders, chosen by file name, "
             f"{is_test.sum():,} of {len(is_test):,} images, are held out as a test split",
+            *(self._judged() if split == TRAIN else ()),
         )
         if not self.files:
             raise NoTestSplit(

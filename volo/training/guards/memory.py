@@ -73,6 +73,8 @@ def _remedies(settings: Settings, world: World, precision: Precision, num_valida
     if not num_validated and _part(settings, world) > 1:
         remedies.append(f"--grad-accum-steps {2 * optim.grad_accum_steps} (the same gradient in less memory)")
         remedies.append(f"--batch-size {max(1, optim.batch_size // 2)}")
+    if not num_validated and not optim.grad_checkpointing:
+        remedies.append("--grad-checkpointing (the same gradient in less memory and more time)")
     if not num_validated and not precision.enabled and (world.device.type != "cpu" or computes_bf16()):
         remedies.append("--use-amp --autocast-dtype bf16")
     return f"{', '.join(remedies)}{', or ' if remedies else ''}a smaller --model or --image-size"

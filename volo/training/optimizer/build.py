@@ -5,12 +5,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from volo.model.layers import decayed_weights
 from volo.settings.optim import OptimSettings
 from volo.training.optimizer.combined import Combined
 from volo.training.optimizer.depths import layer_depths
 from volo.training.optimizer.muon import Muon
-
-DECAYED = (nn.Linear, nn.Conv2d)
 
 
 def build_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
@@ -35,17 +34,12 @@ def hidden_weights(model: nn.Module) -> set[str]:
     """The names of the matrices and kernels up to the last block: of all but the heads."""
     depths = layer_depths(model)
     top = max(depths.values())
-    return {name for name in _decayed(model) if depths[name] < top}
-
-
-def _decayed(model: nn.Module) -> set[str]:
-    weights = {id(module.weight) for module in model.modules() if isinstance(module, DECAYED)}
-    return {name for name, parameter in model.named_parameters() if id(parameter) in weights}
+    return {name for name in decayed_weights(model) if depths[name] < top}
 
 
 def _groups(model: nn.Module, settings: OptimSettings, names: set[str]) -> list[dict[str, Any]]:
     """The named parameters by depth (where layers have rates of their own), and by whether they decay."""
-    decayed = _decayed(model)
+    decayed = decayed_weights(model)
     depths = layer_depths(model)
     top = max(depths.values())
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
