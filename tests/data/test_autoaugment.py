@@ -8,7 +8,20 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as F
 
-from volo.data.autoaugment import NUM_LEVELS, Op, drawn_ops, trivial_augment
+from volo.data.autoaugment import (
+    BLENDS,
+    MOVES,
+    NUM_LEVELS,
+    TONES,
+    Op,
+    blended,
+    drawn_ops,
+    moved,
+    rand_augment,
+    rand_ops,
+    retoned,
+    trivial_augment,
+)  # fmt: skip
 from volo.data.epoch import NUM_UNIFORMS, Draw, EpochTable
 
 
@@ -91,6 +104,43 @@ def test_strengths_are_those_of_torchvisions_wide_table():
             expected = np.broadcast_to(amounts.numpy(), NUM_LEVELS) * (sign if is_signed else 1)
             whole_pixels = op in (Op.TRANSLATE_X, Op.TRANSLATE_Y)  # cut off when they are applied
             np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1.0 if whole_pixels else 1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("magnitude", [0, 9, 30])
+def test_rand_augments_strengths_are_those_of_torchvisions_table(magnitude):
+    from torchvision.transforms import RandAugment
+
+    H, W = 32, 40
+    theirs = RandAugment()._augmentation_space(NUM_LEVELS, (H, W))
+    names = {name.replace("_", "").lower(): name for name in Op.__members__}
+    assert {name.lower() for name in theirs} == set(names)
+    for name, (amounts, is_signed) in theirs.items():
+        op = Op[names[name.lower()]]
+        for sign in (-1, 1):
+            drawn = np.array([(op + 0.5) / len(Op)]), np.array([0.25 if sign < 0 else 0.75])
+            _, [found] = rand_ops(*drawn, magnitude, H, W)
+            expected = float(np.broadcast_to(amounts.numpy(), NUM_LEVELS)[magnitude]) * (sign if is_signed else 1)
+            found = math.degrees(found) if op == Op.ROTATE else found
+            whole_pixels = op in (Op.TRANSLATE_X, Op.TRANSLATE_Y)
+            assert found == pytest.approx(expected, rel=1e-5, abs=1.0 if whole_pixels else 1e-5), name
+
+
+def test_rand_augment_applies_two_operations_that_are_drawn_apart():
+    uniforms = EpochTable.draw(0, 0, 1).uniforms(0, 64)
+    images = smooth_images(64, 32, 32)
+    found = rand_augment(images.clone(), uniforms, 9)
+    expected = images.clone()
+    for op, sign in ((Draw.AUTO_OP, Draw.AUTO_SIGN), (Draw.AUTO_OP_2, Draw.AUTO_SIGN_2)):
+        ops, amounts = rand_ops(uniforms[:, op], uniforms[:, sign], 9, 32, 32)
+        for place in range(64):  # one by one, by TrivialAugment's own operations
+            apply = {**dict.fromkeys(MOVES, moved), **dict.fromkeys(TONES, retoned), **dict.fromkeys(BLENDS, blended)}
+            if ops[place] in apply:
+                part = slice(place, place + 1)
+                expected[part] = apply[ops[place]](expected[part], ops[part], amounts[part])
+    assert torch.equal(found, expected)
+    first, second = (uniforms[:, column] for column in (Draw.AUTO_OP, Draw.AUTO_OP_2))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.3
+    assert not torch.equal(rand_augment(images.clone(), uniforms, 20), found)
 
 
 def test_operations_and_levels_are_drawn_equally_often():

@@ -10,7 +10,7 @@ AT_LEAST = [
     pytest.param(FLAT | dict(pooling="cls"), 0.50, id="cls", marks=pytest.mark.slow),
     pytest.param(FLAT | dict(pooling="cli"), 0.50, id="cli", marks=pytest.mark.slow),
     pytest.param(PYRAMID, 0.80, id="map", marks=pytest.mark.slow),
-    pytest.param(PYRAMID | dict(downsample_kind="token"), 0.80, id="token"),
+    pytest.param(PYRAMID | dict(downsample_kind="token"), 0.80, id="token", marks=pytest.mark.slow),
     pytest.param(PUBLISHED, 0.70, id="published"),
 ]
 

@@ -31,6 +31,15 @@ def test_fine_tuning_on_other_classes_at_another_size_beats_training_from_scratc
     assert trained("tuned", init_weights=str(source)) >= trained("scratch") + 0.05
 
 
+def test_a_linear_probe_tells_digits_apart_that_its_backbone_never_saw(tmp_path):
+    """Of 5 to 9, by the features of a model that was trained on 0 to 4; guessing: 20%."""
+    before = write_digits(tmp_path / "before", range(5))
+    after = write_digits(tmp_path / "after", range(5, 10))
+    source = train(settings_of(before, tmp_path, "source", model=PUBLISHED, optim=dict(epochs=12)))
+    probe = dict(init_weights=str(source), freeze="backbone", epochs=6, batch_size=32, lr=1e-2)
+    assert accuracy(train(settings_of(after, tmp_path, "probe", model=PUBLISHED, optim=probe)), after) >= 0.7
+
+
 def test_distillation_beats_the_labels_alone(digits, tmp_path, teacher):
     alone = settings_of(digits, tmp_path, "alone", model=PUBLISHED, optim=SHORT)
     taught = settings_of(

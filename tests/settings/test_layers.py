@@ -24,6 +24,8 @@ TAUGHT = {"model": {"variant": "volo_d1"}, "teaching": {"teacher": "x"}}
 NEEDS: dict[str, dict[str, Any]] = {  # what must be set beside it for a setting to have an effect
     "mix_prob": {"augment": {"mixup_alpha": 0.5}},
     "class_depth": {"model": {"pooling": "cli"}},
+    "rand_magnitude": {"augment": {"auto_augment": "rand"}},
+    "freeze": {"optim": {"init_weights": "x"}},
     "crop_ratio": {"augment": {"crop_area": [0.5, 1]}},
     "autocast_dtype": {"optim": {"use_amp": True}},
     "resize": {"data": {"dataset": "imagefolder"}},

@@ -16,6 +16,7 @@ OPEN = {
     "optim.use_amp",
     "optim.autocast_dtype",
     "optim.init_weights",
+    "optim.freeze",
     "teaching.teacher",
     "run.seeds",
     "run.checkpoint_every",

@@ -1,4 +1,5 @@
-"""TrivialAugment (arXiv 2103.10158, the "wide" strengths of table 7): one operation per sample, of random strength.
+"""TrivialAugment (arXiv 2103.10158, the "wide" strengths of table 7): one operation per sample, of random strength; and
+RandAugment (arXiv 1909.13719, in torchvision's strengths): two operations, one after the other, of one strength.
 
 Samples with the same kind of operation are computed together: an affine map, a lookup table of 256 levels, or a blend
 with a grayer or smoother copy. Every result depends only on its own sample, bit for bit.
@@ -7,6 +8,7 @@ Shapes: B samples, H x W pixels; images (B, H, W, 3) uint8, one draw per sample 
 """
 
 import math
+from collections.abc import Mapping
 from enum import IntEnum
 
 import numpy as np
@@ -48,6 +50,19 @@ STRONGEST = {
     Op.COLOR: 0.99,
     Op.SHARPNESS: 0.99,
 }
+# RandAugment's, of which translations are shares of the height or width.
+RAND_STRONGEST = {
+    Op.SHEAR_X: 0.3,
+    Op.SHEAR_Y: 0.3,
+    Op.TRANSLATE_X: 150 / 331,
+    Op.TRANSLATE_Y: 150 / 331,
+    Op.ROTATE: math.radians(30),
+    Op.BRIGHTNESS: 0.9,
+    Op.CONTRAST: 0.9,
+    Op.COLOR: 0.9,
+    Op.SHARPNESS: 0.9,
+}
+RAND_DRAWS = ((Draw.AUTO_OP, Draw.AUTO_SIGN), (Draw.AUTO_OP_2, Draw.AUTO_SIGN_2))
 MOVES = range(Op.SHEAR_X, Op.ROTATE + 1)
 TONES = range(Op.BRIGHTNESS, Op.EQUALIZE + 1)
 BLENDS = range(Op.COLOR, Op.SHARPNESS + 1)
@@ -61,7 +76,18 @@ def trivial_augment(images: Tensor, uniforms: np.ndarray) -> Tensor:
         images: (B, H, W, 3) uint8, overwritten.
         uniforms: (B, NUM_UNIFORMS) in [0, 1), columns as in `Draw`.
     """
-    ops, amounts = drawn_ops(uniforms)
+    return _applied(images, *drawn_ops(uniforms))
+
+
+def rand_augment(images: Tensor, uniforms: np.ndarray, magnitude: float) -> Tensor:
+    """Applies two operations to each image, in place; arguments as above, `magnitude` in [0, NUM_LEVELS - 1]."""
+    H, W = images.shape[1:3]
+    for op_column, sign_column in RAND_DRAWS:
+        images = _applied(images, *rand_ops(uniforms[:, op_column], uniforms[:, sign_column], magnitude, H, W))
+    return images
+
+
+def _applied(images: Tensor, ops: np.ndarray, amounts: np.ndarray) -> Tensor:
     for kind, apply in ((MOVES, moved), (TONES, retoned), (BLENDS, blended)):
         places = np.flatnonzero((ops >= kind.start) & (ops < kind.stop))
         if len(places):
@@ -74,12 +100,29 @@ def drawn_ops(uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(B,) operations and their (B,) float32 amounts: signed, or the bits POSTERIZE keeps, or SOLARIZE's threshold."""
     ops = (uniforms[:, Draw.AUTO_OP] * len(Op)).astype(np.int64)
     level = np.floor(uniforms[:, Draw.AUTO_LEVEL] * NUM_LEVELS) / (NUM_LEVELS - 1)  # (B,) in [0, 1]
-    sign = np.where(uniforms[:, Draw.AUTO_SIGN] < 0.5, -1, 1)
-    amounts = np.array([STRONGEST.get(op, 0.0) for op in Op])[ops] * level * sign
+    return ops, _amounts(ops, level, uniforms[:, Draw.AUTO_SIGN], STRONGEST, num_bits_lost=6)
+
+
+def rand_ops(
+    op_draws: np.ndarray, sign_draws: np.ndarray, magnitude: float, H: int, W: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `drawn_ops`, for one of RandAugment's operations on images of H x W pixels."""
+    ops = (op_draws * len(Op)).astype(np.int64)
+    level = np.full(len(ops), magnitude / (NUM_LEVELS - 1))
+    sides = {Op.TRANSLATE_X: W, Op.TRANSLATE_Y: H}
+    strongest = {op: amount * sides.get(op, 1) for op, amount in RAND_STRONGEST.items()}
+    return ops, _amounts(ops, level, sign_draws, strongest, num_bits_lost=4)
+
+
+def _amounts(
+    ops: np.ndarray, level: np.ndarray, sign_draws: np.ndarray, strongest: Mapping[Op, float], num_bits_lost: int
+) -> np.ndarray:
+    sign = np.where(sign_draws < 0.5, -1, 1)
+    amounts = np.array([strongest.get(op, 0.0) for op in Op])[ops] * level * sign
     amounts = np.where((ops == Op.TRANSLATE_X) | (ops == Op.TRANSLATE_Y), np.trunc(amounts), amounts)
-    amounts = np.where(ops == Op.POSTERIZE, 8 - np.round(6 * level), amounts)
+    amounts = np.where(ops == Op.POSTERIZE, 8 - np.round(num_bits_lost * level), amounts)
     amounts = np.where(ops == Op.SOLARIZE, 255 * (1 - level), amounts)
-    return ops, amounts.astype(np.float32)
+    return amounts.astype(np.float32)
 
 
 def moved(images: Tensor, ops: np.ndarray, amounts: np.ndarray) -> Tensor:

@@ -32,6 +32,8 @@ class Draw(IntEnum):
     ERASE_RATIO = auto()
     ERASE_Y = auto()
     ERASE_X = auto()
+    AUTO_OP_2 = auto()
+    AUTO_SIGN_2 = auto()
 
 
 class Stream(IntEnum):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from volo.data.augment import crop_and_flip, erase, normalize
-from volo.data.autoaugment import trivial_augment
+from volo.data.autoaugment import rand_augment, trivial_augment
 from volo.data.crops import Cut
 from volo.data.cutting import Cutting, Unread
 from volo.data.decoded.cache import Images
@@ -65,6 +65,8 @@ class Pixels:
             gathered = gathered.to(self.device, non_blocking=True)
         if augment.auto_augment == "trivial":
             gathered = trivial_augment(gathered, uniforms)
+        elif augment.auto_augment == "rand":
+            gathered = rand_augment(gathered, uniforms, augment.rand_magnitude)
         images = normalize(gathered, self.mean, self.std)
         return erase(images, uniforms, augment.random_erasing) if augment.random_erasing else images
 
@@ -107,12 +109,15 @@ class TrainingBatches:
     """All batches of a run, by epoch and step: `batch(epoch, step)` does not depend on earlier calls.
 
     Args:
-        data: The training split, decoded.
+        data: The training split, as far as it is decoded.
         index: (n,) which of its images to train on.
         batch_size: Images per step over all workers; the last partial batch of an epoch is dropped.
         epochs: Of the whole training, by which `augment.resize_schedule` tells the size of a step's images.
         cut: How images are read from their files at each step; None: they are decoded already.
         num_readers: Processes that read them ahead; 0: this one reads when a batch is asked for.
+
+    Attributes:
+        read_anew: What reads images at each step, in words; empty if they are decoded.
 
     Raises:
         InputError: a batch larger than the data set.

@@ -26,8 +26,11 @@ class AugmentSettings(Section):
     """Smallest and largest ratio of such a part's width to its height."""
     hflip: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Probability of a horizontal flip."""
-    auto_augment: Literal["none", "trivial"] = "none"
-    """trivial: one of TrivialAugment's 14 operations, with random strength, on every sample."""
+    auto_augment: Literal["none", "trivial", "rand"] = "none"
+    """Changes of shape and color: trivial is one of TrivialAugment's 14 operations, with random strength, on every
+    sample; rand two of them, one after the other, of RandAugment's strength."""
+    rand_magnitude: Annotated[float, Field(ge=0, le=30)] = 9.0
+    """Strength of RandAugment, of 30."""
     random_erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability that a box of 2 to 33% of the image is replaced by the mean color."""
     mixup_alpha: Annotated[float, Field(ge=0)] = 0.0
@@ -49,6 +52,15 @@ class AugmentSettings(Section):
                 f"mix_prob has no effect without mixup or cutmix, got mix_prob={self.mix_prob}, mixup_alpha=0, "
                 "cutmix_alpha=0; set --mixup-alpha or --cutmix-alpha, or leave mix_prob out (--mix-prob None, if a "
                 "recipe or a file sets it)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_magnitude(self) -> Self:
+        if self.rand_magnitude != type(self).model_fields["rand_magnitude"].default and self.auto_augment != "rand":
+            raise ValueError(
+                f"rand_magnitude has no effect without RandAugment, got rand_magnitude={self.rand_magnitude}, "
+                f"auto_augment={self.auto_augment}; set --auto-augment rand, or leave rand_magnitude out"
             )
         return self
 

@@ -96,6 +96,11 @@ class Settings(Section):
                 "whiten_stem needs a stem of convolutions, got stem_channels=(); set --stem-channels, or omit "
                 "--whiten-stem (--no-whiten-stem, if a recipe or a file sets it)"
             )
+        if self.optim.freeze is not None and not (self.optim.init_weights or self.run.resume_path):
+            raise ValueError(
+                f"freeze keeps the weights that training starts from, got freeze={self.optim.freeze} without any; give "
+                "--init-weights, or leave freeze out (--freeze None, if a recipe or a file sets it)"
+            )
         if self.optim.init_weights and self.run.resume_path:
             raise ValueError(
                 "init_weights has no effect with resume_path, which brings its own weights, got "

@@ -1,11 +1,14 @@
 """The optimizer's section of the settings."""
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from volo.errors import cut
+from volo.errors import brief, cut
 from volo.settings.section import PathText, Section
+
+BACKBONE = "backbone"
 
 
 class OptimSettings(Section):
@@ -46,6 +49,9 @@ class OptimSettings(Section):
     init_weights: PathText | None = None
     """Weights to start from: a run (its best checkpoint), a checkpoint, or a file (.safetensors, or .pth of tensors)
     with published weights, timm's or this project's. Position embeddings are resized, heads of other classes new."""
+    freeze: int | str | None = None
+    """Keep the first layers as they start: 0 is the stem and the embeddings, a number so many blocks too, backbone all
+    but the last norm and the heads (a linear probe)."""
     whiten_stem: bool = False
     """Start the stem's first convolution as principal components of the training images' patches."""
     grad_checkpointing: bool = False
@@ -54,8 +60,22 @@ class OptimSettings(Section):
     compile: bool = False
     """Train with torch.compile, which needs a C++ compiler on CPUs."""
 
+    @field_validator("freeze")
+    @classmethod
+    def _check_freeze(cls, value: int | str | None) -> int | str | None:
+        if value is None or value == BACKBONE:
+            return value
+        if re.fullmatch(r"\d{1,4}", str(value)):
+            return int(value)
+        raise ValueError(f"freeze must be a number of blocks, or {BACKBONE}, got {brief(value)}")
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.freeze is not None and self.whiten_stem:
+            raise ValueError(
+                f"whiten_stem starts a stem that freeze keeps, got freeze={self.freeze} with it; omit one of them "
+                "(--no-whiten-stem or --freeze None, if a recipe or a file sets it)"
+            )
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr must not exceed lr, got min_lr={self.min_lr}, lr={self.lr}; lower --min-lr")
         if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:

@@ -15,6 +15,7 @@ from volo.runs import checkpoint
 from volo.settings.optim import OptimSettings
 from volo.settings.teaching import TeachingSettings
 from volo.training.compilation import compiled
+from volo.training.freezing import frozen_norms
 from volo.training.objective import Labels, Objective
 from volo.training.optimizer.average import MovingAverage
 from volo.training.optimizer.build import build_optimizer
@@ -39,7 +40,9 @@ class Learner:
         self.objective = objective or Labels(TeachingSettings(), None)
         self.world = world
         self.model = model.to(world.device)
-        self.parameters: list[Tensor] = list(self.model.parameters())  # walking the modules takes the host a while
+        # Walking the modules takes the host a while.
+        self.parameters: list[Tensor] = [each for each in self.model.parameters() if each.requires_grad]
+        self._frozen_norms = frozen_norms(self.model)
         self.ema = MovingAverage(self.model, settings.ema_decay) if settings.ema_decay > 0 else None
         self.optimizer = build_optimizer(self.model, settings)
         self.precision = Precision(settings, world.device)
@@ -66,6 +69,8 @@ class Learner:
             The summed loss of the share and the norm of the global gradient before clipping, both () on the device.
         """
         self.parallel.train()
+        for norm in self._frozen_norms:
+            norm.eval()
         self.optimizer.zero_grad(set_to_none=True)
         buffers = self._buffers_if_update_may_be_skipped()
         loss_sum = torch.zeros((), device=self.world.device)

@@ -18,6 +18,7 @@ from volo.model.build import build_model
 from volo.runs.folder import find_start
 from volo.runs.tracking import Tracker
 from volo.settings.config import ResolvedSettings
+from volo.training.freezing import freeze
 from volo.training.guards.memory import memory_explained
 from volo.training.guards.nonfinite import stop_or_skip
 from volo.training.guards.same_data import open_same_data
@@ -96,6 +97,7 @@ def open_session(
         notes = load_init_weights(model, settings.optim.init_weights, class_names)
     if settings.optim.whiten_stem and start.checkpoint is None:
         whiten_stem(model, map(data.pixels.plain, samples(data.split)))
+    freeze(model, settings.optim.freeze)
     teacher = world.from_main(find_teacher(settings) if world.is_main else None)
     learner = Learner(model, settings.optim, world, _objective(settings, teacher, model, class_names, world.device))
     meter_state = None

@@ -13,17 +13,18 @@ from volo.training.optimizer.muon import Muon
 
 
 def build_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
-    """AdamW; or Muon for hidden matrices and kernels, and AdamW for heads, embeddings, norms and biases.
+    """AdamW; or Muon for hidden matrices and kernels, if any are trained, and AdamW for heads, embeddings, norms and
+    biases.
 
     Weight decay applies to weight matrices and convolution kernels only: norms, biases, position embeddings, and class
     tokens are not decayed. Each parameter group has an `lr_scale`, which `set_learning_rate` multiplies by; it is 1 for
     all groups if `layer_decay` is 1.
     """
-    parameters = dict(model.named_parameters())
-    if settings.optimizer == "adamw":
-        return _adamw(_groups(model, settings, set(parameters)), settings)
-    hidden = hidden_weights(model)
-    others = set(parameters) - hidden
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    hidden = hidden_weights(model) & trained if settings.optimizer == "muon" else set()
+    if not hidden:
+        return _adamw(_groups(model, settings, trained), settings)
+    others = trained - hidden
     return Combined(
         muon=Muon(_groups(model, settings, hidden), lr=settings.lr),
         adamw=_adamw(_groups(model, settings, others), settings),
