@@ -48,7 +48,7 @@ def test_resolving_twice_changes_nothing_and_yaml_brings_it_all_back():
         ({"optim": {"use_amp": False, "autocast_dtype": "bf16"}}, "autocast_dtype has no effect with --no-amp"),
         ({"data": {"dataset": "shapes", "data_dir": "x"}}, "data_dir has no effect on shapes"),
         ({"data": {"dataset": "shapes"}, "augment": {"auto_augment": "trivial"}}, "auto_augment changes colors"),
-        ({"augment": {"auto_augment": "rand"}}, "augment.auto_augment must be 'none' or 'trivial', got 'rand'"),
+        ({"augment": {"auto_augment": "huge"}}, "augment.auto_augment must be 'none', 'trivial' or 'rand', got 'huge'"),
         ({"augment": {"random_erasing": 1.5}}, "augment.random_erasing must be less than or equal to 1, got 1.5"),
         ({"data": {"image_size": 2}}, "image_size must be at least patch_size, got image_size=2, patch_size=4"),
         ({"data": {"train_images": 10}}, "batch_size must not exceed the training images, got batch_size=256"),
