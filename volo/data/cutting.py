@@ -39,10 +39,8 @@ class Cutting:
     """
 
     def __init__(self, cut: Cut, unread: Callable[[int], Unread], most: int, num_processes: int):
-        self._cut, self._unread, self._num_processes = cut, unread, num_processes
-        self._shelf = None
-        if num_processes and inherits_memory():
-            self._shelf = Shelf(AHEAD * num_processes + 1, (most, cut.image_size, cut.image_size, 3))
+        self._cut, self._unread, self._most, self._num_processes = cut, unread, most, num_processes
+        self._shelf: Shelf | None = None
         self._ahead: Iterator[np.ndarray | int] = iter(())
         self._next = -1
 
@@ -54,9 +52,7 @@ class Cutting:
             Unreadable: names the first file that cannot be read.
         """
         if number != self._next:
-            self.close()
-            read = partial(_read, cut=self._cut, shelf=self._shelf.number if self._shelf else None)
-            self._ahead = done_ahead(read, map(self._part, count(number)), self._num_processes)
+            self._begin(number)
         self._next = -1  # an error ends what is read ahead
         found = next(self._ahead)
         self._next = number + 1
@@ -68,6 +64,16 @@ class Cutting:
     def close(self) -> None:
         """Ends the processes."""
         self._ahead, self._next = iter(()), -1
+
+    def _begin(self, number: int) -> None:
+        """Reads from step `number` on. The shelf is a new one: earlier processes may still be writing on theirs."""
+        self.close()
+        self._shelf = None
+        if self._num_processes and inherits_memory():
+            size = self._cut.image_size
+            self._shelf = Shelf(AHEAD * self._num_processes + 1, (self._most, size, size, 3))
+        read = partial(_read, cut=self._cut, shelf=self._shelf.number if self._shelf else None)
+        self._ahead = done_ahead(read, map(self._part, count(number)), self._num_processes)
 
     def _part(self, number: int) -> tuple[int, Unread]:
         return number, self._unread(number)
