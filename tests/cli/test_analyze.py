@@ -215,7 +215,8 @@ def test_a_second_process_is_refused_while_an_analysis_is_being_made_and_both_le
     assert ended(process) == 0
     assert metrics(output)["split"] == "test"
     assert {path.name for path in output.iterdir()} == {
-        "eval_metrics.json", "predictions_grid.png", "learning_curves.png", "report.html", "analysis.json", LOCK,
+        "eval_metrics.json", "predictions.csv", "predictions_grid.png", "learning_curves.png", "report.html",
+        "analysis.json", LOCK,
     }  # fmt: skip
 
 

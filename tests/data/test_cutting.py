@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
@@ -107,9 +108,7 @@ def test_closing_leaves_no_process(root):
     processes = [child for child in multiprocessing.active_children() if child not in before]
     assert len(processes) == 2
     ahead.close()
-    for process in processes:
-        process.join(30)
-        assert process.exitcode == 0
+    assert all(wait([process.sentinel], 30) for process in processes)
 
 
 @pytest.mark.parametrize("num_readers", [0, 2])

@@ -128,7 +128,8 @@ def balanced_accuracy(classes: Mapping[str, ClassScore]) -> float:
     return float(np.mean([score.accuracy for score in classes.values() if score.accuracy is not None]))
 
 
-class Coverage(NamedTuple):
+@dataclass(frozen=True)
+class Coverage:
     """The share of the images whose confidence is at least `threshold`, and the accuracy among them."""
 
     answered: float

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def _by_class(findings: Findings) -> dict[str, Any]:
     if not findings.classes:
         return {}
     return {
-        "coverage": [coverage._asdict() for coverage in findings.coverages],
+        "coverage": [asdict(coverage) for coverage in findings.coverages],
         "per_class": {name: score.accuracy for name, score in findings.classes.items()},
         "per_class_precision": {name: score.precision for name, score in findings.classes.items()},
         "per_class_f1": {name: score.f1 for name, score in findings.classes.items()},

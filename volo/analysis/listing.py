@@ -1,10 +1,12 @@
 """predictions.csv: what the model said about every evaluated image, by file."""
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from volo.analysis.doubts import Doubts
 from volo.analysis.evaluate import Predictions
+from volo.files import replace_synced
 from volo.tables import TableWriter
 
 FILE = "predictions.csv"
@@ -22,19 +24,19 @@ def save_listing(predictions: Predictions, doubts: Doubts, name_of: Callable[[in
     """
     names = predictions.class_names
     suggested = dict(zip(doubts.places.tolist(), doubts.suggested.tolist(), strict=True))
-    with open(output_dir / FILE, "w", newline="", encoding="utf-8") as file:
-        table = TableWriter(file, COLUMNS)
-        for place in range(predictions.num_samples):
-            true, predicted = int(predictions.labels[place]), int(predictions.predicted[place])
-            table.write(
-                [
-                    name_of(place), names[true], names[predicted], "yes" if true == predicted else "no",
-                    *_rounded(
-                        predictions.confidence[place], predictions.probabilities[place, true], predictions.losses[place]
-                    ),
-                    names[suggested[place]] if place in suggested else "",
-                ]
-            )  # fmt: skip
+    file = io.StringIO()
+    table = TableWriter(file, COLUMNS)
+    for place in range(predictions.num_samples):
+        true, predicted = int(predictions.labels[place]), int(predictions.predicted[place])
+        probability = predictions.probabilities[place, true]
+        table.write(
+            [
+                name_of(place), names[true], names[predicted], "yes" if true == predicted else "no",
+                *_rounded(predictions.confidence[place], probability, predictions.losses[place]),
+                names[suggested[place]] if place in suggested else "",
+            ]
+        )  # fmt: skip
+    replace_synced(output_dir / FILE, file.getvalue().encode())
 
 
 def _rounded(*values: float) -> Sequence[float]:

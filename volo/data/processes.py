@@ -15,9 +15,6 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import TypeVar
 
-import torch
-
-from volo.allocator import keep_memory
 from volo.log import LOGGER
 
 AHEAD = 2  # parts for each process that are done, or waiting, before the first of them is used
@@ -86,8 +83,8 @@ def _context() -> multiprocessing.context.BaseContext:
 def _begin() -> None:
     """The process that started this one hears the signals of a terminal; its pool ends this one by SIGTERM. This one
     also ends when that one is killed. It computes by one thread: those of the other do not survive a fork."""
-    torch.set_num_threads(1)
-    keep_memory()
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     for name in IGNORED:
         signal.signal(name, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
