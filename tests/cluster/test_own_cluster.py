@@ -128,8 +128,8 @@ def test_a_training_whose_cluster_loses_a_process_ends_with_code_3(launch_traini
         assert training.ends_with() == 3, training.output.read_text()
         assert_nothing_is_left(training, temporary)
     said = training.output.read_text()
-    assert f"training failed: the cluster has lost Ray's {names[0]}" in said  # the others may die a moment later
-    assert LOST in said and LOST in (read_failure(training.run_dir) or "")
+    assert f"training failed: the cluster has lost Ray's {' and '.join(names)} {LOST}" in said
+    assert LOST in (read_failure(training.run_dir) or "")
     assert "Traceback" not in said
 
 
@@ -181,5 +181,5 @@ def test_a_sweep_whose_cluster_loses_a_process_ends_with_code_3(launch, config, 
         assert job.ends_with() == 3, job.output.read_text()
         assert_nothing_is_left(job, temporary)
     said = job.output.read_text()
-    assert f": the cluster has lost Ray's {name} {LOST}" in said  # said by the watch if the sweep is deep in Ray
+    assert f"training failed: the cluster has lost Ray's {name} {LOST}" in said
     assert "Traceback" not in said

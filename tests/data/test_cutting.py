@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import draw_folder
+from tests.data.folders.test_readers import exit_code
 from volo.data.crops import Cut
 from volo.data.decoded.cache import Images, cached
 from volo.data.folders.image import Unreadable
@@ -108,7 +108,7 @@ def test_closing_leaves_no_process(root):
     processes = [child for child in multiprocessing.active_children() if child not in before]
     assert len(processes) == 2
     ahead.close()
-    assert all(wait([process.sentinel], 30) for process in processes)
+    assert {exit_code(process) for process in processes} == {0}
 
 
 @pytest.mark.parametrize("num_readers", [0, 2])

@@ -6,7 +6,7 @@ import torch
 from tests.training.runs import same, small_run, train, weights
 from volo.model.build import build_model
 from volo.runs import checkpoint
-from volo.settings.config import build_settings
+from volo.settings.config import build_settings, num_blocks
 from volo.training.freezing import freeze
 from volo.training.optimizer.depths import layer_depths
 
@@ -32,6 +32,12 @@ def test_the_first_layers_get_no_gradient(model, layers):
     trained = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
     assert trained == {name for name, depth in depths.items() if depth > deepest}
     assert "head.weight" in trained and ("patch_embed.proj.weight" in trained) == (layers is None)
+
+
+@pytest.mark.parametrize("model", [FLAT, FLAT | dict(pooling="cli"), PYRAMID, PUBLISHED], ids=str)
+def test_the_settings_count_the_blocks_of_the_model(model):
+    settings = build_settings({"model": {key: value for key, value in model.items() if value is not None}})
+    assert num_blocks(settings.model) == max(layer_depths(built(model)).values()) - 1
 
 
 @pytest.mark.parametrize(("layers", "optimizer"), [(0, "adamw"), (1, "muon"), ("backbone", "muon")])

@@ -35,6 +35,7 @@ POLL_S, LOOK_S, LOOK_AGAIN_S = 0.2, 1.0, 10.0
 VITAL = ("gcs_server", "raylet")
 END_S = 25.0  # for a cluster that is still starting when the command is interrupted, or that has lost a process
 AGAIN_S, KILL_S = 1.0, 10.0
+TOGETHER_S = 0.2  # processes that are killed at once are gone after this
 ANSWER_S = 15.0  # for the main thread, once the cluster is lost: it may be in C++, waiting for gcs_server
 # Nobody sends it: the thread calls its handler in the main thread. Python calls none where there is no such signal.
 LOST = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
@@ -116,10 +117,14 @@ class ConnectionThread(threading.Thread):
 
     def lost(self) -> str:
         """What the cluster has lost, in words; empty if it is whole. At its end nothing is."""
-        if not self.is_over.is_set() and not self._gone:
-            self._gone = [name for pid, name in self._vital.items() if not _is_child(pid)]
+        if not self.is_over.is_set() and not self._gone and self._missing():
+            self.is_over.wait(TOGETHER_S)
+            self._gone = self._missing()
         them = " and ".join(self._gone)
         return them and f"the cluster has lost Ray's {them} (the system kills processes when memory runs out)"
+
+    def _missing(self) -> list[str]:
+        return [name for pid, name in self._vital.items() if not _is_child(pid)]
 
     def _watch(self) -> None:
         next_look = time.monotonic()

@@ -16,9 +16,9 @@ from volo.model.embedding import grid_size, resize_position_embedding
 from volo.model.flat import VOLOStage
 from volo.model.layers import Network, class_head, drop_path_rates, init_weights, keep_channel_last, new_head
 from volo.model.token_labels import Box, DenseLogits, mix_tokens
+from volo.settings.sizes import NUM_CLASS_BLOCKS
 
 STEM_STRIDE = 2
-NUM_CLASS_BLOCKS = 2
 AUX_WEIGHT = 0.5  # weight of the largest patch logits, added to the class token's, at inference
 
 

@@ -20,7 +20,7 @@ from volo.settings.optim import OptimSettings, ResolvedOptim
 from volo.settings.paths import local_path
 from volo.settings.run import ResolvedRun, RunSettings
 from volo.settings.section import Section
-from volo.settings.sizes import VARIANTS
+from volo.settings.sizes import NUM_CLASS_BLOCKS, VARIANTS
 from volo.settings.teaching import TeachingSettings
 from volo.settings.yaml_files import SettingsFile, reason_in, to_text
 
@@ -100,6 +100,11 @@ class Settings(Section):
             raise ValueError(
                 f"freeze keeps the weights that training starts from, got freeze={self.optim.freeze} without any; give "
                 "--init-weights, or leave freeze out (--freeze None, if a recipe or a file sets it)"
+            )
+        if isinstance(self.optim.freeze, int) and self.optim.freeze > (blocks := num_blocks(self.model)):
+            raise ValueError(
+                f"freeze must leave something to train, got freeze={self.optim.freeze} for {blocks} blocks; lower "
+                "--freeze, or give --freeze backbone"
             )
         if self.optim.init_weights and self.run.resume_path:
             raise ValueError(
@@ -196,6 +201,16 @@ class Settings(Section):
         model = self.model
         reasons["model"] |= dict.fromkeys(("form", *VARIANTS[model.variant][model.form]), f"of {model.variant}")
         return reasons
+
+
+def num_blocks(model: ModelSettings) -> int:
+    """Outlookers, transformer blocks, and blocks of class attention."""
+    full: Any = model.resolved()
+    if model.form == "pyramid":
+        return sum(full.stage_depths)
+    if model.form == "published":
+        return sum(full.layers) + NUM_CLASS_BLOCKS
+    return full.local_depth + full.global_depth + (full.class_depth if full.pooling == "cli" else 0)
 
 
 class ResolvedSettings(Settings):

@@ -55,8 +55,8 @@ class OptimSettings(Section):
     whiten_stem: bool = False
     """Start the stem's first convolution as principal components of the training images' patches."""
     grad_checkpointing: bool = False
-    """Keep only the inputs of the model's blocks and compute the rest again for the gradient: the same gradients, a
-    quarter more time, much less memory."""
+    """Keep only the inputs of the model's blocks and compute the rest again for the gradient: the same gradients in
+    less memory and more time."""
     compile: bool = False
     """Train with torch.compile, which needs a C++ compiler on CPUs."""
 
