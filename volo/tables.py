@@ -9,7 +9,7 @@ written as they are.
 import csv
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -17,6 +17,8 @@ FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # in som
 MARK = "'"
 HIDDEN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of pairs, separators of lines and paragraphs
 ESCAPED = re.compile(r"\\(?:[\\nrt]|x[0-9a-f]{2}|u[0-9a-f]{4})")
+
+SEPARATORS = ",;\t"
 
 Cell = str | int | float | None
 
@@ -47,6 +49,35 @@ def read_table(path: Path) -> Iterator[dict[str, str]]:
                 yield dict(zip(columns, row, strict=False))
         except csv.Error as error:
             raise ValueError(f"{path} is no table ({error})") from None
+
+
+def read_foreign_table(text: str, needed: Collection[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a table that another program or a person wrote, by column, with the numbers of their lines; empty rows
+    are left out, and blanks around names and values.
+
+    Args:
+        text: Separated by commas, semicolons or tabs.
+        needed: Columns that the first line must name, whatever their case.
+
+    Raises:
+        ValueError: another first line, or a text that is no table.
+    """
+    header = text.partition("\n")[0]
+    separator = next((one for one in SEPARATORS if {*needed} <= {*_columns(header, one)}), None)
+    if separator is None:
+        raise ValueError(f"its first line must name the columns {' and '.join(needed)}")
+    rows = csv.reader(text.splitlines(keepends=True), delimiter=separator)
+    try:
+        columns = [name.strip().lower() for name in next(rows)]
+        for row in rows:
+            if any(cell.strip() for cell in row):
+                yield rows.line_num, dict(zip(columns, map(str.strip, row), strict=False))
+    except csv.Error as error:
+        raise ValueError(f"line {rows.line_num}: {error}") from None
+
+
+def _columns(header: str, separator: str) -> list[str]:
+    return [name.strip().lower() for name in next(csv.reader([header], delimiter=separator), [])]
 
 
 def _harmless(text: str) -> str:

@@ -1,7 +1,7 @@
 """Who races: networks with the recipe of each, and the learning rates to choose among."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -18,6 +18,9 @@ from volo.training.optimizer.muon import Muon
 
 Optimize = Callable[[nn.Module, float], torch.optim.Optimizer]
 BATCH = 64
+# Of all candidates alike: what is usual for small images, and for photographs.
+SMALL_IMAGES = AugmentSettings(crop_padding=4)
+PHOTOGRAPHS = AugmentSettings(crop_area=(0.35, 1.0), auto_augment="trivial")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,6 @@ class Candidate:
     build: Callable[[int, int], nn.Module]
     optimize: Optimize
     rates: tuple[float, ...]
-    augment: AugmentSettings = field(default_factory=partial(AugmentSettings, crop_padding=4))
     ema_decay: float = 0.999
     whiten: bool = False
     stages: tuple[tuple[float, float], ...] = ()

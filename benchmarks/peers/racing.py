@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers.candidates import BATCH, Candidate
+from benchmarks.peers.candidates import BATCH, PHOTOGRAPHS, SMALL_IMAGES, Candidate
+from volo.data.crops import Cut
 from volo.data.datasets import open_split, open_train
 from volo.data.decoded.cache import Images
 from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batch_size, evaluation_batches, shrunk
 from volo.data.splits import Split
+from volo.settings.augment import AugmentSettings
 from volo.settings.data import ResolvedData
 from volo.training.metrics import summed_loss
 from volo.training.optimizer.average import MovingAverage
@@ -19,6 +21,7 @@ from volo.training.optimizer.schedule import learning_rate
 from volo.training.whitening import samples, whiten_stem
 
 CPU = torch.device("cpu")
+SMALL = 32  # pixels, of images that are shifted; larger ones are cut at random
 PARTS, WARMUP_PARTS = 10_000, 500  # of the time, by which the learning rate is told
 GRAD_CLIP, LEAST_RATE = 1.0, 0.01  # of the peak
 
@@ -40,6 +43,14 @@ class Arena:
         tests = open_split(data, "test")
         pixels, test_pixels = (Pixels(each, data.mean, data.std, CPU) for each in (images, tests))
         return cls(images, split, pixels, tests, test_pixels, data.image_size)
+
+    @property
+    def augment(self) -> AugmentSettings:
+        return PHOTOGRAPHS if self.size > SMALL else SMALL_IMAGES
+
+    @property
+    def cut(self) -> Cut | None:
+        return Cut(self.size, self.augment.crop_area) if self.augment.crop_area else None
 
     @property
     def num_classes(self) -> int:
@@ -74,8 +85,8 @@ def train(candidate: Candidate, arena: Arena, lr: float, seed: int, seconds: flo
     peaks = [group["lr"] for group in optimizer.param_groups]
     average = MovingAverage(model, candidate.ema_decay)
     batches = TrainingBatches(
-        arena.images, arena.split.train, arena.pixels, candidate.augment.resolved(arena.size),
-        batch_size=BATCH, seed=seed, epochs=1,
+        arena.images, arena.split.train, arena.pixels, arena.augment.resolved(arena.size), batch_size=BATCH, seed=seed,
+        epochs=1, cut=arena.cut, num_readers=1,
     )  # fmt: skip
     parameters, step = list(model.parameters()), 0
     model.train()
@@ -91,6 +102,7 @@ def train(candidate: Candidate, arena: Arena, lr: float, seed: int, seconds: flo
         optimizer.step()
         average.update_parameters(model)
         step += 1
+    batches.close()
     return Trained(average.module, step, step / batches.steps_per_epoch, time.perf_counter() - start)
 
 

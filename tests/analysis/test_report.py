@@ -6,7 +6,7 @@ import pytest
 
 from volo.analysis.confusion import ConfusedPair
 from volo.analysis.evaluate import ClassScore
-from volo.analysis.report import Explained, Report, write_report
+from volo.analysis.report import Explained, FileToSee, Report, write_report
 from volo.plots.curves import save_learning_curves
 from volo.plots.figures import new_figure, save, style
 from volo.plots.page import Figure
@@ -68,7 +68,8 @@ def full_report(folder: Path, **changes) -> Report:
     values = dict(
         title="quickstart", checkpoint="/runs/quickstart/best", split="test", metrics=METRICS,
         pairs=[ConfusedPair("cat", "dog", 12, 0.12)], history=history(),
-        classes={"cat": ClassScore(20, 10, 10), "dog": ClassScore(40, 36, 36)},
+        classes={"cat": ClassScore(20, 10, 10), "dog": ClassScore(40, 36, 36)}
+        | dict.fromkeys(("emu", "fox", "owl", "yak"), ClassScore(5, 2, 2)),
         settings={"recipe": None, "model": {"variant": "nano", "stem_channels": [16, 32]}},
         environment={"torch": "2.11", "host": {"cores": 2}},
         figures=[Figure("Confusion", picture(folder), "Rows are the truth.", "A matrix")], notes=["A caveat."],
@@ -124,6 +125,20 @@ def test_scores_of_explanations_stand_above_their_baselines(tmp_path):
     places = [page.source.index(f'<th scope="row">{name}</th>') for name in names]
     assert places == sorted(places)
     assert page.text.count("12.3%") == 6 and page.text.count("45.6%") == 6
+
+
+def test_top_five_of_five_classes_is_no_news(tmp_path):
+    few = dict.fromkeys(("cat", "dog", "emu"), ClassScore(20, 10, 10))
+    assert "Top-5 accuracy" not in Page(write_report(tmp_path, full_report(tmp_path, classes=few))).text
+    assert "Top-5 accuracy" in Page(write_report(tmp_path, full_report(tmp_path))).text
+
+
+def test_a_confused_pair_shows_some_of_its_images(tmp_path):
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    files = [FileToSee(pixels, f"cat/{number}.jpg", "cat", "dog", 0.9) for number in range(3)]
+    page = Page(write_report(tmp_path, full_report(tmp_path, examples=[files])))
+    shown = [attrs for attrs in page.attributes("img") if attrs["alt"] == "cat taken for dog"]
+    assert [attrs["title"] for attrs in shown] == ["cat/0.jpg", "cat/1.jpg", "cat/2.jpg"]
 
 
 def test_classes_without_an_image_are_named_and_have_no_accuracy(tmp_path):

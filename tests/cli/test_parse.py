@@ -130,7 +130,10 @@ def test_printed_settings_are_a_settings_file(capsys, tmp_path):
     ("flags", "message"),
     [
         ("--epochs 0", "--epochs must be greater than or equal to 1, got 0"),
-        ("--recipe huge", "--recipe must be one of quickstart, nano, tiny, small, finetune-d1, finetune-d1-96"),
+        (
+            "--recipe huge",
+            "--recipe must be one of quickstart, nano, tiny, small, photos, photos-finetune, imagenet-d1",
+        ),
         ("--config none.yaml", "--config must name a readable YAML file"),
         ("--use-amp --no-amp", "--use-amp and --no-amp contradict each other"),
         ("--no-amp --autocast-dtype bf16", "--autocast-dtype has no effect with --no-amp"),

@@ -29,13 +29,13 @@ from volo.data.decoded.cache import cache_dir
 from volo.errors import InputError
 from volo.settings.config import SECTIONS, Settings, build_settings
 from volo.settings.paths import check_path, local_path
-from volo.settings.section import CHECKED
+from volo.settings.section import CHECKED, CHECKED_WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 
 # The flags that take a text of another kind. Any other that takes a text takes a path.
 NO_PATHS = {"recipe", "checkpoint_every", "hang_timeout", "num_workers", "address", "dashboard_host"}
-NO_PATHS |= {"objectives", "max_concurrent"}
+NO_PATHS |= {"objectives", "max_concurrent", "name"}
 NAMES = {"run_name", "sweep_name"}  # of folders that volo makes
 POSITIONAL = {("compare", "runs")}
 ENDINGS = {("predict", "output"): ".csv", ("export", "output"): ".pt2", ("tune", "space"): ".py"}
@@ -48,6 +48,8 @@ GIVEN: dict[str, dict[str, str]] = {
     "analyze": {"checkpoint": "x"},
     "predict": {"checkpoint": "x", "input": "x"},
     "export": {"checkpoint": "x", "output": "x.pt2"},
+    "pack": {"data_dir": "x", "output": "y"},
+    "submit": {},
     "compare": {"runs": "x"},
     "runs": {},
 }
@@ -71,6 +73,7 @@ COMMANDS = [
     *[("predict", "--checkpoint URL --input x"), ("predict", "--checkpoint x --input x URL")],
     ("predict", "--checkpoint x --input x --output URL"),
     *[("export", "--checkpoint URL --output x.onnx"), ("export", "--checkpoint x --output URL")],
+    *[("pack", "--data-dir URL --output x"), ("pack", "--data-dir x --output URL")],
     *[("compare", "URL x"), ("compare", "x URL"), ("compare", "x y --output-dir URL")],
     ("runs", "--output-dir URL"),
 ]
@@ -200,7 +203,7 @@ def test_a_working_directory_that_is_gone_is_named(command, tmp_path, monkeypatc
 
 DROPS = """
 import json, os, sys
-import volo.tuning.search.spaces
+import volo.data.folders.sizing, volo.tuning.search.spaces
 from tests.cli.test_paths import ENDINGS, GIVEN, UNKNOWN_USER, cache_dir, path_flags, refusal
 flags = {command: path_flags(command) for command in GIVEN if command != "doctor"}
 for command in flags:
@@ -270,8 +273,8 @@ def test_every_path_among_the_settings_is_made_absolute():
 
 
 def is_path(field: FieldInfo) -> bool:
-    kinds = typing.get_args(field.annotation)
-    return CHECKED in field.metadata or any(CHECKED in typing.get_args(kind) for kind in kinds)
+    metadata = [*field.metadata, *(one for kind in typing.get_args(field.annotation) for one in typing.get_args(kind))]
+    return CHECKED in metadata or CHECKED_WEIGHTS in metadata
 
 
 @pytest.mark.parametrize("name", ["VOLO_CACHE_DIR", "XDG_CACHE_HOME"])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -183,6 +184,23 @@ def test_the_same_weights_elsewhere_are_the_same_checkpoint(model, interrupted, 
     assert "resuming: 12 of 23" in capsys.readouterr().out
 
 
+def test_a_temperature_flattens_the_probabilities_and_is_that_of_the_whole_table(model, images, tmp_path, capsys):
+    flags = ["--checkpoint", str(model), "--input", str(images), "--num-workers", "0"]
+    output = tmp_path / "a.csv"
+    assert exit_code(predict.main, [*flags, "--output", str(output), "--temperature", "2.5"]) == 0
+    predicted(model, images, output=tmp_path / "b.csv")
+    warm, plain = rows_of(output), rows_of(tmp_path / "b.csv")
+    classifier = volo.load(model)
+    for one, other in zip(warm, plain, strict=True):
+        probabilities = np.array([float(other[f"prob_{place}"]) for place in (1, 2, 3)]) ** (1 / 2.5)
+        expected = probabilities / probabilities.sum()
+        assert [float(one[f"prob_{place}"]) for place in (1, 2, 3)] == pytest.approx(expected.tolist(), abs=1e-4)
+    found = classifier.predict(warm[0]["path"], temperature=2.5)
+    assert float(warm[0]["prob_1"]) == pytest.approx(found[0][1], abs=1e-5)
+    assert predicted(model, images, output=output) == 2
+    assert "temperature: 2.5 before, 1 now" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("is_finished", [True, False])
 @pytest.mark.parametrize("change", ["checkpoint", "images"])
 def test_another_checkpoint_or_other_images_are_refused_and_nothing_is_mixed(
@@ -259,6 +277,8 @@ def test_a_full_disk_ends_with_code_3_and_keeps_what_is_finished(model, images, 
         ({"--output": "/proc/a.csv"}, "--output must lie in a folder that can be written"),
         ({"--output": "{tmp}/mine.csv"}, "--output must be new or an earlier table of the same"),
         ({"--batch-size": "0"}, "--batch-size must be at least 1, got 0"),
+        ({"--temperature": "0"}, "--temperature must be above 0, got 0"),
+        ({"--temperature": "nan"}, "--temperature must be above 0, got nan"),
         ({"--num-workers": "-1"}, "--num-workers must be at least 0, got -1"),
         ({"--address": "auto"}, "--address has no effect with --num-workers 0"),
         ({"--device": "cuda"}, "--device cuda needs a GPU"),

@@ -13,6 +13,8 @@ from tests.faults.tools.forked import Command
 from tests.faults.tools.runs import assert_same, begun_at, draw_images
 from tests.training.runs import small_run
 from volo.allocator import variables
+from volo.data.packed.packing import pack
+from volo.settings.config import merge
 
 pytestmark = pytest.mark.ray
 
@@ -33,9 +35,9 @@ def undisturbed(tmp_path_factory, images):
     return command.run_dir
 
 
-def two_ranks(folder, images) -> Command:
+def two_ranks(folder, images, **overrides) -> Command:
     optim = dict(epochs=5, batch_size=4, use_amp=False)
-    return Command.of(small_run(folder, images, optim=optim, run=RUN))
+    return Command.of(small_run(folder, images, **merge(dict(optim=optim, run=RUN), overrides)))
 
 
 def job(command: Command) -> list[str]:
@@ -88,3 +90,22 @@ def test_a_driver_killed_on_ray_in_mid_epoch_goes_on_by_the_same_command_without
         assert training.ends_with() == 0, training.output.read_text()
     assert begun_at(training.output.read_text()) >= IN_MID_EPOCH - EVERY
     assert_same(command.run_dir, undisturbed)
+
+
+@pytest.mark.slow
+def test_packed_images_cut_anew_by_readers_give_the_weights_of_their_folder_though_a_worker_on_ray_is_killed(
+    head, tmp_path, images
+):
+    """Two ranks of torchrun read the folder themselves; two workers on Ray have two processes each that read shards."""
+    cut = dict(augment=dict(crop_area=(0.3, 1.0)))
+    whole = two_ranks(tmp_path / "whole", images, run=dict(num_readers=0), **cut)
+    whole.finish(num_ranks=2)
+    pack(images, tmp_path / "packed", 20_000)
+    command = two_ranks(tmp_path / "packed-run", tmp_path / "packed", run=dict(num_readers=2), **cut)
+    with on_ray(command, head) as training:
+        training.until_step(IN_MID_EPOCH)
+        training.until_saved(IN_MID_EPOCH - EVERY)
+        training.kill_worker(rank=1)
+        assert training.ends_with() == 0, training.output.read_text()
+    assert "starting again from the newest checkpoint, 1 of 3 times" in training.output.read_text()
+    assert_same(command.run_dir, whole.run_dir)

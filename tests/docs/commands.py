@@ -62,7 +62,11 @@ def parse(command: Command) -> None:
     trained, read or written."""
     module = importlib.import_module(COMMANDS[command.name])
     argv = list(command.argv)
-    if command.name in TAKE_SETTINGS:
+    if command.name == "submit":
+        place = argv.index("--")
+        tyro.cli(module.Flags, args=argv[:place], config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff))
+        parse(Command(argv[place + 1], tuple(argv[place + 2 :])))
+    elif command.name in TAKE_SETTINGS:
         assert exit_code(module.main, [*argv, "--print-config"]) == 0
     elif argv:
         config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)

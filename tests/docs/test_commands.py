@@ -13,7 +13,7 @@ from volo.cli import train
 from volo.cli.outcome import exit_code
 from volo.settings.config import build_settings
 
-LANGUAGES = {"python", "sh", "console", "yaml", ""}
+LANGUAGES = {"python", "sh", "console", "yaml", "csv", ""}  # csv: tests/data/folders/test_table.py
 TREE = re.compile(r"^(outputs|volo)/")  # a listing of a folder, the only use of a block without a language
 ALL_BLOCKS = [block for page in PAGES for block in blocks(page)]
 SHELL = [block for block in ALL_BLOCKS if block.language in ("sh", "console")]

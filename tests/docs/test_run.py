@@ -33,7 +33,7 @@ SMALLER = {
 }
 NOT_RUN = {
     "--address": "needs a cluster: tests/cluster",
-    "d1_224": "needs the published weights: tests/model/test_weights.py",
+    "volo_d1_224": "needs a network: tests/runs/test_remote.py",
     "--token-labels": "needs a minute: tests/outcomes/test_teaching_gains.py",
     "--confirm-top": "needs minutes: tests/tuning/test_confirm.py",
     "--winner-epochs": "needs minutes: tests/tuning/test_pipeline.py",

@@ -13,6 +13,7 @@ OPEN = {
     "augment.crop_area",
     "augment.mix_prob",
     "optim.max_steps",
+    "optim.patience",
     "optim.use_amp",
     "optim.autocast_dtype",
     "optim.init_weights",

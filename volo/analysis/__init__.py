@@ -12,7 +12,8 @@ Files that the analyses write to their folder:
     gradcam       gradcam.pt, gradcam_overlay.png                                         volo/analysis/explaining/
     occlusion     occlusion_heatmap.pt, occlusion_heatmap.png                             volo/analysis/explaining/
                   localisation.json, if the position of the objects is known           volo/analysis/explaining/
-    predictions   predictions_grid.png
+    predictions   predictions.csv, predictions_grid.png                                   volo/analysis/listing.py
+                  near_duplicates.csv, if test images are like images trained on          volo/analysis/duplicates.py
     always        analysis.json                                                         volo/analysis/output.py
                   report.html, and learning_curves.png if the run's records are available
 """

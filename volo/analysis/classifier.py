@@ -1,5 +1,6 @@
 """Loads a trained model for use in Python: `volo.load`."""
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -58,19 +59,27 @@ class Classifier:
         return normalize(torch.from_numpy(pixels.copy())[None], mean, std)[0]  # (3, H, W)
 
     @torch.inference_mode()
-    def predict(self, image: AnyImage, k: int = TOP_K) -> list[tuple[str, float]]:
+    def predict(self, image: AnyImage, k: int = TOP_K, temperature: float = 1.0) -> list[tuple[str, float]]:
         """The k most likely classes (or all, if there are fewer) with their probabilities, in falling order.
 
+        Args:
+            image: As `preprocess` takes it.
+            k: How many classes.
+            temperature: By which logits are divided; an analysis fits the one with which probabilities say how often
+                the model is right.
+
         Raises:
-            InputError: as `preprocess`, a k that is not a whole number of at least 1, and logits that are not finite,
-                because of the weights.
+            InputError: as `preprocess`, a k that is not a whole number of at least 1, a temperature that is not above
+                0, and logits that are not finite, because of the weights.
         """
         if not (is_whole(k) and k >= 1):
             raise InputError(f"k must be a whole number of at least 1, got {brief(k)}; leave it out for {TOP_K}")
+        if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
+            raise InputError(f"temperature must be above 0, got {brief(temperature)}; leave it out for 1")
         device = next(self.model.parameters()).device
         logits = self.model(self.preprocess(image)[None].to(device)).float().cpu().numpy()
         check_finite(logits, os.fspath(image) if isinstance(image, str | os.PathLike) else "this image")
-        order, probabilities = ranked(logits, k)
+        order, probabilities = ranked(logits / np.float32(temperature), k)
         return [(self.class_names[c], float(p)) for c, p in zip(order[0], probabilities[0], strict=True)]
 
 

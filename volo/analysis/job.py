@@ -13,6 +13,7 @@ import numpy as np
 
 from volo import __version__
 from volo.analysis.classifier import TOP_K, ranked
+from volo.analysis.confusion import ConfusedPair
 from volo.analysis.explaining.localization import RANDOM, all_intervals, save_localization, score_center, score_random
 from volo.analysis.output import METRICS, held, is_finished, made_aside, sha256, weights_of
 from volo.analysis.report import PAGE, Explained, FileToSee, Report, write_report
@@ -24,6 +25,7 @@ from volo.runs.listing import read_environment
 from volo.runs.records import read_records
 
 NUM_FILES = 12  # in each list of files to look at
+NUM_EXAMPLES = 4  # of each confused pair
 
 
 def analyze(
@@ -152,6 +154,7 @@ def _report(path: Path, findings: Findings) -> Report:
         split=findings.view.split,
         metrics=findings.metrics,
         pairs=findings.pairs,
+        examples=[_examples(findings, pair) for pair in findings.pairs],
         classes=findings.classes,
         coverages=findings.coverages,
         mistakes=_mistakes(findings),
@@ -176,6 +179,15 @@ def _mistakes(findings: Findings) -> list[FileToSee]:
     predictions = findings.predictions
     wrong = np.flatnonzero(~predictions.correct)
     shown = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:NUM_FILES]
+    return _files(findings, shown, predictions.predicted[shown])
+
+
+def _examples(findings: Findings, pair: ConfusedPair) -> list[FileToSee]:
+    """The images of a confused pair that the model is surest of."""
+    predictions, names = findings.predictions, findings.predictions.class_names
+    true, predicted = names.index(pair.true), names.index(pair.predicted)
+    places = np.flatnonzero((predictions.labels == true) & (predictions.predicted == predicted))
+    shown = places[np.argsort(-predictions.confidence[places], kind="stable")][:NUM_EXAMPLES]
     return _files(findings, shown, predictions.predicted[shown])
 
 

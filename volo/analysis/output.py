@@ -32,7 +32,8 @@ METRICS = "eval_metrics.json"
 RESULTS = (
     METRICS, "localisation.json", "confusion_matrix.npy", "confusion_matrix.png", "calibration_stats.npz",
     "reliability_before.png", "reliability_after.png", "gradcam.pt", "gradcam_overlay.png", "occlusion_heatmap.pt",
-    "occlusion_heatmap.png", "predictions_grid.png", "learning_curves.png", PAGE,
+    "occlusion_heatmap.png", "predictions_grid.png", "predictions.csv", "near_duplicates.csv", "learning_curves.png",
+    PAGE,
 )  # fmt: skip
 OWN = (*RESULTS, MANIFEST, LOCK)
 ASIDE = "analysis"

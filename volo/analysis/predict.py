@@ -15,7 +15,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -65,22 +65,26 @@ class Job:
     input: list[str]
     input_sha256: str
     num_images: int
+    temperature: float = 1.0
 
     @classmethod
-    def of(cls, path: Path, inputs: Sequence[str], files: Sequence[ImageFile]) -> "Job":
+    def of(cls, path: Path, inputs: Sequence[str], files: Sequence[ImageFile], temperature: float) -> "Job":
         model = path / checkpoint.MODEL if path.is_dir() else path
         with open(model, "rb") as file:
             model_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(str(path), model_sha256, list(inputs), digest_of(files), len(files))
+        return cls(str(path), model_sha256, list(inputs), digest_of(files), len(files), temperature)
 
     def check_same(self, before: "Job", place: Path) -> None:
-        """Raises InputError where `before`, found at `place`, is of another checkpoint or other images."""
+        """Raises InputError where `before`, found at `place`, is of another checkpoint, other images or a
+        temperature of its own."""
         changes = []
         if before.model_sha256 != self.model_sha256:
             changes.append(f"  checkpoint: {before.checkpoint} before, {self.checkpoint} now, with other weights")
         if before.input_sha256 != self.input_sha256:
             old, new = (f"{job.num_images:,} images in {', '.join(job.input)}" for job in (before, self))
             changes.append(f"  images: {old} before, {new} now, not the same files")
+        if before.temperature != self.temperature:
+            changes.append(f"  temperature: {before.temperature:g} before, {self.temperature:g} now")
         if changes:
             raise InputError(
                 f"a table must be of one checkpoint and the same images throughout, got others for {place}:\n"
@@ -89,7 +93,9 @@ class Job:
             )
 
 
-def predict(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int, compute: Compute) -> None:
+def predict(
+    path: Path, inputs: Sequence[str], output: Path, *, batch_size: int, compute: Compute, temperature: float = 1.0
+) -> None:
     """Writes the table of predictions, resuming an interrupted run.
 
     Args:
@@ -97,17 +103,18 @@ def predict(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int,
         inputs: Files and folders.
         output: The table, ending in .csv, in an existing folder.
         batch_size: Images computed at once.
+        temperature: By which logits are divided.
         compute: Turns chunks into pieces, in any order, with the available workers, and counts the images meanwhile.
 
     Raises:
         InputError: a checkpoint, images or output that cannot be used, or an output of something else.
         InferenceError: lost workers, or results that cannot be written; finished pieces are kept.
     """
-    subject = load_subject(path)
+    subject = replace(load_subject(path), temperature=temperature)
     listing = list_images(inputs)
     files = listing.files
     say_passed_over(inputs[0] if len(inputs) == 1 else f"{len(inputs)} inputs", len(files), listing.passed_over)
-    job = Job.of(path, inputs, files)
+    job = Job.of(path, inputs, files, temperature)
     outputs = Outputs(output)
     with outputs.locked():
         if outputs.is_finished(job):
@@ -132,7 +139,9 @@ def predict(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int,
         outputs.say_result()
 
 
-def predict_here(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int, device: str) -> None:
+def predict_here(
+    path: Path, inputs: Sequence[str], output: Path, *, batch_size: int, device: str, temperature: float = 1.0
+) -> None:
     """As `predict`, in this process, on a GPU if there is one and `device` allows it."""
     has_gpu = torch.cuda.is_available()
     if device == "cuda" and not has_gpu:
@@ -148,7 +157,7 @@ def predict_here(path: Path, inputs: Sequence[str], output: Path, *, batch_size:
                 count(len(part))
             yield piece
 
-    predict(path, inputs, output, batch_size=batch_size, compute=compute)
+    predict(path, inputs, output, batch_size=batch_size, compute=compute, temperature=temperature)
 
 
 class Outputs:
@@ -302,6 +311,6 @@ def _missing(finished: list[tuple[int, int]], files: Sequence[ImageFile], size: 
 def _read_job(path: Path) -> Job | None:
     try:
         values = json.loads(path.read_text())
-        return Job(**{name: values[name] for name in Job.__dataclass_fields__})
+        return Job(**{"temperature": 1.0} | {one.name: values[one.name] for one in fields(Job) if one.name in values})
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -89,6 +89,7 @@ class Report:
         metrics: flat. acc1, acc5, loss, num_samples, ece become cards, ece_after a line on ece's; the rest a table.
             Names that begin with acc, ece or mce are fractions and shown as percent.
         pairs: as from `most_confused`.
+        examples: some images of each pair.
         classes: of every class, how many images show it, and how many of them are predicted right.
         coverages: as from volo/analysis/evaluate.py.
         mistakes, doubts: files that are predicted wrong, and whose labels may be wrong; the first ones first.
@@ -109,6 +110,7 @@ class Report:
     split: str
     metrics: Mapping[str, Any]
     pairs: Sequence[ConfusedPair] = ()
+    examples: Sequence[Sequence[FileToSee]] = ()
     classes: Mapping[str, ClassScore] = field(default_factory=dict)
     coverages: Sequence[Coverage] = ()
     mistakes: Sequence[FileToSee] = ()
@@ -144,7 +146,7 @@ def write_report(output_dir: Path, report: Report) -> Path:
         pictures=pictures([*drawn, *report.figures]),
         explained=[_explained(one) for one in report.explained],
         pointers=[(POINTERS[key], *_pointer(report, key)) for key in POINTERS if key in report.localization],
-        pairs=[ConfusedPair(*pair) for pair in report.pairs],
+        pairs=list(zip([ConfusedPair(*pair) for pair in report.pairs], _pictured(report), strict=True)),
         classes=_class_tables(report.classes),
         files=[(*about, _rows(files)) for about, files in _files(report) if files],
         unseen=[name for name, score in report.classes.items() if not score.num_images],
@@ -182,13 +184,15 @@ def _cards(report: Report) -> list[tuple[str, str, str]]:
     after = metrics.get("ece_after")
     wanted = (
         ("acc1", "Top-1 accuracy", _range(metrics, "acc1") or "true class first"),
-        ("acc5", "Top-5 accuracy", f"of {classes} classes" if 0 < classes <= 5 else "true class among five"),
+        ("acc5", "Top-5 accuracy", "true class among five"),
         ("coarse_acc1", "Superclass accuracy", "top-1 of the superclasses"),
         ("loss", "Loss", "cross entropy, nats"),
         ("num_samples", "Images", report.split),
         ("ece", "Calibration error", "expected (ECE)" if after is None else f"{percent(after, 2)} after scaling"),
     )
-    return [(label, _value(name, metrics[name]), note) for name, label, note in wanted if name in metrics]
+    hidden = {"acc5"} if 0 < classes <= 5 else set()  # it is always 100%
+    shown = [each for each in wanted if each[0] in metrics and each[0] not in hidden]
+    return [(label, _value(name, metrics[name]), note) for name, label, note in shown]
 
 
 def _range(metrics: Mapping[str, Any], name: str) -> str:
@@ -230,6 +234,11 @@ def _files(report: Report) -> list[tuple[tuple[str, str, str, str], Sequence[Fil
         "Looks like",
     )
     return [(mistakes, report.mistakes), (doubts, report.doubts)]
+
+
+def _pictured(report: Report) -> list[list[tuple[str, bool, FileToSee]]]:
+    """Of each confused pair, its images."""
+    return [_rows(files) for files in report.examples] or [[] for _ in report.pairs]
 
 
 def _rows(files: Sequence[FileToSee]) -> list[tuple[str, bool, FileToSee]]:

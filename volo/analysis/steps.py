@@ -11,6 +11,7 @@ import numpy as np
 from volo.analysis.calibration import calibration_metrics, save_calibration
 from volo.analysis.confusion import ConfusedPair, save_confusion
 from volo.analysis.doubts import Doubts, doubtful_labels
+from volo.analysis.duplicates import in_words, near_duplicates, save_duplicates
 from volo.analysis.evaluate import (
     ClassScore,
     Coverage,
@@ -115,7 +116,8 @@ def calibration(findings: Findings) -> None:
     findings.add_figure(
         "Reliability after temperature scaling",
         "reliability_after.png",
-        "The same with logits divided by the temperature fitted on the validation images.",
+        "The same with logits divided by the temperature fitted on the validation images; `volo predict --temperature "
+        f"{found['temperature']:.3g}` does so too.",
     )
 
 
@@ -148,12 +150,23 @@ def explain_by_occlusion(findings: Findings) -> None:
 
 
 def predictions(findings: Findings) -> None:
-    """predictions.csv (`save_listing`), predictions_grid.png."""
+    """predictions.csv (`save_listing`), predictions_grid.png; near_duplicates.csv if test images are like images
+    trained on."""
     findings.doubts = doubtful_labels(findings.predictions)
     save_listing(findings.predictions, findings.doubts, findings.view.name_of, findings.output_dir)
+    _compare_with_trained(findings)
     save_prediction_grid(findings.predictions, findings.view.pixels, findings.output_dir)
     caption = "Images it got right and wrong, and how sure it was of each."
     findings.add_figure("Predictions", "predictions_grid.png", caption)
+
+
+def _compare_with_trained(findings: Findings) -> None:
+    if findings.view.split != "test" or findings.view.is_drawn:
+        return
+    found = near_duplicates(findings.view, findings.subject.description.settings.resolved().data)
+    if found is not None and len(found.places):
+        save_duplicates(found, findings.output_dir)
+        findings.notes.append(in_words(found, findings.predictions.correct))
 
 
 STEPS: dict[str, Callable[[Findings], None]] = {

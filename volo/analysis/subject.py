@@ -14,8 +14,10 @@ from volo.data.datasets import drawn_from, open_source, open_split, open_train, 
 from volo.data.decoded.cache import CHUNK, Images, cached
 from volo.data.epoch import worker_share
 from volo.data.folders.class_names import extra, places, plain, quoted
-from volo.data.folders.imagefolder import ImageFolder, LabeledFolder
+from volo.data.folders.encoded import EncodedImages
+from volo.data.folders.imagefolder import LabeledFolder
 from volo.data.folders.listing import find_folders
+from volo.data.folders.table import has_table
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
 from volo.errors import InputError, first_of
 from volo.runs.images import OtherImages, check_images
@@ -30,10 +32,15 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained model in evaluation mode, on the CPU, and its description."""
+    """A trained model in evaluation mode, on the CPU, and its description.
+
+    Attributes:
+        temperature: Of predictions for new images (volo/analysis/calibration.py).
+    """
 
     model: nn.Module
     description: Description
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,7 @@ def open_view(description: Description, split: str, data_dir: str | None = None,
 def _doubt(description: Description, images: Images, place: str | None, run: Path | None) -> str:
     """Of class folders alone, the file names decide which are tested on. This says if other images have these names."""
     source = images.source
-    if not (description.data_hash and isinstance(source, ImageFolder) and source.is_split_here):
+    if not (description.data_hash and isinstance(source, EncodedImages) and source.is_split_here):
         return ""
     contents = drawn_from(_moved(description.settings.data, place))
     try:
@@ -242,6 +249,8 @@ def _shapes_do_not_move(split: str, place: Path | str | None) -> InputError:
 
 def _labeled_folder(place: Path, dataset: str, class_names: tuple[str, ...]) -> Path | None:
     """The folder that holds class folders, or None if the data set's own reader decides."""
+    if has_table(place):
+        return None
     try:
         folders = {Path(folder).name for folder in find_folders(place)[0]}
     except InputError:

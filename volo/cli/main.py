@@ -15,6 +15,8 @@ COMMANDS = {
     "analyze": "evaluate and explain a trained model: one report",
     "predict": "predict the classes of unlabeled images: a table",
     "pipeline": "train, then analyze; with --space search first",
+    "submit": "run one of these as a job on a cluster",
+    "pack": "pack an image folder into a few large files",
     "export": "write a model as ONNX or as a program of torch.export",
     "compare": "compare two runs: settings, curves, weights",
     "runs": "list the runs under a folder",

@@ -80,6 +80,9 @@ def parse_settings_and(
     layers.append(_given(flags, given))
     try:
         settings = build_settings(*layers)
+        if sized := _sized(settings, layers):
+            layers.append(sized)
+            settings = build_settings(*layers)
     except InputError as error:
         raise InputError(as_typed(str(error), given)) from None
     _say_what_has_no_effect(settings, layers, without)
@@ -172,6 +175,30 @@ def _recipe_of(file: SettingsFile) -> dict[str, Any]:
         return {} if name is None else recipe_settings(name)
     except InputError as error:
         raise InputError(file.located(str(error))) from None
+
+
+def _sized(settings: Settings, layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One more layer, of the size that an image folder's photographs suggest if none is given, and of patches that fit
+    it; it says so."""
+    given: dict[str, Any] = {}
+    for layer in layers:
+        given = merge(given, layer)
+    folder = settings.paths()["data"]["data_dir"]
+    if settings.data.dataset != "imagefolder" or "image_size" in given.get("data", {}) or folder is None:
+        return {}
+    from volo.data.folders.sizing import chosen_size, geometry  # NumPy and Pillow take time to load
+
+    try:
+        size = chosen_size(folder)
+    except InputError:  # said where the data are opened
+        return {}
+    if size in (None, settings.data.image_size):
+        return {}
+    fits = not {"patch_size", "stem_channels"} & given.get("model", {}).keys()
+    model = geometry(settings.model, size) if fits else {}
+    patches = f" in patches of {model['patch_size']}" if model else ""
+    LOGGER.info(f"images are used at {size} pixels{patches}, as most of them have that many; --image-size sets it")
+    return {"data": {"image_size": size}, "model": model}
 
 
 def _say_what_has_no_effect(settings: Settings, layers: Sequence[dict[str, Any]], without: Collection[str]) -> None:

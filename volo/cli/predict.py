@@ -7,8 +7,10 @@ predictions.errors.csv.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from volo.cli.parse import parse_flags, program, refuse_torchrun
 from volo.cli.workers import WorkerFlags
@@ -29,6 +31,8 @@ class Flags:
     """The table: path, class_1, prob_1, class_2, ... in the order of the paths."""
     batch_size: int = 128
     """Images per batch on a worker."""
+    temperature: float = 1.0
+    """Divide the logits by this, as an analysis fits it: probabilities then say how often the model is right."""
     workers: WorkerFlags = dataclasses.field(default_factory=WorkerFlags)
 
     def check(self) -> RunSettings:
@@ -40,6 +44,8 @@ class Flags:
             path_to_read(path, "--input")
         if self.batch_size < 1:
             raise InputError(f"--batch-size must be at least 1, got {self.batch_size}")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise InputError(f"--temperature must be above 0, got {self.temperature}; leave it out for 1")
         if self.output_file.suffix != ".csv":
             raise InputError(f"--output must name a file ending in .csv, got {brief(self.output)}")
         file_to_write(self.output, "--output")
@@ -59,12 +65,13 @@ def main(argv: Sequence[str]) -> None:
 
     path = checkpoint.find(flags.checkpoint)
     print(f"predicting with {path}", flush=True)
+    how: dict[str, Any] = dict(batch_size=flags.batch_size, temperature=flags.temperature)
     if run.num_workers == 0:
         from volo.analysis.predict import predict_here
 
-        predict_here(path, flags.input, flags.output_file, batch_size=flags.batch_size, device=run.device)
+        predict_here(path, flags.input, flags.output_file, device=run.device, **how)
     else:
         prepare(run.address)
         from volo.cluster.inference.predict import predict_on_ray
 
-        predict_on_ray(path, flags.input, flags.output_file, batch_size=flags.batch_size, run=run)
+        predict_on_ray(path, flags.input, flags.output_file, run=run, **how)

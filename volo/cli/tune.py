@@ -38,6 +38,7 @@ INSTEAD = {
     "num_workers": "--workers-per-trial",
     "run_name": "--sweep-name",
     "max_steps": "--epochs",
+    "patience": "--pruner",
     "seeds": "--seed",
     "resume_path": "--init-weights",
 }

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -28,23 +28,38 @@ class Item(NamedTuple):
     digest: str
 
 
-@dataclass(frozen=True)
 class Contents:
-    """The images of a data set in the order of its listing; `text` has a line of JSON for each."""
+    """The images of a data set in the order of its listing.
 
-    text: bytes = b""
+    Args:
+        text: A line of JSON for each image; or a function that makes it, called when it is needed.
+        digest: sha256 of the text, if it is known already.
+    """
+
+    def __init__(self, text: bytes | Callable[[], bytes] = b"", digest: str | None = None):
+        self._text, self._digest = text, digest
 
     @classmethod
     def of(cls, items: Iterable[Item]) -> "Contents":
-        return cls(b"".join(json.dumps(item).encode() + b"\n" for item in items))
+        return cls(text_of(items))
+
+    @cached_property
+    def text(self) -> bytes:
+        return self._text() if callable(self._text) else self._text
 
     @cached_property
     def digest(self) -> str:
         """sha256: equal if and only if the images are, as far as they were read. Empty if nothing is known of them."""
+        if self._digest is not None:
+            return self._digest
         return hashlib.sha256(self.text).hexdigest() if self.text else ""
 
     def items(self) -> list[Item]:
         return [Item(*json.loads(line)) for line in self.text.splitlines()]
+
+
+def text_of(items: Iterable[Item]) -> bytes:
+    return b"".join(json.dumps(item).encode() + b"\n" for item in items)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from volo.data.epoch import NUM_CROP_DRAWS
 from volo.data.folders.formats import opened
 from volo.data.folders.image import Unreadable, check_size, read_image, upright
 from volo.data.folders.modes import Samples, to_rgb
+from volo.data.folders.parts import Part
 
 ATTEMPTS = 10  # at a box inside the image; each has an area and a ratio among the draws, which end with the place
 SIDEWAYS = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
@@ -41,12 +42,12 @@ class Cut:
     resize: str = "crop"
     crop_pct: float = 1.0
 
-    def of(self, image: str | np.ndarray, draws: np.ndarray) -> np.ndarray:
+    def of(self, image: str | Part | np.ndarray, draws: np.ndarray) -> np.ndarray:
         """As `of_file` or `of_pixels`."""
-        return self.of_file(image, draws) if isinstance(image, str) else self.of_pixels(image, draws)
+        return self.of_pixels(image, draws) if isinstance(image, np.ndarray) else self.of_file(image, draws)
 
-    def of_file(self, file: str, draws: np.ndarray) -> np.ndarray:
-        """The part of an image file that the draws (NUM_CROP_DRAWS,) choose: (image_size, image_size, 3) uint8.
+    def of_file(self, file: str | Part, draws: np.ndarray) -> np.ndarray:
+        """The part of an encoded image that the draws (NUM_CROP_DRAWS,) choose: (image_size, image_size, 3) uint8.
 
         Raises:
             Unreadable: as `read_image`.

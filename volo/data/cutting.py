@@ -1,8 +1,5 @@
 """Training images read and cut anew at every step, ahead of the step, by processes of their own."""
 
-import math
-import mmap
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +8,8 @@ from itertools import count
 import numpy as np
 
 from volo.data.crops import Cut
-from volo.data.processes import AHEAD, done_ahead, inherits_memory
+from volo.data.folders.parts import Part
+from volo.data.processes import SHELVES, Shelf, done_ahead, inherits_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +21,7 @@ class Unread:
         flips: (n,) bool, which of them are mirrored.
     """
 
-    images: list[str | np.ndarray]
+    images: list[str | Part | np.ndarray]
     draws: np.ndarray
     flips: np.ndarray
 
@@ -58,7 +56,7 @@ class Cutting:
         self._next = number + 1
         if isinstance(found, int):
             assert self._shelf is not None, "only what lies on it is a number"
-            return self._shelf.places[number % len(self._shelf.places)][:found]
+            return self._shelf.place(number)[:found]
         return found
 
     def close(self) -> None:
@@ -71,33 +69,12 @@ class Cutting:
         self._shelf = None
         if self._num_processes and inherits_memory():
             size = self._cut.image_size
-            self._shelf = Shelf(AHEAD * self._num_processes + 1, (self._most, size, size, 3))
+            self._shelf = Shelf(self._num_processes, (self._most, size, size, 3))
         read = partial(_read, cut=self._cut, shelf=self._shelf.number if self._shelf else None)
         self._ahead = done_ahead(read, map(self._part, count(number)), self._num_processes)
 
     def _part(self, number: int) -> tuple[int, Unread]:
         return number, self._unread(number)
-
-
-SHELVES: "weakref.WeakValueDictionary[int, Shelf]" = weakref.WeakValueDictionary()
-NUMBERS = count()
-
-
-class Shelf:
-    """Memory that this process shares with those it forks, in which they leave images: sent through a pipe, these would
-    be copied four times. It is not of /dev/shm, which containers keep small.
-
-    Attributes:
-        number: By which a forked process finds it among SHELVES.
-        places: uint8 arrays of one shape.
-    """
-
-    def __init__(self, num_places: int, shape: tuple[int, ...]):
-        self.places = [
-            np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape) for _ in range(num_places)
-        ]
-        self.number = next(NUMBERS)
-        SHELVES[self.number] = self
 
 
 def _read(part: tuple[int, Unread], cut: Cut, shelf: int | None) -> np.ndarray | int:
@@ -107,8 +84,7 @@ def _read(part: tuple[int, Unread], cut: Cut, shelf: int | None) -> np.ndarray |
     read = (_mirrored(cut.of(one, draws), flip) for one, draws, flip in images)
     if shelf is None:
         return np.stack(list(read))
-    places = SHELVES[shelf].places
-    place, found = places[number % len(places)], 0
+    place, found = SHELVES[shelf].place(number), 0
     for found, image in enumerate(read, start=1):
         place[found - 1] = image
     return found

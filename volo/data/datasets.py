@@ -12,11 +12,14 @@ from volo.data.contents import Contents, Item
 from volo.data.decoded.cache import Coarse, Images, Source, Wanted, cached, cached_all, room
 from volo.data.decoded.store import KEY
 from volo.data.folders.damage import Damage
-from volo.data.folders.imagefolder import ImageFolder, LabeledFolder
+from volo.data.folders.encoded import EncodedImages
+from volo.data.folders.imagefolder import ImageFolder
 from volo.data.folders.layout import NoTestSplit
+from volo.data.packed import is_packed
 from volo.data.splits import Split, split_train
 from volo.errors import InputError
 from volo.settings.data import VAL_FRACTION, ResolvedData
+from volo.settings.paths import folder_to_read
 
 DRAWN = 512  # shapes at a time
 
@@ -62,7 +65,12 @@ def _shapes(data: ResolvedData, split: str) -> Source:
 
 
 def _imagefolder(data: ResolvedData, split: str) -> Source:
-    return ImageFolder(data.folder, split, data.image_size, data.resize, data.crop_pct)
+    folder = folder_to_read(data.folder, "--data-dir")
+    if is_packed(folder):
+        from volo.data.packed.source import PackedFolder  # its library takes time to load
+
+        return PackedFolder(folder, split, data.image_size, data.resize, data.crop_pct)
+    return ImageFolder(folder, split, data.image_size, data.resize, data.crop_pct)
 
 
 def _cifar10(data: ResolvedData, split: str) -> Source:
@@ -211,7 +219,7 @@ def _wanted(
     if only_val and not data.skip_damaged:
         return [(source, split.val), *tests]
     decoded: list[Wanted] = [(source, np.union1d(split.train, split.val)), *tests]
-    if not isinstance(source, LabeledFolder) or not _reads_files(decoded, data):
+    if not isinstance(source, EncodedImages) or not _reads_files(decoded, data):
         return decoded
     return [(source, split.val), *tests, (source.thumbnails(), split.train)]
 

@@ -51,7 +51,7 @@ class EpochTable:
     """One epoch over `num_images` images.
 
     Attributes:
-        order: (num_images,) int64, the image at each position.
+        order: (num_images,) int64, the image at each position: each image once, or each class equally often.
         mixup: (num_images,) float32 in [0, 1], each position's Beta(alpha, alpha) coefficient; None if mixup is off.
         cutmix: The same for CutMix.
     """
@@ -64,12 +64,20 @@ class EpochTable:
 
     @classmethod
     def draw(
-        cls, seed: int, epoch: int, num_images: int, mixup_alpha: float = 0.0, cutmix_alpha: float = 0.0
+        cls,
+        seed: int,
+        epoch: int,
+        num_images: int,
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
+        balanced: np.ndarray | None = None,
     ) -> "EpochTable":
+        """`balanced`: (num_images,) labels, of which each is to appear equally often; None: each image once."""
+        generator = _generator(seed, epoch, Stream.ORDER)
         return cls(
             seed,
             epoch,
-            order=_generator(seed, epoch, Stream.ORDER).permutation(num_images),
+            order=generator.permutation(num_images) if balanced is None else _balanced(balanced, generator),
             mixup=_coefficients(seed, epoch, Stream.MIXUP, mixup_alpha, num_images),
             cutmix=_coefficients(seed, epoch, Stream.CUTMIX, cutmix_alpha, num_images),
         )
@@ -100,6 +108,21 @@ def _philox(seed: int, epoch: int, stream: Stream) -> np.random.Philox:
 
 def _generator(seed: int, epoch: int, stream: Stream) -> np.random.Generator:
     return np.random.Generator(_philox(seed, epoch, stream))
+
+
+def _balanced(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """(N,) indices of labels: all that appear do so equally often, to within one, and each label's indices do too."""
+    _, starts, counts = np.unique(np.sort(labels), return_index=True, return_counts=True)
+    by_class = np.split(np.argsort(labels, kind="stable"), starts[1:])
+    share, rest = divmod(len(labels), len(by_class))
+    wanted = np.full(len(by_class), share)
+    wanted[generator.permutation(len(by_class))[:rest]] += 1
+    drawn = [
+        np.concatenate([generator.permutation(members) for _ in range(-(-number // count))])[:number]
+        for members, count, number in zip(by_class, counts.tolist(), wanted.tolist(), strict=True)
+        if number
+    ]
+    return generator.permutation(np.concatenate(drawn))
 
 
 def _coefficients(seed: int, epoch: int, stream: Stream, alpha: float, num_images: int) -> np.ndarray | None:

@@ -212,7 +212,12 @@ class TrainingBatches:
         if epoch not in self._tables:
             self._tables = dict(list(self._tables.items())[-1:])
             self._tables[epoch] = EpochTable.draw(
-                self.seed, epoch, len(self.index), self.augment.mixup_alpha, self.augment.cutmix_alpha
+                self.seed,
+                epoch,
+                len(self.index),
+                self.augment.mixup_alpha,
+                self.augment.cutmix_alpha,
+                self.labels[self.index] if self.augment.balance == "sampling" else None,
             )
         return self._tables[epoch]
 

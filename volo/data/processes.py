@@ -1,26 +1,62 @@
 """Work on images done by processes of their own, in order and ahead of what uses it.
 
 Processes, because threads that decode small images wait for each other's interpreter lock: two are no faster than one.
+
+What they send back must be small: a pipe takes up to SMALL bytes as a whole or not at all, whereas the reader of a
+larger message waits for ever if its writer is killed in the midst of it. Images are left on a `Shelf`.
 """
 
+import math
+import mmap
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from itertools import count, islice
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
+
+import numpy as np
 
 from volo.log import LOGGER
 
+SMALL = 4096 - 128  # bytes: PIPE_BUF of Linux, less what is sent with a result
 AHEAD = 2  # parts for each process that are done, or waiting, before the first of them is used
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 Part = TypeVar("Part")
 Done = TypeVar("Done")
+
+
+SHELVES: "weakref.WeakValueDictionary[int, Shelf]" = weakref.WeakValueDictionary()
+NUMBERS = count()
+
+
+class Shelf:
+    """Memory that this process shares with those it forks, in which they leave images: sent through a pipe, these would
+    be copied four times. It is not of /dev/shm, which containers keep small.
+
+    Attributes:
+        number: By which a forked process finds it among SHELVES.
+        places: uint8 arrays of one shape, for parts in turn: more than `done_ahead` has in work, and the one in use.
+    """
+
+    def __init__(self, num_processes: int, shape: tuple[int, ...]):
+        self.places = [
+            np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
+            for _ in range(AHEAD * num_processes + 1)
+        ]
+        self.number = next(NUMBERS)
+        SHELVES[self.number] = self
+
+    def place(self, part: int) -> np.ndarray:
+        """Where the images of a part are, by its number."""
+        return self.places[part % len(self.places)]
 
 
 def done_ahead(work: Callable[[Part], Done], parts: Iterable[Part], num_processes: int) -> Iterator[Done]:
@@ -29,19 +65,19 @@ def done_ahead(work: Callable[[Part], Done], parts: Iterable[Part], num_processe
     A process that is killed costs time alone: this one does the part that is needed next, new ones do the others.
 
     Args:
-        work: A module's function, or a dataclass or `partial`, that processes can be sent.
+        work: A module's function, or a dataclass or `partial`, that processes can be sent. What it returns is small.
         parts: What to work on; may be endless, since few of them are taken ahead.
         num_processes: Beside this one; with 0, this process does each part when it is asked for.
     """
     if not num_processes:
         yield from map(work, parts)
         return
-    remaining, pool = iter(parts), _pool(num_processes)
+    remaining, pool = iter(parts), _Pool(num_processes)
     waiting = deque[tuple[Part, Future[Done]]]()
     try:
         while True:
             for part in islice(remaining, AHEAD * num_processes - len(waiting)):
-                waiting.append((part, _submitted(pool, work, part)))
+                waiting.append((part, pool.submit(work, part)))
             if not waiting:
                 return
             part, future = waiting.popleft()
@@ -49,12 +85,12 @@ def done_ahead(work: Callable[[Part], Done], parts: Iterable[Part], num_processe
                 done = future.result()
             except BrokenProcessPool:
                 LOGGER.warning("a process that decodes images was killed; what it was doing is done again")
-                pool.shutdown(wait=False, cancel_futures=True)
-                done, pool = work(part), _pool(num_processes)
-                waiting = deque((part, _submitted(pool, work, part)) for part, _ in waiting)
+                pool.end()
+                done, pool = work(part), _Pool(num_processes)
+                waiting = deque((part, pool.submit(work, part)) for part, _ in waiting)
             yield done
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.close()
 
 
 def inherits_memory() -> bool:
@@ -62,17 +98,36 @@ def inherits_memory() -> bool:
     return _context().get_start_method() == "fork"
 
 
-def _submitted(pool: ProcessPoolExecutor, work: Callable[[Part], Done], part: Part) -> Future[Done]:
-    try:
-        return pool.submit(work, part)
-    except BrokenProcessPool as error:
-        failed: Future[Done] = Future()
-        failed.set_exception(error)
-        return failed
+class _Pool:
+    """Processes, which start with the first work."""
 
+    def __init__(self, num_processes: int):
+        self._executor = ProcessPoolExecutor(num_processes, mp_context=_context(), initializer=_begin)
+        self._processes: set[BaseProcess] = set()
 
-def _pool(num_processes: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(num_processes, mp_context=_context(), initializer=_begin)
+    def submit(self, work: Callable[[Part], Done], part: Part) -> Future[Done]:
+        before = {*multiprocessing.active_children()}
+        try:
+            return self._executor.submit(work, part)
+        except BrokenProcessPool as error:
+            failed: Future[Done] = Future()
+            failed.set_exception(error)
+            return failed
+        finally:
+            self._processes |= {*multiprocessing.active_children()} - before
+
+    def close(self) -> None:
+        """Returns when each process has done the part it is at. The executor's thread has ended too: at the end of this
+        process it might find its pipe closed."""
+        self._executor.shutdown(cancel_futures=True)
+
+    def end(self) -> None:
+        """Ends the processes at once: what they still left on a shelf would come between."""
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join()
+        self.close()
 
 
 def _context() -> multiprocessing.context.BaseContext:

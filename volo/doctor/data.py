@@ -5,7 +5,7 @@ import numpy as np
 from volo.data.archives.fetch import look, mirrored
 from volo.data.datasets import open_sources, split_of
 from volo.data.folders.damage import Damage, DamagedImages
-from volo.data.folders.imagefolder import ImageFolder
+from volo.data.folders.encoded import EncodedImages
 from volo.data.folders.passed_over import PassedOver
 from volo.doctor.cache import ARCHIVES, cache_flaws, cache_room, judged
 from volo.doctor.findings import Finding, failure, ok, refused, warning
@@ -51,7 +51,7 @@ def _check_archive(data: ResolvedData) -> Finding:
 
 
 def _check_folder(data: ResolvedData) -> Finding:
-    train, *tests = sources = [one for one in open_sources(data) if isinstance(one, ImageFolder)]
+    train, *tests = sources = [one for one in open_sources(data) if isinstance(one, EncodedImages)]
     found = f"{len(train.labels):,} images of {len(train.class_names)} classes in {data.data_dir}"
     found += f"; {len(tests[0].labels):,} to test on" if tests else ", and no test split"
     found += "".join(f"; {note}" for note in train.notes)
@@ -73,7 +73,7 @@ def _check_folder(data: ResolvedData) -> Finding:
     return warning("data", found, ", and ".join(remedies)) if remedies else ok("data", found)
 
 
-def _damaged(source: ImageFolder, data: ResolvedData) -> list[str]:
+def _damaged(source: EncodedImages, data: ResolvedData) -> list[str]:
     """Decodes some of the images. If any is damaged, returns a remedy if training would skip it, and raises InputError
     otherwise."""
     apart = max(1, len(source.labels) // NUM_DECODED)

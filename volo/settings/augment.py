@@ -41,6 +41,10 @@ class AugmentSettings(Section):
     """Probability that a sample is mixed. Default: 1 with mixup or cutmix on."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Probability mass spread over all classes."""
+    balance: Literal["none", "weights", "sampling"] = "none"
+    """What to do about classes of uneven sizes. weights: an image's loss counts in inverse proportion to the size of
+    its class, 1 on average. sampling: an epoch shows as many images in total, of each class equally many, so images of
+    small classes come several times."""
     resize_schedule: tuple[str, ...] = ()
     """Train on smaller images at first, given as SIZE:UNTIL with a fraction of the training: 24:0.6 trains at 24 pixels
     for the first 60% of it. Several may follow each other; the full image size comes last."""

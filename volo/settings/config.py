@@ -22,6 +22,7 @@ from volo.settings.run import ResolvedRun, RunSettings
 from volo.settings.section import Section
 from volo.settings.sizes import NUM_CLASS_BLOCKS, VARIANTS
 from volo.settings.teaching import TeachingSettings
+from volo.settings.weights import address_of
 from volo.settings.yaml_files import SettingsFile, reason_in, to_text
 
 
@@ -106,6 +107,11 @@ class Settings(Section):
                 f"freeze must leave something to train, got freeze={self.optim.freeze} for {blocks} blocks; lower "
                 "--freeze, or give --freeze backbone"
             )
+        if self.optim.patience is not None and not self.data.validates:
+            raise ValueError(
+                f"patience needs validation images, got patience={self.optim.patience} with val_fraction=0; leave one "
+                "of them out"
+            )
         if self.optim.init_weights and self.run.resume_path:
             raise ValueError(
                 "init_weights has no effect with resume_path, which brings its own weights, got "
@@ -134,10 +140,11 @@ class Settings(Section):
         return "token_labels=True" if self.teaching.token_labels else ""
 
     def paths(self) -> dict[str, dict[str, str | None]]:
-        """Every path, by section and name, as it was given; the data's own where none was."""
+        """Every path, by section and name, as it was given; the data's own where none was. Addresses are no paths."""
+        weights = self.optim.init_weights
         return {
             "data": {"data_dir": self.data.data_dir or self._default_data_dir()},
-            "optim": {"init_weights": self.optim.init_weights},
+            "optim": {"init_weights": weights} if weights is None or address_of(weights) is None else {},
             "teaching": {"teacher": self.teaching.teacher},
             "run": {"output_dir": self.run.output_dir, "resume_path": self.run.resume_path},
         }
@@ -245,6 +252,7 @@ FREE_ON_RESUME = frozenset(
         "data.skip_damaged",
         "data.image_store",
         "optim.max_steps",
+        "optim.patience",
         "optim.init_weights",
         "optim.skip_nonfinite",
         "optim.grad_checkpointing",

@@ -29,7 +29,8 @@ class DataSettings(Section):
     """Folder of the data; CIFAR archives are downloaded into it (from $VOLO_DATA_MIRROR if that is set). Default:
     ./data/<dataset>."""
     image_size: Annotated[int, Field(ge=1, le=MAX_IMAGE_SIZE)] = 32
-    """Height and width, in pixels, that images are resized to."""
+    """Height and width, in pixels, that images are resized to. If a command is not given it, photographs in an image
+    folder decide: the largest of 32, 48, 64, 96, 128, 160, 192 and 224 that half of their shorter sides reach."""
     resize: Literal["crop", "squash"] = "crop"
     """crop keeps the aspect ratio and takes the center square; squash keeps the whole image."""
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0

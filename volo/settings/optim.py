@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from volo.errors import brief, cut
-from volo.settings.section import PathText, Section
+from volo.settings.section import Section, WeightsText
 
 BACKBONE = "backbone"
 
@@ -18,6 +18,9 @@ class OptimSettings(Section):
     """Passes over the training images."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many steps in total; the schedule is still that of --epochs."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Stop once this many epochs in a row bring no better validation accuracy. The schedule is still that of --epochs,
+    so the learning rate may not have come down by then."""
     batch_size: Annotated[int, Field(ge=1)] = 256
     """Images per optimizer step, summed over all workers."""
     grad_accum_steps: Annotated[int, Field(ge=1)] = 1
@@ -46,9 +49,11 @@ class OptimSettings(Section):
     """Skip up to this many consecutive updates whose loss or gradient is not finite; 0: the first one ends training."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Ratio of each layer's learning rate to that of the layer above it, for fine-tuning; 1: the same for all."""
-    init_weights: PathText | None = None
+    init_weights: WeightsText | None = None
     """Weights to start from: a run (its best checkpoint), a checkpoint, or a file (.safetensors, or .pth of tensors)
-    with published weights, timm's or this project's. Position embeddings are resized, heads of other classes new."""
+    with published weights, timm's or this project's. They are fetched if you name an https:// address of such a file,
+    hf://OWNER/NAME, or volo_d1_224 to volo_d5_512 as published. Position embeddings are resized, heads of other classes
+    new."""
     freeze: int | str | None = None
     """Keep the first layers as they start: 0 is the stem and the embeddings, a number so many blocks too, backbone all
     but the last norm and the heads (a linear probe)."""

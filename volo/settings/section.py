@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, fiel
 from pydantic_core import PydanticCustomError
 
 from volo.settings.paths import check_name, check_path
+from volo.settings.weights import check_weights_text
 
 MAX_INTEGER = 2**63 - 1
 Resolved = TypeVar("Resolved", bound="Section")
@@ -58,10 +59,16 @@ def _path_of(text: str, info: ValidationInfo) -> str:
     return check_path(text, info.field_name or "path")
 
 
+def _weights_of(text: str, info: ValidationInfo) -> str:
+    return check_weights_text(text, info.field_name or "weights")
+
+
 def _name_of(text: str, info: ValidationInfo) -> str:
     return check_name(text, info.field_name or "name")
 
 
 CHECKED = AfterValidator(_path_of)
 PathText = Annotated[str, CHECKED]
+CHECKED_WEIGHTS = AfterValidator(_weights_of)
+WeightsText = Annotated[str, CHECKED_WEIGHTS]
 NameText = Annotated[str, AfterValidator(_name_of)]

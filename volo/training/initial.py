@@ -18,8 +18,8 @@ from volo.runs.folder import Start, open_data
 from volo.runs.images import check_images
 from volo.runs.model_file import Description, is_model_file
 from volo.runs.rebuild import check_described
+from volo.runs.remote import local_weights
 from volo.settings.config import ResolvedSettings, Settings
-from volo.settings.paths import path_to_read
 from volo.training.learner import Learner
 from volo.training.teacher import check_same_teacher, check_teacher, find_teacher
 from volo.training.whitening import check_whitening
@@ -45,8 +45,9 @@ def load_init_weights(model: nn.Module, path: str, class_names: tuple[str, ...])
 
     Args:
         model: One of this project's models.
-        path: A file of weights (volo/model/weights.py), or a model as `checkpoint.find` takes it: a run folder (its
-            best checkpoint), `best` or `last`, a checkpoint folder, a model file.
+        path: A file of weights (volo/model/weights.py), its address (volo/settings/weights.py), or a model as
+            `checkpoint.find` takes it: a run folder (its best checkpoint), `best` or `last`, a checkpoint folder, a
+            model file.
         class_names: Classes of the data. A head trained on the same classes is kept, reordered if need be; a head
             trained on other classes is initialized again, even if their number is the same.
 
@@ -69,7 +70,7 @@ def check_init_weights(settings: Settings, class_names: tuple[str, ...]) -> None
 
 
 def _found(path: str, class_names: tuple[str, ...]) -> Found:
-    asked = path_to_read(path, "--init-weights")
+    asked = local_weights(path, "--init-weights")
     if not (asked.is_dir() or asked.name in ("best", "last") or is_model_file(asked)):
         return read_state_dict(asked)
     found = checkpoint.find(asked)

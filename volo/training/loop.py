@@ -46,7 +46,7 @@ def train(
         run, schedule = session.settings.run, session.schedule
         learner, meter, recorder = session.learner, session.meter, session.recorder
 
-        while learner.step < schedule.stop_at:
+        while learner.step < schedule.stop_at and not is_out_of_patience(session):
             epoch, step_in_epoch = divmod(learner.step, schedule.steps_per_epoch)
             with session.phase("data"):
                 batch = session.data.batches.batch(epoch, step_in_epoch)
@@ -76,6 +76,21 @@ def train(
                     on_epoch({"step": learner.step, **metrics})
             if meter.must_stop:
                 raise Stopped(stop_signal or signal.SIGTERM)
+        if learner.step < schedule.stop_at:
+            recorder.record("said", text=f"training ends here: no better validation for {patience_of(session)}")
+
+
+def is_out_of_patience(session: Session) -> bool:
+    """Whether the best validation so far is `patience` epochs old."""
+    patience, learner = session.settings.optim.patience, session.learner
+    if patience is None or learner.best_step is None:
+        return False
+    return learner.step - learner.best_step >= patience * session.schedule.steps_per_epoch
+
+
+def patience_of(session: Session) -> str:
+    patience = session.settings.optim.patience
+    return f"{patience} epoch{'s' * (patience != 1)}"
 
 
 def validate(session: Session) -> dict[str, float]:

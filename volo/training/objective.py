@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,10 +26,14 @@ class Objective(Protocol):
 
 
 class Labels:
-    """Cross entropy with the labels, mixed with the teacher's probabilities by the weight `distillation`."""
+    """Cross entropy with the labels, mixed with the teacher's probabilities by the weight `distillation`.
 
-    def __init__(self, settings: TeachingSettings, teacher: Teacher | None):
-        self.weight, self.teacher = settings.distillation, teacher
+    Args:
+        class_weights: (classes,) by which each class's term of the cross entropy is multiplied; None: 1.
+    """
+
+    def __init__(self, settings: TeachingSettings, teacher: Teacher | None, class_weights: Tensor | None = None):
+        self.weight, self.teacher, self.class_weights = settings.distillation, teacher, class_weights
 
     def module(self, model: nn.Module) -> nn.Module:
         return model
@@ -37,22 +42,30 @@ class Labels:
         return summed_loss(module(images), self.softened(images, targets))
 
     def softened(self, images: Tensor, targets: Tensor) -> Tensor:
-        if self.teacher is None or not self.weight:
-            return targets
-        return targets.lerp(self.teacher.probabilities(images), self.weight)
+        if self.teacher is not None and self.weight:
+            targets = targets.lerp(self.teacher.probabilities(images), self.weight)
+        return targets if self.class_weights is None else targets * self.class_weights
 
 
 class TokenLabels(Labels):
     """Cross entropy with the labels, and of every patch with the teacher's probabilities (arXiv 2104.10858, eq. 3).
 
-    The pooled loss has weight 1, the mean over patches has weight `token_label_weight`. With `mix_token`, a box of
-    patches is exchanged between images i and b - 1 - i of a worker's share; it depends on (seed, step) only.
+    The pooled loss has weight 1 (or its classes' weights), the mean over patches has weight `token_label_weight`. With
+    `mix_token`, a box of patches is exchanged between images i and b - 1 - i of a worker's share; it depends on (seed,
+    step) only.
     """
 
     teacher: Teacher
 
-    def __init__(self, settings: TeachingSettings, teacher: Teacher, seed: int, grid: tuple[int, int]):
-        super().__init__(settings, teacher)
+    def __init__(
+        self,
+        settings: TeachingSettings,
+        teacher: Teacher,
+        seed: int,
+        grid: tuple[int, int],
+        class_weights: Tensor | None = None,
+    ):
+        super().__init__(settings, teacher, class_weights)
         self.patch_weight = settings.token_label_weight
         self.mixes, self.seed, self.grid = settings.mix_token, seed, grid
 
@@ -94,6 +107,14 @@ def token_label_loss(
         dense.patch_logits.float().flatten(0, 2), patch_targets.flatten(0, 2), reduction="sum"
     )  # ()
     return summed_loss(dense.logits, targets) + patch_weight * patches / (h * w)
+
+
+def balanced_weights(labels: np.ndarray, num_classes: int) -> Tensor:
+    """(N,) labels -> (num_classes,) float32, inversely proportional to the number of labels of each class; the mean
+    over the labels is 1."""
+    counts = np.bincount(labels, minlength=num_classes)
+    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return torch.from_numpy(weights.astype(np.float32))
 
 
 def step_generator(seed: int, step: int) -> np.random.Generator:

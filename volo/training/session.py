@@ -25,7 +25,7 @@ from volo.training.guards.same_data import open_same_data
 from volo.training.initial import load_init_weights, resume
 from volo.training.learner import Learner
 from volo.training.meter import Meter
-from volo.training.objective import Labels, Objective, TokenLabels
+from volo.training.objective import Labels, Objective, TokenLabels, balanced_weights
 from volo.training.optimizer.schedule import Schedule
 from volo.training.recorder import Record, Recorder
 from volo.training.teacher import Teacher, find_teacher
@@ -99,7 +99,7 @@ def open_session(
         whiten_stem(model, map(data.pixels.plain, samples(data.split)))
     freeze(model, settings.optim.freeze)
     teacher = world.from_main(find_teacher(settings) if world.is_main else None)
-    learner = Learner(model, settings.optim, world, _objective(settings, teacher, model, class_names, world.device))
+    learner = Learner(model, settings.optim, world, _objective(settings, teacher, model, data, world.device))
     meter_state = None
     if start.checkpoint is not None:
         meter_state, more = resume(learner, start.checkpoint, settings, world, data.images, data.split, teacher)
@@ -156,14 +156,16 @@ def num_readers(settings: ResolvedSettings, world: World) -> int:
 
 
 def _objective(
-    settings: ResolvedSettings, path: Path | None, model: nn.Module, class_names: tuple[str, ...], device: torch.device
+    settings: ResolvedSettings, path: Path | None, model: nn.Module, data: Data, device: torch.device
 ) -> Objective:
     """The labels alone, or the labels and a teacher."""
-    teaching = settings.teaching
+    teaching, class_names, weights = settings.teaching, data.images.class_names, None
+    if settings.augment.balance == "weights":
+        weights = balanced_weights(data.images.labels[data.split.train], len(class_names)).to(device)
     if path is None:
-        return Labels(teaching, None)
+        return Labels(teaching, None, weights)
     teacher = Teacher(path, settings, class_names, device)
     if not teaching.token_labels:
-        return Labels(teaching, teacher)
+        return Labels(teaching, teacher, weights)
     height, width = model.get_parameter("pos_embed").shape[1:3]
-    return TokenLabels(teaching, teacher, settings.run.seed, (height, width))
+    return TokenLabels(teaching, teacher, settings.run.seed, (height, width), weights)

@@ -143,6 +143,10 @@ def check_base(settings: Settings, objectives: tuple[SweepObjective, ...], optio
     """Raises InputError for settings that no trial of a sweep can have."""
     if settings.optim.max_steps is not None:
         raise InputError(f"a trial trains whole epochs, got --max-steps {settings.optim.max_steps}; use --epochs")
+    if settings.optim.patience is not None:
+        raise InputError(
+            f"a sweep's pruner decides which trials end early, got --patience {settings.optim.patience}; use --pruner"
+        )
     if settings.run.resume_path or settings.run.seeds:
         raise InputError("a sweep accepts neither --resume-path nor --seeds; omit them")
     validated = [objective.metric for objective in objectives if objective.metric.startswith("val/")]

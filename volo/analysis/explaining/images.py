@@ -85,7 +85,7 @@ def predictions(subject: Subject, paths: Sequence[str], device: torch.device, ba
             images = torch.from_numpy(np.stack([image for _, image in intact])).to(device)  # (b, H, W, 3)
             logits = model(normalize(images, mean, std)).float().cpu().numpy()
             check_finite(logits, intact[0][0])
-            found = map(_paired, *ranked(logits, TOP_K))
+            found = map(_paired, *ranked(logits / np.float32(subject.temperature), TOP_K))
         yield from [image if isinstance(image, str) else next(found) for _, image in batch]
 
 

@@ -31,7 +31,9 @@ QUEUED = 2  # chunks per worker: one in work, one waiting
 MAX_RESTARTS = 3
 
 
-def predict_on_ray(path: Path, inputs: Sequence[str], output: Path, *, batch_size: int, run: RunSettings) -> None:
+def predict_on_ray(
+    path: Path, inputs: Sequence[str], output: Path, *, batch_size: int, run: RunSettings, temperature: float = 1.0
+) -> None:
     """As `predict`. Ray starts after checkpoint, images and output have been checked, if there is work left."""
 
     def compute(subject: Subject, chunks: list[Chunk], count: Count) -> Iterator[Piece]:
@@ -41,7 +43,7 @@ def predict_on_ray(path: Path, inputs: Sequence[str], output: Path, *, batch_siz
                     count(len(piece.results))
                     yield piece
 
-    predict(path, inputs, output, batch_size=batch_size, compute=compute)
+    predict(path, inputs, output, batch_size=batch_size, compute=compute, temperature=temperature)
 
 
 class Predictor:

@@ -22,6 +22,7 @@ from volo.data.decoded.repair import flaw_of, repair
 from volo.data.decoded.store import Store
 from volo.data.folders.damage import Damage, DamagedImages, noted
 from volo.data.folders.image import Unreadable
+from volo.data.folders.parts import Part
 from volo.errors import InputError
 from volo.files import delete, free_bytes
 from volo.locks import take, waited_for
@@ -69,8 +70,8 @@ class Source(Protocol):
     def name_of(self, number: int) -> str:
         """The name by which a person knows an image."""
 
-    def file_of(self, number: int) -> str | None:
-        """The file of an image; None if it is none of its own."""
+    def file_of(self, number: int) -> str | Part | None:
+        """Where an image is stored encoded; None if it is not."""
 
     def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
         """Each image, (image_size, image_size, 3) uint8, or what is wrong with it, in order."""
@@ -147,8 +148,8 @@ class Images:
             found[place] = image
         return found
 
-    def unread(self, number: int) -> str | np.ndarray:
-        """The file of an image, or, if it is none of its own, the image (H, W, 3) uint8."""
+    def unread(self, number: int) -> str | Part | np.ndarray:
+        """Where an image is stored encoded, or, if it is not, the image (H, W, 3) uint8."""
         file = self.source.file_of(number) if self.source else None
         return self.images[self.row(np.array([number]))[0]] if file is None else file
 

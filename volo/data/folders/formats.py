@@ -1,5 +1,6 @@
 """Which formats are read with Pillow, their suffixes, and how a file is opened."""
 
+import io
 import os
 import stat
 import warnings
@@ -7,6 +8,8 @@ from functools import cache
 from threading import Lock
 
 from PIL import Image
+
+from volo.data.folders.parts import Part
 
 # Formats that Pillow knows but cannot decode alone: EPS runs another program, the others need a plug-in.
 NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"})
@@ -20,9 +23,9 @@ def readable_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name not in NOT_READ)
 
 
-def opened(file: str | os.PathLike) -> Image.Image:
-    """Opens a file as an image without reading its pixels. Raises whatever Pillow raises, and OSError for a pipe, a
-    socket or a device, which might never end."""
+def opened(file: str | os.PathLike | Part) -> Image.Image:
+    """Opens a file, or a part of one, as an image without decoding its pixels. Raises whatever Pillow raises, and
+    OSError for a pipe, a socket or a device, which might never end, and as `Part.read`."""
     return _opened(file, _formats())
 
 
@@ -37,14 +40,15 @@ def is_image_by_content(file: str | os.PathLike) -> bool:
         return False
 
 
-def _opened(file: str | os.PathLike, formats: tuple[str, ...]) -> Image.Image:
+def _opened(file: str | os.PathLike | Part, formats: tuple[str, ...]) -> Image.Image:
     """Without Pillow's warnings about invalid metadata and about large images (it refuses those that are too large).
     Warning filters belong to the whole process, hence the lock."""
+    content = io.BytesIO(file.read()) if isinstance(file, Part) else file
     if isinstance(file, str | os.PathLike) and stat.S_IFMT(os.stat(file).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
         raise OSError("a pipe, socket or device; copy what it gives into a file")
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Image.open(file, formats=formats)
+        return Image.open(content, formats=formats)
 
 
 @cache

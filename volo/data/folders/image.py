@@ -7,6 +7,7 @@ from PIL import Image, ImageOps
 
 from volo.data.folders.formats import opened
 from volo.data.folders.modes import Samples, to_rgb
+from volo.data.folders.parts import Part
 from volo.errors import InputError
 
 SMALL = "small"  # a way to resize, beside those of the settings
@@ -15,7 +16,7 @@ SMALL = "small"  # a way to resize, beside those of the settings
 class Unreadable(InputError):
     """A file that is not an image, is damaged or is too large; `reason` is the reader's message."""
 
-    def __init__(self, file: str | os.PathLike[str], reason: str):
+    def __init__(self, file: str | os.PathLike[str] | Part, reason: str):
         super().__init__(f"every image must be readable, got {file} ({reason}); fix or remove it")
         self.file, self.reason = file, reason
 
@@ -25,9 +26,9 @@ class Unreadable(InputError):
 
 
 def read_image(
-    file: str | os.PathLike[str], image_size: int, resize: str = "crop", crop_pct: float = 1.0
+    file: str | os.PathLike[str] | Part, image_size: int, resize: str = "crop", crop_pct: float = 1.0
 ) -> np.ndarray:
-    """Reads any image that Pillow reads as (image_size, image_size, 3) uint8 RGB.
+    """Reads any image, in a file or a part of one, that Pillow reads as (image_size, image_size, 3) uint8 RGB.
 
     The image is rotated by its EXIF tag, transparency is composited on white, and more than 8 bits are scaled to 8
     (volo/data/folders/modes.py). Of several frames, the first is read.

@@ -1,59 +1,47 @@
-"""Image folders: `<data_dir>/<split>/<class>/<any image file>`, or `<data_dir>/<class>/<any image file>`."""
+"""Image folders: `<data_dir>/<split>/<class>/<any image file>`, `<data_dir>/<class>/<any image file>`, or any files
+with a table of their classes."""
 
-import copy
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from volo.cores import num_cores
 from volo.data.contents import Contents, Item
-from volo.data.decoded.cache import Coarse
 from volo.data.decoded.store import KEY
 from volo.data.folders.class_names import extra, is_text, plain, quoted
-from volo.data.folders.image import SMALL
-from volo.data.folders.judging import class_notes, size_notes
+from volo.data.folders.encoded import EncodedImages
 from volo.data.folders.layout import TEST, TEST_SHARE, TRAIN, Layout, NoTestSplit, find_layout, in_test
 from volo.data.folders.listing import ImageFile, find_folders, find_images
 from volo.data.folders.passed_over import PassedOver, say_passed_over
-from volo.data.folders.readers import read_images
 from volo.data.folders.reading import digests
+from volo.data.folders.table import NAME as TABLE
+from volo.data.folders.table import SPLIT, VAL, LabeledFile, has_table, read_table
 from volo.errors import InputError
 from volo.settings.paths import folder_to_read
 
-THUMBNAIL = 16  # pixels
 NUMBERS = {1: "one class", 2: "two classes"}
 
 
-class LabeledFolder:
+class LabeledFolder(EncodedImages):
     """All images in a folder of class folders; a `Source`. Classes are the folders, sorted; names are compared as in
     volo/data/folders/class_names.py.
 
     Attributes:
         files: (N,) the images below each class's folder (volo/data/folders/listing.py), class by class.
-        passed_over: The other entries found in `place`, which holds `num_listed` images; `files` may be a part of them.
 
     Raises:
         InputError: a missing folder, one without class folders, a class without images, a name that is not text.
     """
 
-    name = "imagefolder"
-    coarse: Coarse | None = None
-    held_out: np.ndarray | None = None
-    notes: tuple[str, ...] = ()
+    is_table = False
 
     def __init__(self, folder: str | Path, image_size: int, resize: str = "crop", crop_pct: float = 1.0):
-        self.root, self.image_size, self.resize, self.crop_pct = Path(folder), image_size, resize, crop_pct
+        super().__init__(image_size, resize, crop_pct)
+        self.root = Path(folder)
         self._take(_listed(self.root, min_classes=1), str(self.root))
-
-    def thumbnails(self) -> "LabeledFolder":
-        """The same images, very small: to know that each can be read without storing much of it."""
-        small = copy.copy(self)
-        small.name, small.image_size, small.resize, small.crop_pct = "thumbnails", THUMBNAIL, SMALL, 1.0
-        return small
 
     def _take(self, classes: "Classes", place: str) -> None:
         self.files, self.labels, self.place, self.num_listed = classes.files, classes.labels, place, len(classes.files)
@@ -64,8 +52,7 @@ class LabeledFolder:
         say_passed_over(self.place, self.num_listed, self.passed_over)
 
     def fingerprint(self) -> str:
-        cut = self.resize if self.crop_pct == 1 else f"{self.resize} {self.crop_pct}"
-        return f"imagefolder 3 {self.image_size} {cut} {self.root.absolute()}"
+        return f"imagefolder 3 {self._cut()} {self.root.absolute()}"
 
     def keys(self) -> np.ndarray:
         texts = (f"{self._below(file)}\0{file.size}\0{file.changed_ns}" for file in self.files)
@@ -76,6 +63,8 @@ class LabeledFolder:
         files = self.files[:num_images]
         names = ["/".join(map(plain, self._below(file).split(os.sep))) for file in files]
         read = digests(files, names)
+        if self.is_table:  # the names above tell no classes
+            names = [f"{name} as {self.class_names[label]}" for name, label in zip(names, self.labels, strict=False)]
         return Contents.of(Item(*each) for each in zip(names, (file.size for file in files), read, strict=True))
 
     def name_of(self, number: int) -> str:
@@ -84,16 +73,13 @@ class LabeledFolder:
     def file_of(self, number: int) -> str:
         return self.files[number].name
 
-    def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
-        files = [self.files[number].name for number in numbers.tolist()]
-        return read_images(files, self.image_size, self.resize, num_cores(), self.crop_pct)
-
     def _below(self, file: ImageFile) -> str:
         return _below(self.root, file)
 
 
 class ImageFolder(LabeledFolder):
-    """The split `train` or `test` of an image folder (volo/data/folders/layout.py); a `Source`.
+    """The split `train` or `test` of an image folder (volo/data/folders/layout.py), or of one with a table
+    (volo/data/folders/table.py); a `Source`.
 
     In `train` the folder's own validation images come last; `held_out` holds their numbers. `is_split_here`: the root
     holds class folders alone, some of whose images are the test split.
@@ -104,18 +90,21 @@ class ImageFolder(LabeledFolder):
         NoTestSplit: the folder has no test split.
     """
 
-    is_split_here = False
-
     def __init__(self, data_dir: str | Path, split: str, image_size: int, resize: str = "crop", crop_pct: float = 1.0):
+        EncodedImages.__init__(self, image_size, resize, crop_pct)
         self.root = folder_to_read(data_dir, "--data-dir")
-        self.image_size, self.resize, self.crop_pct = image_size, resize, crop_pct
+        if has_table(self.root):
+            self.is_table = True
+            self._take_table(read_table(self.root), split)
+            return
         test = self.root / TEST
         if split == TEST and test.is_dir():  # train may have been deleted by now
             self._take(_listed(test, min_classes=1), str(test))
             return
         layout = find_layout(self.root)
         if layout.is_split_here:
-            self._take_part(_listed(self.root, min_classes=2), split)
+            whole = f"{self.root} has no {TRAIN}: {TEST_SHARE:.0%} of its class folders"
+            self._take_part(_listed(self.root, min_classes=2), split, whole)
         elif split == TEST:
             raise NoTestSplit(
                 f"a test split must be in {test}/<class>/<images>, got no such folder; use --split val, or pass "
@@ -139,18 +128,43 @@ class ImageFolder(LabeledFolder):
             notes += _compared(train.class_names, layout, _names(_class_folders(layout.test)[0]), layout.test)
         self.notes = tuple(notes)
 
-    def _judged(self) -> list[str]:
-        names = [file.name for file in self.files]
-        return size_notes(names, self.image_size) + class_notes(self.labels, self.class_names)
+    def _take_table(self, rows: list[LabeledFile], split: str) -> None:
+        """Of a table without a column for it, the split is made here."""
+        table = self.root / TABLE
+        parts = {name: [row for row in rows if row.split == name] for name in (TRAIN, VAL, TEST, "")}
+        if not (parts[TRAIN] or parts[""]):
+            raise InputError(f"{table} must have images to train on, got none in split {TRAIN}; add some")
+        train = _tabled(parts[TRAIN] or parts[""], str(table), min_classes=2)
+        if parts[""]:
+            self._take_part(train, split, f"{table} has no column {SPLIT}: {TEST_SHARE:.0%} of each class")
+        elif split == TRAIN:
+            self._take(train, str(table))
+            notes = []
+            if parts[VAL]:
+                val = _tabled(parts[VAL], str(table))
+                _check_known(val.class_names, train.class_names, VAL, str(table))
+                self._take(train.followed_by(val), str(table))
+                self.held_out = np.arange(len(train.files), len(self.files))
+                notes.append(f"{len(val.files):,} validation images, as {table} says")
+            self.notes = (*notes, *self._judged())
+        elif parts[TEST]:
+            test = _tabled(parts[TEST], str(table))
+            _check_known(test.class_names, train.class_names, TEST, str(table))
+            self._take(test, str(table))
+        else:
+            raise NoTestSplit(
+                f"{table} must have images in split {TEST}, got none; use --split val, or pass labeled images with "
+                "--data-dir"
+            )
 
-    def _take_part(self, classes: "Classes", split: str) -> None:
+    def _take_part(self, classes: "Classes", split: str, whole: str) -> None:
+        """`whole`: what is divided, in words."""
         self.is_split_here = True
         is_test = in_test([_below(self.root, file) for file in classes.files], classes.labels)
         self._take(classes.where(is_test if split == TEST else ~is_test), str(self.root))
         self.num_listed = len(classes.files)
         self.notes = (
-            f"{self.root} has no {TRAIN}: {TEST_SHARE:.0%} of its class folders, chosen by file name, "
-            f"{is_test.sum():,} of {len(is_test):,} images, are held out as a test split",
+            f"{whole}, chosen by file name, {is_test.sum():,} of {len(is_test):,} images, are held out as a test split",
             *(self._judged() if split == TRAIN else ()),
         )
         if not self.files:
@@ -181,6 +195,22 @@ class Classes:
         return replace(self, files=self.files + other.files, labels=np.append(self.labels, order[other.labels]))
 
 
+def _tabled(rows: list[LabeledFile], table: str, min_classes: int = 1) -> Classes:
+    """Rows in the order of their classes."""
+    class_names = sorted({row.class_name for row in rows})
+    _check_number(class_names, min_classes, table, "name more of them in the table")
+    place = {name: label for label, name in enumerate(class_names)}
+    labels = np.array([place[row.class_name] for row in rows], dtype=np.int64)
+    return Classes([row.file for row in rows], labels, tuple(class_names), PassedOver())
+
+
+def _check_number(classes: Sequence[str], min_classes: int, place: object, remedy: str) -> None:
+    if len(classes) < min_classes:
+        raise InputError(
+            f"a data set must have at least {NUMBERS[min_classes]}, got {len(classes)} in {place}; {remedy}"
+        )
+
+
 def _listed(root: Path, min_classes: int) -> Classes:
     folders, passed_over = _class_folders(root)
     files, labels, empty = [], [], []
@@ -193,11 +223,8 @@ def _listed(root: Path, min_classes: int) -> Classes:
         passed_over.add(found.passed_over)
     if empty:
         raise InputError("\n".join(map(str, empty)))
-    if len(folders) < min_classes:
-        raise InputError(
-            f"a data set must have at least {NUMBERS[min_classes]}, got {len(folders)} in {root}; give every class a "
-            "folder there, or pass the folder above train and test with --data-dir"
-        )
+    remedy = "give every class a folder there, or pass the folder above train and test with --data-dir"
+    _check_number(folders, min_classes, root, remedy)
     return Classes(files, np.array(labels, dtype=np.int64), _names(folders), passed_over)
 
 
@@ -232,13 +259,19 @@ def _names(folders: Sequence[str]) -> tuple[str, ...]:
 
 def _compared(class_names: tuple[str, ...], layout: Layout, others: tuple[str, ...], folder: Path) -> list[str]:
     """A note on the classes that a split lacks. Raises InputError if it has classes that train lacks."""
-    if unknown := extra(others, class_names):
-        raise InputError(
-            f"{folder.name} must have no classes that train lacks, got {len(unknown)} of {len(others)} in {folder}: "
-            f"{quoted(unknown, class_names)}; add them to {layout.train}, or remove them"
-        )
+    _check_known(others, class_names, folder.name, folder, layout.train)
     lacking = extra(class_names, others)
     return [f"{folder} has no images of {quoted(lacking, others)}"] if lacking else []
+
+
+def _check_known(
+    others: tuple[str, ...], class_names: tuple[str, ...], split: str, place: object, train: object = TRAIN
+) -> None:
+    if unknown := extra(others, class_names):
+        raise InputError(
+            f"{split} must have no classes that train lacks, got {len(unknown)} of {len(others)} in {place}: "
+            f"{quoted(unknown, class_names)}; add them to {train}, or remove them"
+        )
 
 
 def _below(root: Path, file: ImageFile) -> str:

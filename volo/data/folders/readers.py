@@ -6,16 +6,19 @@ from functools import partial
 import numpy as np
 
 from volo.data.folders.image import Unreadable, read_image
-from volo.data.processes import done_ahead
+from volo.data.folders.parts import Part
+from volo.data.processes import SHELVES, SMALL, Shelf, done_ahead, inherits_memory
 
-TOGETHER, TOGETHER_BYTES = 64, 2**22  # images that a process reads before it sends them, and their size
+TOGETHER, TOGETHER_BYTES = 64, 2**22  # images that a process reads as one part, and their size
 FEW = 256  # as many images are decoded before processes have started
 
+File = str | Part
 Read = np.ndarray | str
+Numbered = tuple[int, list[File]]  # a part, by its number
 
 
 def read_images(
-    files: Sequence[str], image_size: int, resize: str, num_processes: int, crop_pct: float = 1.0
+    files: Sequence[File], image_size: int, resize: str, num_processes: int, crop_pct: float = 1.0
 ) -> Iterator[Read]:
     """Each image, (image_size, image_size, 3) uint8, or the reason why it cannot be read, in the order of the files.
 
@@ -24,19 +27,38 @@ def read_images(
         image_size, resize, crop_pct: As there.
         num_processes: To decode in beside this one; with one, or few files, this process decodes.
     """
-    is_alone = num_processes < 2 or len(files) <= FEW
-    size = 1 if is_alone else max(1, min(TOGETHER, TOGETHER_BYTES // (3 * image_size**2)))
-    parts = (list(files[start : start + size]) for start in range(0, len(files), size))
-    work = partial(_read_part, image_size=image_size, resize=resize, crop_pct=crop_pct)
-    for read in done_ahead(work, parts, 0 if is_alone else num_processes):
-        yield from read
+    read = partial(_read, image_size=image_size, resize=resize, crop_pct=crop_pct)
+    if num_processes < 2 or len(files) <= FEW or not inherits_memory():
+        yield from map(read, files)
+        return
+    size = max(1, min(TOGETHER, TOGETHER_BYTES // (3 * image_size**2)))
+    shelf = Shelf(num_processes, (size, image_size, image_size, 3))
+    parts = [(number, list(files[start : start + size])) for number, start in enumerate(range(0, len(files), size))]
+    done = done_ahead(partial(_leave, read=read, shelf=shelf.number), parts, num_processes)
+    for (number, _), reasons in zip(parts, done, strict=True):
+        images = shelf.place(number)
+        yield from [reason or images[place].copy() for place, reason in enumerate(reasons)]
 
 
-def _read_part(part: list[str], image_size: int, resize: str, crop_pct: float) -> list[Read]:
-    return [_read(file, image_size, resize, crop_pct) for file in part]
+def _leave(part: Numbered, read: partial, shelf: int) -> list[str]:
+    """Leaves the images of a part on the shelf; returns the reason for each that cannot be read, empty for others."""
+    number, files = part
+    place, reasons = SHELVES[shelf].place(number), list[str]()
+    for index, file in enumerate(files):
+        found = read(file)
+        if not isinstance(found, str):
+            place[index] = found
+        reasons.append(found if isinstance(found, str) else "")
+    return _shortened(reasons)
 
 
-def _read(file: str, image_size: int, resize: str, crop_pct: float) -> Read:
+def _shortened(reasons: list[str]) -> list[str]:
+    """All together small, in UTF-8 and beside what a list of them takes."""
+    most = SMALL // (8 * max(1, len(reasons)))
+    return [reason[:most] for reason in reasons] if sum(map(len, reasons)) > SMALL // 8 else reasons
+
+
+def _read(file: File, image_size: int, resize: str, crop_pct: float) -> Read:
     try:
         return read_image(file, image_size, resize, crop_pct)
     except Unreadable as error:

@@ -1,0 +1,6 @@
+"""`volo pack`, for a checkout and for `ray job submit --working-dir . -- python -m jobs.pack`."""
+
+from volo.cli.outcome import run_job
+
+if __name__ == "__main__":
+    run_job("volo.cli.pack")

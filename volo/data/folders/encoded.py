@@ -1,0 +1,68 @@
+"""Images that are stored encoded, as files or as parts of shards, and decoded to one size."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+import numpy as np
+
+from volo.cores import num_cores
+from volo.data.decoded.cache import Coarse
+from volo.data.folders.image import SMALL
+from volo.data.folders.judging import class_notes, evenly_spaced, size_notes
+from volo.data.folders.parts import Part
+from volo.data.folders.passed_over import PassedOver
+from volo.data.folders.readers import read_images
+
+THUMBNAIL = 16  # pixels
+
+
+class EncodedImages:
+    """What image folders and packed ones share: a `Source` except for its list of images.
+
+    Attributes:
+        place: What holds the images, for messages: `num_listed` of them, of which these may be a part.
+        passed_over: The other entries found there.
+    """
+
+    name = "imagefolder"
+    coarse: Coarse | None = None
+    held_out: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    is_split_here = False
+    place = ""
+    num_listed = 0
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    passed_over: PassedOver
+
+    def __init__(self, image_size: int, resize: str, crop_pct: float):
+        self.image_size, self.resize, self.crop_pct = image_size, resize, crop_pct
+
+    def thumbnails(self) -> Self:
+        """The same images, very small: to know that each can be read without storing much of it."""
+        small = copy.copy(self)
+        small.name, small.image_size, small.resize, small.crop_pct = "thumbnails", THUMBNAIL, SMALL, 1.0
+        return small
+
+    def file_of(self, number: int) -> str | Part:
+        raise NotImplementedError
+
+    def name_of(self, number: int) -> str:
+        raise NotImplementedError
+
+    def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
+        files = [self.file_of(number) for number in numbers.tolist()]
+        return read_images(files, self.image_size, self.resize, num_cores(), self.crop_pct)
+
+    def _cut(self) -> str:
+        """How images are made of what is stored, as text."""
+        return f"{self.image_size} {self.resize}" + ("" if self.crop_pct == 1 else f" {self.crop_pct}")
+
+    def some_files(self) -> Sequence[str | Part]:
+        """Files by which to judge all."""
+        return [self.file_of(number) for number in evenly_spaced(len(self.labels))]
+
+    def _judged(self) -> list[str]:
+        """What stands out among the images."""
+        return size_notes(self.some_files(), self.image_size) + class_notes(self.labels, self.class_names)

@@ -1,0 +1,57 @@
+"""The size to train on if nobody names one: by the photographs, and with it the patches of a small model.
+
+The size is the largest of volo/data/folders/judging.py's that half of the images reach. Models made for 32 pixels get
+patches as much larger, in powers of two, and a narrow first level before their stem, where most of the work would lie
+otherwise.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from volo.data.folders.imagefolder import ImageFolder
+from volo.data.folders.judging import evenly_spaced, fitting_size
+from volo.data.folders.layout import find_layout
+from volo.data.folders.listing import find_folders, find_images
+from volo.data.folders.parts import Part
+from volo.data.folders.table import has_table
+from volo.data.packed import is_packed
+from volo.settings.model import ModelSettings
+from volo.settings.paths import folder_to_read
+
+NUM_CLASSES = 8  # whose images are looked at
+MADE_FOR = 32  # pixels
+NARROW = 16  # channels
+
+
+def chosen_size(data_dir: str) -> int | None:
+    """The size for an image folder, or a packed one; None without a readable image.
+
+    Raises:
+        InputError: a folder without class folders.
+    """
+    folder = folder_to_read(data_dir, "--data-dir")
+    return fitting_size(_some_files(folder)) if folder.is_dir() else None
+
+
+def geometry(model: ModelSettings, image_size: int) -> dict[str, Any]:
+    """Settings with which a model that was made for 32 pixels sees larger images as a map of about that size."""
+    factor = 1 << max(0, (image_size // MADE_FOR).bit_length() - 1)
+    full: Any = model.resolved()
+    if factor == 1 or model.form == "published":
+        return {}
+    return dict(patch_size=full.patch_size * factor, stem_channels=(NARROW, *full.stem_channels))
+
+
+def _some_files(folder: Path) -> Sequence[str | Part]:
+    if is_packed(folder):
+        from volo.data.packed.source import PackedFolder  # its library takes time to load
+
+        return PackedFolder(folder, "train", MADE_FOR).some_files()
+    if has_table(folder):
+        return ImageFolder(folder, "train", MADE_FOR).some_files()
+    classes = find_folders(find_layout(folder).train)[0]
+    files: list[str] = []
+    for number in evenly_spaced(len(classes))[:: max(1, len(classes) // NUM_CLASSES)]:
+        files += [file.name for file in find_images(classes[number]).files]
+    return [files[number] for number in evenly_spaced(len(files))]

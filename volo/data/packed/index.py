@@ -1,0 +1,174 @@
+"""The index of packed images: one Arrow file with a row for each, opened by a memory map.
+
+A row has the image's name, label and digest, and where in which shard its bytes are. The file's metadata have what is
+known of the whole, as JSON under the key `volo`. Opening takes no listing, and no memory but the labels'.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+
+from volo.data.contents import Item, text_of
+from volo.data.folders.parts import DIGEST_BYTES, Part
+from volo.data.packed import FILE
+from volo.errors import InputError, first_of
+
+FORMAT = 1
+METADATA = b"volo"
+CHECKED = ("label", "shard", "offset", "length")  # an image's own digest tells whether the rest of its row is right
+SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("label", pa.int32()),
+        ("shard", pa.int32()),
+        ("offset", pa.int64()),
+        ("length", pa.int32()),
+        ("digest", pa.binary(DIGEST_BYTES)),
+        ("known", pa.string()),  # `Item.digest`
+    ]
+)
+
+
+class Shard(NamedTuple):
+    file: str
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class PackedSplit:
+    """The rows of `train`, whose last `num_val` are to validate on, or of `test`.
+
+    Attributes:
+        contents: `Contents.digest` of all of them.
+    """
+
+    num_images: int
+    class_names: tuple[str, ...]
+    contents: str
+    num_val: int = 0
+
+
+@dataclass(frozen=True)
+class Index:
+    """Rows of `train`, followed by those of `test` if there are any.
+
+    Attributes:
+        splits: By name, in the order of their rows.
+        is_split_here: The folder that was packed had class folders alone, which this project split.
+    """
+
+    folder: Path
+    table: pa.Table
+    splits: dict[str, PackedSplit]
+    shards: tuple[Shard, ...]
+    is_split_here: bool
+
+    def rows(self, split: str) -> tuple[int, int]:
+        """The first row of a split and the one after its last."""
+        before = list(self.splits)[: list(self.splits).index(split)]
+        first = sum(self.splits[name].num_images for name in before)
+        return first, first + self.splits[split].num_images
+
+    def column(self, name: str, first: int, stop: int) -> np.ndarray:
+        """(stop - first,) values of a column of numbers, in the memory map."""
+        return self.table.column(name).slice(first, stop - first).to_numpy()
+
+    def digests(self, first: int, stop: int, kind: np.dtype) -> np.ndarray:
+        """(stop - first,) digests as numpy's `kind`, of DIGEST_BYTES each, in the memory map."""
+        (chunk,) = self.table.column("digest").chunks
+        content = np.frombuffer(chunk.buffers()[1], kind)
+        return content[chunk.offset + first : chunk.offset + stop]
+
+    def part(self, row: int) -> Part:
+        """Where an image is."""
+        found = {name: self.table.column(name)[row].as_py() for name in ("name", "shard", "offset", "length", "digest")}
+        shard = str(self.folder / self.shards[found["shard"]].file)
+        return Part(found["name"], shard, found["offset"], found["length"], found["digest"])
+
+    def name(self, row: int) -> str:
+        return self.table.column("name")[row].as_py()
+
+    def text(self, first: int, stop: int) -> bytes:
+        """The text of these rows' `Contents`."""
+        part = self.table.slice(first, stop - first)
+        columns = (part.column(name).to_pylist() for name in ("name", "length", "known"))
+        return text_of(Item(*each) for each in zip(*columns, strict=True))
+
+
+def write_index(
+    folder: Path, table: pa.Table, splits: dict[str, PackedSplit], shards: Sequence[Shard], is_split_here: bool
+) -> None:
+    """Writes the index of shards that lie in the same folder."""
+    table = table.cast(SCHEMA).combine_chunks()
+    about = dict(
+        format=FORMAT,
+        splits={name: asdict(split) for name, split in splits.items()},
+        shards=shards,
+        is_split_here=is_split_here,
+        checksum=_checksum(table),
+    )
+    table = table.replace_schema_metadata({METADATA: json.dumps(about)})
+    with pa.OSFile(str(folder / FILE), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(1, len(table)))
+
+
+def read_index(folder: Path) -> Index:
+    """Opens an index. Raises InputError for a damaged one, or shards that are not there as it describes them."""
+    path = folder / FILE
+    try:
+        with pa.memory_map(str(path)) as file:
+            table = pa.ipc.open_file(file).read_all()
+        about: dict[str, Any] = json.loads((table.schema.metadata or {})[METADATA])
+        is_known = about["format"] == FORMAT
+        if is_known and about["checksum"] != _checksum(table):
+            raise ValueError("its checksum differs")
+        splits = {name: _split(**split) for name, split in about["splits"].items()}
+        shards = tuple(Shard(*shard) for shard in about["shards"])
+        index = Index(folder, table, splits, shards, about["is_split_here"])
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"an index of packed images must be intact, got {path} ({error or type(error).__name__}); copy it again, "
+            "or pack the folder again with volo pack"
+        ) from None
+    if not is_known:
+        raise InputError(
+            f"an index of packed images must have format {FORMAT}, got {about['format']} in {path}; pack the folder "
+            "again with volo pack"
+        )
+    _check_shards(index)
+    return index
+
+
+def _split(class_names: list[str], **others: Any) -> PackedSplit:
+    return PackedSplit(class_names=tuple(class_names), **others)
+
+
+def _check_shards(index: Index) -> None:
+    wrong = [found for shard in index.shards if (found := _flaw(index.folder / shard.file, shard.num_bytes))]
+    if wrong:
+        raise InputError(
+            f"shards must be those that {index.folder / FILE} describes, got {len(wrong)} of {len(index.shards)} that "
+            f"differ: {first_of(wrong, 8)}; copy them again, or pack the folder again with volo pack"
+        )
+
+
+def _flaw(shard: Path, num_bytes: int) -> str:
+    try:
+        found = shard.stat().st_size
+    except OSError as error:
+        return f"{shard.name} ({error.strerror})"
+    return f"{shard.name} ({found:,} bytes, not {num_bytes:,})" if found != num_bytes else ""
+
+
+def _checksum(table: pa.Table) -> str:
+    """Of the numbers in all rows."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for name in CHECKED:
+        digest.update(np.ascontiguousarray(table.column(name).to_numpy()).data)
+    return digest.hexdigest()

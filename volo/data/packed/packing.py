@@ -1,0 +1,199 @@
+"""Packs an image folder: its files as they are in a few large tar files, the shards, and an index of them.
+
+Shards are read by position, and also by what reads webdataset's tar files: each image is followed by a `.cls` file
+with the number of its class. Their order is drawn, so that reading a shard from its beginning mixes the classes.
+"""
+
+import contextlib
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+
+from volo.console import Progress, format_bytes
+from volo.data.contents import Item
+from volo.data.folders.damage import Damage, DamagedImages
+from volo.data.folders.imagefolder import ImageFolder
+from volo.data.folders.layout import TEST, TRAIN, NoTestSplit
+from volo.data.folders.listing import ImageFile
+from volo.data.folders.parts import digest
+from volo.data.packed import FILE, is_packed
+from volo.data.packed.index import SCHEMA, PackedSplit, Shard, write_index
+from volo.errors import InputError
+from volo.files import commit, free_bytes, staging
+
+BLOCK = tarfile.BLOCKSIZE  # a header, and what contents are padded to
+OVERHEAD = 1.02  # of what is written over the images' bytes, beyond BLOCKS
+BLOCKS = 4 * BLOCK  # beside an image: two headers, a class, and padding
+ORDER_SEED = 0
+LISTED = 64  # image_size of a source that decodes nothing
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was written."""
+
+    num_images: int
+    num_classes: int
+    num_shards: int
+    image_bytes: int
+    written_bytes: int
+
+    def in_words(self) -> str:
+        more = self.written_bytes / max(1, self.image_bytes) - 1
+        return (
+            f"{self.num_images:,} images of {self.num_classes} classes in {self.num_shards} shards, "
+            f"{format_bytes(self.written_bytes)}, {more:.1%} more than the files"
+        )
+
+
+def pack(data_dir: Path, output: Path, shard_bytes: int) -> Packed:
+    """Packs the splits of an image folder.
+
+    Args:
+        data_dir: An image folder, which stays as it is.
+        output: Must not exist yet, or be empty.
+        shard_bytes: A shard ends with the image that reaches it.
+
+    Raises:
+        InputError: as `ImageFolder`; no room; an output that holds something.
+        DamagedImages: files that cannot be read, all of them; nothing is left of the output.
+    """
+    if is_packed(data_dir):
+        raise InputError(f"--data-dir must be an image folder, got {data_dir}, which is packed already; copy it")
+    check_output(output)
+    sources = {TRAIN: ImageFolder(data_dir, TRAIN, LISTED)}
+    with contextlib.suppress(NoTestSplit):
+        sources[TEST] = ImageFolder(data_dir, TEST, LISTED)
+    for source in sources.values():
+        source.say_passed_over()
+    _check_room(sources, output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with staging(output) as folder:
+        packed = _written(folder, sources, shard_bytes)
+        commit(folder, output)
+    return packed
+
+
+def check_output(output: Path) -> None:
+    """Raises InputError for a folder that holds something."""
+    if output.is_dir() and any(output.iterdir()):
+        kind = "packed images" if is_packed(output) else "other files"
+        raise InputError(f"--output must be a new or an empty folder, got {output} with {kind}; name another")
+
+
+def _check_room(sources: dict[str, ImageFolder], output: Path) -> None:
+    files = [file for source in sources.values() for file in source.files]
+    needed, free = int(OVERHEAD * sum(file.size + BLOCKS for file in files)), free_bytes(output)
+    if needed > free:
+        raise InputError(
+            f"--output must have room for the shards, got {format_bytes(free)} free at {output} where up to "
+            f"{format_bytes(needed)} are needed; name a folder on another disk"
+        )
+
+
+def _written(folder: Path, sources: dict[str, ImageFolder], shard_bytes: int) -> Packed:
+    """Writes shards and index into an empty folder."""
+    writing, splits = _Writing(folder, shard_bytes), {}
+    total = sum(len(source.files) for source in sources.values())
+    with Progress("packing", total, "images") as progress:
+        for name, source in sources.items():
+            contents = source.contents()
+            num_val = 0 if source.held_out is None else len(source.held_out)
+            splits[name] = PackedSplit(len(source.files), source.class_names, contents.digest, num_val)
+            writing.add(name, source, contents.items(), progress)
+    if writing.damaged:
+        raise DamagedImages(writing.damaged, total, None)
+    table = pa.concat_tables(writing.tables)
+    write_index(folder, table, splits, writing.shards, sources[TRAIN].is_split_here)
+    return Packed(
+        total,
+        len(sources[TRAIN].class_names),
+        len(writing.shards),
+        sum(file.size for source in sources.values() for file in source.files),
+        sum(shard.num_bytes for shard in writing.shards) + (folder / FILE).stat().st_size,
+    )
+
+
+@dataclass
+class _Writing:
+    """The shards and rows written so far."""
+
+    folder: Path
+    shard_bytes: int
+    shards: list[Shard] = field(default_factory=list)
+    tables: list[pa.Table] = field(default_factory=list)
+    damaged: list[Damage] = field(default_factory=list)
+    num_done: int = 0
+
+    def add(self, split: str, source: ImageFolder, items: Sequence[Item], progress: Progress) -> None:
+        """Writes the images of a split in a drawn order, those to validate on in shards of their own."""
+        total = len(source.files)
+        num_train = total if source.held_out is None else total - len(source.held_out)
+        places = np.zeros(total, [("shard", np.int32), ("offset", np.int64)])
+        digests = [b""] * total
+        for name, first, stop in ((split, 0, num_train), ("val", num_train, total)):
+            order = first + np.random.Generator(np.random.Philox(ORDER_SEED)).permutation(stop - first)
+            for number, shard, offset, content in self._stored(name, source, order):
+                places[number], digests[number] = (shard, offset), digest(content)
+                self.num_done += 1
+                progress.update(self.num_done)
+        self.tables.append(
+            pa.table(
+                [
+                    pa.array([item.name for item in items]),
+                    pa.array(source.labels, pa.int32()),
+                    pa.array(places["shard"].copy()),
+                    pa.array(places["offset"].copy()),
+                    pa.array([file.size for file in source.files], pa.int32()),
+                    pa.array([one or bytes(16) for one in digests], pa.binary(16)),
+                    pa.array([item.digest for item in items]),
+                ],
+                names=SCHEMA.names,
+            )
+        )
+
+    def _stored(self, name: str, source: ImageFolder, order: np.ndarray) -> Iterator[tuple[int, int, int, bytes]]:
+        """Writes the images of these numbers; yields each number, its shard and offset, and the image's bytes."""
+        remaining = iter(order.tolist())
+        number = next(remaining, None)
+        for shard in count():
+            if number is None:
+                return
+            path = self.folder / f"{name}-{shard:06}.tar"
+            with open(path, "wb") as file:
+                while number is not None and file.tell() < self.shard_bytes:
+                    if content := self._content(number, source.files[number]):
+                        offset = _append(file, f"{number:09}{Path(source.files[number].name).suffix.lower()}", content)
+                        _append(file, f"{number:09}.cls", str(source.labels[number]).encode())
+                        yield number, len(self.shards), offset, content
+                    number = next(remaining, None)
+                file.write(bytes(2 * BLOCK))
+                self.shards.append(Shard(path.name, file.tell()))
+
+    def _content(self, number: int, file: ImageFile) -> bytes:
+        """Empty, and noted, if the file cannot be read or is not what was listed."""
+        try:
+            content = Path(file.name).read_bytes()
+            reason = "" if len(content) == file.size > 0 else f"{len(content):,} bytes, {file.size:,} when listed"
+        except OSError as error:
+            content, reason = b"", str(error.strerror)
+        if reason:
+            self.damaged.append(Damage(number, file.name, reason))
+        return b"" if reason else content
+
+
+def _append(file: BinaryIO, name: str, content: bytes) -> int:
+    """Appends a member to a tar file and returns the offset of its content."""
+    header = tarfile.TarInfo(name)
+    header.size = len(content)
+    file.write(header.tobuf(tarfile.USTAR_FORMAT))
+    offset = file.tell()
+    file.write(content)
+    file.write(bytes(-len(content) % BLOCK))
+    return offset
