@@ -125,7 +125,7 @@ class Submission:
         code = SENT.format(open=OPEN, path=path, close=CLOSE)
         job = self._client.submit_job(entrypoint=shlex.join(["python", "-c", code]))
         self._ended(job)
-        _, _, rest = self._client.get_job_logs(job).partition(OPEN)
+        rest = self._client.get_job_logs(job).rpartition(OPEN)[2]  # before, the log may repeat the command
         content, found, _ = rest.partition(CLOSE)
         if not found:
             LOGGER.warning("the report could not be fetched; it is %s on the cluster", path)

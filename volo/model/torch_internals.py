@@ -13,8 +13,9 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """F.linear, in float32 by oneDNN: PyTorch's own writes the bias to every row first, and multiplies slower."""
-    if x.dtype == torch.float32 and HAS_ONEDNN:
+    """F.linear, in float32 by oneDNN where that is faster than PyTorch's own, which writes the bias to every row first:
+    with AVX-512, but not with AVX2 alone (benchmarks/RESULTS.md)."""
+    if x.dtype == torch.float32 and USES_ONEDNN:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 
@@ -39,4 +40,5 @@ def may_have_global_hooks() -> bool:
 
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+USES_ONEDNN = HAS_ONEDNN and torch.backends.cpu.get_cpu_capability() != "AVX2"
 HAS_SOFTMAX_BACKWARD = hasattr(torch.ops.aten, "_softmax_backward_data")
