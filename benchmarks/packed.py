@@ -24,7 +24,7 @@ from PIL import Image
 from benchmarks.timing import machine
 from volo.data.packed.packing import pack
 
-CLASSES = 100
+CLASSES, HELD_OUT = 100, 200
 OPENING = """
 import json, os, resource, sys, time
 import numpy, pyarrow, PIL.Image
@@ -46,7 +46,7 @@ import sys
 from volo.settings.config import build_settings
 from volo.training.launch import train_here
 model = dict(variant="quickstart", stem_channels=(8, 16), embed_dim=32)
-data = dict(dataset="imagefolder", data_dir=sys.argv[1], image_size=32, train_images=None, val_fraction=0.001)
+data = dict(dataset="imagefolder", data_dir=sys.argv[1], image_size=32, val_fraction=float(sys.argv[3]))
 run = dict(num_workers=0, num_readers=0, output_dir=sys.argv[2], fresh=True)
 optim = dict(epochs=1, max_steps=20, batch_size=32)
 train_here(build_settings(dict(model=model, data=data, augment=dict(crop_area=(0.5, 1)), optim=optim, run=run)))
@@ -72,9 +72,9 @@ def opened(kind: str, place: Path) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def training(data: Path, outputs: Path) -> float:
-    """MiB that the process holds at the end."""
-    argv = [sys.executable, "-c", TRAINING, str(data), str(outputs)]
+def training(data: Path, outputs: Path, num_files: int) -> float:
+    """MiB that the process holds at the end; the number of validation images is always the same."""
+    argv = [sys.executable, "-c", TRAINING, str(data), str(outputs), str(HELD_OUT / num_files)]
     return float(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
@@ -104,7 +104,9 @@ def main() -> None:
                 f"{own:.0f} MiB of its own, {mapped:.0f} MiB of the file mapped"
             )
         for kind in ("data", "packed"):
-            held = [training(Path(root, kind), Path(root, "outputs")) for _ in range(2)]  # the second has a cache
+            held = [
+                training(Path(root, kind), Path(root, "outputs"), given.files) for _ in range(2)
+            ]  # the second has a cache
             print(f"training on {kind}: {held[1]:,.0f} MiB at its end")
 
 
