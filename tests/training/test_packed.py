@@ -3,9 +3,13 @@
 import pytest
 
 from tests.training.runs import losses, same, small_run, train, weights
+from volo.cli import analyze
+from volo.cli.outcome import exit_code
 from volo.data.packed.packing import pack
+from volo.doctor.data import check_data
 from volo.errors import InputError
 from volo.runs.records import read_records
+from volo.tables import read_table
 
 CUT = dict(crop_area=(0.3, 1.0))
 
@@ -37,3 +41,17 @@ def test_a_shard_whose_bytes_changed_is_named_before_the_first_step(tmp_path, pa
     found = train(small_run(tmp_path, packed, augment=CUT, data=dict(skip_damaged=True)))
     assert "train-000000.tar" not in (notes := next(iter(read_records(found)))["text"])
     assert "1 damaged images are left out" in notes
+
+
+def test_packed_images_are_analyzed_by_their_names_and_looked_at_by_doctor(tmp_path, folder, packed):
+    settings = small_run(tmp_path, packed, optim=dict(max_steps=4))
+    flags = ["--checkpoint", str(train(settings)), "--num-workers", "0", "--no-show", "--analysis", "predictions"]
+    for number, place in enumerate((packed, folder)):  # the data of the run, and the folder that was packed
+        output = tmp_path / str(number)
+        assert exit_code(analyze.main, [*flags, "--output-dir", str(output), "--data-dir", str(place)]) == 0
+        names = [row["file"] for row in read_table(output / "predictions.csv")]
+        expected = sorted(file.relative_to(folder).as_posix() for file in (folder / "test").rglob("*.png"))
+        assert [name.removeprefix(f"{folder}/") for name in names] == expected
+    found = check_data(settings.resolved().data)
+    assert found.status == "ok"
+    assert "80 images of 2 classes" in found.found and "20 to test on" in found.found

@@ -5,8 +5,7 @@ import hashlib
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from volo.console import Progress
-from volo.data.archives.download import DownloadError, received
+from volo.data.archives.download import DownloadError, save
 from volo.data.decoded.place import OTHER_PLACE, cache_dir
 from volo.errors import InputError
 from volo.files import replaced
@@ -61,15 +60,8 @@ def _growth(folder: Path) -> object:
 def _download(url: str, sha256: str, file: Path, name: str) -> None:
     digest = hashlib.sha256()
     try:
-        with replaced(file) as partial, open(partial, "wb") as out:
-            with Progress(f"fetching {url}", None, "MiB") as progress:
-                for chunk, done, total in received(url):
-                    if not done:
-                        progress.begin(0, total >> 20)
-                    out.write(chunk)
-                    digest.update(chunk)
-                    progress.update((done + len(chunk)) >> 20)
-            out.flush()
+        with replaced(file) as partial:
+            save(url, partial, f"fetching {url}", digest)
             if sha256 and digest.hexdigest() != sha256:
                 raise DownloadError(f"has sha256 {digest.hexdigest()}, not {sha256}")
     except DownloadError as error:

@@ -70,14 +70,20 @@ def small() -> Recipe:
     )
 
 
+PHOTOGRAPHS: dict[str, Any] = dict(
+    model=dict(variant="nano", patch_size=16, stem_channels=(16, 48, 96)),
+    data=dict(dataset="imagefolder", image_size=128),
+)
+CUT: dict[str, Any] = dict(crop_area=(0.35, 1.0), auto_augment="trivial")
+
+
 def photos() -> Recipe:
     """volo pipeline --recipe photos --data-dir data/photos"""
     return Recipe(
         expects="not measured yet; two CPU cores, or one GPU",
         settings=dict(
-            model=dict(variant="nano", patch_size=16, stem_channels=(16, 48, 96)),
-            data=dict(dataset="imagefolder", image_size=128),
-            augment=dict(crop_area=(0.35, 1.0), auto_augment="trivial", resize_schedule=("96:0.6",)),
+            **PHOTOGRAPHS,
+            augment=dict(**CUT, resize_schedule=("96:0.6",)),
             optim=dict(optimizer="muon", whiten_stem=True, epochs=60, batch_size=64, lr=8e-3, ema_decay=0.999),
         ),
     )
@@ -88,9 +94,8 @@ def photos_finetune() -> Recipe:
     return Recipe(
         expects="not measured yet; two CPU cores, or one GPU",
         settings=dict(
-            model=dict(variant="nano", patch_size=16, stem_channels=(16, 48, 96)),
-            data=dict(dataset="imagefolder", image_size=128),
-            augment=dict(crop_area=(0.35, 1.0), auto_augment="trivial"),
+            **PHOTOGRAPHS,
+            augment=CUT,
             optim=dict(optimizer="muon", epochs=20, batch_size=64, lr=2e-3, layer_decay=0.8, ema_decay=0.998),
         ),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from tests.conftest import draw_folder
@@ -87,6 +88,21 @@ def test_shards_are_tar_files_in_which_each_image_precedes_its_class_and_classes
     assert len(sorted(packed.glob("train-*.tar"))) > 1
     assert order != sorted(order)
     assert len(list(packed.glob("val-*.tar"))) == len(list(packed.glob("test-*.tar"))) == 1
+
+
+def test_classes_of_the_test_split_have_the_numbers_of_train_in_its_shards(photos, packed):
+    """It has dogs alone."""
+    with tarfile.open(packed / "test-000000.tar") as tar:
+        labels = {tar.extractfile(member).read() for member in tar.getmembers() if member.name.endswith(".cls")}
+    assert labels == {b"1"}
+    assert {*PackedFolder(packed, "test", 8).labels.tolist()} == {0}
+
+
+def test_two_processes_do_not_pack_into_one_folder(photos, tmp_path):
+    with FileLock(tmp_path / ".packed.lock"), pytest.raises(InputError, match="is being packed by another process"):
+        pack(photos, tmp_path / "packed", SHARD)
+    pack(photos, tmp_path / "packed", SHARD)
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "packed"}
 
 
 def test_shards_take_little_more_than_the_files(tmp_path):

@@ -1,18 +1,28 @@
 """Downloads one file in pieces: over https, or from this machine itself, and never waits forever."""
 
 import http.client
+import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
+from volo.console import Progress
 from volo.hosts import is_loopback
 
 STALL_S = 30.0  # for a response, and for each piece
 LIMIT_S = 3600.0  # for the whole file
 LARGEST = 2**31  # bytes
 PIECE = 2**18
+
+
+class Digest(Protocol):
+    """One of hashlib's."""
+
+    def update(self, content: bytes, /) -> None: ...
 
 
 class DownloadError(Exception):
@@ -55,6 +65,24 @@ def received(url: str) -> Iterator[tuple[bytes, int, int]]:
         raise DownloadError(_reason(error)) from None
     if done < total:
         raise DownloadError(f"stopped after {done:,} of {total:,} bytes")
+
+
+def save(url: str, file: Path, title: str, digest: Digest) -> None:
+    """Writes what the URL gives into a file, on disk when it returns, and into the digest; shows its progress.
+
+    Raises:
+        DownloadError: as `received`.
+        OSError: the file cannot be written.
+    """
+    with open(file, "wb") as out, Progress(title, None, "MiB") as progress:
+        for piece, done, total in received(url):
+            if not done:
+                progress.begin(0, total >> 20)
+            out.write(piece)
+            digest.update(piece)
+            progress.update((done + len(piece)) >> 20)
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:

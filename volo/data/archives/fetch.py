@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from volo.console import Progress
-from volo.data.archives.download import DownloadError, check_url, received
+from volo.data.archives.download import DownloadError, check_url, save
 from volo.errors import InputError, brief
 from volo.files import commit, staging, sync
 from volo.locks import waited_for
@@ -203,15 +202,7 @@ def _download(archive: Archive, file: Path) -> None:
     partial = file.with_name(f".{file.name}.partial")
     try:
         digest = hashlib.md5(usedforsecurity=False)
-        with open(partial, "wb") as out, Progress(f"fetching {file.name}", None, "MiB") as progress:
-            for chunk, done, total in received(archive.url):
-                if not done:
-                    progress.begin(0, total >> 20)
-                out.write(chunk)
-                digest.update(chunk)
-                progress.update((done + len(chunk)) >> 20)
-            out.flush()
-            os.fsync(out.fileno())
+        save(archive.url, partial, f"fetching {file.name}", digest)
         if digest.hexdigest() != archive.md5:
             raise _refused(archive, file, f"got md5 {digest.hexdigest()} from there{_if_page(partial)};")
         partial.rename(file)

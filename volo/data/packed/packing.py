@@ -14,18 +14,21 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
+from filelock import Timeout
 
 from volo.console import Progress, format_bytes
 from volo.data.contents import Item
+from volo.data.folders.class_names import places
 from volo.data.folders.damage import Damage, DamagedImages
 from volo.data.folders.imagefolder import ImageFolder
 from volo.data.folders.layout import TEST, TRAIN, NoTestSplit
 from volo.data.folders.listing import ImageFile
-from volo.data.folders.parts import digest
+from volo.data.folders.parts import DIGEST_BYTES, digest
 from volo.data.packed import FILE, is_packed
 from volo.data.packed.index import SCHEMA, PackedSplit, Shard, write_index
 from volo.errors import InputError
 from volo.files import commit, free_bytes, staging
+from volo.locks import LOOK_S, take
 
 BLOCK = tarfile.BLOCKSIZE  # a header, and what contents are padded to
 OVERHEAD = 1.02  # of what is written over the images' bytes, beyond BLOCKS
@@ -74,7 +77,7 @@ def pack(data_dir: Path, output: Path, shard_bytes: int) -> Packed:
         source.say_passed_over()
     _check_room(sources, output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with staging(output) as folder:
+    with _alone(output), staging(output) as folder:
         packed = _written(folder, sources, shard_bytes)
         commit(folder, output)
     return packed
@@ -85,6 +88,21 @@ def check_output(output: Path) -> None:
     if output.is_dir() and any(output.iterdir()):
         kind = "packed images" if is_packed(output) else "other files"
         raise InputError(f"--output must be a new or an empty folder, got {output} with {kind}; name another")
+
+
+@contextlib.contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Raises InputError if another process packs into the same folder."""
+    path = output.with_name(f".{output.name}.lock")
+    try:
+        lock = take(path, LOOK_S, "name a folder on another disk")
+    except Timeout:
+        raise InputError(f"{output} is being packed by another process; wait for it, or name another") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _check_room(sources: dict[str, ImageFolder], output: Path) -> None:
@@ -106,7 +124,8 @@ def _written(folder: Path, sources: dict[str, ImageFolder], shard_bytes: int) ->
             contents = source.contents()
             num_val = 0 if source.held_out is None else len(source.held_out)
             splits[name] = PackedSplit(len(source.files), source.class_names, contents.digest, num_val)
-            writing.add(name, source, contents.items(), progress)
+            numbers = places(source.class_names, sources[TRAIN].class_names)
+            writing.add(name, source, contents.items(), numbers, progress)
     if writing.damaged:
         raise DamagedImages(writing.damaged, total, None)
     table = pa.concat_tables(writing.tables)
@@ -131,16 +150,19 @@ class _Writing:
     damaged: list[Damage] = field(default_factory=list)
     num_done: int = 0
 
-    def add(self, split: str, source: ImageFolder, items: Sequence[Item], progress: Progress) -> None:
-        """Writes the images of a split in a drawn order, those to validate on in shards of their own."""
+    def add(
+        self, split: str, source: ImageFolder, items: Sequence[Item], numbers: Sequence[int], progress: Progress
+    ) -> None:
+        """Writes the images of a split in a drawn order, those to validate on in shards of their own; `numbers` are
+        those of its classes among the classes of train."""
         total = len(source.files)
         num_train = total if source.held_out is None else total - len(source.held_out)
-        places = np.zeros(total, [("shard", np.int32), ("offset", np.int64)])
+        found = np.zeros(total, [("shard", np.int32), ("offset", np.int64)])
         digests = [b""] * total
         for name, first, stop in ((split, 0, num_train), ("val", num_train, total)):
             order = first + np.random.Generator(np.random.Philox(ORDER_SEED)).permutation(stop - first)
-            for number, shard, offset, content in self._stored(name, source, order):
-                places[number], digests[number] = (shard, offset), digest(content)
+            for number, shard, offset, content in self._stored(name, source, order, numbers):
+                found[number], digests[number] = (shard, offset), digest(content)
                 self.num_done += 1
                 progress.update(self.num_done)
         self.tables.append(
@@ -148,17 +170,19 @@ class _Writing:
                 [
                     pa.array([item.name for item in items]),
                     pa.array(source.labels, pa.int32()),
-                    pa.array(places["shard"].copy()),
-                    pa.array(places["offset"].copy()),
+                    pa.array(found["shard"].copy()),
+                    pa.array(found["offset"].copy()),
                     pa.array([file.size for file in source.files], pa.int32()),
-                    pa.array([one or bytes(16) for one in digests], pa.binary(16)),
+                    pa.array([one or bytes(DIGEST_BYTES) for one in digests], pa.binary(DIGEST_BYTES)),
                     pa.array([item.digest for item in items]),
                 ],
                 names=SCHEMA.names,
             )
         )
 
-    def _stored(self, name: str, source: ImageFolder, order: np.ndarray) -> Iterator[tuple[int, int, int, bytes]]:
+    def _stored(
+        self, name: str, source: ImageFolder, order: np.ndarray, numbers: Sequence[int]
+    ) -> Iterator[tuple[int, int, int, bytes]]:
         """Writes the images of these numbers; yields each number, its shard and offset, and the image's bytes."""
         remaining = iter(order.tolist())
         number = next(remaining, None)
@@ -170,7 +194,7 @@ class _Writing:
                 while number is not None and file.tell() < self.shard_bytes:
                     if content := self._content(number, source.files[number]):
                         offset = _append(file, f"{number:09}{Path(source.files[number].name).suffix.lower()}", content)
-                        _append(file, f"{number:09}.cls", str(source.labels[number]).encode())
+                        _append(file, f"{number:09}.cls", str(numbers[source.labels[number]]).encode())
                         yield number, len(self.shards), offset, content
                     number = next(remaining, None)
                 file.write(bytes(2 * BLOCK))
@@ -180,7 +204,8 @@ class _Writing:
         """Empty, and noted, if the file cannot be read or is not what was listed."""
         try:
             content = Path(file.name).read_bytes()
-            reason = "" if len(content) == file.size > 0 else f"{len(content):,} bytes, {file.size:,} when listed"
+            reason = "" if len(content) == file.size else f"{len(content):,} bytes, {file.size:,} when listed"
+            reason = reason if content else "an empty file"
         except OSError as error:
             content, reason = b"", str(error.strerror)
         if reason:
