@@ -78,6 +78,7 @@ def test_torchrun_and_ray_make_equal_losses_and_weights(ran):
     assert same(weights(ran("torchrun")), weights(ran("ray")))
 
 
+@pytest.mark.slow
 def test_one_process_makes_the_losses_of_two(ran):
     one, two = losses(ran("one")), losses(ran("torchrun"))
     assert len(two) == 15

@@ -70,6 +70,7 @@ def test_what_others_may_have_written_is_not_run(monkeypatch, tmp_path, caplog, 
     assert caplog.messages == ([] if is_own else [ANY])
 
 
+@pytest.mark.slow
 def test_no_part_of_pytorch_uses_the_folder_that_another_user_may_have_made_beforehand(tmp_path):
     planted = tmp_path / f"torchinductor_{getpass.getuser()}"
     planted.mkdir()

@@ -20,6 +20,7 @@ from volo.errors import ExitCode, InputError
 from volo.files import replace_synced
 from volo.log import LOGGER
 from volo.settings.ray_job import STOP_WAIT
+from volo.temporary import own_folder
 
 CARRIED = ("--config", "--space")  # flags whose files go along
 SPACES = "tune_spaces"
@@ -47,7 +48,7 @@ class Submission:
         self.address = address
         try:
             self._client = JobSubmissionClient(address)
-            with tempfile.TemporaryDirectory(prefix="volo-job-") as folder:
+            with tempfile.TemporaryDirectory(dir=own_folder("volo-job")) as folder:
                 carried = _prepared(Path(folder), words)
                 self.name = self._client.submit_job(
                     entrypoint=shlex.join(["python", "-m", "volo", *carried]),

@@ -47,6 +47,14 @@ def test_the_largest_size_that_half_of_the_shorter_sides_reach_is_chosen(tmp_pat
     assert chosen_size(str(folder)) == expected
 
 
+def test_of_many_classes_the_first_alone_does_not_decide(tmp_path):
+    for number in range(200):
+        place = tmp_path / "photos" / "train" / f"{number:03}"
+        place.mkdir(parents=True)
+        Image.new("RGB", (32, 32) if number < 10 else (128, 128)).save(place / "a.png")
+    assert chosen_size(str(tmp_path / "photos")) == 128
+
+
 def test_a_command_takes_it_with_patches_that_fit_and_says_so(tmp_path, said):
     folder = photos(tmp_path, *[(500, 375)] * 4)
     settings = settings_of(folder, "--model", "nano")

@@ -13,9 +13,9 @@ MUCH_LARGER, SIZES = 2, (32, 48, 64, 96, 128, 160, 192, 224)
 UNEVEN = 5  # this many times as many images in the largest class as in the smallest
 
 
-def evenly_spaced(num_images: int) -> list[int]:
-    """The numbers of the images that are looked at."""
-    return np.linspace(0, num_images - 1, min(NUM_OPENED, num_images)).astype(int).tolist()
+def evenly_spaced(total: int, most: int = NUM_OPENED) -> list[int]:
+    """The numbers of the images, or of other things, that are looked at."""
+    return np.linspace(0, total - 1, min(most, total)).astype(int).tolist()
 
 
 def size_notes(files: Sequence[str | Part], image_size: int) -> list[str]:

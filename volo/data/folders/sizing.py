@@ -52,6 +52,6 @@ def _some_files(folder: Path) -> Sequence[str | Part]:
         return ImageFolder(folder, "train", MADE_FOR).some_files()
     classes = find_folders(find_layout(folder).train)[0]
     files: list[str] = []
-    for number in evenly_spaced(len(classes))[:: max(1, len(classes) // NUM_CLASSES)]:
+    for number in evenly_spaced(len(classes), NUM_CLASSES):
         files += [file.name for file in find_images(classes[number]).files]
     return [files[number] for number in evenly_spaced(len(files))]
