@@ -41,9 +41,10 @@ def test_what_a_gpu_has_to_show_runs_dry_on_a_cpu_and_only_what_is_missing_again
 
 
 @pytest.mark.slow
-def test_a_race_is_resumed_and_ends_with_its_table(tmp_path, images):
+@pytest.mark.parametrize("size", ["32", "64"])  # shifted, and cut at random
+def test_a_race_is_resumed_and_ends_with_its_table(tmp_path, images, size):
     command = [
-        sys.executable, "-m", "benchmarks.peers", "--data-dir", images, "--image-size", "32", "--minutes", "0.03",
+        sys.executable, "-m", "benchmarks.peers", "--data-dir", images, "--image-size", size, "--minutes", "0.03",
         "--output", tmp_path / "peers",
     ]  # fmt: skip
     [first, again] = (

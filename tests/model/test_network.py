@@ -1,6 +1,7 @@
 """What people do with any model of timm's: heads, features, checkpointing of blocks, groups of parameters."""
 
 import pytest
+import timm
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -94,3 +95,36 @@ def test_checkpointing_leaves_evaluation_alone(monkeypatch):
     model.train()
     with torch.no_grad():
         model(torch.randn(1, 3, 32, 32))
+
+
+@every_model
+def test_maps_of_the_stages_come_beside_the_features_and_leave_the_model_as_it_was(name, form):
+    model, images = made(name, form).eval(), torch.randn(2, 3, 32, 48)
+    features, maps = model.forward_intermediates(images)
+    assert torch.equal(pooled(features), pooled(model.forward_features(images)))
+    assert len(maps) == len(model.stages_of_map)
+    for one in maps:
+        assert one.ndim == 4 and one.shape[0] == 2 and one.shape[3] * 2 == one.shape[2] * 3
+    last = model.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
+    torch.testing.assert_close(last, [model.norm(maps[-1].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)])
+    assert torch.equal(model.forward_intermediates(images, indices=[0], intermediates_only=True)[0], maps[0])
+    assert not any(module._forward_hooks for module in model.modules())
+    for wrong in (0, 9, [9], []):
+        with pytest.raises(ValueError, match="indices must name some of the model's"):
+            model.forward_intermediates(images, indices=wrong)
+
+
+def test_maps_of_the_published_model_are_those_of_timms():
+    model = made("volo_d1", PUBLISHED).eval()
+    peer = timm.models.volo.VOLO(
+        (2, 1, 1, 1), img_size=32, num_classes=7, patch_size=4, stem_hidden_dim=8, embed_dims=(16, 32, 32, 32),
+        num_heads=(2, 4, 4, 4),
+    ).eval()  # fmt: skip
+    peer.load_state_dict(model.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    for indices in (None, 2, [0, 3]):
+        ours, theirs = (
+            one.forward_intermediates(images, indices=indices, norm=True, intermediates_only=True)
+            for one in (model, peer)
+        )
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

@@ -93,6 +93,7 @@ class VOLO(Network):
         _check(img_size, patch_size, pooling, global_depth, class_depth)
         rates = drop_path_rates(drop_path_rate, local_depth + global_depth)
         self.pooling = pooling
+        self.stages_of_map = ("local_stage", "global_blocks")
         self.explained_layer = "last_map" if pooling == "mean" else "local_stage" if local_depth else "patch_embed"
         self.patch_embed = PatchEmbeddingConv(patch_size, embed_dim, in_chans, stem_channels, stem_depth)
         self.local_stage = VOLOStage(

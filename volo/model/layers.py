@@ -1,6 +1,6 @@
 """Small layers that every block uses, and their initialization."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -128,11 +128,18 @@ class ResidualBlock(nn.Module):
 class Network(nn.Module):
     """What all three forms of the model can do, by the names that timm gives it. A form has `norm`, whose output `head`
     reads, and `forward_features`; these are pooled already, where timm's are not.
+
+    Attributes:
+        stages_of_map: Names of the submodules whose outputs are the maps of the stages, (B, h, w, C), or tokens
+            (B, N, C) of a map; in the order in which they are called.
+        grids_of_map: Names of further ones whose outputs only say how many tokens a map of the next stages has.
     """
 
     norm: nn.LayerNorm
     head: nn.Module
     forward_features: Callable[..., Any]
+    stages_of_map: tuple[str, ...]
+    grids_of_map: tuple[str, ...] = ()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(images))
@@ -141,6 +148,51 @@ class Network(nn.Module):
         """What `forward_features` gives -> logits (B, num_classes), or the features (B, num_features) that the head
         reads."""
         return features if pre_logits else self.head(features)
+
+    def forward_intermediates(
+        self,
+        images: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        intermediates_only: bool = False,
+    ) -> Any:
+        """The maps after the stages, without class tokens.
+
+        Args:
+            images: (B, in_chans, H, W).
+            indices: The last so many stages, or which ones; None: all.
+            norm: Apply the last norm to maps of its width.
+            intermediates_only: Leave out the features.
+
+        Returns:
+            What `forward_features` gives, and a list of maps (B, C, h, w).
+
+        Raises:
+            ValueError: a stage that the model does not have.
+        """
+        wanted = _chosen(indices, len(self.stages_of_map))
+        maps: dict[str, Tensor] = {}
+
+        def keep(name: str, output: Tensor) -> None:
+            if output.ndim == 3:
+                h, w = next(reversed(maps.values())).shape[1:3]
+                output = output[:, -h * w :].unflatten(1, (h, w))
+            maps[name] = output
+
+        handles = [
+            self.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: keep(name, output))
+            for name in (*self.stages_of_map, *self.grids_of_map)
+        ]
+        try:
+            features = self.forward_features(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+        found = [maps[self.stages_of_map[index]] for index in wanted]
+        if norm:
+            found = [self.norm(x) if x.shape[-1] == self.num_features else x for x in found]
+        found = [x.permute(0, 3, 1, 2) for x in found]
+        return found if intermediates_only else (features, found)
 
     @property
     def num_features(self) -> int:
@@ -163,6 +215,17 @@ class Network(nn.Module):
         for module in self.modules():
             if isinstance(module, ResidualBlock):
                 module.recomputes = enable
+
+
+def _chosen(indices: int | Sequence[int] | None, total: int) -> list[int]:
+    if indices is None or isinstance(indices, int):
+        last = total if indices is None else indices
+        wanted = list(range(total - last, total))
+    else:
+        wanted = [index + total if index < 0 else index for index in indices]
+    if not wanted or not all(0 <= index < total for index in wanted):
+        raise ValueError(f"indices must name some of the model's {total} stages, got {indices}; leave it out for all")
+    return wanted
 
 
 DECAYED = (nn.Linear, nn.Conv2d)

@@ -135,6 +135,8 @@ class PublishedVOLO(Network):
             for depth in layers[1:]
         )
         self.network = nn.ModuleList([outlookers, PublishedDownsample(fine, dim), *stages])
+        self.stages_of_map = ("network.0", *(f"network.{number}" for number in range(2, 1 + len(layers))))
+        self.grids_of_map = ("network.1",)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         self.post_network = nn.ModuleList(ClassBlock(dim, heads, mlp_ratio, drop_rate) for _ in range(NUM_CLASS_BLOCKS))
         self.norm = nn.LayerNorm(dim)

@@ -139,6 +139,7 @@ class VOLOPyramid(Network):
             else:
                 stage = GlobalStage(dim, heads, stage_rates, grid, mlp_ratio, drop_rate)
             self.stages.append(stage)
+        self.stages_of_map = tuple(f"stages.{number}" for number in range(len(stage_kinds)))
         self.norm = nn.LayerNorm(stage_embed_dims[-1])
         self.head = class_head(stage_embed_dims[-1], num_classes)
         self.apply(init_weights)
