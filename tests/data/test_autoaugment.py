@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as F
 
+from tests.conftest import draw_folder
 from volo.data.autoaugment import (
     BLENDS,
     MOVES,
@@ -15,6 +16,7 @@ from volo.data.autoaugment import (
     TONES,
     Op,
     blended,
+    color_jitter,
     drawn_ops,
     moved,
     rand_augment,
@@ -22,7 +24,11 @@ from volo.data.autoaugment import (
     retoned,
     trivial_augment,
 )  # fmt: skip
+from volo.data.decoded.cache import cached
 from volo.data.epoch import NUM_UNIFORMS, Draw, EpochTable
+from volo.data.folders.imagefolder import ImageFolder
+from volo.data.pipeline import Pixels, TrainingBatches
+from volo.settings.augment import AugmentSettings
 
 
 def smooth_images(count: int, height: int, width: int) -> Tensor:
@@ -33,6 +39,7 @@ def smooth_images(count: int, height: int, width: int) -> Tensor:
 
 
 IMAGES = smooth_images(3, 32, 40)
+ADJUSTMENTS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
 
 
 def draws(count: int, op: Op, level: int, sign: int) -> np.ndarray:
@@ -141,6 +148,36 @@ def test_rand_augment_applies_two_operations_that_are_drawn_apart():
     first, second = (uniforms[:, column] for column in (Draw.AUTO_OP, Draw.AUTO_OP_2))
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.3
     assert not torch.equal(rand_augment(images.clone(), uniforms, 20), found)
+
+
+def test_color_jitter_is_torchvisions_adjustments_one_after_the_other():
+    uniforms = EpochTable.draw(0, 0, len(IMAGES)).uniforms(0, len(IMAGES))
+    found = color_jitter(IMAGES.clone(), uniforms, 0.4)
+    for image, row, jittered in zip(IMAGES, uniforms, found, strict=True):
+        factors = 1 + 0.4 * (2 * row[[Draw.BRIGHTNESS, Draw.CONTRAST, Draw.SATURATION]] - 1)
+        expected = image.permute(2, 0, 1)
+        for adjust, factor in zip(ADJUSTMENTS, factors.tolist(), strict=True):
+            expected = adjust(expected, factor)
+        assert (
+            jittered.permute(2, 0, 1).int() - expected.int()
+        ).abs().max() <= 4  # theirs cut off, and multiply that by up to 1.4 twice
+    assert not torch.equal(found, IMAGES)
+
+
+def test_color_jitter_changes_images_in_training_and_no_other_draw(tmp_path):
+    data = cached(ImageFolder(draw_folder(tmp_path, {"train": {"cat": 8, "dog": 8}}), "train", 32))
+    pixels = Pixels(data, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), torch.device("cpu"))
+
+    def batch(**augment) -> Tensor:
+        settings = AugmentSettings(hflip=0.5, crop_padding=4, **augment).resolved(32)
+        return (
+            TrainingBatches(data, np.arange(16), pixels, settings, batch_size=16, seed=0, epochs=1).batch(0, 0).images
+        )
+
+    plain, jittered = batch(), batch(color_jitter=0.5)
+    assert not torch.equal(plain, jittered)
+    correlation = np.corrcoef(plain.flatten(1).mean(dim=1), jittered.flatten(1).mean(dim=1))[0, 1]
+    assert correlation > 0.3  # the same images, cut in the same way
 
 
 def test_operations_and_levels_are_drawn_equally_often():

@@ -1,5 +1,6 @@
 """TrivialAugment (arXiv 2103.10158, the "wide" strengths of table 7): one operation per sample, of random strength; and
-RandAugment (arXiv 1909.13719, in torchvision's strengths): two operations, one after the other, of one strength.
+RandAugment (arXiv 1909.13719, in torchvision's strengths): two operations, one after the other, of one strength. Color
+jitter uses three of these operations.
 
 Samples with the same kind of operation are computed together: an affine map, a lookup table of 256 levels, or a blend
 with a grayer or smoother copy. Every result depends only on its own sample, bit for bit.
@@ -63,6 +64,7 @@ RAND_STRONGEST = {
     Op.SHARPNESS: 0.9,
 }
 RAND_DRAWS = ((Draw.AUTO_OP, Draw.AUTO_SIGN), (Draw.AUTO_OP_2, Draw.AUTO_SIGN_2))
+JITTERED = ((Op.BRIGHTNESS, Draw.BRIGHTNESS), (Op.CONTRAST, Draw.CONTRAST), (Op.COLOR, Draw.SATURATION))
 MOVES = range(Op.SHEAR_X, Op.ROTATE + 1)
 TONES = range(Op.BRIGHTNESS, Op.EQUALIZE + 1)
 BLENDS = range(Op.COLOR, Op.SHARPNESS + 1)
@@ -84,6 +86,15 @@ def rand_augment(images: Tensor, uniforms: np.ndarray, magnitude: float) -> Tens
     H, W = images.shape[1:3]
     for op_column, sign_column in RAND_DRAWS:
         images = _applied(images, *rand_ops(uniforms[:, op_column], uniforms[:, sign_column], magnitude, H, W))
+    return images
+
+
+def color_jitter(images: Tensor, uniforms: np.ndarray, strength: float) -> Tensor:
+    """Changes brightness, contrast and saturation of each image, one after the other and in place, each by a factor of
+    1 - strength to 1 + strength; arguments as above."""
+    for op, column in JITTERED:
+        amounts = strength * (2 * uniforms[:, column] - 1)
+        images = _applied(images, np.full(len(images), op), amounts.astype(np.float32))
     return images
 
 

@@ -34,6 +34,9 @@ class Draw(IntEnum):
     ERASE_X = auto()
     AUTO_OP_2 = auto()
     AUTO_SIGN_2 = auto()
+    BRIGHTNESS = auto()
+    CONTRAST = auto()
+    SATURATION = auto()
 
 
 class Stream(IntEnum):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from volo.data.augment import crop_and_flip, erase, normalize
-from volo.data.autoaugment import rand_augment, trivial_augment
+from volo.data.autoaugment import color_jitter, rand_augment, trivial_augment
 from volo.data.crops import Cut
 from volo.data.cutting import Cutting, Unread
 from volo.data.decoded.cache import Images
@@ -63,6 +63,8 @@ class Pixels:
             draws = to_device(uniforms, stored.device)
             gathered = crop_and_flip(stored, rows, draws, augment.crop_padding, augment.hflip)
             gathered = gathered.to(self.device, non_blocking=True)
+        if augment.color_jitter:
+            gathered = color_jitter(gathered, uniforms, augment.color_jitter)
         if augment.auto_augment == "trivial":
             gathered = trivial_augment(gathered, uniforms)
         elif augment.auto_augment == "rand":

@@ -31,6 +31,8 @@ class AugmentSettings(Section):
     sample; rand two of them, one after the other, of RandAugment's strength."""
     rand_magnitude: Annotated[float, Field(ge=0, le=30)] = 9.0
     """Strength of RandAugment, of 30."""
+    color_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Brightness, contrast and saturation change by up to this share of themselves, each by its own draw."""
     random_erasing: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability that a box of 2 to 33% of the image is replaced by the mean color."""
     mixup_alpha: Annotated[float, Field(ge=0)] = 0.0

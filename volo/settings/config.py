@@ -49,11 +49,12 @@ class Settings(Section):
                 f"got batch_size={self.optim.batch_size}, num_workers={self.run.num_workers}; raise --batch-size, or "
                 "lower --num-workers"
             )
-        if self.data.dataset == "shapes" and self.augment.auto_augment != "none":
-            raise ValueError(
-                "auto_augment changes colors, by which the classes of shapes differ, got "
-                f"auto_augment={self.augment.auto_augment}, dataset=shapes; leave it out"
-            )
+        for name, off in (("auto_augment", "none"), ("color_jitter", 0)):
+            if self.data.dataset == "shapes" and (found := getattr(self.augment, name)) != off:
+                raise ValueError(
+                    f"{name} changes colors, by which the classes of shapes differ, got {name}={found}, "
+                    "dataset=shapes; leave it out"
+                )
         if self.augment.crop_area and self.data.image_store == "decoded":
             raise ValueError(
                 "crop_area cuts parts from the whole images, which decoded ones are not, got image_store=decoded; "
