@@ -29,7 +29,7 @@ from volo.training.launch import train_here
 
 def mislabeled(data_dir: Path, root: Path, share: float, seed: int) -> set[str]:
     """Writes a data set of the same images, and returns the names of the test images with wrong labels."""
-    (root / "images").symlink_to(data_dir.absolute())
+    (root / "images").symlink_to(data_dir)
     rng, wrong = np.random.default_rng(seed), set[str]()
     with open(root / "labels.csv", "w", newline="") as file:
         table = csv.writer(file)
@@ -60,7 +60,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             root = Path(place, "data")
             root.mkdir()
-            wrong = mislabeled(given.data_dir, root, given.share, seed)
+            wrong = mislabeled(given.data_dir.absolute(), root, given.share, seed)
             run = dict(output_dir=place, run_name="run", num_workers=0, seed=seed)
             over = dict(data=dict(data_dir=str(root)), optim=dict(epochs=given.epochs), run=run)
             train_here(build_settings(recipe_settings("photos"), over))

@@ -116,8 +116,8 @@ def calibration(findings: Findings) -> None:
     findings.add_figure(
         "Reliability after temperature scaling",
         "reliability_after.png",
-        "The same with logits divided by the temperature fitted on the validation images; `volo predict --temperature "
-        f"{found['temperature']:.3g}` does so too.",
+        "The same with logits divided by the temperature fitted on the validation images; volo predict does so with "
+        f"--temperature {found['temperature']:.3g}.",
     )
 
 

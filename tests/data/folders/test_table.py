@@ -78,14 +78,10 @@ def test_the_table_in_the_documents_is_one(loose):
         "file;class\nimages/00.png;cat, the small one\nimages/01.png;dog",
         "class\tfile\tby\ncat, the small one\timages/00.png\tme\ndog\timages/01.png\tyou",
         '\ufefffile,class\r\nimages/00.png,"cat, the small one"\r\n\r\nimages/01.png,dog\r\n',
-        'File, Class\n"images/00.png", "cat, the small one"\nimages/01.png , dog',
     ],
 )
 def test_tables_are_read_as_programs_write_them(loose, text):
     write(loose, text)
-    if '", "' in text:  # a quote after a blank is a part of the value, so the comma divides: a class too many
-        assert len(ImageFolder(loose, "train", 8).class_names) == 2
-        return
     assert set(ImageFolder(loose, "train", 8).class_names) == {"cat, the small one", "dog"}
 
 

@@ -1,6 +1,7 @@
 """Images that are stored encoded, as files or as parts of shards, and decoded to one size."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Self
 
@@ -17,7 +18,7 @@ from volo.data.folders.readers import read_images
 THUMBNAIL = 16  # pixels
 
 
-class EncodedImages:
+class EncodedImages(ABC):
     """What image folders and packed ones share: a `Source` except for its list of images.
 
     Attributes:
@@ -45,11 +46,13 @@ class EncodedImages:
         small.name, small.image_size, small.resize, small.crop_pct = "thumbnails", THUMBNAIL, SMALL, 1.0
         return small
 
+    @abstractmethod
     def file_of(self, number: int) -> str | Part:
-        raise NotImplementedError
+        """Where an image is stored."""
 
+    @abstractmethod
     def name_of(self, number: int) -> str:
-        raise NotImplementedError
+        """The name by which a person knows an image."""
 
     def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
         files = [self.file_of(number) for number in numbers.tolist()]
