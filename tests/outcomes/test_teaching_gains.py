@@ -1,5 +1,7 @@
 """What weights of another run and a teacher are worth: more held-out digits told apart after the same few steps."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.outcomes.digits import PUBLISHED, accuracy, settings_of, train, write_digits
@@ -31,13 +33,20 @@ def test_fine_tuning_on_other_classes_at_another_size_beats_training_from_scratc
     assert trained("tuned", init_weights=str(source)) >= trained("scratch") + 0.05
 
 
-def test_a_linear_probe_tells_digits_apart_that_its_backbone_never_saw(tmp_path):
-    """Of 5 to 9, by the features of a model that was trained on 0 to 4; guessing: 20%."""
-    before = write_digits(tmp_path / "before", range(5))
-    after = write_digits(tmp_path / "after", range(5, 10))
-    source = train(settings_of(before, tmp_path, "source", model=PUBLISHED, optim=dict(epochs=12)))
-    probe = dict(init_weights=str(source), freeze="backbone", epochs=6, batch_size=32, lr=1e-2)
-    assert accuracy(train(settings_of(after, tmp_path, "probe", model=PUBLISHED, optim=probe)), after) >= 0.7
+def test_a_linear_probe_learns_new_names_of_the_digits_from_the_features_of_a_trained_backbone(tmp_path, teacher):
+    """97.8 to 98.3% in three epochs over three seeds; by the features of weights as they are drawn, 42 to 47%."""
+    named = write_digits(tmp_path / "named")
+    for folder in [*named.glob("*/*")]:
+        folder.rename(folder.with_name(f"digit {folder.name}"))
+    drawn = train(settings_of(named, tmp_path, "drawn", optim=dict(max_steps=1, lr=1e-5)))
+
+    def probed(name: str, source: Path) -> float:
+        probe = dict(init_weights=str(source), freeze="backbone", epochs=3, batch_size=32, lr=1e-2)
+        plain = dict(mixup_alpha=0.0, cutmix_alpha=0.0, mix_prob=None)
+        return accuracy(train(settings_of(named, tmp_path, name, optim=probe, augment=plain)), named)
+
+    features = probed("probe", teacher)
+    assert features >= 0.9 and features >= probed("of-drawn", drawn) + 0.3
 
 
 def test_distillation_beats_the_labels_alone(digits, tmp_path, teacher):
