@@ -70,6 +70,21 @@ def interrupting_signals() -> Iterator[Callable[[], int]]:
         yield lambda: received
 
 
+def to_its_end(work: Callable[[], object]) -> None:
+    """Does what must not be left half done, such as ending a cluster, though signals come meanwhile.
+
+    Args:
+        work: Short; it may be called again, since Ctrl-C still interrupts it.
+    """
+    while True:
+        try:
+            with stop_signals():
+                work()
+            return
+        except KeyboardInterrupt:
+            continue
+
+
 @contextlib.contextmanager
 def _handled_by(handler: Handler) -> Iterator[None]:
     """Only the main thread of a process can set handlers; elsewhere this does nothing."""

@@ -28,7 +28,7 @@ from typing import NoReturn
 from volo.cluster.processes import adopt_orphans, family, kill_all, killed_when_asked, own_by_name, process
 from volo.console import Patience
 from volo.errors import ExitCode, InputError, Stopped
-from volo.signals import FROM_OUTSIDE, interrupted_by, received_signal, set_again
+from volo.signals import FROM_OUTSIDE, interrupted_by, received_signal, set_again, to_its_end
 from volo.teardown import end_at_once, skip_teardown
 
 POLL_S, LOOK_S, LOOK_AGAIN_S = 0.2, 1.0, 10.0
@@ -237,7 +237,7 @@ def _ended_with_block(thread: ConnectionThread) -> Iterator[None]:
             if thread.is_alive():
                 skip_teardown()
             if thread.folder:
-                kill_all(thread.family, KILL_S)
+                to_its_end(lambda: kill_all(thread.family, KILL_S))
 
 
 def _end(thread: ConnectionThread) -> None:

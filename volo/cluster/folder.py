@@ -21,6 +21,7 @@ from pathlib import Path
 
 from volo.errors import InputError
 from volo.log import LOGGER
+from volo.signals import to_its_end
 
 VARIABLE = "RAY_TMPDIR"  # where Ray makes its folders
 PREFIX = "volo-ray-"
@@ -52,7 +53,7 @@ def session_folder() -> Iterator[Path]:
         for name, value in before.items():
             os.environ.pop(name)
             os.environ.update({name: value} if value is not None else {})
-        _remove(folder)
+        to_its_end(lambda: _remove(folder))
         os.close(lock)
 
 
