@@ -1,18 +1,22 @@
 """What one checkpoint costs training: how long the loop waits for it, and how much longer the steps beside it take.
 
-    python -m benchmarks.checkpointing [--model small] [--rounds 9] [--json FILE]
+    python -m benchmarks.checkpointing [--model small] [--rounds 9] [--bucket] [--json FILE]
 
-The loop's own session and saver write to a real folder. Blocks of equal steps alternate, one with a save at its
+The loop's own session and saver write to a real folder; with --bucket also to a local S3 server that answers each
+request 100 ms late. Blocks of equal steps alternate, one with a save at its
 beginning, one without; the whole write falls into the block. Costs are given as parts of an epoch of 60 s, saved once.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import slow_s3
 from benchmarks.timing import machine
 from volo.runs import checkpoint
 from volo.settings.config import build_settings
@@ -22,6 +26,7 @@ from volo.training.session import Session, open_session
 from volo.training.world import single_process
 
 EPOCH_S = 60.0
+LATE_S = 0.1
 BLOCKED_GOAL, COST_GOAL = 0.01, 0.02
 
 
@@ -31,26 +36,40 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--block-s", type=float, default=8.0, help="seconds of a block, about")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--bucket", action="store_true", help="keep the run on object storage, too")
     parser.add_argument("--json", type=Path, help="write every time measured, in seconds")
     flags = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=".") as folder:
-        settings = build_settings(
-            recipe_settings(flags.model),
-            {
-                "data": {"dataset": "shapes"},
-                "optim": {"batch_size": flags.batch_size},
-                "run": {"output_dir": folder, "num_workers": 0},
-            },
-        ).resolved()
-        world = single_process()
-        with opened_run(settings, world), open_session(settings, world) as session:
-            times = measured(session, flags.rounds, flags.block_s)
-        newest = checkpoint.pointed(settings.run_dir, "last")
-        assert newest is not None, "it has saved"
-        size: int = sum(file.stat().st_size for file in newest.iterdir())
-    report(flags.model, size, times)
+    with contextlib.ExitStack() as stack:
+        places = {"disk": stack.enter_context(tempfile.TemporaryDirectory(dir="."))}
+        if flags.bucket:
+            os.environ["VOLO_CACHE_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(dir="."))
+            places["bucket"] = stack.enter_context(slow_s3.started(LATE_S))
+        times = {name: saved_to(place, name, flags) for name, place in places.items()}
     if flags.json:
         flags.json.write_text(json.dumps({"machine": machine(), "times": times}, indent=1) + "\n")
+
+
+def saved_to(place: str, name: str, flags: argparse.Namespace) -> dict[str, list[float]]:
+    """The times of `measured` for a run that is kept there."""
+    settings = build_settings(
+        recipe_settings(flags.model),
+        {
+            "data": {"dataset": "shapes"},
+            "optim": {"batch_size": flags.batch_size},
+            "run": {"output_dir": place, "num_workers": 0},
+        },
+    ).resolved()
+    world = single_process()
+    with (
+        opened_run(settings, world) as (_, home),
+        open_session(settings, world, home=home) as session,
+    ):
+        times = measured(session, flags.rounds, flags.block_s)
+    newest = checkpoint.pointed(settings.run_dir, "last")
+    assert newest is not None, "it has saved"
+    size: int = sum(file.stat().st_size for file in newest.iterdir())
+    report(f"{flags.model}, {name}", size, times)
+    return times
 
 
 def measured(session: Session, rounds: int, block_s: float) -> dict[str, list[float]]:

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.util import prepare_config, validate_config
+
+import volo
+from volo.cli.parse import parse_settings
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("volo", "jobs", "tune_spaces")
@@ -241,3 +245,80 @@ def test_hooks_before_a_commit_are_the_checks_of_lint_and_fetch_nothing():
     assert {hook["language"] for hook in repository["hooks"]} == {"system"}
     programs = [hook["entry"].split()[2] for hook in repository["hooks"]]
     assert programs == ["ruff", "ruff", "mypy"]
+
+
+DEPLOY = ROOT / "deploy"
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """The commands of ours in a text, without what a shell would fill in."""
+    joined = re.sub(r"\\\n", " ", text)
+    found = re.findall(r"(?:^|\s)(volo (?:train|doctor|runs) [^\n#]+)", joined)
+    return [shlex.split(re.sub(r'"?\$\w+(?::\$\w+)?"?', "x", line))[1:] for line in found]
+
+
+@pytest.fixture(scope="module")
+def job() -> dict:
+    return yaml.safe_load((DEPLOY / "kuberay-rayjob.yaml").read_text())["spec"]
+
+
+def groups_of(job: dict) -> list[dict]:
+    return [job["rayClusterSpec"]["headGroupSpec"], *job["rayClusterSpec"]["workerGroupSpecs"]]
+
+
+def test_the_rayjob_has_the_ray_that_is_pinned_the_image_of_this_version_and_a_token(job):
+    assert job["rayClusterSpec"]["rayVersion"] == pinned("ray")
+    assert job["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    images = {group["template"]["spec"]["containers"][0]["image"] for group in groups_of(job)}
+    assert {image.rpartition(":")[2] for image in images} == {volo.__version__}
+
+
+def test_the_rayjob_keeps_its_cache_where_the_image_looks_for_it_and_leaves_time_to_save(job):
+    for group in groups_of(job):
+        pod = group["template"]["spec"]
+        mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert {environment()["VOLO_CACHE_DIR"], "/dev/shm"} == {*mounts}
+        assert {*mounts.values()} == {volume["name"] for volume in pod["volumes"]}
+        assert pod["terminationGracePeriodSeconds"] >= 120
+
+
+def test_the_rayjob_asks_for_no_more_workers_than_its_cluster_may_have(job):
+    settings = settings_in(shlex.split(job["entrypoint"])[2:])
+    [workers] = job["rayClusterSpec"]["workerGroupSpecs"]
+    assert settings.run.max_workers == workers["maxReplicas"] and settings.run.device == "cuda"
+    assert settings.is_in_bucket and settings.data.data_dir.startswith("s3://")
+    assert workers["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
+def settings_in(flags: list[str]):
+    return parse_settings(flags, prog="volo train", description="")
+
+
+@pytest.mark.parametrize("name", ["slurm.sbatch", "on-premises.md", "kuberay-rayjob.yaml"])
+def test_every_command_of_ours_in_a_file_for_deployment_is_accepted(name):
+    commands = commands_of((DEPLOY / name).read_text())
+    assert commands
+    for command, *flags in commands:
+        if command == "runs":
+            assert flags[0] == "--fetch" and flags[1].startswith("s3://")
+        else:
+            assert settings_in(flags) is not None
+
+
+def test_the_slurm_script_is_a_script_and_starts_one_ray_per_node_with_a_token():
+    script = DEPLOY / "slurm.sbatch"
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+    text = script.read_text()
+    assert text.index("export RAY_AUTH_MODE=token RAY_AUTH_TOKEN") < text.index("ray symmetric-run")
+    assert re.findall(r"#SBATCH --ntasks-per-node=(\d+)", text) == ["1"]
+    told = subprocess.run(
+        [str(Path(sys.executable).with_name("ray")), "symmetric-run", "--help"], capture_output=True, text=True
+    ).stdout
+    assert "--min-nodes" in told and "--address" in told
+
+
+@pytest.mark.parametrize("name", ["slurm.sbatch", "kuberay-rayjob.yaml"])
+def test_a_file_for_deployment_marks_what_to_change(name):
+    text = (DEPLOY / name).read_text()
+    assert text.count("CHANGE") >= 4
+    assert "ray stop" not in text

@@ -33,6 +33,8 @@ LAYERS = (
         "allocator",
         "cores",
         "tables",
+        "cache",
+        "storage",
     },
     {"model", "data"},
     {"runs", "ops"},

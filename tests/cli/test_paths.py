@@ -27,9 +27,10 @@ from volo.cli.pipeline import PipelineOptions
 from volo.cli.tune import INSTEAD
 from volo.data.decoded.cache import cache_dir
 from volo.errors import InputError
+from volo.settings.buckets import is_in_bucket
 from volo.settings.config import SECTIONS, Settings, build_settings
 from volo.settings.paths import check_path, local_path
-from volo.settings.section import CHECKED, CHECKED_WEIGHTS
+from volo.settings.section import CHECKED, CHECKED_PLACE, CHECKED_WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,7 +52,7 @@ GIVEN: dict[str, dict[str, str]] = {
     "pack": {"data_dir": "x", "output": "y"},
     "submit": {},
     "compare": {"runs": "x"},
-    "runs": {},
+    "runs": {"fetch": "s3://bucket/run"},
 }
 NOT_OF_A_SWEEP = {"tune": set(INSTEAD), "pipeline": {field.name for field in dataclasses.fields(PipelineOptions)}}
 OF_SETTINGS_TOO = {"doctor", "tune", "pipeline"}  # commands that check settings as train does
@@ -60,22 +61,25 @@ UNKNOWN_USER, LONG_NAME, IN_A_FILE = "~nosuchuser/x", "x" * 300, "file/x"
 ANYWHERE = (UNKNOWN_USER, LONG_NAME, IN_A_FILE, "x/" * 2100 + "x", "x\0x", "\ud800", "circle/x")
 NO_FOLDER = "file"
 
-OF_SETTINGS = ["--output-dir", "--data-dir", "--init-weights", "--resume-path", "--teacher", "--config"]
+IN_BUCKETS = ["--output-dir", "--data-dir", "--init-weights", "--resume-path", "--teacher"]  # of the settings
 COMMANDS = [
-    *[("train", f"{flag} URL --num-workers 0") for flag in OF_SETTINGS],
-    *[("doctor", f"{flag} URL --num-workers 0") for flag in OF_SETTINGS],
-    *[("tune", f"--space mix {flag} URL") for flag in OF_SETTINGS if flag != "--resume-path"],
+    *[(job, "--config URL --num-workers 0") for job in ("train", "doctor")],
+    *[("tune", f"--space mix {flag} URL") for flag in ("--config", "--output-dir")],
     *[("tune", "--space URL"), ("tune", "--space URL/a.py"), ("tune", "--space mix --sweep-name URL")],
-    *[("pipeline", f"{flag} URL") for flag in OF_SETTINGS],
-    ("pipeline", "--space mix --sweep-name URL"),
-    *[("analyze", "--checkpoint URL"), ("analyze", "--checkpoint x --output-dir URL")],
-    ("analyze", "--checkpoint x --data-dir URL"),
-    *[("predict", "--checkpoint URL --input x"), ("predict", "--checkpoint x --input x URL")],
-    ("predict", "--checkpoint x --input x --output URL"),
-    *[("export", "--checkpoint URL --output x.onnx"), ("export", "--checkpoint x --output URL")],
+    *[("pipeline", "--config URL"), ("pipeline", "--space mix --sweep-name URL")],
+    ("pipeline", "--space mix --output-dir URL"),
+    *[("analyze", "--checkpoint x --output-dir URL"), ("predict", "--checkpoint x --input x URL")],
+    *[("predict", "--checkpoint x --input x --output URL"), ("export", "--checkpoint x --output URL")],
     *[("pack", "--data-dir URL --output x"), ("pack", "--data-dir x --output URL")],
-    *[("compare", "URL x"), ("compare", "x URL"), ("compare", "x y --output-dir URL")],
-    ("runs", "--output-dir URL"),
+    *[("compare", "x y --output-dir URL"), ("runs", "--fetch s3://bucket/run --output-dir URL")],
+]
+TAKE_BUCKETS = [
+    *[(job, f"{flag} URL --num-workers 0") for job in ("train", "doctor") for flag in IN_BUCKETS],
+    *[("tune", f"--space mix {flag} URL") for flag in ("--data-dir", "--init-weights", "--teacher")],
+    *[("pipeline", f"{flag} URL") for flag in IN_BUCKETS],
+    *[("analyze", "--checkpoint URL"), ("analyze", "--checkpoint x --data-dir URL")],
+    *[("predict", "--checkpoint URL --input x"), ("export", "--checkpoint URL --output x.onnx")],
+    *[("compare", "URL x"), ("compare", "x URL"), ("runs", "--output-dir URL")],
 ]
 
 
@@ -86,7 +90,7 @@ def test_a_url_is_refused_by_name_wherever_a_path_is_meant(job, command, tmp_pat
     assert exit_code(main, command.replace("URL", "s3://bucket/run").split()) == 2
     said = capsys.readouterr().err
     assert "must be a path, got 's3://bucket/run" in said
-    assert "URLs are not supported yet; use a path on a disk that every node sees" in said
+    assert "; use a path on a disk that every node sees" in said
     if "/a.py" not in command:
         empty = [arg.replace("URL", "") for arg in command.split()]
         assert exit_code(main, empty) == 2
@@ -94,12 +98,32 @@ def test_a_url_is_refused_by_name_wherever_a_path_is_meant(job, command, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("job", "command"), TAKE_BUCKETS, ids=lambda part: part.replace(" ", "_"))
+def test_a_url_of_another_kind_than_object_storage_is_refused_by_name_where_that_is_taken(
+    job, command, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    main = importlib.import_module(f"volo.cli.{job}").main
+    for url in ("hdfs://host/run", "s3:/bucket/run", "file:///tmp/run"):
+        assert exit_code(main, command.replace("URL", url).split()) == 2
+        said = capsys.readouterr().err
+        assert f"must be a path, got '{url}'" in said and "only s3://, gs://, az:// are known" in said
+    for place in ("s3://", "s3://b/../c", "s3://B/x", "s3://b/x y", "gs://b//c", f"s3://b/{'n' * 700}"):
+        assert exit_code(main, [part.replace("URL", place) for part in command.split()]) == 2
+        assert "must be a path, or " in capsys.readouterr().err
+    empty = [arg.replace("URL", "") for arg in command.split()]
+    assert exit_code(main, empty) == 2
+    assert "must name a path, got ''" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("url", ["s3://b/x", "gs://b", "file:///tmp/x", "HTTPS://h/x", "hdfs:/x", "az+ssh://x"])
 def test_every_scheme_is_a_url_and_what_looks_like_one_is_not(url):
-    with pytest.raises(InputError, match="URLs are not supported yet"):
+    with pytest.raises(InputError, match="URLs are not supported here"):
         local_path(url, "--output-dir")
-    with pytest.raises(InputError, match="URLs are not supported yet"):
-        volo.load(url)
+    if not is_in_bucket(url):
+        with pytest.raises(InputError, match="only s3://, gs://, az:// are known"):
+            volo.load(url)
     for path in ("a:b", "C:/x", "./s3:/x", "s3", "runs/12:30", "/s3://x", "~/x"):
         assert check_path(path, "--output-dir") == path
         assert local_path(path, "--output-dir").is_absolute()
@@ -117,7 +141,8 @@ def test_an_empty_address_is_not_taken_for_none(job, capsys):
 def test_a_cache_at_a_url_is_refused(monkeypatch, name):
     monkeypatch.delenv("VOLO_CACHE_DIR")
     monkeypatch.setenv(name, "s3://bucket/cache")
-    with pytest.raises(InputError, match=f"{name} must be a path, got 's3://bucket/cache': URLs are not supported yet"):
+    said = f"{name} must be a path, got 's3://bucket/cache': URLs are not supported here"
+    with pytest.raises(InputError, match=said):
         cache_dir()
 
 
@@ -274,7 +299,7 @@ def test_every_path_among_the_settings_is_made_absolute():
 
 def is_path(field: FieldInfo) -> bool:
     metadata = [*field.metadata, *(one for kind in typing.get_args(field.annotation) for one in typing.get_args(kind))]
-    return CHECKED in metadata or CHECKED_WEIGHTS in metadata
+    return any(check in metadata for check in (CHECKED, CHECKED_PLACE, CHECKED_WEIGHTS))
 
 
 @pytest.mark.parametrize("name", ["VOLO_CACHE_DIR", "XDG_CACHE_HOME"])

@@ -5,6 +5,7 @@ Nodes are processes with a core each: killed with all that runs on them, as wher
 
 import contextlib
 import json
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray.train
 import torch
 
 from tests.cluster.conftest import Head, end_session, started_head
@@ -80,8 +82,10 @@ def small_head(ray_env) -> Iterator[Head]:
 @contextlib.contextmanager
 def node_of(head: Head) -> Iterator[subprocess.Popen]:
     """One more node with a core."""
-    command = [sys.executable, "-c", NODE, head.address]
-    process = subprocess.Popen(command, env=head.env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    command, name = [sys.executable, "-c", NODE, head.address], secrets.token_hex(28)
+    env = head.env | {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": name}
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process.node_id = name
     try:
         assert process.stdout.readline() == "started\n"
         yield process
@@ -90,11 +94,11 @@ def node_of(head: Head) -> Iterator[subprocess.Popen]:
 
 
 @contextlib.contextmanager
-def training_on(head: Head, folder: Path, num_workers: str) -> Iterator[Training]:
+def training_on(head: Head, folder: Path, num_workers: str, **run) -> Iterator[Training]:
     """Longer than any test lets it run; a checkpoint every four steps."""
     images = draw_folder(folder / "images", {"train": {"cat": 40, "dog": 40}})
     values = small_run(folder, images, optim=dict(epochs=2000, use_amp=False)).to_dict()
-    values["run"] |= {"num_workers": num_workers, "address": head.address}
+    values["run"] |= {"num_workers": num_workers, "address": head.address} | run
     (folder / "config.json").write_text(json.dumps(values))  # JSON is YAML
     command = [sys.executable, "-m", "jobs.train", "--config", str(folder / "config.json")]
     with started(command, head.env, folder / "outputs" / "run") as training:
@@ -151,3 +155,40 @@ def test_with_a_fixed_number_training_waits_for_the_node_that_replaces_a_lost_on
             assert training.ends_with() == 143
             assert list(losses(training.run_dir)) == list(range(1, training.last_step() + 1))
             assert " was lost: " in training.output.read_text()
+
+
+def drain(head: Head, node_id: str, seconds: int) -> None:
+    """As a daemon on a spot machine does that has been told when the machine will be taken away."""
+    command = [
+        str(Path(sys.executable).with_name("ray")), "drain-node", "--address", head.address, "--node-id", node_id,
+        "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds",
+        str(seconds),
+    ]  # fmt: skip
+    subprocess.run(command, env=head.env, check=True, capture_output=True)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(ray.train, "get_preemption_info"), reason="Ray gives notices from 2.60 on")
+def test_a_notice_that_a_node_will_be_taken_away_has_the_run_save_within_the_deadline_and_is_no_failure(
+    small_head, tmp_path
+):
+    """With --max-failures 0 a single failure that counts would end the training."""
+    with contextlib.ExitStack() as nodes:
+        taken = nodes.enter_context(node_of(small_head))
+        with training_on(small_head, tmp_path, "1:2", max_failures=0, checkpoint_every=10_000) as training:
+            training.until(lambda: begun_with(training, 2), "two workers")
+            training.until_step(6)
+            drain(small_head, taken.node_id, 20)
+            training.until(lambda: "will be taken away in " in training.output.read_text(), "the notice")
+            noticed = training.last_step()
+            training.until_saved(noticed)
+            training.until(lambda: begun_with(training, 1), "one worker")
+            end_session(taken)
+            assert resumed_at(training) >= noticed
+            training.until_step(training.last_step() + 5)
+            training.process.terminate()
+            assert training.ends_with() == 143
+            said = training.output.read_text()
+            assert "of 0 times" not in said and "saving now" in said
+            assert list(losses(training.run_dir)) == list(range(1, training.last_step() + 1))

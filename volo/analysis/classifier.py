@@ -16,7 +16,6 @@ from volo.data.folders.image import Unreadable, fit_image, read_image
 from volo.errors import InputError, brief, is_whole
 from volo.runs import checkpoint
 from volo.settings.data import ResolvedData
-from volo.settings.paths import local_path
 
 TOP_K = 5
 AnyImage = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -93,7 +92,7 @@ def load(path: str | os.PathLike[str]) -> Classifier:
     Raises:
         InputError: (a ValueError) what is no path, a path that does not exist, or a file that is damaged or foreign.
     """
-    subject = load_subject(checkpoint.find(local_path(path, "a checkpoint")))
+    subject = load_subject(checkpoint.find(path))
     return Classifier(subject.model, subject.description.class_names, subject.description.settings.data)
 
 

@@ -1,5 +1,6 @@
 """Two runs side by side: settings that differ, what each reached, curves, and whether their weights are the same."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from volo.errors import InputError, writing
+from volo.errors import InputError, cut, writing
 from volo.plots.curves import pairs_of_curves
 from volo.plots.figures import BLUE, ORANGE, new_figure, save, style
 from volo.runs import checkpoint
@@ -17,6 +18,7 @@ from volo.runs.records import read_records
 from volo.settings.config import differences
 
 PICTURE = "comparison.png"
+NAME_LENGTH = 40  # characters
 NUM_DIGITS = 12  # of a digest, shown
 
 
@@ -102,6 +104,14 @@ def _bits(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous().flatten().view(torch.uint8)
 
 
+def told_apart(one: Path, other: Path) -> tuple[str, str]:
+    """Names of two runs: those of their folders, and of folders of equal names what else of the paths differs."""
+    if one.name != other.name or one == other:
+        return one.name, other.name
+    above = os.path.commonpath([one, other])
+    return cut(one.relative_to(above), NAME_LENGTH), cut(other.relative_to(above), NAME_LENGTH)
+
+
 @style()
 def save_comparison(one: Path, other: Path, output_dir: Path) -> Path | None:
     """Writes comparison.png: losses and validation accuracy of both runs by step. None if there are no records.
@@ -109,7 +119,7 @@ def save_comparison(one: Path, other: Path, output_dir: Path) -> Path | None:
     Raises:
         InferenceError: it cannot be written; an earlier one is intact.
     """
-    names = (one.name, other.name) if one.name != other.name else (str(one), str(other))
+    names = told_apart(one, other)
     panels = pairs_of_curves([read_records(run) for run in (one, other)])
     if not panels:
         return None

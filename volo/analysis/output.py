@@ -25,6 +25,7 @@ from volo.files import abandoned, exchange, partial_of, remove, sync, write_sync
 from volo.locks import LOOK_S, take
 from volo.runs.checkpoint import MODEL
 from volo.runs.places import CONFIG
+from volo.settings.buckets import is_in_bucket
 from volo.settings.paths import local_path
 
 MANIFEST, LOCK = "analysis.json", ".analysis.lock"
@@ -59,8 +60,8 @@ def default_folder(path: Path, asked: str, split: str, data_dir: str | None) -> 
         folder, words = OF_FILES, [path.stem, sha256(weights_of(path))[:8]]
     words += [split] if split != "test" else []
     if data_dir is not None:
-        moved = local_path(data_dir, "--data-dir")
-        words += [moved.name, hashlib.sha256(os.fsencode(moved)).hexdigest()[:8]]
+        moved = data_dir if is_in_bucket(data_dir) else str(local_path(data_dir, "--data-dir"))
+        words += [moved.rpartition("/")[2], hashlib.sha256(os.fsencode(moved)).hexdigest()[:8]]
     return folder / "-".join(words)
 
 

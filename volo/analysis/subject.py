@@ -23,6 +23,7 @@ from volo.errors import InputError, first_of
 from volo.runs.images import OtherImages, check_images
 from volo.runs.model_file import Description
 from volo.runs.rebuild import rebuild
+from volo.settings.buckets import is_in_bucket
 from volo.settings.data import ResolvedData
 from volo.settings.paths import folder_to_read
 
@@ -138,11 +139,12 @@ def open_view(description: Description, split: str, data_dir: str | None = None,
         OtherImages: the validation images might be others than were held out, or even be trained on.
     """
     data = description.settings.data
-    moved = None if data_dir is None else folder_to_read(data_dir, "--data-dir")
-    place = data.data_dir if moved is None else str(moved)
+    in_bucket = data_dir is not None and is_in_bucket(data_dir)
+    moved = None if data_dir is None or in_bucket else folder_to_read(data_dir, "--data-dir")
+    place = data_dir if in_bucket else data.data_dir if moved is None else str(moved)
     if split == "val":
         return _open_val(description, place, data_dir, run)
-    images = open_split(data, "test") if moved is None else _open_elsewhere(description, moved)
+    images = _open_elsewhere(description, moved) if moved else open_split(_moved(data, place), "test")
     images = _in_order(images, description.class_names, place)
     if not len(images.decoded):
         raise InputError(f"there must be images to analyze, got only damaged ones in {place}; fix them")

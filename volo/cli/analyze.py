@@ -19,7 +19,8 @@ from volo.cli.workers import WorkerFlags
 from volo.cluster.connect import prepare
 from volo.console import percent
 from volo.errors import InputError
-from volo.settings.paths import folder_to_read, folder_to_write, local_path, path_to_read
+from volo.settings.buckets import folder_or_place, is_in_bucket, place_to_read
+from volo.settings.paths import folder_to_write, local_path
 from volo.settings.ray_job import check_lasts
 from volo.settings.run import RunSettings
 
@@ -30,7 +31,7 @@ Analysis = Literal["eval", "confusion", "calibration", "gradcam", "occlusion", "
 class Flags:
     checkpoint: str
     """A run folder (its best checkpoint, otherwise its newest), its best or last, a checkpoint folder, or a single
-    model.safetensors or .pt."""
+    model.safetensors or .pt; also on object storage, s3://BUCKET/RUN."""
     analysis: tuple[Analysis, ...] = get_args(Analysis)
     """What to do. Default: everything."""
     output_dir: str | None = None
@@ -53,11 +54,11 @@ class Flags:
         """Raises InputError for values out of range."""
         if not self.analysis:
             raise InputError(f"--analysis needs at least one of {', '.join(get_args(Analysis))}, got none")
-        path_to_read(self.checkpoint, "--checkpoint")
+        place_to_read(self.checkpoint, "--checkpoint")
         if self.output_dir is not None:
             folder_to_write(self.output_dir, "--output-dir")
         if self.data_dir is not None:
-            folder_to_read(self.data_dir, "--data-dir")
+            folder_or_place(self.data_dir, "--data-dir")
         return self.workers.run_settings()
 
 
@@ -72,24 +73,28 @@ def main(argv: Sequence[str]) -> None:
 def analyze_checkpoint(flags: Flags, run: RunSettings) -> Path:
     """Runs the analyses over the workers of `run`; prints and returns the report's absolute path."""
     from volo.runs import checkpoint
+    from volo.runs.copies import local_copy, take_results
 
-    path = checkpoint.find(flags.checkpoint)
-    output_dir = _output_dir(flags, path)
+    asked = local_copy(flags.checkpoint, "--checkpoint")
+    path = checkpoint.find(asked)
+    output_dir = _output_dir(flags, asked, path)
     print(f"analyzing {path}", flush=True)
     report = _here(flags, path, output_dir, run) if run.num_workers == 0 else _on_ray(flags, path, output_dir, run)
     print(_summary(output_dir) if "eval" in flags.analysis else f"results: {output_dir}")
+    if is_in_bucket(flags.checkpoint) and output_dir.is_relative_to(path.parent.parent):
+        print(f"kept at: {take_results(output_dir, flags.checkpoint)}", flush=True)
     print(f"report: {report}", flush=True)
     if not flags.no_show and has_display():
         webbrowser.open(report.as_uri())
     return report
 
 
-def _output_dir(flags: Flags, path: Path) -> Path:
+def _output_dir(flags: Flags, asked: Path, path: Path) -> Path:
     if flags.output_dir is not None:
         return local_path(flags.output_dir, "--output-dir")
     from volo.analysis.output import default_folder
 
-    folder = default_folder(path, flags.checkpoint, flags.split, flags.data_dir)
+    folder = default_folder(path, str(asked), flags.split, flags.data_dir)
     check_lasts(str(folder), "--output-dir")
     return folder.absolute()
 

@@ -16,7 +16,8 @@ import tyro
 from volo.cli.parse import parse_flags, program
 from volo.console import print_table
 from volo.errors import ExitCode, first_of
-from volo.settings.paths import folder_to_write, path_to_read
+from volo.settings.buckets import place_to_read
+from volo.settings.paths import folder_to_write
 
 if TYPE_CHECKING:
     from volo.analysis.compare import Comparison, WeightsDifference
@@ -27,16 +28,20 @@ SHOWN = 6
 @dataclasses.dataclass(frozen=True)
 class Flags:
     runs: Annotated[tuple[str, str], tyro.conf.Positional]
-    """Two run folders."""
+    """Two run folders, or places of runs on object storage."""
     output_dir: str = "./outputs/volo_compare"
     """Folder for the picture, comparison.png."""
 
 
 def main(argv: Sequence[str]) -> None:
     flags = parse_flags(Flags, argv, prog=program("compare"), description=__doc__)
-    one, other = (path_to_read(run, "a run to compare") for run in flags.runs)
+    for run in flags.runs:
+        place_to_read(run, "a run to compare")
     output_dir = folder_to_write(flags.output_dir, "--output-dir")
     from volo.analysis.compare import compare_runs, save_comparison
+    from volo.runs.copies import local_copy
+
+    one, other = (local_copy(run, "a run to compare") for run in flags.runs)
 
     found = compare_runs(one, other)
     _show(found, one, other)
@@ -47,7 +52,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _show(found: "Comparison", one: Path, other: Path) -> None:
-    names = (one.name, other.name) if one.name != other.name else (str(one), str(other))
+    from volo.analysis.compare import told_apart
+
+    names = told_apart(one, other)
     rows = [(name, *(str(value) for value in pair)) for name, pair in found.settings.items()]
     print_table(("setting", *names), rows or [("none differs", "", "")], num_left=3)
     scores = [dataclasses.asdict(score) for score in found.scores]

@@ -38,7 +38,7 @@ def checks(settings: ResolvedSettings) -> dict[str, Check]:
     from volo.doctor.storage import check_disk, check_output
     from volo.doctor.versions import check_tested_versions, check_versions
 
-    run, output_dir = settings.run, Path(settings.run.output_dir)
+    run = settings.run
     joins = run.num_workers != 0 and resolved_address(run.address) != OWN_CLUSTER
     local: dict[str, Check] = {
         "versions": check_versions,
@@ -47,7 +47,7 @@ def checks(settings: ResolvedSettings) -> dict[str, Check]:
         "GPU": lambda: check_gpu(is_required=run.device == "cuda" and not joins),
         "data": lambda: check_data(settings.data),
         "cache": lambda: check_cache(settings.data),
-        "output": lambda: check_output(output_dir),
+        "output": lambda: check_output(run.output_dir),
         "disk": lambda: check_disk(settings),
     }
     return local if run.num_workers == 0 else local | _of_ray(settings, joins)
@@ -70,7 +70,7 @@ def _of_ray(settings: ResolvedSettings, joins: bool) -> dict[str, Check]:
     }
     if not joins:
         return of_ray | {"Ray's folder": check_folder}
-    return of_ray | {"cluster": lambda: check_cluster(run, Path(run.output_dir), settings.data)}
+    return of_ray | {"cluster": lambda: check_cluster(run, settings.data)}
 
 
 def _row(finding: Finding) -> tuple[str, str, str]:

@@ -16,7 +16,8 @@ import tyro
 
 from volo.cli.parse import parse_flags, program
 from volo.errors import InputError, brief
-from volo.settings.paths import file_to_write, local_path, path_to_read
+from volo.settings.buckets import place_to_read
+from volo.settings.paths import file_to_write, local_path
 
 Format = Literal["onnx", "torch-export"]
 ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
@@ -35,7 +36,7 @@ class Flags:
 
     def check(self) -> Format:
         """The format to write. Raises InputError for values out of range."""
-        path_to_read(self.checkpoint, "--checkpoint")
+        place_to_read(self.checkpoint, "--checkpoint")
         said = next((name for name, ending in ENDINGS.items() if self.output_file.suffix == ending), None)
         if said is None:
             endings = " or ".join(f"{ending} ({name})" for name, ending in ENDINGS.items())

@@ -14,6 +14,7 @@ import tyro
 from volo.cli.short_help import asks_for_short_help, shortened, spelled_for_tyro
 from volo.errors import InputError, brief
 from volo.log import LOGGER
+from volo.settings.buckets import is_in_bucket
 from volo.settings.config import Settings, build_settings, left_behind, merge
 from volo.settings.model import FORMS, AnyModel, own_fields
 from volo.settings.optim import OptimSettings
@@ -108,7 +109,7 @@ def parse_flags(flags: type[Flags], argv: Sequence[str], *, prog: str, descripti
 def check_places(settings: Settings) -> None:
     """Raises InputError for a path that this user cannot reach, or a file in place of a folder."""
     for name, path in (pair for section in settings.paths().values() for pair in section.items()):
-        if path is not None:
+        if path is not None and not is_in_bucket(path):
             (folder_to_read if name.endswith("_dir") else path_to_read)(path, flag_of(name))
 
 

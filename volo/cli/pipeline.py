@@ -64,8 +64,8 @@ def main(argv: Sequence[str]) -> None:
         train_on_ray(settings, cluster)
         analyze_checkpoint(
             Flags(
-                checkpoint=str(settings.run_dir),
-                output_dir=str(settings.run_dir / "analysis"),
+                checkpoint=settings.home,
+                output_dir=None if settings.is_in_bucket else str(settings.run_dir / "analysis"),
                 split=split,
                 no_show=NO_SHOW in argv,
             ),

@@ -16,6 +16,7 @@ from volo.cli.parse import parse_flags, program, refuse_torchrun
 from volo.cli.workers import WorkerFlags
 from volo.cluster.connect import prepare
 from volo.errors import InputError, brief
+from volo.settings.buckets import place_to_read
 from volo.settings.paths import file_to_write, local_path, path_to_read
 from volo.settings.run import RunSettings
 
@@ -39,7 +40,7 @@ class Flags:
         """Raises InputError for values out of range."""
         if not self.input:
             raise InputError("--input needs at least one folder or file, got none")
-        path_to_read(self.checkpoint, "--checkpoint")
+        place_to_read(self.checkpoint, "--checkpoint")
         for path in self.input:
             path_to_read(path, "--input")
         if self.batch_size < 1:

@@ -68,6 +68,7 @@ def parse_sweep(
         if options.sweep_name is not None:
             check_name(options.sweep_name, "--sweep-name")
         options.check()
+        check_path(settings.run.output_dir, "--output-dir", "a sweep is not kept on object storage")
         check_places(settings)
         refuse_torchrun(prog)
     return settings, options

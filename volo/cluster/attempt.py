@@ -1,4 +1,5 @@
-"""The files of one start of a run on Ray, by which workers, controller and driver tell each other what happens."""
+"""The files of one start of a run on Ray, on the driver's node, by which workers (through scribe.py), controller and
+driver tell each other what happens."""
 
 import contextlib
 import json
@@ -11,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from volo.cluster.failures import Failure, failure_of
 from volo.cluster.folder import PREFIX
@@ -61,6 +62,20 @@ class Attempt:
     def show(self, record: dict[str, Any]) -> None:
         append(self.records, record)
 
+    def begin(self, member: Member) -> None:
+        """Notes that a worker has begun."""
+        _write(self.folder / f"worker-{member.rank}.json", asdict(member))
+
+    def note(self, failure: Failure, details: str) -> None:
+        """Notes what ended a worker; the details go to its log."""
+        with open(self.folder / f"worker-{failure.rank}.log", "a") as file:
+            file.write(details)
+        _write(self.folder / f"error-{failure.rank}.json", asdict(failure))
+
+    def asked(self) -> int:
+        """The signal that asks to stop; 0 if none does."""
+        return self.stop.asked()
+
     def members(self) -> list[Member]:
         """The workers that started last, by rank; those of an earlier start with more workers are left out."""
         found = list(self._written("worker-*.json", Member))
@@ -99,30 +114,40 @@ class Attempt:
                 warnings.warn(f"skipped {path}, which is damaged: {error}", stacklevel=2)
 
 
+class Tells(Protocol):
+    """An attempt as a worker uses it: on the driver's node, or through an actor there."""
+
+    folder: Path
+
+    def begin(self, member: Member) -> None: ...
+
+    def note(self, failure: Failure, details: str) -> None: ...
+
+    def asked(self) -> int: ...
+
+
 class Worker:
     """A worker's part in an attempt: it says who it is and what ended it, and looks for a request to stop."""
 
-    def __init__(self, attempt: Attempt, run_dir: Path, rank: int, num_workers: int):
+    def __init__(self, attempt: Tells, run_dir: Path, rank: int, num_workers: int):
         self.attempt = attempt
         self.me = Member(rank, num_workers, platform.node(), os.getpid(), _output(), time.time())
         self.step = _step_of(checkpoint.pointed(run_dir, LAST))
-        self._asked = StopListener(attempt.stop) if rank == 0 else lambda: 0
-        _write(attempt.folder / f"worker-{rank}.json", asdict(self.me))
+        self._asked = StopListener(attempt) if rank == 0 else lambda: 0
+        attempt.begin(self.me)
 
     def wants_stop(self) -> int:
-        """Called after every step. Only rank 0 reads the file; the loop passes its answer to the others."""
+        """Called after every step. Only rank 0 asks; the loop passes the answer to the others."""
         self.step += 1
         return self._asked()
 
     def note(self, error: Exception) -> None:
-        """Writes down the error that ended this worker. If the disk fails, Ray's own log still has it."""
+        """Has the error that ended this worker written down. If that fails, Ray's own log still has it."""
         log = self.attempt.folder / f"worker-{self.me.rank}.log"
         failure = failure_of(error, **asdict(self.me), step=self.step, log=str(log))
+        heading = f"{time.ctime()}, {failure.who}, process {self.me.pid}:\n"
         with contextlib.suppress(OSError):
-            with open(log, "a") as file:
-                file.write(f"{time.ctime()}, {failure.who}, process {self.me.pid}:\n")
-                traceback.print_exception(error, file=file)
-            _write(self.attempt.folder / f"error-{self.me.rank}.json", asdict(failure))
+            self.attempt.note(failure, heading + "".join(traceback.format_exception(error)))
 
 
 class Follower(Generic[Read]):

@@ -29,18 +29,20 @@ from volo.log import LOGGER
 from volo.settings.paths import home
 from volo.settings.ray_job import MORE_TIME, STOP_WAIT, hurry, in_ray_job
 
+WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 # Ray reads these when it starts. With a health check every half second, a dead worker is noticed soon, and a report,
 # which waits for the next check, costs little. A worker that does not answer for two minutes is given up. A request for
 # resources is repeated after ten seconds, so that an elastic number of workers shrinks soon after a node is lost; a
-# fixed number keeps asking for an hour. Nothing here uses the watcher for preempted nodes, which would be one more
-# process to start before each training.
+# fixed number keeps asking for an hour.
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
     "RAY_TRAIN_V2_ENABLED": "1",
 }
+# Nobody takes a node of our own cluster away with notice: the watcher would be one more process to start.
+ON_OWN_CLUSTER = {WATCHER: "0"}
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 OWN_CLUSTER = "local"
 START_S, ANSWER_S = 120.0, 40.0
@@ -78,6 +80,8 @@ def prepare(address: str | None, dashboard_host: str = LOOPBACK) -> None:
     if home() is None:  # Ray could not be imported
         os.environ["HOME"] = "/"  # as in a container that Docker starts for such a user
     if resolved_address(address) == OWN_CLUSTER:
+        for name, value in ON_OWN_CLUSTER.items():
+            os.environ.setdefault(name, value)
         protect_own_cluster(OWN_CLUSTER, dashboard_host)
 
 

@@ -25,9 +25,11 @@ from volo.doctor.findings import Finding, failure, ok, warning
 from volo.errors import InputError
 from volo.files import existing
 from volo.hosts import is_loopback
+from volo.settings.buckets import is_in_bucket
 from volo.settings.data import ResolvedData
 from volo.settings.ray_job import MORE_TIME, STOP_WAIT, hurry
-from volo.settings.run import RunSettings
+from volo.settings.run import ResolvedRun, RunSettings
+from volo.storage.bucket import check_bucket
 
 HEAD = "node:__internal_head__"  # a resource that only the head has
 ANSWER_S = 3.0
@@ -90,7 +92,7 @@ def check_folder() -> Finding:
     return ok("Ray's folder", f"in {find_base()}, for this user alone, removed with the cluster")
 
 
-def check_cluster(run: RunSettings, output_dir: Path, data: ResolvedData) -> Iterator[Finding]:
+def check_cluster(run: ResolvedRun, data: ResolvedData) -> Iterator[Finding]:
     """Connects to the existing cluster, and checks it from each of its nodes.
 
     Raises:
@@ -101,15 +103,48 @@ def check_cluster(run: RunSettings, output_dir: Path, data: ResolvedData) -> Ite
     with connected(run.address) as dashboard:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         yield _size(run, len(nodes), ray.cluster_resources())
-        try:
-            with _probe(output_dir) as (folder, word):
-                visits = _visits(nodes, folder, word, dashboard)
-                yield from _reachable(visits, dashboard)
-                yield from _stopping(visits)
-                yield _shared(visits, folder, word)
-        except OSError as error:
-            yield failure("shared storage", f"{error.filename} cannot be used ({error.strerror})", OTHER_FOLDER)
+        if is_in_bucket(run.output_dir):
+            visits = _visits(nodes, None, "", dashboard)
+            yield from _reachable(visits, dashboard)
+            yield from _stopping(visits)
+            yield _storage(nodes, run.output_dir)
+        else:
+            yield from _with_disk(nodes, Path(run.output_dir), dashboard)
         yield _caches(nodes, data)
+
+
+def _with_disk(nodes: list[dict[str, Any]], output_dir: Path, dashboard: str | None) -> Iterator[Finding]:
+    """What the nodes report, and whether they share the output folder."""
+    try:
+        with _probe(output_dir) as (folder, word):
+            visits = _visits(nodes, folder, word, dashboard)
+            yield from _reachable(visits, dashboard)
+            yield from _stopping(visits)
+            yield _shared(visits, folder, word)
+    except OSError as error:
+        yield failure("shared storage", f"{error.filename} cannot be used ({error.strerror})", OTHER_FOLDER)
+
+
+def _storage(nodes: list[dict[str, Any]], url: str) -> Finding:
+    """Whether every node can use the place on object storage."""
+    answers = _asked(nodes, bucket_of, lambda node: (url,))
+    wrong = [
+        f"{node['NodeManagerAddress']}: {found}"
+        for node in nodes
+        if (found := answers.get(node["NodeID"], f"no answer within {TASKS_S:g} s"))
+    ]
+    if wrong:
+        return failure("object storage", "; ".join(wrong), "make it the same on all nodes")
+    return ok("object storage", f"{url} is read and written by every node")
+
+
+def bucket_of(url: str) -> str:
+    """On a node: what is wrong with a place on object storage; empty if nothing is."""
+    try:
+        check_bucket(url, "--output-dir")
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _size(run: RunSettings, num_nodes: int, resources: dict[str, float]) -> Finding:
@@ -132,11 +167,13 @@ def _probe(output_dir: Path) -> Iterator[tuple[Path, str]]:
         yield Path(folder), word
 
 
-def _visits(nodes: list[dict[str, Any]], folder: Path, word: str, dashboard: str | None) -> dict[str, dict[str, Any]]:
+def _visits(
+    nodes: list[dict[str, Any]], folder: Path | None, word: str, dashboard: str | None
+) -> dict[str, dict[str, Any]]:
     """What a task on each node reports, by node identifier; only the address if it does not answer in TASKS_S."""
 
     def arguments(node: dict[str, Any]) -> tuple:
-        return str(folder), node["NodeID"], dashboard if HEAD in node["Resources"] else None
+        return folder and str(folder), node["NodeID"], dashboard if HEAD in node["Resources"] else None
 
     reports = _asked(nodes, visit, arguments)
     return {
@@ -189,12 +226,14 @@ def cache_of(data: dict[str, Any]) -> Room | str:
         return str(error)
 
 
-def visit(folder: str, node_id: str, dashboard: str | None) -> dict[str, Any]:
-    """On a node: reads the driver's file and writes its own; on the head, asks the dashboard who may use it."""
+def visit(folder: str | None, node_id: str, dashboard: str | None) -> dict[str, Any]:
+    """On a node: reads the driver's file and writes its own, if there is a folder; on the head, asks the dashboard who
+    may use it."""
     report: dict[str, Any] = {"host": socket.gethostname()}
     try:
-        report["read"] = Path(folder, "driver").read_text()
-        Path(folder, node_id).write_text(report["read"])
+        if folder:
+            report["read"] = Path(folder, "driver").read_text()
+            Path(folder, node_id).write_text(report["read"])
     except OSError as error:
         report["error"] = error.strerror
     if dashboard:

@@ -39,6 +39,7 @@ class Failure:
         is_echo: Whether it only reports the end of another worker.
         may_pass: Whether a restart may avoid it, because its cause lies outside the program.
         is_repeated: Whether the previous start ended the same way at the same step.
+        is_preempted: Whether the worker's node was taken away with notice, which is nobody's fault.
     """
 
     rank: int
@@ -55,6 +56,7 @@ class Failure:
     is_echo: bool = False
     may_pass: bool = True
     is_repeated: bool = False
+    is_preempted: bool = False
 
     @property
     def who(self) -> str:
@@ -85,10 +87,7 @@ class Failure:
 def failure_of(error: Exception, *, step: int, log: str, **member) -> Failure:
     """The failure that a worker reports of itself. `member` holds the fields of a `Member`."""
     kind = next((name for name, kind in FINAL_ERRORS.items() if isinstance(error, kind)), type(error).__name__)
-    is_echo = kind not in FINAL_ERRORS and (
-        isinstance(error, dist.DistError)
-        or (isinstance(error, RuntimeError) and any(word in str(error) for word in NEIGHBOR_WORDS))
-    )
+    is_echo = kind not in FINAL_ERRORS and tells_of_neighbor(error)
     return Failure(
         **{name: member[name] for name in ("rank", "num_workers", "node", "pid")},
         kind=kind,
@@ -100,6 +99,12 @@ def failure_of(error: Exception, *, step: int, log: str, **member) -> Failure:
         is_echo=is_echo,
         may_pass=is_echo or isinstance(error, OSError),
     )
+
+
+def tells_of_neighbor(error: Exception) -> bool:
+    """Whether an error only says that another worker is gone."""
+    is_of_group = isinstance(error, RuntimeError) and any(word in str(error) for word in NEIGHBOR_WORDS)
+    return isinstance(error, dist.DistError) or is_of_group
 
 
 def first_cause(noted: Iterable[Failure], raised: Mapping[int, Exception], members: Iterable) -> Failure | None:
@@ -121,8 +126,10 @@ def first_cause(noted: Iterable[Failure], raised: Mapping[int, Exception], membe
     if final := [failure for failure in own if failure.kind in FINAL_ERRORS]:
         return final[0]
     if gone:
-        rank, (message, hint) = next(iter(gone.items()))
-        return _lost(rank, message, hint, members)
+        taken = [rank for rank in gone if is_taken(raised[rank])]
+        rank = taken[0] if taken else next(iter(gone))
+        message, hint = gone[rank]
+        return replace(_lost(rank, message, hint, members), is_preempted=bool(taken))
     if own:
         return own[0]
     if noted and silent:
@@ -142,12 +149,19 @@ def _shortly(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), "no message")[:MAX_MESSAGE]
 
 
+def is_taken(error: Exception) -> bool:
+    """Whether Ray says that a worker went with a node that was being drained."""
+    return bool(getattr(getattr(error, "health_check_failure", error), "preempted", False))
+
+
 def _told_of_loss(error: Exception) -> tuple[str, str] | None:
     """What happened, and a hint; None for an error that the worker itself raised."""
     error = getattr(error, "health_check_failure", error)
     if not isinstance(error, GONE):
         return None
     text = str(error)
+    if is_taken(error):
+        return "its node was taken away", ""
     if "node has died" in text or isinstance(error, ray.exceptions.NodeDiedError):
         return "its node is gone", "with --num-workers MIN:MAX training continues on the remaining nodes"
     if "low on memory" in text or isinstance(error, ray.exceptions.OutOfMemoryError):

@@ -15,7 +15,7 @@ from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, get_device
 
 from volo.hosts import is_loopback
-from volo.training.world import TIMEOUT, World, joined_world, listen_on_loopback, open_store
+from volo.training.world import TIMEOUT, World, joined_world, listen_at, open_store
 
 
 class NoGroup(Backend):
@@ -59,6 +59,5 @@ def _common_store(rank: int) -> dist.Store:
 
     store = open_store(ray.util.get_node_ip_address()) if rank == 0 else None
     host, port = broadcast_from_rank_zero((store.host, store.port) if store else None)
-    if is_loopback(host):
-        listen_on_loopback()
+    listen_at(host if is_loopback(host) else ray.util.get_node_ip_address())
     return store or dist.TCPStore(host, port, timeout=TIMEOUT, wait_for_workers=False)

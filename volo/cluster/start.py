@@ -3,6 +3,7 @@
 import shutil
 import time
 from pathlib import Path
+from typing import Protocol
 
 KEPT = 3
 POLL_S = 0.2
@@ -54,11 +55,17 @@ class StopFile:
         return int(content) if content.isdigit() and len(content) < 4 else 0
 
 
-class StopListener:
-    """Reads a `StopFile` at most every POLL_S, so that it can be asked after every step."""
+class StopSource(Protocol):
+    """Whatever knows whether a signal asks to stop."""
 
-    def __init__(self, file: StopFile):
-        self.file = file
+    def asked(self) -> int: ...
+
+
+class StopListener:
+    """Asks at most every POLL_S, so that it can be asked after every step itself."""
+
+    def __init__(self, source: StopSource):
+        self.source = source
         self._asked = 0
         self._next_look = 0.0
 
@@ -66,5 +73,5 @@ class StopListener:
         """The signal's number, once there is one; 0 before."""
         if not self._asked and time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + POLL_S
-            self._asked = self.file.asked()
+            self._asked = self.source.asked()
         return self._asked

@@ -4,7 +4,6 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -17,12 +16,15 @@ from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_
 from volo.cluster.connection_thread import told_as
 from volo.cluster.failures import FINAL_ERRORS, Failure
 from volo.cluster.group import WorkersJoin, joined_group
+from volo.cluster.preemption import preemption_notices
+from volo.cluster.scribe import Told
 from volo.cluster.watch import FailureWatch
 from volo.cluster.workers import Workers, free_resources, plan_workers
 from volo.console import Patience
 from volo.errors import OutOfRetries, Stopped, TrainingError
 from volo.log import show_log
 from volo.model.outlook_ops.cpu import compile_ahead
+from volo.runs.home import Home, home_of
 from volo.runs.records import parsed
 from volo.settings.config import Settings, build_settings
 from volo.signals import stop_signals
@@ -61,7 +63,7 @@ def train_on_ray(settings: Settings, cluster: contextlib.ExitStack | None = None
 
 def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack) -> None:
     """Connects if there is something to train; `cluster` keeps the connection for the seeds that follow."""
-    with opened_run(settings, driver) as start:
+    with opened_run(settings, driver) as (start, home):
         if start.is_finished(settings):
             say_finished(settings, start, driver)
             return
@@ -74,16 +76,17 @@ def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack)
             if settings.optim.compile:
                 check_compiler(driver.device)
         with told_as(TrainingError):  # inside the run, which notes the failure
-            _fit(settings.resolved(), workers, driver)
+            _fit(settings.resolved(), workers, driver, home)
     say_result(settings)
 
 
-def _fit(settings: Settings, workers: Workers, driver: World) -> None:
+def _fit(settings: Settings, workers: Workers, driver: World, home: Home) -> None:
     attempt = Attempt.create(settings.run_dir)
+    told = {"settings": settings.to_dict(), "attempt": Told(attempt), "token": home.token}
     print(f"starting {workers}", flush=True)
     trainer = TorchTrainer(
         _train_worker,
-        train_loop_config={"settings": settings.to_dict(), "attempt": str(attempt.folder)},
+        train_loop_config=told,
         torch_config=WorkersJoin(),
         scaling_config=ScalingConfig(
             num_workers=workers.bounds, use_gpu=workers.use_gpu, elastic_resize_monitor_interval_s=RESIZE_S
@@ -96,6 +99,7 @@ def _fit(settings: Settings, workers: Workers, driver: World) -> None:
         ),
     )
     error = _fit_and_follow(trainer, attempt, workers, settings, driver)
+    home.bring_records()
     _raise_outcome(attempt, error, settings.run.max_failures)
 
 
@@ -176,6 +180,9 @@ class News:
             self._patience.wait_for(self._awaited)
 
     def _tell(self, failure: Failure) -> None:
+        if failure.is_preempted:
+            self.say(f"{failure.headline()}; starting again from the newest checkpoint, which costs no --max-failures")
+            return
         self._num_failures += 1
         if self._num_failures <= self.max_failures and not failure.is_final:
             again = f"starting again from the newest checkpoint, {self._num_failures} of {self.max_failures} times"
@@ -192,8 +199,9 @@ class News:
 def _train_worker(config: dict[str, Any]) -> None:
     """One rank. It writes down the error that ends it, so that FailureWatch can decide whether to start again."""
     show_log()
-    settings, attempt = build_settings(config["settings"]), Attempt(Path(config["attempt"]))
+    settings, attempt = build_settings(config["settings"]), config["attempt"]
     context = ray.train.get_context()
+    notices = preemption_notices()
     worker = Worker(attempt, settings.run_dir, context.get_world_rank(), context.get_world_size())
     try:
         with (
@@ -208,8 +216,13 @@ def _train_worker(config: dict[str, Any]) -> None:
                 on_epoch=ray.train.report,
                 wants_stop=worker.wants_stop,
                 beat=beat,
+                home=home_of(settings, config["token"]),
+                notices=notices,
             )
+            attempt.finish()
     except Exception as error:
+        if notices is not None:
+            notices.await_end(error)
         worker.note(error)
         raise
 

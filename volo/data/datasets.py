@@ -18,6 +18,7 @@ from volo.data.folders.layout import NoTestSplit
 from volo.data.packed import is_packed
 from volo.data.splits import Split, split_train
 from volo.errors import InputError
+from volo.settings.buckets import is_in_bucket
 from volo.settings.data import VAL_FRACTION, ResolvedData
 from volo.settings.paths import folder_to_read
 
@@ -65,8 +66,8 @@ def _shapes(data: ResolvedData, split: str) -> Source:
 
 
 def _imagefolder(data: ResolvedData, split: str) -> Source:
-    folder = folder_to_read(data.folder, "--data-dir")
-    if is_packed(folder):
+    folder = data.folder if is_in_bucket(data.folder) else folder_to_read(data.folder, "--data-dir")
+    if isinstance(folder, str) or is_packed(folder):
         from volo.data.packed.source import PackedFolder  # its library takes time to load
 
         return PackedFolder(folder, split, data.image_size, data.resize, data.crop_pct)

@@ -9,12 +9,22 @@ from volo.doctor.cache import TIGHT
 from volo.doctor.findings import Finding, failure, ok, warning
 from volo.files import existing, free_bytes
 from volo.runs.disk_room import checkpoint_bytes, needed_bytes, num_checkpoints
+from volo.settings.buckets import is_in_bucket
 from volo.settings.config import Settings
+from volo.storage.bucket import check_bucket
 from volo.training.seeds import of_seed
 
 
-def check_output(output_dir: Path) -> Finding:
-    """Writes a file to the output folder, or to the nearest existing folder above it, and removes it."""
+def check_output(place: str) -> Finding:
+    """Writes a file to the output folder, or to the nearest existing folder above it, and removes it; or an object.
+
+    Raises:
+        InputError: object storage that cannot be used.
+    """
+    if is_in_bucket(place):
+        check_bucket(place, "--output-dir")
+        return ok("output", f"{place} can be written, and refuses to write twice")
+    output_dir = Path(place)
     folder = existing(output_dir)
     try:
         with tempfile.NamedTemporaryFile(prefix=".volo-doctor-", dir=folder) as file:

@@ -16,7 +16,7 @@ import os
 import pickle
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,21 @@ import torch
 from torch import Tensor
 
 from volo.errors import InputError, TrainingError
-from volo.files import partial_of, read_edited, read_json, remove, remove_abandoned, replace_synced, sync, write_synced
+from volo.files import (
+    partial_of,
+    read_edited,
+    read_json,
+    remove,
+    remove_abandoned,
+    replace_synced,
+    sync,
+    sync_all,
+    write_synced,
+)
 from volo.model.tensor_files import load_values
+from volo.runs.copies import local_copy
 from volo.runs.model_file import PT_SUFFIXES, SCHEMA_VERSION, Description, read_model_file
 from volo.runs.places import BEST, CHECKPOINTS, checkpoints_of, step_of
-from volo.settings.paths import path_to_read
 
 MODEL, STATE, MANIFEST = "model.safetensors", "training_state.pt", "manifest.json"
 Signature = tuple[tuple[str, int, int], ...]
@@ -97,6 +107,25 @@ def save(
         _known_intact[folder] = _signature(folder)
     point(run_dir, "last", folder)
     return folder
+
+
+def adopt(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Makes a checkpoint of the files that `fill` puts into an empty folder, as they were saved elsewhere.
+
+    Raises:
+        DamagedCheckpoint: they do not match the manifest among them. Nothing has changed.
+    """
+    partial = partial_of(folder)
+    remove(partial)
+    partial.mkdir(parents=True)
+    try:
+        fill(partial)
+        verify(partial)
+        sync_all(partial)
+        _give_name(partial, folder)
+    finally:
+        remove(partial)
+    sync(folder.parent)
 
 
 def folder_of(run_dir: Path, step: int) -> Path:
@@ -186,18 +215,19 @@ def verify(folder: Path) -> Manifest:
     return manifest
 
 
-def find(path: str | Path, *, prefer: str = "best") -> Path:
+def find(path: str | os.PathLike[str], *, prefer: str = "best") -> Path:
     """The checkpoint folder or single model file that a user's path refers to.
 
     Args:
-        path: A run folder, its `best` or `last`, a checkpoint folder, or a model file.
+        path: A run folder, its `best` or `last`, a checkpoint folder, or a model file; also on object storage, from
+            where it is fetched.
         prefer: Which checkpoint of a run folder: best (if it is intact, otherwise the newest) or last (the newest
             intact one). A damaged best is skipped with a warning.
 
     Raises:
         InputError: nothing there, or nothing of this project; a damaged checkpoint that the path names directly.
     """
-    path = path_to_read(path, "a checkpoint")
+    path = local_copy(path, "a checkpoint")
     if not path.exists():
         raise InputError(f"a checkpoint must exist, got no {path}; name a run folder, best or last, or a model file")
     if path.is_file() and path.name in ("best", "last"):

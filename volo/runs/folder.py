@@ -24,9 +24,12 @@ from volo.errors import InputError
 from volo.files import copied_aside, replace_synced, sync
 from volo.locks import LOOK_S, take
 from volo.runs import checkpoint
+from volo.runs.copies import local_copy
 from volo.runs.disk_room import check_disk_room
+from volo.runs.home import Home, home_of
 from volo.runs.listing import is_locked, read_failure
 from volo.runs.places import (
+    BROUGHT,
     CONFIG,
     ENVIRONMENT,
     FAILURE,
@@ -39,7 +42,6 @@ from volo.runs.places import (
     is_run,
 )
 from volo.settings.config import FREE_ON_RESUME, ResolvedSettings, Settings, build_settings, differences, listed
-from volo.settings.paths import path_to_read
 from volo.settings.yaml_files import read_yaml
 
 RECORDED_VERSIONS = ("volo", "torch", "ray", "numpy")
@@ -68,8 +70,8 @@ def is_restart() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
-def open_run(settings: Settings, check: Callable[[Start], None] = lambda start: None) -> tuple[Start, FileLock]:
-    """Prepares the run folder and takes its lock, which is held until the process ends or releases it.
+def open_run(settings: Settings, check: Callable[[Start], None] = lambda start: None) -> tuple[Start, Home]:
+    """Prepares the run folder and takes its lock, which is held until the process ends or releases its home.
 
     With `fresh`, an existing run of this name is renamed once everything has been checked, unless torchrun restarted
     this very run. Otherwise it resumes, and settings that could change its result must be the same. An error leaves no
@@ -84,29 +86,34 @@ def open_run(settings: Settings, check: Callable[[Start], None] = lambda start: 
             the checkpoints to come, or a run that is being trained now.
     """
     assert settings.run.seeds is None, "several seeds are several runs: volo/training/seeds.py"
-    run_dir, is_fresh = settings.run_dir, settings.run.fresh and not is_restart()
+    run_dir, is_fresh, home = settings.run_dir, settings.run.fresh and not is_restart(), home_of(settings)
+    home.check()
     _check_folder(run_dir, is_fresh)
     is_new = not run_dir.exists()
     if is_new:
         check_run(settings)
-    lock = lock_of(run_dir)
+    home.lock = lock_of(run_dir)
     try:
+        home.open(is_fresh)
         start = Start(None, 0, 0) if is_fresh else find_start(settings)
         _check_same(settings, start)
         if not start.is_finished(settings):
             check_disk_room(settings, is_fresh)
         check(start)
-        if is_fresh and not is_empty(run_dir):
+        if is_fresh and settings.is_in_bucket:
+            home.set_aside()
+        elif is_fresh and not is_empty(run_dir):
             set_aside(run_dir)
-            lock.release()
-            lock = lock_of(run_dir)
+            home.lock.release()
+            home.lock = lock_of(run_dir)
         _note_beginning(settings, start)
+        home.begin()
     except BaseException as error:
-        lock.release()
+        home.release()
         if is_new and isinstance(error, InputError):
             _remove_new(run_dir)
         raise
-    return start, lock
+    return start, home
 
 
 def _check_folder(run_dir: Path, is_fresh: bool) -> None:
@@ -159,7 +166,7 @@ def _has_config(settings: Settings) -> bool:
 def _remove_new(run_dir: Path) -> None:
     """Removes a folder that was made for a run that cannot start, if nothing else has come into it."""
     with contextlib.suppress(OSError):
-        for name in (CONFIG, ENVIRONMENT, LOCK):
+        for name in (CONFIG, ENVIRONMENT, LOCK, BROUGHT):
             (run_dir / name).unlink(missing_ok=True)
         run_dir.rmdir()
 
@@ -202,7 +209,7 @@ def find_start(settings: Settings) -> Start:
     """The run's newest intact checkpoint, otherwise that of `resume_path`, otherwise the beginning."""
     found = checkpoint.newest(settings.run_dir)
     if settings.run.resume_path:
-        asked = path_to_read(settings.run.resume_path, "--resume-path")
+        asked = local_copy(settings.run.resume_path, "--resume-path")
         if found is None:
             found = _checkpoint_to_resume(asked)
         elif asked.is_relative_to(settings.run_dir.absolute()) and asked.exists():

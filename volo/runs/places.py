@@ -15,7 +15,8 @@ from volo.runs.records import FILE as RECORDS
 CONFIG, ENVIRONMENT, LOCK, FAILURE = "config.yaml", "environment.json", ".lock", "failure.txt"
 BEST, LAST, CHECKPOINTS, STARTS = "best", "last", "checkpoints", ".ray"
 IMAGES = "images.jsonl.gz"  # which images a run is trained on (volo/runs/images.py)
-RUN_FILES = (CONFIG, ENVIRONMENT, RECORDS, BEST, LAST, FAILURE, LOCK, IMAGES)
+BROUGHT = ".brought.json"  # of a working copy: which version of each file is here, and the file's size and time
+RUN_FILES = (CONFIG, ENVIRONMENT, RECORDS, BEST, LAST, FAILURE, LOCK, IMAGES, BROUGHT)
 RUN_FOLDERS = (CHECKPOINTS, "tensorboard", STARTS, "hang", "analysis")
 JOURNAL, TRIALS, TABLE = "study.journal", "trials", "trials.csv"
 SWEEP_FILES = (JOURNAL, TABLE, "best_config.yaml", "confirm.json", "sweep_report.html", LOCK)
@@ -38,8 +39,8 @@ def checkpoints_of(run_dir: Path) -> list[Path]:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing, or only the lock of a run that never started."""
-    return not _names(folder) - {LOCK}
+    """Whether a folder holds nothing, or only what a run leaves that never started."""
+    return not _names(folder) - {LOCK, BROUGHT}
 
 
 def is_run(folder: Path) -> bool:

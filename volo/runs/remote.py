@@ -5,12 +5,12 @@ import hashlib
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from volo.cache import OTHER_PLACE, cache_dir
 from volo.data.archives.download import DownloadError, save
-from volo.data.decoded.place import OTHER_PLACE, cache_dir
 from volo.errors import InputError
 from volo.files import replaced
 from volo.locks import waited_for
-from volo.settings.paths import path_to_read
+from volo.runs.copies import local_copy
 from volo.settings.weights import address_of
 
 
@@ -28,7 +28,7 @@ def local_weights(text: str, name: str) -> Path:
     """
     address = address_of(text)
     if address is None:
-        return path_to_read(text, name)
+        return local_copy(text, name)
     url, _, fragment = address.partition("#")
     folder = cache_dir() / "weights"
     file = folder / f"{hashlib.sha256(address.encode()).hexdigest()[:16]}-{_name_in(url)}"

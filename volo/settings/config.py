@@ -12,8 +12,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from volo.cache import place_of_copies
 from volo.errors import InputError, brief, cut, first_of
 from volo.settings.augment import AugmentSettings, ResolvedAugment
+from volo.settings.buckets import is_in_bucket
 from volo.settings.data import VAL_FRACTION, DataSettings, ResolvedData
 from volo.settings.model import FORMS, FlatModel, ModelSettings, ResolvedModel, for_form_of, not_default
 from volo.settings.optim import OptimSettings, ResolvedOptim
@@ -113,6 +115,11 @@ class Settings(Section):
                 f"patience needs validation images, got patience={self.optim.patience} with val_fraction=0; leave one "
                 "of them out"
             )
+        if self.run.seeds is not None and self.is_in_bucket:
+            raise ValueError(
+                f"seeds are trained on a disk, got output_dir={cut(self.run.output_dir)}; train each with --seed and a "
+                "--run-name of its own, or set --output-dir to a path"
+            )
         if self.optim.init_weights and self.run.resume_path:
             raise ValueError(
                 "init_weights has no effect with resume_path, which brings its own weights, got "
@@ -155,7 +162,7 @@ class Settings(Section):
         return self.model_copy(update={name: self._located(name, values) for name, values in self.paths().items()})
 
     def _located(self, section: str, paths: Mapping[str, str | None]) -> Section:
-        absolute = {key: path and str(local_path(path, key)) for key, path in paths.items()}
+        absolute = {key: path and _absolute(path, key) for key, path in paths.items()}
         return getattr(self, section).model_copy(update=absolute)
 
     def resolved(self) -> "ResolvedSettings":
@@ -180,9 +187,22 @@ class Settings(Section):
         return name if name.endswith(suffix) else name + suffix
 
     @property
-    def run_dir(self) -> Path:
+    def home(self) -> str:
+        """Where the run is kept: its folder, or its place on object storage."""
         run = self.resolved().run
-        return Path(run.output_dir, run.run_name)
+        return f"{run.output_dir}/{run.run_name}" if self.is_in_bucket else str(self.run_dir)
+
+    @property
+    def is_in_bucket(self) -> bool:
+        """Whether the run is kept on object storage."""
+        return is_in_bucket(self.run.output_dir)
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder on this machine; of a run on object storage, a working copy in the cache."""
+        run = self.resolved().run
+        folder = place_of_copies("runs", run.output_dir) if self.is_in_bucket else Path(run.output_dir)
+        return folder / run.run_name
 
     def to_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
@@ -209,6 +229,10 @@ class Settings(Section):
         model = self.model
         reasons["model"] |= dict.fromkeys(("form", *VARIANTS[model.variant][model.form]), f"of {model.variant}")
         return reasons
+
+
+def _absolute(place: str, name: str) -> str:
+    return place if is_in_bucket(place) else str(local_path(place, name))
 
 
 def num_blocks(model: ModelSettings) -> int:

@@ -5,7 +5,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveFloat, model_validator
 
 from volo.errors import brief
-from volo.settings.section import PathText, Section
+from volo.settings.buckets import is_in_bucket
+from volo.settings.section import PlaceText, Section
 
 VAL_FRACTION = 0.1  # the default
 MAX_IMAGE_SIZE = 16384  # an image of which takes 805 MB
@@ -25,9 +26,9 @@ class DataSettings(Section):
 
     dataset: Dataset = "cifar100"
     """imagefolder reads class folders, in train/, val/ and test/ or without them; shapes is drawn, not read."""
-    data_dir: PathText | None = None
-    """Folder of the data; CIFAR archives are downloaded into it (from $VOLO_DATA_MIRROR if that is set). Default:
-    ./data/<dataset>."""
+    data_dir: PlaceText | None = None
+    """Folder of the data, or of packed images s3://BUCKET/PATH. CIFAR archives are downloaded into it (from
+    $VOLO_DATA_MIRROR if that is set). Default: ./data/<dataset>."""
     image_size: Annotated[int, Field(ge=1, le=MAX_IMAGE_SIZE)] = 32
     """Height and width, in pixels, that images are resized to. If a command is not given it, photographs in an image
     folder decide: the largest of 32, 48, 64, 96, 128, 160, 192 and 224 that half of their shorter sides reach."""
@@ -87,6 +88,11 @@ class DataSettings(Section):
             )
         if self.dataset == "shapes" and self.image_size != native:
             raise ValueError(f"shapes are drawn at {native} pixels, got image_size={self.image_size}; leave it out")
+        if self.data_dir is not None and is_in_bucket(self.data_dir) and self.dataset in NORMALIZATION:
+            raise ValueError(
+                f"data_dir on object storage must hold packed images, got dataset={self.dataset} with "
+                f"{brief(self.data_dir)}; add --dataset imagefolder, or name a folder"
+            )
         if self.dataset == "shapes" and self.data_dir is not None:
             raise ValueError(
                 f"data_dir has no effect on shapes, which are drawn, got {brief(self.data_dir)}; leave it out, or "

@@ -1,4 +1,5 @@
-"""Paths as users give them: on a disk, not URLs. Every flag, setting or variable that names one is checked here.
+"""Paths as users give them: on a disk, not URLs (for these: buckets.py). Every flag, setting or variable that names one
+is checked here.
 
 `check_path` judges the text alone, so it is also right for settings from another machine. `path_to_read`,
 `folder_to_read`, `folder_to_write` and `file_to_write` look at this machine's disk; what is merely missing is left to
@@ -40,14 +41,18 @@ def check_name(text: str, setting: str) -> str:
     return text
 
 
-def check_path(text: str, name: str) -> str:
-    """Returns `text`. Raises InputError if it cannot be a path; `name` is the setting or flag that it was given to."""
+def check_path(text: str, name: str, other: str = "URLs are not supported here") -> str:
+    """Returns `text`. Raises InputError if it cannot be a path.
+
+    Args:
+        name: The setting or flag that it was given to.
+        other: What to say of a URL.
+    """
     if not text.strip():
         raise InputError(f"{name} must name a path, got {brief(text)}; name one, or leave it out")
     if URL.match(text):
         raise InputError(
-            f"{name} must be a path, got {shown(text)}: URLs are not supported yet; use a path on a disk that every "
-            "node sees"
+            f"{name} must be a path, got {shown(text)}: {other}; use a path on a disk that every node sees"
         )
     _check_bytes(text, name)
     _expanded(text, name)

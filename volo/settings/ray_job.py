@@ -3,6 +3,7 @@
 import os
 
 from volo.errors import InputError
+from volo.settings.buckets import is_in_bucket
 
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets the variable of this name for a job's command
 STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"  # from `ray job stop` to SIGKILL, in seconds; Ray reads it on the head
@@ -24,10 +25,10 @@ def check_lasts(path: str | None, name: str) -> None:
     Args:
         path: As given to the flag or setting `name`; None if it is chosen later.
     """
-    if path is not None and in_ray_job() and not path.startswith(("/", "~")):
+    if path is not None and in_ray_job() and not (is_in_bucket(path) or path.startswith(("/", "~"))):
         raise InputError(
             f"{name} must be an absolute path in a Ray job, whose working directory is a copy that Ray removes, got "
-            f"{path!r}; name a place that every node sees, such as {name} /shared/{os.path.basename(path)}"
+            f"{path!r}; name a place that every node sees, such as {name} /shared/{os.path.basename(path)}, or s3://"
         )
 
 

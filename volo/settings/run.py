@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from volo.errors import brief, cut
 from volo.settings.durations import parse_duration
-from volo.settings.section import NameText, PathText, Section
+from volo.settings.section import NameText, PlaceText, Section
 
 WORKER_COUNTS = re.compile(r"(\d+)(?::(\d+))?")
 
@@ -25,8 +25,8 @@ class RunSettings(Section):
     """Seed of everything random in training except the split."""
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] | None = None
     """Train once with each of these seeds, one after another, in <run_name>/seed<seed>; ends with a summary."""
-    output_dir: PathText = "./outputs"
-    """Folder that holds the run folders; on a cluster, one that every node sees."""
+    output_dir: PlaceText = "./outputs"
+    """Folder of run folders; on a cluster, one that every node sees, or s3://BUCKET/PATH."""
     run_name: NameText | None = None
     """Name of the run's folder. Default: the recipe, or <dataset>-<model>; followed by the form, unless it is a flat
     model with mean pooling: nano-cli, nano-pyramid-token."""
@@ -39,7 +39,7 @@ class RunSettings(Section):
     hang_timeout: str = "10m"
     """End the run, and name the rank that hangs, if no step, validation batch or save begins for this long (90s, 10m,
     2h); 0: never. Until the first step is done the limit is at least 90 minutes, for data and compilers."""
-    resume_path: PathText | None = None
+    resume_path: PlaceText | None = None
     """Start from this checkpoint's state: a run folder, its best or last, or a checkpoint folder."""
     fresh: bool = False
     """Rename an existing run of this name and start again."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from volo.settings.buckets import check_place
 from volo.settings.paths import check_name, check_path
 from volo.settings.weights import check_weights_text
 
@@ -59,6 +60,10 @@ def _path_of(text: str, info: ValidationInfo) -> str:
     return check_path(text, info.field_name or "path")
 
 
+def _place_of(text: str, info: ValidationInfo) -> str:
+    return check_place(text, info.field_name or "place")
+
+
 def _weights_of(text: str, info: ValidationInfo) -> str:
     return check_weights_text(text, info.field_name or "weights")
 
@@ -69,6 +74,8 @@ def _name_of(text: str, info: ValidationInfo) -> str:
 
 CHECKED = AfterValidator(_path_of)
 PathText = Annotated[str, CHECKED]
+CHECKED_PLACE = AfterValidator(_place_of)
+PlaceText = Annotated[str, CHECKED_PLACE]
 CHECKED_WEIGHTS = AfterValidator(_weights_of)
 WeightsText = Annotated[str, CHECKED_WEIGHTS]
 NameText = Annotated[str, AfterValidator(_name_of)]

@@ -5,13 +5,13 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from volo.errors import cut
-from volo.settings.section import PathText, Section
+from volo.settings.section import PlaceText, Section
 
 
 class TeachingSettings(Section):
     """What a trained model teaches in addition to the labels. These settings have no effect without --teacher."""
 
-    teacher: PathText | None = None
+    teacher: PlaceText | None = None
     """A model of this project with the same classes: a run folder, a checkpoint or a model file."""
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Weight of the teacher's class probabilities; the labels get the rest."""

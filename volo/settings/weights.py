@@ -3,7 +3,8 @@
 import re
 
 from volo.errors import InputError
-from volo.settings.paths import check_path, shown
+from volo.settings.buckets import STARTS, check_place
+from volo.settings.paths import shown
 
 RELEASE = "https://github.com/sail-sg/volo/releases/download/volo_1/"
 PUBLISHED = {
@@ -29,11 +30,12 @@ ADDRESS = re.compile(r"(?:https?|hf):/", re.IGNORECASE)
 def check_weights_text(text: str, name: str) -> str:
     """Returns `text`. Raises InputError if it can be neither an address nor a path; `name` is the setting."""
     if not ADDRESS.match(text):
-        return check_path(text, name)
+        return check_place(text, name)
     if not (WEB.fullmatch(text) or HUB.fullmatch(text)):
         raise InputError(
-            f"{name} must be a path, https://HOST/FILE (followed by #sha256= and its 64 digits, to be sure of it), or "
-            f"hf://OWNER/NAME of the Hugging Face Hub, got {shown(text)}; correct it"
+            f"{name} must be a path, https://HOST/FILE (followed by #sha256= and its 64 digits, to be sure of it), "
+            f"hf://OWNER/NAME of the Hugging Face Hub, or a place on object storage ({', '.join(STARTS)}), got "
+            f"{shown(text)}; correct it"
         )
     return text
 

@@ -16,6 +16,7 @@ from volo.console import percent
 from volo.errors import InputError, Stopped, TrainingError, brief
 from volo.frames import own_frame
 from volo.runs.folder import Start, further, note_failure, open_run
+from volo.runs.home import Home, home_of
 from volo.runs.listing import read_scores
 from volo.runs.records import Display
 from volo.settings.config import Settings
@@ -61,12 +62,13 @@ def train_here(settings: Settings) -> None:
 
 
 def _train_one(settings: Settings, world: World) -> None:
-    with opened_run(settings, world) as start:
+    with opened_run(settings, world) as (start, home):
         if start.is_finished(settings):
             say_finished(settings, start, world)
             return
         with display(settings, world) as show, stop_signals() as received, watched(settings, world) as beat:
-            train(settings, world, show=show, wants_stop=partial(_wants_stop, received, os.getppid()), beat=beat)
+            stop = partial(_wants_stop, received, os.getppid())
+            train(settings, world, show=show, wants_stop=stop, beat=beat, home=home)
     if world.is_main:
         say_result(settings)
 
@@ -77,23 +79,25 @@ def _wants_stop(received: Callable[[], int], parent: int) -> int:
 
 
 @contextlib.contextmanager
-def opened_run(settings: Settings, world: World) -> Iterator[Start]:
+def opened_run(settings: Settings, world: World) -> Iterator[tuple[Start, Home]]:
     """Locks the run folder and decodes the data on rank 0. If rank 0 refuses, every rank raises its InputError.
+
+    Yields where training starts, and where the run is kept.
 
     The first failure of any rank is written to the run folder. A rank that fails because it lost that rank says so.
     """
-    start, lock, refusal = None, None, None
+    start, home, refusal = None, None, None
     if world.is_main:
-        print(f"run folder: {settings.run_dir}", flush=True)
+        print(f"run folder: {settings.home}", flush=True)
         try:
-            start, lock = open_run(settings, partial(check_inputs, settings.resolved()))
+            start, home = open_run(settings, partial(check_inputs, settings.resolved()))
         except InputError as error:
             refusal = str(error)
-    start, refusal = world.from_main((start, refusal))
+    start, refusal, token = world.from_main((start, refusal, home and home.token))
     try:
         if refusal:
             raise InputError(refusal)
-        yield start
+        yield start, home or home_of(settings, token)
     except (InputError, Stopped):
         raise
     except TrainingError as error:
@@ -106,8 +110,8 @@ def opened_run(settings: Settings, world: World) -> Iterator[Start]:
             raise TrainingError(f"rank {world.rank} lost the others, one of which failed first: {earlier}") from None
         raise
     finally:
-        if lock:
-            lock.release()
+        if home:
+            home.release()
 
 
 def _whereabouts(error: Exception, world: World) -> str:
@@ -138,4 +142,4 @@ def say_result(settings: Settings) -> None:
     scores = read_scores(settings.run_dir)
     if scores.best is not None:
         print(f"best validation top-1 {percent(scores.best, 2)}, after epoch {scores.best_epoch}")
-    print(f"run folder: {settings.run_dir}")
+    print(f"run folder: {settings.home}")

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -9,11 +10,22 @@ from torch import Tensor
 
 from volo.data.pipeline import evaluation_batch_size, evaluation_batches
 from volo.errors import Stopped
+from volo.runs.home import Home
 from volo.settings.config import Settings
 from volo.training.metrics import evaluate
 from volo.training.recorder import Record
 from volo.training.session import Session, open_session
 from volo.training.world import World
+
+
+class Notices(Protocol):
+    """Tells that a machine of this training is about to be taken away."""
+
+    def is_due(self) -> bool:
+        """Whether it is time to look. Called after every step."""
+
+    def look(self) -> str:
+        """A notice that was not told before, in words; empty without one. Called by all workers at the same step."""
 
 
 def train(
@@ -24,6 +36,8 @@ def train(
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     wants_stop: Callable[[], int] = lambda: 0,
     beat: Callable[[str, int], None] = lambda phase, step: None,
+    home: Home | None = None,
+    notices: Notices | None = None,
 ) -> None:
     """Trains from the run's newest checkpoint to the end of the schedule, or to `max_steps`.
 
@@ -36,13 +50,15 @@ def train(
         on_epoch: Called with the metrics of each epoch, on every worker.
         wants_stop: Called after every step. Returns the number of a signal to stop for, or 0.
         beat: Called with the phase that begins and the number of updates so far (volo/training/guards/watchdog.py).
+        home: Where the run is kept; None for its folder alone.
+        notices: After one, a checkpoint is saved at once, and then every few seconds.
 
     Raises:
         InputError: the data or a checkpoint do not fit the settings.
         TrainingError: a loss or gradient is not finite, memory runs out, or a file of the run cannot be written.
         Stopped: `wants_stop` said so on some worker; a checkpoint has been saved.
     """
-    with open_session(settings.resolved(), world, show, beat) as session:
+    with open_session(settings.resolved(), world, show, beat, home) as session:
         run, schedule = session.settings.run, session.schedule
         learner, meter, recorder = session.learner, session.meter, session.recorder
 
@@ -58,7 +74,13 @@ def train(
             with session.phase("update"):
                 loss_sum, grad_norm = learner.update(batch, lr)
             stop_signal = wants_stop()
-            meter.add(learner.step, loss_sum, grad_norm, stop_signal, recorder.wants_save(), learner.num_skipped)
+            wants_look = notices is not None and world.is_main and notices.is_due()
+            wants_save = recorder.wants_save()
+            meter.add(learner.step, loss_sum, grad_norm, stop_signal, wants_save, learner.num_skipped, wants_look)
+            if notices is not None and meter.must_look:
+                meter.must_look = False
+                if told := notices.look():
+                    recorder.hurry(told)
 
             is_last = learner.step == schedule.stop_at
             is_epoch_end = learner.step % schedule.steps_per_epoch == 0

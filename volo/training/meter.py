@@ -66,7 +66,7 @@ class Meter:
         self.batch_size = batch_size
         self.skips_bad_updates = skips_bad_updates
         self.on_nonfinite = on_nonfinite
-        self.must_stop = self.must_save = False
+        self.must_stop = self.must_save = self.must_look = False
         self._pending: Callable[[], list[float]] | None = None
         self._step = self._num_skipped = 0
         self.begin_epoch()
@@ -90,9 +90,10 @@ class Meter:
         stop_signal: int = 0,
         wants_save: bool = False,
         num_skipped: int = 0,
+        wants_look: bool = False,
     ) -> None:
         """Counts an update. A request of any worker reaches all workers at the same step, one step later: `stop_signal`
-        sets `must_stop`, and `wants_save` sets `must_save`.
+        sets `must_stop`, `wants_save` sets `must_save`, and `wants_look` sets `must_look`.
 
         Args:
             step: Number of updates, including this one.
@@ -101,13 +102,14 @@ class Meter:
             stop_signal: Number of a signal, or 0.
             wants_save: Whether a checkpoint is due.
             num_skipped: Number of updates skipped in a row, including this one.
+            wants_look: Whether it is time to ask for a notice (`Notices`).
 
         Raises:
             TrainingError: from `on_nonfinite`, for the step before.
         """
         self.flush()
         sums = torch.stack([loss_sum.double(), grad_norm.double() / self.world.size])
-        requests = torch.stack([sums.new_full((), stop_signal), sums.new_full((), wants_save)])
+        requests = torch.stack([sums.new_full((), asked) for asked in (stop_signal, wants_save, wants_look)])
         is_bad = sums.new_zeros(self.world.size)
         is_bad[self.world.rank] = ~loss_sum.isfinite()
         self._pending = numbers_later(self.world.sum(torch.cat([sums, requests, is_bad])))
@@ -117,10 +119,11 @@ class Meter:
         """Reads the sums of the last step, if they have not been read."""
         if self._pending is None:
             return
-        loss, grad_norm, stop, save, *is_bad = self._pending()
+        loss, grad_norm, stop, save, look, *is_bad = self._pending()
         self._pending = None
         self.must_stop = self.must_stop or stop > 0
         self.must_save = self.must_save or save > 0
+        self.must_look = self.must_look or look > 0
         self._interval.num_steps += 1
         if math.isfinite(loss) and (math.isfinite(grad_norm) or self.skips_bad_updates):
             self._interval.loss += loss / self.batch_size

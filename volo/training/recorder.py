@@ -14,6 +14,7 @@ from volo.data.folders.damage import noted
 from volo.data.splits import Split
 from volo.errors import Stopped, TrainingError
 from volo.runs import checkpoint
+from volo.runs.home import Home
 from volo.runs.images import record
 from volo.runs.model_file import Description
 from volo.runs.places import IMAGES
@@ -27,6 +28,7 @@ from volo.training.teacher import digest_of
 from volo.training.world import World
 
 DAMAGED = "damaged_images.txt"
+HURRY_S = 8.0  # between checkpoints once a machine is about to go
 Record = dict[str, Any]
 
 
@@ -38,6 +40,7 @@ class Recorder:
     Args:
         tracker: Rank 0's, otherwise None.
         beat: Called when a save begins.
+        home: Where rank 0 takes what it has written.
     """
 
     def __init__(
@@ -52,10 +55,12 @@ class Recorder:
         meter: Meter,
         tracker: Tracker | None,
         beat: Callable[[str, int], None],
+        home: Home,
     ):
         self.settings, self.world, self.images, self.split = settings, world, images, split
         self.taught_by = digest_of(teacher) if world.is_main else ""
         self.schedule, self.learner, self.meter, self.tracker, self._beat = schedule, learner, meter, tracker, beat
+        self.home, self._is_hurried = home, False
         self.saver, self._saved_at = Saver(gives_way=(Stopped,)), time.monotonic()
 
     def __enter__(self) -> "Recorder":
@@ -64,6 +69,9 @@ class Recorder:
     def __exit__(self, *error) -> None:
         with self.tracker or contextlib.nullcontext():
             self.saver.__exit__(*error)
+        if self.world.is_main and not isinstance(getattr(error[1], "__cause__", None), OSError):
+            with contextlib.suppress(TrainingError) if error[1] else contextlib.nullcontext():
+                self.home.take()
 
     def begin(self, notes: list[str]) -> None:
         """Records the hyperparameters, the images, and a note that says what is trained and where it starts."""
@@ -87,8 +95,13 @@ class Recorder:
 
     def wants_save(self) -> bool:
         """Whether a checkpoint is due by rank 0's clock. The meter tells all workers, which save one step later."""
-        every_s = self.settings.run.checkpoint_s
+        every_s = HURRY_S if self._is_hurried else self.settings.run.checkpoint_s
         return self.world.is_main and every_s is not None and time.monotonic() - self._saved_at >= every_s
+
+    def hurry(self, notice: str) -> None:
+        """Has a checkpoint saved now and every HURRY_S from now on, and records why."""
+        self._is_hurried = self.meter.must_save = True
+        self.record("said", text=notice)
 
     def is_checkpoint_due(self) -> bool:
         """Whether a checkpoint is due by the number of steps, or because `wants_save` was true a step ago."""
@@ -117,7 +130,9 @@ class Recorder:
         folder = checkpoint.save(run_dir, saved[0], description, saved[1], self.schedule.total_steps)
         if is_best:
             checkpoint.point(run_dir, "best", folder)
-        checkpoint.prune(run_dir, self.settings.run.keep_checkpoints)
+        keep = self.settings.run.keep_checkpoints
+        checkpoint.prune(run_dir, keep)
+        self.home.take_checkpoint(folder, keep)
 
     def _description(self) -> Description:
         step, epoch = self.learner.step, self.learner.step // self.schedule.steps_per_epoch

@@ -15,20 +15,21 @@ from volo.data.decoded.cache import Images
 from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batch_size
 from volo.data.splits import Split
 from volo.model.build import build_model
-from volo.runs.folder import find_start
+from volo.runs.home import Home
 from volo.runs.tracking import Tracker
 from volo.settings.config import ResolvedSettings
 from volo.training.freezing import freeze
 from volo.training.guards.memory import memory_explained
 from volo.training.guards.nonfinite import stop_or_skip
 from volo.training.guards.same_data import open_same_data
+from volo.training.guards.same_start import bring, same_start, same_teacher
 from volo.training.initial import load_init_weights, resume
 from volo.training.learner import Learner
 from volo.training.meter import Meter
 from volo.training.objective import Labels, Objective, TokenLabels, balanced_weights
 from volo.training.optimizer.schedule import Schedule
 from volo.training.recorder import Record, Recorder
-from volo.training.teacher import Teacher, find_teacher
+from volo.training.teacher import Teacher
 from volo.training.whitening import samples, whiten_stem
 from volo.training.world import World
 
@@ -79,11 +80,14 @@ def open_session(
     world: World,
     show: Callable[[Record], None] | None = None,
     beat: Callable[[str, int], None] = lambda phase, step: None,
+    home: Home | None = None,
 ) -> Iterator[Session]:
     """Builds everything from resolved settings and resumes from the run's newest checkpoint, if it has one.
 
     On leaving, waits until the last checkpoint is on disk. Arguments and errors are those of `train`.
     """
+    home = home or Home()
+    bring(settings, home, world)
     data = _open_data(settings, world)
     schedule = Schedule.of(settings.optim, data.batches.steps_per_epoch)
 
@@ -91,14 +95,14 @@ def open_session(
     class_names = data.images.class_names
     model = build_model(settings.model, num_classes=len(class_names), image_size=settings.data.image_size)
     model.set_grad_checkpointing(settings.optim.grad_checkpointing)
-    start = world.from_main(find_start(settings) if world.is_main else None)
+    start = same_start(settings, world)
     notes: list[str] = []
     if settings.optim.init_weights and start.checkpoint is None:
         notes = load_init_weights(model, settings.optim.init_weights, class_names)
     if settings.optim.whiten_stem and start.checkpoint is None:
         whiten_stem(model, map(data.pixels.plain, samples(data.split)))
     freeze(model, settings.optim.freeze)
-    teacher = world.from_main(find_teacher(settings) if world.is_main else None)
+    teacher = same_teacher(settings, world)
     learner = Learner(model, settings.optim, world, _objective(settings, teacher, model, data, world.device))
     meter_state = None
     if start.checkpoint is not None:
@@ -115,7 +119,7 @@ def open_session(
     with (
         contextlib.closing(data.batches),
         Recorder(
-            settings, world, data.images, data.split, teacher, schedule, learner, meter, tracker, beat
+            settings, world, data.images, data.split, teacher, schedule, learner, meter, tracker, beat, home
         ) as recorder,
     ):
         recorder.begin(notes)

@@ -14,6 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 from volo.cores import num_cores
 from volo.data.archives.download import LIMIT_S
 from volo.errors import InputError
+from volo.hosts import interface_of, is_loopback
 
 # When to give up on a worker that hangs. The others wait while rank 0 downloads (LIMIT_S) and decodes data.
 COLLECTIVE_TIMEOUT_S = int(LIMIT_S) + 1800
@@ -145,6 +146,16 @@ def listen_on_loopback() -> None:
     for name in (name for name in LOOPBACK_INTERFACES if name in known):
         for variable in INTERFACE_VARIABLES:
             os.environ.setdefault(variable, name)
+
+
+def listen_at(address: str) -> None:
+    """Has this rank listen at the interface of an address of this machine, unless the user names one. Otherwise gloo
+    asks what the host's own name resolves to, which on many hosts no other host can reach."""
+    if is_loopback(address):
+        listen_on_loopback()
+    elif interface := interface_of(address):
+        for variable in INTERFACE_VARIABLES:
+            os.environ.setdefault(variable, interface)
 
 
 def _uses_gpu(device: str, num_workers: int) -> bool:

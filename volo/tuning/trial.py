@@ -83,7 +83,7 @@ def _opened(settings: Settings) -> Iterator[bool]:
         with contextlib.suppress(Timeout):  # `opened_run` says that the run is still being trained
             take(settings.run_dir / LOCK, LOST_S, "set --output-dir to another disk").release()
     alone = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
-    with opened_run(settings, alone) as start:
+    with opened_run(settings, alone) as (start, _):
         yield start.is_finished(settings)
 
 

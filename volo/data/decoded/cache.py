@@ -15,9 +15,9 @@ from typing import Protocol
 
 import numpy as np
 
+from volo.cache import OTHER_PLACE, cache_dir, cache_dirs
 from volo.console import Progress, format_bytes
 from volo.data.contents import Contents
-from volo.data.decoded.place import OTHER_PLACE, cache_dir, cache_dirs
 from volo.data.decoded.repair import flaw_of, repair
 from volo.data.decoded.store import Store
 from volo.data.folders.damage import Damage, DamagedImages, noted

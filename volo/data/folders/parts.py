@@ -4,6 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+from volo.storage.ranges import read_range
+
 DIGEST_BYTES = 16
 
 
@@ -15,6 +17,7 @@ class Part(NamedTuple):
         shard: A file that holds many images.
         offset, length: In bytes.
         digest: blake2b of the image's bytes, DIGEST_BYTES long.
+        address: Where the shard can be read as long as the file is not there; empty if it is.
     """
 
     name: str
@@ -22,18 +25,27 @@ class Part(NamedTuple):
     offset: int
     length: int
     digest: bytes
+    address: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} in {self.shard}"
 
     def read(self) -> bytes:
         """Raises OSError if the shard cannot be read, or holds other bytes there than the index says."""
-        with open(self.shard, "rb", buffering=0) as file:
-            file.seek(self.offset)
-            content = file.read(self.length)
+        content = self._content()
         if digest(content) != self.digest:
             raise OSError(f"{Path(self.shard).name} has other bytes there than its index says; pack the folder again")
         return content
+
+    def _content(self) -> bytes:
+        try:
+            with open(self.shard, "rb", buffering=0) as file:
+                file.seek(self.offset)
+                return file.read(self.length)
+        except FileNotFoundError:
+            if not self.address:
+                raise
+        return read_range(self.address, self.offset, self.length)
 
 
 def digest(content: bytes) -> bytes:

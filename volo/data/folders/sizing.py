@@ -16,6 +16,7 @@ from volo.data.folders.listing import find_folders, find_images
 from volo.data.folders.parts import Part
 from volo.data.folders.table import has_table
 from volo.data.packed import is_packed
+from volo.settings.buckets import is_in_bucket
 from volo.settings.model import ModelSettings
 from volo.settings.paths import folder_to_read
 
@@ -30,6 +31,8 @@ def chosen_size(data_dir: str) -> int | None:
     Raises:
         InputError: a folder without class folders.
     """
+    if is_in_bucket(data_dir):
+        return fitting_size(_some_files(data_dir))
     folder = folder_to_read(data_dir, "--data-dir")
     return fitting_size(_some_files(folder)) if folder.is_dir() else None
 
@@ -43,8 +46,9 @@ def geometry(model: ModelSettings, image_size: int) -> dict[str, Any]:
     return dict(patch_size=full.patch_size * factor, stem_channels=(NARROW, *full.stem_channels))
 
 
-def _some_files(folder: Path) -> Sequence[str | Part]:
-    if is_packed(folder):
+def _some_files(folder: Path | str) -> Sequence[str | Part]:
+    """Of a folder, or a place on object storage."""
+    if isinstance(folder, str) or is_packed(folder):
         from volo.data.packed.source import PackedFolder  # its library takes time to load
 
         return PackedFolder(folder, "train", MADE_FOR).some_files()

@@ -17,7 +17,9 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from volo.data.contents import Item, text_of
 from volo.data.folders.parts import DIGEST_BYTES, Part
 from volo.data.packed import FILE
+from volo.data.packed.shards import Shards, local_index
 from volo.errors import InputError, first_of
+from volo.settings.buckets import is_in_bucket
 
 FORMAT = 1
 METADATA = b"volo"
@@ -61,6 +63,7 @@ class Index:
     Attributes:
         splits: By name, in the order of their rows.
         is_split_here: The folder that was packed had class folders alone, which this project split.
+        there: Of shards on object storage, which come into the folder.
     """
 
     folder: Path
@@ -68,6 +71,7 @@ class Index:
     splits: dict[str, PackedSplit]
     shards: tuple[Shard, ...]
     is_split_here: bool
+    there: Shards | None = None
 
     def rows(self, split: str) -> tuple[int, int]:
         """The first row of a split and the one after its last."""
@@ -88,8 +92,9 @@ class Index:
     def part(self, row: int) -> Part:
         """Where an image is."""
         found = {name: self.table.column(name)[row].as_py() for name in ("name", "shard", "offset", "length", "digest")}
-        shard = str(self.folder / self.shards[found["shard"]].file)
-        return Part(found["name"], shard, found["offset"], found["length"], found["digest"])
+        file = self.shards[found["shard"]].file
+        address = self.there.address(file) if self.there else ""
+        return Part(found["name"], str(self.folder / file), found["offset"], found["length"], found["digest"], address)
 
     def name(self, row: int) -> str:
         return self.table.column("name")[row].as_py()
@@ -118,8 +123,11 @@ def write_index(
         writer.write_table(table, max_chunksize=max(1, len(table)))
 
 
-def read_index(folder: Path) -> Index:
-    """Opens an index. Raises InputError for a damaged one, or shards that are not there as it describes them."""
+def read_index(place: str | Path) -> Index:
+    """Opens an index, in a folder or on object storage. Raises InputError for a damaged one, or shards that are not
+    there as it describes them."""
+    url = place if isinstance(place, str) and is_in_bucket(place) else ""
+    folder = local_index(url) if url else Path(place)
     path = folder / FILE
     try:
         with pa.memory_map(str(path)) as file:
@@ -130,7 +138,10 @@ def read_index(folder: Path) -> Index:
             raise ValueError("its checksum differs")
         splits = {name: _split(**split) for name, split in about["splits"].items()}
         shards = tuple(Shard(*shard) for shard in about["shards"])
-        index = Index(folder, table, splits, shards, about["is_split_here"])
+        if any(Path(shard.file).name != shard.file for shard in shards):
+            raise ValueError("it names shards elsewhere")
+        there = Shards(url, folder, shards) if url else None
+        index = Index(folder, table, splits, shards, about["is_split_here"], there)
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"an index of packed images must be intact, got {path} ({error or type(error).__name__}); copy it again, "
@@ -150,10 +161,16 @@ def _split(class_names: list[str], **others: Any) -> PackedSplit:
 
 
 def _check_shards(index: Index) -> None:
-    wrong = [found for shard in index.shards if (found := _flaw(index.folder / shard.file, shard.num_bytes))]
+    if index.there is None:
+        wrong = [found for shard in index.shards if (found := _flaw(index.folder / shard.file, shard.num_bytes))]
+        place = str(index.folder)
+    else:
+        sizes, place = index.there.sizes(), index.there.url
+        wrong = [f"{file} ({sizes.get(file, 0):,} bytes, not {num_bytes:,})" for file, num_bytes in index.shards
+                 if sizes.get(file) != num_bytes]  # fmt: skip
     if wrong:
         raise InputError(
-            f"shards must be those that {index.folder / FILE} describes, got {len(wrong)} of {len(index.shards)} that "
+            f"shards must be those that {place}/{FILE} describes, got {len(wrong)} of {len(index.shards)} that "
             f"differ: {first_of(wrong, 8)}; copy them again, or pack the folder again with volo pack"
         )
 

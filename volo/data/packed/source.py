@@ -27,7 +27,7 @@ class PackedFolder(EncodedImages):
     def __init__(self, data_dir: str | Path, split: str, image_size: int, resize: str = "crop", crop_pct: float = 1.0):
         super().__init__(image_size, resize, crop_pct)
         self.place, self.passed_over = str(data_dir), PassedOver()
-        self._index = read_index(Path(data_dir))
+        self._index = read_index(data_dir)
         if split not in self._index.splits:
             raise NoTestSplit(
                 f"packed images must have a {split} split, got {', '.join(self._index.splits)} in {data_dir}; use "

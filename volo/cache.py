@@ -1,5 +1,7 @@
-"""Where decoded images lie: a folder that can be written, and perhaps one that can only be read."""
+"""Where what can be made or fetched again lies on this machine: decoded images, weights, copies of runs. A folder that
+can be written, and perhaps one that can only be read."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -56,3 +58,12 @@ def _is_writable(folder: Path) -> bool:
     except OSError:
         return False
     return os.access(folder, os.W_OK | os.X_OK)
+
+
+def place_of_copies(kind: str, url: str) -> Path:
+    """The folder for copies of what lies at a URL.
+
+    Args:
+        kind: What they are, as the name of a folder.
+    """
+    return cache_dir() / kind / hashlib.sha256(url.encode()).hexdigest()[:16]

@@ -1,0 +1,83 @@
+"""What workers tell the driver, from any node: an actor on the driver's node writes it into the attempt's folder there.
+
+So the nodes of a cluster need no disk in common. Controller and driver, on one node, read the files.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from volo.cluster.attempt import Attempt, Member
+from volo.cluster.failures import Failure
+
+ANSWER_S = 30.0  # for the last words of a worker that has failed
+
+
+class Scribe:
+    """The actor."""
+
+    def __init__(self, folder: str):
+        self.attempt = Attempt(Path(folder))
+
+    def show(self, record: dict[str, Any]) -> None:
+        self.attempt.show(record)
+
+    def begin(self, member: Member) -> None:
+        self.attempt.begin(member)
+
+    def note(self, failure: Failure, details: str) -> None:
+        self.attempt.note(failure, details)
+
+    def asked(self) -> int:
+        return self.attempt.asked()
+
+
+class Told:
+    """An attempt as its workers use it, wherever they are."""
+
+    def __init__(self, attempt: Attempt):
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(Scribe)
+        self.folder = attempt.folder
+        self._scribe = actor.options(scheduling_strategy=here).remote(str(attempt.folder))
+        self._question: ray.ObjectRef | None = None
+
+    def show(self, record: dict[str, Any]) -> None:
+        self._scribe.show.remote(record)
+
+    def begin(self, member: Member) -> None:
+        """Returns when it is written down. Raises OSError if it cannot be."""
+        self._wait_for(self._scribe.begin.remote(member))
+
+    def note(self, failure: Failure, details: str) -> None:
+        """As `begin`."""
+        self._wait_for(self._scribe.note.remote(failure, details))
+
+    def asked(self) -> int:
+        """The answer to the question of an earlier call, if it is there: training waits for no network."""
+        if self._question is None:
+            self._question = self._scribe.asked.remote()
+        ready, _ = ray.wait([self._question], timeout=0)
+        if not ready:
+            return 0
+        question, self._question = self._question, None
+        try:
+            return ray.get(question)
+        except ray.exceptions.RayError:
+            return 0
+
+    def finish(self) -> None:
+        """Returns when everything that was told is written down."""
+        self._wait_for(self._scribe.asked.remote())
+
+    def _wait_for(self, written: ray.ObjectRef) -> None:
+        try:
+            ray.get(written, timeout=ANSWER_S)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, OSError):
+                raise OSError(error.cause.errno, error.cause.strerror, error.cause.filename) from None
+            raise
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            raise OSError(f"the driver's node does not answer ({error})") from None

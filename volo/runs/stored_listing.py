@@ -1,0 +1,88 @@
+"""The runs under a place on object storage, and copies of them as run folders."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import Timeout
+
+from volo.cache import place_of_copies
+from volo.errors import InputError
+from volo.files import replaced
+from volo.locks import LOOK_S, take
+from volo.runs import stored
+from volo.runs.listing import Run, read_run
+from volo.runs.places import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_empty, is_run
+from volo.runs.records import FILE
+from volo.settings.buckets import check_place
+from volo.settings.paths import shown
+from volo.storage.bucket import Bucket, Stat
+from volo.storage.lease import is_held
+
+TOLD_BY = (CONFIG, ENVIRONMENT, FILE, FAILURE)  # the files that say how a run stands, beside the manifests
+
+
+def stored_runs(url: str) -> tuple[Path, list[Run]]:
+    """The runs at a place and below, and the folder that they are named in relation to.
+
+    Raises:
+        InputError: the storage cannot be read.
+    """
+    root = place_of_copies("listings", url)
+    try:
+        names = Bucket(url).names()
+        return root, [_read(url, place, names, root) for place in _places(names)]
+    except OSError as error:
+        raise InputError(f"--output-dir must be a place that can be read, got {shown(url)}: {error.strerror}") from None
+
+
+def _places(names: dict[str, Stat]) -> list[str]:
+    """The runs among the objects: empty for one at the place itself, otherwise with a slash at the end."""
+    found = [name.removesuffix(CONFIG) for name in names if name.rpartition("/")[2] == CONFIG]
+    return [place for place in found if f"{place}{ENVIRONMENT}" in names]
+
+
+def _read(url: str, place: str, names: dict[str, Stat], root: Path) -> Run:
+    """The state of a run, from the few files that tell it."""
+    folder, bucket = root / place, Bucket(f"{url}/{place}".rstrip("/"))
+    inside = {name.removeprefix(place): stat for name, stat in names.items() if name.startswith(place)}
+    wanted = {*TOLD_BY, *stored.manifests(inside).values()}
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        if path.relative_to(folder).as_posix() not in wanted & inside.keys():
+            path.unlink()
+    for name in sorted(wanted & inside.keys()):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(path) as partial:
+            bucket.fetch(name, partial)
+    run = read_run(folder)
+    state = "running" if is_held(bucket) else run.state
+    return replace(run, state=state, size=sum(stat.size for stat in inside.values()))
+
+
+def fetch_run(place: str, into: Path) -> Path:
+    """Copies a run with its newest and best checkpoint into a folder, or makes an earlier copy there what it is now.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        InputError: no run there, or something else in the folder's place.
+    """
+    url = check_place(place, "--fetch")
+    folder, bucket = into / url.rpartition("/")[2], Bucket(url)
+    try:
+        if CONFIG not in bucket.names():
+            raise InputError(f"--fetch must name a run, got {shown(url)}, which holds no {CONFIG}; correct the place")
+        if folder.exists() and not (is_empty(folder) or is_run(folder)):
+            raise InputError(f"{folder} must be a copy of the run or not exist, got other files; set --output-dir")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = take(folder / LOCK, LOOK_S, "set --output-dir to another disk")
+    except Timeout:
+        raise InputError(f"{folder} is being trained by another process; set another --output-dir") from None
+    except OSError as error:
+        raise InputError(f"{shown(url)} must be readable, got {error.filename} ({error.strerror}); check it") from None
+    try:
+        stored.bring_run(bucket, folder)
+    finally:
+        lock.release()
+    return folder

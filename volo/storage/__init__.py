@@ -1,0 +1,1 @@
+"""Object storage: what lies under a URL, and who may write there."""
