@@ -18,7 +18,7 @@ from tests.training.runs import losses, small_run, train, weights
 from volo.cli import train as job
 from volo.cli.outcome import exit_code
 from volo.errors import TrainingError
-from volo.runs import home, stored
+from volo.runs import checkpoint, home, stored
 from volo.runs.places import CHECKPOINTS, CONFIG, FAILURE, LAST
 from volo.settings.config import Settings
 from volo.storage import lease as leases
@@ -81,14 +81,14 @@ def test_a_run_killed_at_seven_places_is_continued_each_time_by_another_machine_
     settings = stored_run(f"{s3.new_bucket()}/runs", tmp_path, images)
     disturbed, step = command(settings, tmp_path), 0
     for number, kill in enumerate(KILLS):
-        killed = disturbed.start(kill, **machine(tmp_path, f"machine-{number}"))
+        killed = disturbed.start(kill, **machine(tmp_path, f"machine-{number}"), **s3.env)
         assert killed.ends_with() == -9, f"{kill}: {killed.said()}"
         assert begun_at(killed.said()) in (step, None), f"{kill}: {killed.said()}"
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # nothing half-written counts
             step = max(checkpoints(settings), default=0)
     assert 0 < step < STEPS
-    [said] = disturbed.finish(**machine(tmp_path, "the last"))
+    [said] = disturbed.finish(**machine(tmp_path, "the last"), **s3.env)
     assert begun_at(said) == step
     assert_same(seen(settings), undisturbed)
     assert LEASE not in Bucket(settings.home).names()
@@ -199,11 +199,26 @@ def test_a_damaged_checkpoint_there_is_skipped_by_name(s3, tmp_path, images, und
             bucket.delete([files["manifest.json"]])
     again = stored_run(settings.run.output_dir, tmp_path, images)
     resumed = command(again, tmp_path)
-    [said] = resumed.finish(**machine(tmp_path, "another"))
+    [said] = resumed.finish(**machine(tmp_path, "another"), **s3.env)
     assert begun_at(said) == 4
     assert ("skipped a damaged checkpoint" in said) == (harm != "no manifest")
     assert_same(seen(again), undisturbed)
     assert not [*tmp_path.rglob("escaped")]
+
+
+def test_a_checkpoint_of_a_later_version_there_is_refused_and_not_passed_over(
+    s3, tmp_path, images, monkeypatch, capsys
+):
+    settings = stored_run(f"{s3.new_bucket()}/runs", tmp_path, images, optim=dict(max_steps=4))
+    with monkeypatch.context() as later:
+        later.setattr(checkpoint, "SCHEMA_VERSION", checkpoint.SCHEMA_VERSION + 1)
+        train_here(settings)
+    monkeypatch.setenv("VOLO_CACHE_DIR", machine(tmp_path, "another")["VOLO_CACHE_DIR"])
+    assert exit_code(job.main, ["--config", str(command(settings, tmp_path).config)]) == 2
+    said = capsys.readouterr().err
+    assert f"{settings.home}/{CHECKPOINTS}/step_00000004/manifest.json is of another version" in said
+    assert "update the project" in said
+    assert LEASE not in Bucket(settings.home).names()
 
 
 def test_a_fresh_start_sets_the_old_run_aside_there(s3, tmp_path, images, capsys):

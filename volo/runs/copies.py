@@ -11,7 +11,7 @@ from volo.locks import waited_for
 from volo.runs.places import BEST, CHECKPOINTS, LAST, STEP
 from volo.settings.buckets import check_place, is_in_bucket
 from volo.settings.paths import path_to_read, shown
-from volo.storage.bucket import Bucket
+from volo.storage.bucket import CHECK_S, Bucket
 
 RESULTS_MANIFEST = "analysis.json"  # without which no analysis counts as finished
 MODEL_SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".npz", ".bin")
@@ -59,7 +59,7 @@ def _run(url: str, rest: str, name: str) -> Path:
     folder = place_of_copies("copies", url) / url.rpartition("/")[2]
     bucket = Bucket(url)
     with _held(folder, url):
-        names = bucket.names()
+        names = Bucket(url, CHECK_S).names()
         if not names:
             raise InputError(f"{name} must name a run or a model, got nothing at {shown(url)}; correct the place")
         stored.bring_run(bucket, folder)
@@ -73,7 +73,7 @@ def _file(url: str) -> Path:
     above, _, name = url.rpartition("/")
     bucket = Bucket(above)
     try:
-        stat = bucket.stat(name)
+        stat = Bucket(above, CHECK_S).stat(name)
     except FileNotFoundError:
         raise InputError(f"a model must exist, got nothing at {shown(url)}; correct the place") from None
     path = place_of_copies("copies", f"{url} {stat.etag}") / name

@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from volo.errors import InputError
 from volo.files import SUFFIX, read_json, remove, replace_synced, replaced, write_synced
 from volo.runs import checkpoint
 from volo.runs.checkpoint import MANIFEST, DamagedCheckpoint, Manifest
@@ -153,6 +154,8 @@ def _files_in(path: Path, shown: str) -> set[str]:
     try:
         files = {*Manifest.read(path).files}
     except (ValueError, TypeError, AttributeError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise InputError(f"{shown} is of another version: {error}") from None
         raise DamagedCheckpoint(f"{shown} must be a complete manifest of this project ({error})") from None
     if not files <= FILES:
         raise DamagedCheckpoint(f"{shown} must name {' and '.join(sorted(FILES))}, got {sorted(files)}")

@@ -15,7 +15,7 @@ from volo.runs.places import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_empty, is_ru
 from volo.runs.records import FILE
 from volo.settings.buckets import check_place
 from volo.settings.paths import shown
-from volo.storage.bucket import Bucket, Stat
+from volo.storage.bucket import CHECK_S, Bucket, Stat
 from volo.storage.lease import is_held
 
 TOLD_BY = (CONFIG, ENVIRONMENT, FILE, FAILURE)  # the files that say how a run stands, beside the manifests
@@ -29,7 +29,7 @@ def stored_runs(url: str) -> tuple[Path, list[Run]]:
     """
     root = place_of_copies("listings", url)
     try:
-        names = Bucket(url).names()
+        names = Bucket(url, CHECK_S).names()
         return root, [_read(url, place, names, root) for place in _places(names)]
     except OSError as error:
         raise InputError(f"--output-dir must be a place that can be read, got {shown(url)}: {error.strerror}") from None
@@ -71,7 +71,7 @@ def fetch_run(place: str, into: Path) -> Path:
     url = check_place(place, "--fetch")
     folder, bucket = into / url.rpartition("/")[2], Bucket(url)
     try:
-        if CONFIG not in bucket.names():
+        if CONFIG not in Bucket(url, CHECK_S).names():
             raise InputError(f"--fetch must name a run, got {shown(url)}, which holds no {CONFIG}; correct the place")
         if folder.exists() and not (is_empty(folder) or is_run(folder)):
             raise InputError(f"{folder} must be a copy of the run or not exist, got other files; set --output-dir")
