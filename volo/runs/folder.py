@@ -272,7 +272,7 @@ def _check_same(settings: Settings, start: Start) -> None:
         )
     if changed:
         raise InputError(
-            f"a run must resume with the settings it started with, got different ones for {settings.run_dir}:\n"
+            f"a run must resume with the settings it started with, got different ones for {settings.home}:\n"
             f"{listed(changed)}\nuse the old ones, or --fresh to rename the run and start again, or another --run-name"
             + (f"; to train this finished run further, {further(settings)}" if start.is_complete else "")
         )
@@ -291,7 +291,7 @@ def _nothing_left(settings: Settings, start: Start) -> InputError:
 
 def further(settings: Settings) -> str:
     """How to train a finished run further, in words."""
-    return f"start a new run from its weights: another --run-name with {_init_weights(str(settings.run_dir))}"
+    return f"start a new run from its weights: another --run-name with {_init_weights(settings.home)}"
 
 
 def _init_weights(path: str) -> str:
