@@ -15,6 +15,7 @@ from tests.storage.copies import EPOCHS, KillThere, checkpoints, machine, seen, 
 from tests.storage.server import DROP, DROP_AFTER_SOME, LOSE_ANSWER, PASS, during, first
 from tests.storage.test_lease import HOLDER
 from tests.training.runs import losses, small_run, train, weights
+from volo.cli import analyze, runs
 from volo.cli import train as job
 from volo.cli.outcome import exit_code
 from volo.errors import TrainingError
@@ -263,3 +264,34 @@ def test_what_failed_is_told_there_as_well(s3, tmp_path, images):
     assert b"must stay finite" in bucket.read(FAILURE)[0]
     assert [name for name in bucket.names() if name.startswith("nonfinite_step_")]
     assert CONFIG in bucket.names() and (LAST in bucket.names()) == bool(checkpoints(settings))
+
+
+def test_a_copy_that_is_fetched_replaces_no_run_of_the_users_own(s3, tmp_path, images, capsys):
+    settings = stored_run(f"{s3.new_bucket()}/runs", tmp_path, images, optim=dict(max_steps=4))
+    train_here(settings)
+    own = train(small_run(tmp_path / "own", images, optim=dict(max_steps=2)))
+    kept = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    fetch = ["--fetch", settings.home, "--output-dir"]
+    assert exit_code(runs.main, [*fetch, str(own.parent)]) == 2
+    assert "must be an earlier copy of this run in which nobody has trained" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == kept
+
+    copies = tmp_path / "copies"
+    for _ in range(2):
+        assert exit_code(runs.main, [*fetch, str(copies)]) == 0
+        assert max(losses(copies / "run")) == 4
+    train(small_run(tmp_path, images, optim=dict(epochs=EPOCHS), run=dict(checkpoint_every=2, output_dir=str(copies))))
+    assert exit_code(runs.main, [*fetch, str(copies)]) == 2
+    assert max(losses(copies / "run")) == STEPS
+
+
+def test_results_that_are_taken_there_leave_other_objects_alone(s3, tmp_path, images, monkeypatch):
+    settings = stored_run(f"{s3.new_bucket()}/runs", tmp_path, images, optim=dict(max_steps=2))
+    train_here(settings)
+    there = Bucket(f"{settings.home}/analysis")
+    there.write("notes.txt", b"a person's")
+    there.write("occlusion_heatmap.png", b"of an earlier analysis")
+    asked = ["--checkpoint", settings.home, "--analysis", "eval", "--num-workers", "0", "--no-show"]
+    assert exit_code(analyze.main, asked) == 0
+    names = there.names()
+    assert {"notes.txt", "analysis.json", "eval_metrics.json"} <= {*names} and "occlusion_heatmap.png" not in names

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from moto.server import ThreadedMotoServer
 
 KEYS = {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_REGION": "us-east-1"}
+HANGS_S = 20.0
 _numbers = itertools.count()
 
 
@@ -57,6 +58,7 @@ class Proxy:
     endpoint: str = ""
     fault: Fault = lambda asking: PASS
     seen: list[Asking] = field(default_factory=list)
+    num_hanging: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
 
     @contextlib.contextmanager
@@ -128,7 +130,9 @@ def handler_of(proxy: Proxy, host: str, port: int) -> type[BaseHTTPRequestHandle
                 return
             body = self.rfile.read(length)
             if what == HANG:
-                proxy.ended.wait(20)
+                proxy.num_hanging += 1
+                proxy.ended.wait(HANGS_S)
+                proxy.num_hanging -= 1
                 self.close_connection = True
                 return
             if isinstance(what, int):

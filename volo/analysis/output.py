@@ -24,9 +24,11 @@ from volo.errors import InputError, writing
 from volo.files import abandoned, exchange, partial_of, remove, sync, write_synced
 from volo.locks import LOOK_S, take
 from volo.runs.checkpoint import MODEL
+from volo.runs.copies import run_place
 from volo.runs.places import CONFIG
 from volo.settings.buckets import is_in_bucket
 from volo.settings.paths import local_path
+from volo.storage.bucket import Bucket
 
 MANIFEST, LOCK = "analysis.json", ".analysis.lock"
 METRICS = "eval_metrics.json"
@@ -122,6 +124,28 @@ def made_aside(output_dir: Path, of: dict[str, Any]) -> Iterator[Path]:
         remove(folder)
         raise
     _place(folder, output_dir)
+
+
+def take_results(output_dir: Path, place: str) -> str:
+    """Takes a complete analysis, in the copy of a run, to the run's place on object storage, the manifest last.
+
+    Args:
+        place: What was analyzed, on object storage.
+
+    Returns:
+        Where the results are then. Objects there that do not belong to an analysis stay.
+
+    Raises:
+        InferenceError: they cannot be written.
+    """
+    there = f"{run_place(place)}/{output_dir.name}"
+    files = _read(output_dir)["files"]
+    with writing("the analysis", output_dir, kept=f"it is complete in {output_dir}; "):
+        bucket = Bucket(there)
+        bucket.delete([MANIFEST, *sorted({*RESULTS} - {*files})])
+        for name in (*files, MANIFEST):
+            bucket.write(name, output_dir / name)
+    return there
 
 
 def sha256(path: Path) -> str:

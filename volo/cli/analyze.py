@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
 def analyze_checkpoint(flags: Flags, run: RunSettings) -> Path:
     """Runs the analyses over the workers of `run`; prints and returns the report's absolute path."""
     from volo.runs import checkpoint
-    from volo.runs.copies import local_copy, take_results
+    from volo.runs.copies import local_copy
 
     asked = local_copy(flags.checkpoint, "--checkpoint")
     path = checkpoint.find(asked)
@@ -82,6 +82,8 @@ def analyze_checkpoint(flags: Flags, run: RunSettings) -> Path:
     report = _here(flags, path, output_dir, run) if run.num_workers == 0 else _on_ray(flags, path, output_dir, run)
     print(_summary(output_dir) if "eval" in flags.analysis else f"results: {output_dir}")
     if is_in_bucket(flags.checkpoint) and output_dir.is_relative_to(path.parent.parent):
+        from volo.analysis.output import take_results
+
         print(f"kept at: {take_results(output_dir, flags.checkpoint)}", flush=True)
     print(f"report: {report}", flush=True)
     if not flags.no_show and has_display():

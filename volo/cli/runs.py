@@ -49,7 +49,9 @@ def main(argv: Sequence[str]) -> None:
 
 def _fetch(place: str, output_dir: str) -> None:
     if not is_in_bucket(place):
-        raise InputError(f"--fetch must name a run on object storage ({', '.join(STARTS)}), got {shown(place)}")
+        raise InputError(
+            f"--fetch must name a run on object storage ({', '.join(STARTS)}), got {shown(place)}; correct it"
+        )
     into = folder_to_write(output_dir, "--output-dir")
     from volo.runs.stored_listing import fetch_run
 

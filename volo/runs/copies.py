@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from volo.cache import OTHER_PLACE, place_of_copies
-from volo.errors import InputError, writing
+from volo.errors import InputError
 from volo.files import replaced
 from volo.locks import waited_for
 from volo.runs.places import BEST, CHECKPOINTS, LAST, STEP
@@ -13,7 +13,6 @@ from volo.settings.buckets import check_place, is_in_bucket
 from volo.settings.paths import path_to_read, shown
 from volo.storage.bucket import CHECK_S, Bucket
 
-RESULTS_MANIFEST = "analysis.json"  # without which no analysis counts as finished
 MODEL_SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".npz", ".bin")
 
 
@@ -93,26 +92,3 @@ def _held(path: Path, url: str) -> contextlib.AbstractContextManager[None]:
         return None
 
     return waited_for(path.with_name(f"{path.name}.lock"), f"fetching {url}", OTHER_PLACE, progress)
-
-
-def take_results(folder: Path, place: str) -> str:
-    """Takes the results of an analysis, in the copy of a run, to the run's place on object storage.
-
-    Args:
-        folder: Complete, as volo/analysis/output.py leaves it.
-        place: What was analyzed.
-
-    Returns:
-        Where they are then.
-
-    Raises:
-        InferenceError: they cannot be written.
-    """
-    there = f"{run_place(place)}/{folder.name}"
-    with writing("the analysis", folder, kept=f"it is complete in {folder}; "):
-        bucket = Bucket(there)
-        files = {path.name: path for path in sorted(folder.iterdir()) if path.name[0] != "."}
-        bucket.delete([RESULTS_MANIFEST, *(bucket.names().keys() - files.keys())])
-        for name in sorted(files, key=RESULTS_MANIFEST.__eq__):
-            bucket.write(name, files[name])
-    return there

@@ -91,7 +91,7 @@ def bring_files(bucket: Bucket, names: dict[str, Stat], run_dir: Path) -> list[P
     for name, path in loose_files(run_dir).items():
         if name not in wanted:
             remove(path)
-    before, now = _brought_before(run_dir), {}
+    before, now = _brought_before(bucket.url, run_dir), {}
     for name, path in wanted.items():
         etag = names[name].etag
         if before.get(name) != [etag, *seen(path)]:
@@ -100,7 +100,7 @@ def bring_files(bucket: Bucket, names: dict[str, Stat], run_dir: Path) -> list[P
                 bucket.fetch(name, partial)
         now[name] = [etag, *seen(path)]
     run_dir.mkdir(parents=True, exist_ok=True)
-    replace_synced(run_dir / BROUGHT, json.dumps(now))
+    replace_synced(run_dir / BROUGHT, json.dumps({"of": bucket.url, "files": now}))
     return [*wanted.values()]
 
 
@@ -113,10 +113,19 @@ def seen(path: Path) -> Seen:
     return status.st_size, status.st_mtime_ns
 
 
-def _brought_before(run_dir: Path) -> dict[str, Any]:
+def is_untouched_copy(url: str, run_dir: Path) -> bool:
+    """Whether a folder holds what was brought there from a place, and nobody has trained in it since, which would have
+    changed its records."""
+    before = _brought_before(url, run_dir)
+    return bool(before) and all(before[name][1:] == [*seen(run_dir / name)] for name in before)
+
+
+def _brought_before(url: str, run_dir: Path) -> dict[str, Any]:
+    """What was brought from this place: version, size and time of each file."""
     try:
-        return dict(read_json(run_dir / BROUGHT))
-    except (OSError, ValueError, TypeError):
+        found = read_json(run_dir / BROUGHT)
+        return dict(found["files"]) if found["of"] == url else {}
+    except (OSError, ValueError, TypeError, KeyError):
         return {}
 
 

@@ -11,7 +11,7 @@ from volo.files import replaced
 from volo.locks import LOOK_S, take
 from volo.runs import stored
 from volo.runs.listing import Run, read_run
-from volo.runs.places import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_empty, is_run
+from volo.runs.places import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_empty
 from volo.runs.records import FILE
 from volo.settings.buckets import check_place
 from volo.settings.paths import shown
@@ -73,16 +73,19 @@ def fetch_run(place: str, into: Path) -> Path:
     try:
         if CONFIG not in Bucket(url, CHECK_S).names():
             raise InputError(f"--fetch must name a run, got {shown(url)}, which holds no {CONFIG}; correct the place")
-        if folder.exists() and not (is_empty(folder) or is_run(folder)):
-            raise InputError(f"{folder} must be a copy of the run or not exist, got other files; set --output-dir")
         folder.mkdir(parents=True, exist_ok=True)
         lock = take(folder / LOCK, LOOK_S, "set --output-dir to another disk")
+        try:
+            if not (is_empty(folder) or stored.is_untouched_copy(url, folder)):
+                raise InputError(
+                    f"{folder} must be an earlier copy of this run in which nobody has trained, empty, or not exist, "
+                    "got other files; set another --output-dir"
+                )
+            stored.bring_run(bucket, folder)
+        finally:
+            lock.release()
     except Timeout:
         raise InputError(f"{folder} is being trained by another process; set another --output-dir") from None
     except OSError as error:
         raise InputError(f"{shown(url)} must be readable, got {error.filename} ({error.strerror}); check it") from None
-    try:
-        stored.bring_run(bucket, folder)
-    finally:
-        lock.release()
     return folder

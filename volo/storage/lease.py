@@ -18,7 +18,7 @@ from pathlib import Path
 
 from volo.errors import TrainingError
 from volo.log import LOGGER
-from volo.storage.bucket import Bucket
+from volo.storage.bucket import Bucket, StorageError
 
 LEASE = "lease.json"
 RENEW_S = 4.0
@@ -131,7 +131,7 @@ class Lease:
                 self._owner = found.renewed()
                 self.bucket.swap(LEASE, self._owner.to_bytes(), etag)
             except OSError:
-                continue
+                continue  # the lease is ours until somebody takes it over, however long the server is gone
 
 
 def check(bucket: Bucket, token: str) -> None:
@@ -154,13 +154,14 @@ def is_owned_by(bucket: Bucket, token: str) -> bool:
 
 
 def is_held(bucket: Bucket) -> bool:
-    """Whether a process writes there now, as far as the server's clock can tell."""
+    """Whether a process writes there now, as far as the server's clock can tell: who may only read is told yes."""
     try:
-        content, _ = bucket.read(LEASE)
-        other = Owner.read(content)
+        other = Owner.read(bucket.read(LEASE)[0])
         return other is not None and not other.is_known_dead() and not _age_beyond(bucket, LAPSE_S)
     except FileNotFoundError:
         return False
+    except StorageError:
+        return True
 
 
 def machine_id() -> str:
