@@ -24,9 +24,15 @@ from tests.training.runs import losses, small_run
 from volo.data.decoded.cache import Images
 from volo.data.pipeline import Pixels, TrainingBatches
 from volo.runs import checkpoint
+from volo.runs.records import read_records
 from volo.settings.augment import AugmentSettings
 
 NUM_IMAGES, BATCH_SIZE = 131, 17
+SPACE = """
+METRIC, MODE = "val/acc1", "max"
+def space(trial):
+    return {"optim": {"lr": trial.suggest_float("lr", 1e-3, 4e-3)}}
+"""
 
 
 def batches(rank: int, world_size: int) -> TrainingBatches:
@@ -192,3 +198,27 @@ def test_a_notice_that_a_node_will_be_taken_away_has_the_run_save_within_the_dea
             said = training.output.read_text()
             assert "of 0 times" not in said and "saving now" in said
             assert list(losses(training.run_dir)) == list(range(1, training.last_step() + 1))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_trial_of_a_sweep_that_is_lost_with_its_node_resumes_on_another(small_head, tmp_path):
+    images = draw_folder(tmp_path / "images", {"train": {"cat": 40, "dog": 40}})
+    values = small_run(tmp_path, images, optim=dict(epochs=60, use_amp=False)).to_dict()
+    values["run"] |= {"num_workers": None, "run_name": None}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    (tmp_path / "rates.py").write_text(SPACE)
+    command = [sys.executable, "-m", "jobs.tune", "--space", str(tmp_path / "rates.py"), "--config"]
+    command += [str(tmp_path / "config.json"), "--sweep-name", "sweep", "--address", small_head.address]
+    command += ["--num-samples", "2", "--max-concurrent", "2", "--pruner", "none"]
+    sweep_dir = tmp_path / "outputs" / "sweep"
+    trials = [sweep_dir / "trials" / name for name in ("0000", "0001")]
+    with node_of(small_head) as node, started(command, small_head.env, sweep_dir) as driven:
+        driven.until(lambda: all(checkpoint.newest(trial) for trial in trials), "a checkpoint of both trials")
+        end_session(node)
+        driven.until(lambda: "was lost with its node; starting again" in driven.output.read_text(), "the loss")
+        assert driven.ends_with() == 0
+    for trial in trials:
+        epochs = [record["epoch"] for record in read_records(trial) if record["kind"] == "epoch"]
+        assert epochs == list(range(1, 61))
+    assert driven.output.read_text().count(" complete after 60 epochs") == 2

@@ -8,6 +8,7 @@ from volo.runs import checkpoint
 from volo.runs.model_file import Description
 from volo.runs.records import FILE, read_records
 from volo.settings.config import Settings, build_settings, merge
+from volo.tuning.home import SweepHome
 from volo.tuning.options import SweepOptions
 from volo.tuning.recovery import recover
 from volo.tuning.search.spaces import Space
@@ -34,12 +35,14 @@ def base(epochs: int = 4, **overrides) -> Settings:
     return build_settings(merge(values, overrides))
 
 
-def opened(sweep_dir: Path, *, space: Space = SPACE, settings: Settings | None = None, **options) -> SweepStudy:
+def opened(
+    sweep_dir: Path, *, space: Space = SPACE, settings: Settings | None = None, home: SweepHome | None = None, **options
+) -> SweepStudy:
     sweep_dir.mkdir(parents=True, exist_ok=True)
     options = {"num_samples": 6, **options}
     chosen = SweepOptions(space=space.name, **options)
     chosen.check()
-    return SweepStudy(sweep_dir, space, settings or base(), chosen)
+    return SweepStudy(sweep_dir, space, settings or base(), chosen, home)
 
 
 def accuracy(settings: Settings, epoch: int) -> float:

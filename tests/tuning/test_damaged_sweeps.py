@@ -12,7 +12,9 @@ import pytest
 from tests.runs.test_damaged_files import DAMAGE
 from tests.runs.test_disk_room import full_disk
 from tests.tuning.sweeps import drawn, opened, play, play_epoch, states
+from volo.cluster.start import StopFile
 from volo.errors import InputError, TrainingError
+from volo.runs.home import Home
 from volo.runs.places import JOURNAL, SWEEP_FILES, SWEEP_FOLDERS, TABLE
 from volo.tuning.confirm import FAILURES, FOLDER, Confirmation
 from volo.tuning.journal import LOST, held
@@ -167,8 +169,8 @@ def test_a_finished_trial_whose_last_record_is_lost_fails_with_the_reason(tmp_pa
     work = opened(tmp_path, num_samples=1, pruner="none").next_work()
     told = []
     monkeypatch.setattr("ray.tune.report", told.append)
-    monkeypatch.setattr("volo.tuning.trial._opened", lambda settings: contextlib.nullcontext(True))
-    run_trial({"settings": work.settings.to_dict(), "by_train": False})
+    monkeypatch.setattr("volo.tuning.trial._opened", lambda settings: contextlib.nullcontext((True, Home())))
+    run_trial({"settings": work.settings.to_dict(), "by_train": False}, stop=StopFile(tmp_path))
     assert told == [{"failure": f"TrainingError: {path} has lost the record of epoch 4, the last"}]
 
 

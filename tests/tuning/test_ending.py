@@ -71,7 +71,7 @@ def test_a_disk_that_fails_ends_the_sweep_and_no_trial(tmp_path):
     for result, limit in (({"epoch": 1, "val/acc1": 0.5}, full_disk()), ({DISK: "run could not be written"}, None)):
         ending, _, said = ending_of(tmp_path)
         guarded = Guarded(study, ending, tmp_path)
-        trial_scheduler = StudyScheduler(guarded, lambda *_: None, ending.on_failing_disk)
+        trial_scheduler = StudyScheduler(guarded, lambda *_: None, ending.on_failing_disk, said.append)
         assert not ending.is_asked()
         with limit or contextlib.nullcontext():
             decision = trial_scheduler.on_trial_result(None, trials[DISK in result], result)

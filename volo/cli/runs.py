@@ -27,7 +27,8 @@ class Flags:
     output_dir: str = "./outputs"
     """Folder with run folders, or a place on object storage, searched at any depth."""
     fetch: str | None = None
-    """Copy this run from object storage into output_dir, with its newest and its best checkpoint, as a run folder."""
+    """Copy this run, sweep or training of several seeds from object storage into output_dir, with the newest and the
+    best checkpoint of each run."""
 
 
 def main(argv: Sequence[str]) -> None:

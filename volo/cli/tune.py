@@ -25,11 +25,12 @@ from volo.cli.short_help import asks_for_help
 from volo.cluster.connect import prepare
 from volo.errors import InputError
 from volo.settings.config import Settings
-from volo.settings.paths import check_name, check_path, folder_to_write, local_path
+from volo.settings.paths import check_name, check_path, folder_to_write
 from volo.tuning.options import SweepObjective, SweepOptions, check_base
 from volo.tuning.search.library import library
 
 if TYPE_CHECKING:
+    from volo.tuning.home import SweepHome
     from volo.tuning.search.spaces import Space
     from volo.tuning.study import SweepStudy
 
@@ -68,7 +69,6 @@ def parse_sweep(
         if options.sweep_name is not None:
             check_name(options.sweep_name, "--sweep-name")
         options.check()
-        check_path(settings.run.output_dir, "--output-dir", "a sweep is not kept on object storage")
         check_places(settings)
         refuse_torchrun(prog)
     return settings, options
@@ -78,45 +78,38 @@ def tune(settings: Settings, options: SweepOptions, cluster: contextlib.ExitStac
     """Runs the sweep, or what is left of it. Refuses what can be refused before torch and Ray are loaded. `cluster`
     keeps the connection open for a training that follows, if given."""
     prepare(settings.run.address, settings.run.dashboard_host)
+    from volo.tuning.home import sweep_home
     from volo.tuning.search.spaces import check_space, load_space
 
     space = load_space(check_path(options.space, "--space"), library())
     check_base(settings, options.objectives_of(SweepObjective(space.metric, space.mode)), options)
     check_space(space, settings.to_dict())
-    sweep_dir = local_path(Path(settings.run.output_dir, options.folder_name(space.name)), "--output-dir")
+    home = sweep_home(settings.run.output_dir, options.folder_name(space.name))
     if settings.run.fresh:
-        _set_aside(sweep_dir, space, settings, options)
-    folder_to_write(sweep_dir, "the sweep's folder")
-    from volo.tuning.journal import held
-
-    with held(sweep_dir):
+        _set_aside(home, space, settings, options)
+    folder_to_write(home.sweep_dir, "the sweep's folder")
+    with home.held():
         from volo.tuning.study import SweepStudy
 
-        study = SweepStudy(sweep_dir, space, settings, options)
+        study = SweepStudy(home.sweep_dir, space, settings, options, home)
         from volo.tuning.sweep import run_sweep
 
         run_sweep(study, cluster)
     return study
 
 
-def _set_aside(sweep_dir: Path, space: "Space", settings: Settings, options: SweepOptions) -> None:
+def _set_aside(home: "SweepHome", space: "Space", settings: Settings, options: SweepOptions) -> None:
     """Renames an earlier sweep of this name once all that a new one needs has been checked, except the cluster."""
-    from volo.runs.places import check_is_ours, is_empty
-
-    check_is_ours(sweep_dir, "--sweep-name")
-    if is_empty(sweep_dir):
+    home.check_is_ours()
+    if home.is_empty():
         return
-    from volo.runs.folder import lock_of, open_data, set_aside
+    from volo.runs.folder import open_data
     from volo.tuning.study import SweepStudy
 
     with tempfile.TemporaryDirectory() as elsewhere:
         SweepStudy(Path(elsewhere), space, settings, options)
     open_data(settings.resolved(), is_new=True)
-    lock = lock_of(sweep_dir)
-    try:
-        set_aside(sweep_dir, "--sweep-name")
-    finally:
-        lock.release()
+    home.set_aside()
 
 
 def _with_recipe(argv: Sequence[str]) -> list[str]:

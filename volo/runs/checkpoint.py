@@ -69,13 +69,22 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
-        """Raises InputError if a later version wrote the manifest, whatever else it holds."""
-        values = read_json(path)
+        """As `of`, and OSError."""
+        return cls.of(read_json(path), str(path))
+
+    @classmethod
+    def of(cls, values: dict[str, Any], place: str) -> "Manifest":
+        """The manifest that a file at `place` holds.
+
+        Raises:
+            InputError: a later version wrote it, whatever else it holds.
+            ValueError, TypeError, AttributeError, KeyError: it is damaged.
+        """
         if values.pop("sha256") != _digest(values):
             raise ValueError("its sha256 does not match its content")
         if values["schema_version"] > SCHEMA_VERSION:
             raise InputError(
-                f"{path} has schema_version {values['schema_version']}, this version reads up to {SCHEMA_VERSION}; "
+                f"{place} has schema_version {values['schema_version']}, this version reads up to {SCHEMA_VERSION}; "
                 "update the project"
             )
         return cls(**values)

@@ -7,10 +7,11 @@ import platform
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -271,13 +272,20 @@ def _check_same(settings: Settings, start: Start) -> None:
             f"{_init_weights(str(settings.run.resume_path))} instead of --resume-path"
         )
     if changed:
-        raise InputError(
-            f"a run must resume with the settings it started with, got different ones for {settings.home}:\n"
-            f"{listed(changed)}\nuse the old ones, or --fresh to rename the run and start again, or another --run-name"
-            + (f"; to train this finished run further, {further(settings)}" if start.is_complete else "")
-        )
+        raise changed_settings(settings, changed, is_complete=start.is_complete)
     if is_branch and start.is_finished(settings):
         raise _nothing_left(settings, start)
+
+
+def changed_settings(
+    settings: Settings, changed: Mapping[str, tuple[Any, Any]], is_complete: bool = False
+) -> InputError:
+    """The refusal to resume a run with other settings, which it lists."""
+    return InputError(
+        f"a run must resume with the settings it started with, got different ones for {settings.home}:\n"
+        f"{listed(changed)}\nuse the old ones, or --fresh to rename the run and start again, or another --run-name"
+        + (f"; to train this finished run further, {further(settings)}" if is_complete else "")
+    )
 
 
 def _nothing_left(settings: Settings, start: Start) -> InputError:

@@ -15,7 +15,7 @@ from volo.errors import InputError, TrainingError
 from volo.files import remove
 from volo.log import LOGGER
 from volo.runs import checkpoint, stored
-from volo.runs.places import BEST, CHECKPOINTS, CONFIG, LAST
+from volo.runs.places import BEST, CHECKPOINTS, CONFIG, LAST, LOCK
 from volo.settings.config import Settings
 from volo.storage.bucket import CHECK_S, Bucket, check_bucket
 from volo.storage.lease import Lease, LeaseTaken, check
@@ -27,10 +27,12 @@ class Home:
     Attributes:
         token: Of the lease, by which other processes of the same training show that they may write.
         lock: Of the folder, for the process that opened the run.
+        keeps_copy: Whether a working copy stays on this machine once the run is released.
     """
 
     token = ""
     lock: FileLock | None = None
+    keeps_copy = True
 
     def check(self) -> None:
         """Raises InputError if nothing can be written there."""
@@ -85,7 +87,7 @@ class StoredHome(Home):
         check_bucket(self.url, "--output-dir")
 
     def open(self, is_fresh: bool) -> None:
-        with self._refusals():
+        with self.refusals():
             try:
                 self._lease = Lease.take(Bucket(self.url, CHECK_S), self.url)
             except LeaseTaken as other:
@@ -93,11 +95,12 @@ class StoredHome(Home):
                     f"{self.url} is being trained by {other}; wait for it or use another --run-name"
                 ) from None
             self.token = self._lease.token
-            self._check_is_run()
+            self.check_content()
             if not is_fresh:
-                self._bring_run()
+                self._bring()
 
-    def _check_is_run(self) -> None:
+    def check_content(self) -> None:
+        """Raises InputError if there is something else."""
         names = [name for name in self.bucket.names() if stored.is_of_run(name)]
         if names and CONFIG not in names and not any(name.startswith(CHECKPOINTS) for name in names):
             raise InputError(
@@ -106,10 +109,18 @@ class StoredHome(Home):
 
     def bring(self) -> None:
         with checkpoint.writing(f"the copy of {self.url}"):
-            self._bring_run()
+            self._bring()
 
-    def _bring_run(self) -> None:
-        for path in stored.bring_run(self.bucket, self.run_dir):
+    def bring_all(self) -> list[Path]:
+        """Makes the folder what is there. Returns the files."""
+        return stored.bring_run(self.bucket, self.run_dir)
+
+    def files(self) -> dict[str, Path]:
+        """The files of the folder that belong there, beside checkpoints, by name."""
+        return stored.loose_files(self.run_dir)
+
+    def _bring(self) -> None:
+        for path in self.bring_all():
             self._there[str(path.relative_to(self.run_dir))] = stored.seen(path)
 
     def bring_records(self) -> None:
@@ -120,7 +131,7 @@ class StoredHome(Home):
             LOGGER.warning("the run's records stay at %s: %s", self.url, error)
 
     def set_aside(self) -> None:
-        with self._refusals():
+        with self.refusals():
             if any(map(stored.is_of_run, self.bucket.names())):
                 print(f"renamed the previous run to {stored.set_aside(self.bucket)}", flush=True)
         for path in self.run_dir.iterdir():
@@ -129,7 +140,7 @@ class StoredHome(Home):
 
     def begin(self) -> None:
         self._has_begun = True
-        with self._refusals():
+        with self.refusals():
             self._take()
 
     def take(self) -> None:
@@ -139,7 +150,7 @@ class StoredHome(Home):
     def _take(self) -> None:
         with self._one_at_a_time:
             check(self.bucket, self.token)
-            here = {name: path for name, path in stored.loose_files(self.run_dir).items() if name not in (BEST, LAST)}
+            here = {name: path for name, path in self.files().items() if name not in (BEST, LAST)}
             for name in sorted(self._there.keys() - here.keys() - {BEST, LAST}):
                 self.bucket.delete([name])
                 del self._there[name]
@@ -161,15 +172,18 @@ class StoredHome(Home):
     def release(self) -> None:
         try:
             if self._lease is not None:
-                if self._has_begun:
-                    self._take_the_rest()
+                is_whole = self._has_begun and self._take_the_rest()
                 self._lease.release()
                 self._lease = None
+                if is_whole and not self.keeps_copy:
+                    for path in self.run_dir.iterdir():
+                        if path.name != LOCK:
+                            remove(path)
         finally:
             super().release()
 
     @contextlib.contextmanager
-    def _refusals(self) -> Iterator[None]:
+    def refusals(self) -> Iterator[None]:
         """Before training, what cannot be read or written there is wrong input."""
         try:
             yield
@@ -178,13 +192,15 @@ class StoredHome(Home):
                 f"--output-dir must be a place that can be read and written, got {error.filename}: {error.strerror}"
             ) from None
 
-    def _take_the_rest(self) -> None:
-        """What was recorded since the last checkpoint, such as why training failed."""
+    def _take_the_rest(self) -> bool:
+        """What was recorded since the last checkpoint, such as why training failed. False if it stays here."""
         try:
             self.bucket = Bucket(self.url, CHECK_S)
             self.take()
+            return True
         except (TrainingError, OSError) as error:
             LOGGER.warning("the end of the run's records stays on this machine, in %s: %s", self.run_dir, error)
+            return False
 
 
 def home_of(settings: Settings, token: str = "") -> Home:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from volo.storage.lease import LEASE
 
 Seen = tuple[int, int]  # size and time of a file
 FILES = {checkpoint.MODEL, checkpoint.STATE}
-APART = (CHECKPOINTS, "hang")  # what is not taken there as it is
+HANG = "hang"  # the folder of what is kept for a person to look at, on the machine where it was written
 
 
 def version_of(manifest: bytes) -> str:
@@ -43,14 +44,24 @@ def manifests(names: dict[str, Stat]) -> dict[int, str]:
     return dict(sorted(found.items(), reverse=True))
 
 
-def is_loose(name: str) -> bool:
-    """Whether an object is a file of the run that is no checkpoint's, no mark of a moment, and no lease."""
-    parts = name.split("/")
-    return parts[-1] != LEASE and parts[0] not in APART and not any(part.startswith(".") for part in parts)
+def newest_manifest(bucket: Bucket, names: dict[str, Stat]) -> Manifest | None:
+    """The newest manifest among the objects of a run; None if there is none, or it is damaged."""
+    for name in manifests(names).values():
+        with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
+            return Manifest.of(json.loads(bucket.read(name)[0]), f"{bucket.url}/{name}")
+        break
+    return None
 
 
 def is_of_run(name: str) -> bool:
-    return is_loose(name) or name.startswith(f"{CHECKPOINTS}/")
+    """Whether an object belongs to a run, a sweep or several seeds: it is no mark of a moment, and no lease."""
+    parts = name.split("/")
+    return parts[-1] != LEASE and HANG not in parts[:-1] and not any(part.startswith(".") for part in parts)
+
+
+def is_loose(name: str) -> bool:
+    """Whether an object belongs to a run and is no checkpoint's."""
+    return is_of_run(name) and CHECKPOINTS not in name.split("/")[:-1]
 
 
 def loose_files(run_dir: Path) -> dict[str, Path]:
@@ -71,8 +82,14 @@ def bring_run(bucket: Bucket, run_dir: Path) -> list[Path]:
     Warns about damaged checkpoints, which are skipped.
     """
     names = bucket.names()
-    there = manifests(names)
     brought = bring_files(bucket, names, run_dir)
+    bring_checkpoints(bucket, names, run_dir)
+    return brought
+
+
+def bring_checkpoints(bucket: Bucket, names: dict[str, Stat], run_dir: Path) -> None:
+    """Makes the checkpoints of a run's folder, whose files are here, the newest intact one there and its best one."""
+    there = manifests(names)
     for folder in (run_dir / CHECKPOINTS).glob("*"):
         if f"{CHECKPOINTS}/{folder.name}/{MANIFEST}" not in there.values():
             remove(folder)
@@ -82,7 +99,6 @@ def bring_run(bucket: Bucket, run_dir: Path) -> list[Path]:
     best = checkpoint.pointed(run_dir, BEST)
     if best is not None and (name := f"{CHECKPOINTS}/{best.name}/{MANIFEST}") in there.values():
         _bring_if_intact(bucket, name, run_dir)
-    return brought
 
 
 def bring_files(bucket: Bucket, names: dict[str, Stat], run_dir: Path) -> list[Path]:
@@ -230,7 +246,12 @@ def prune(bucket: Bucket, run_dir: Path, keep: int) -> None:
         _, step, *inner = name.split("/")
         if step_of(Path(step)) is not None and inner and inner[0] not in valid.get(step, ()):
             gone.append(name)
-    bucket.delete(sorted(gone, key=lambda name: not name.endswith(MANIFEST)))
+    delete(bucket, gone)
+
+
+def delete(bucket: Bucket, names: Iterable[str]) -> None:
+    """Deletes objects of a run, manifests first."""
+    bucket.delete(sorted(names, key=lambda name: not name.endswith(MANIFEST)))
 
 
 def set_aside(bucket: Bucket) -> str:
@@ -244,7 +265,12 @@ def set_aside(bucket: Bucket) -> str:
     name = bucket.url.rpartition("/")[2]
     above = Bucket(bucket.url.rpartition("/")[0])
     names = [found for found in bucket.names() if is_of_run(found)]
-    for found in sorted(names, key=lambda one: one.endswith(MANIFEST)):
-        above.copy(f"{name}/{found}", f"{name}.{number}/{found}")
-    bucket.delete(sorted(names, key=lambda one: not one.endswith(MANIFEST)))
+    copy(above, names, name, f"{name}.{number}")
+    delete(bucket, names)
     return f"{bucket.url}.{number}"
+
+
+def copy(above: Bucket, names: Iterable[str], place: str, to: str) -> None:
+    """Copies objects from one place below `above` to another, manifests last."""
+    for name in sorted(names, key=lambda one: one.endswith(MANIFEST)):
+        above.copy(f"{place}/{name}", f"{to}/{name}")

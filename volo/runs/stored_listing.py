@@ -11,7 +11,7 @@ from volo.files import replaced
 from volo.locks import LOOK_S, take
 from volo.runs import stored
 from volo.runs.listing import Run, read_run
-from volo.runs.places import CONFIG, ENVIRONMENT, FAILURE, LOCK, is_empty
+from volo.runs.places import CONFIG, ENVIRONMENT, FAILURE, JOURNAL, LOCK, TABLE, is_empty
 from volo.runs.records import FILE
 from volo.settings.buckets import check_place
 from volo.settings.paths import shown
@@ -29,10 +29,18 @@ def stored_runs(url: str) -> tuple[Path, list[Run]]:
     """
     root = place_of_copies("listings", url)
     try:
-        names = Bucket(url, CHECK_S).names()
+        names = _names(url)
+        for name in names:
+            if name.rpartition("/")[2] == TABLE:
+                _fetch(Bucket(url), name, root / name)  # tells how the trials of a sweep have ended
         return root, [_read(url, place, names, root) for place in _places(names)]
     except OSError as error:
         raise InputError(f"--output-dir must be a place that can be read, got {shown(url)}: {error.strerror}") from None
+
+
+def _names(url: str) -> dict[str, Stat]:
+    """What is kept at a place; a name that could lead out of a folder is none of ours."""
+    return {name: stat for name, stat in Bucket(url, CHECK_S).names().items() if stored.is_of_run(name)}
 
 
 def _places(names: dict[str, Stat]) -> list[str]:
@@ -50,29 +58,36 @@ def _read(url: str, place: str, names: dict[str, Stat], root: Path) -> Run:
         if path.relative_to(folder).as_posix() not in wanted & inside.keys():
             path.unlink()
     for name in sorted(wanted & inside.keys()):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(path) as partial:
-            bucket.fetch(name, partial)
+        _fetch(bucket, name, folder / name)
     run = read_run(folder)
     state = "running" if is_held(bucket) else run.state
     return replace(run, state=state, size=sum(stat.size for stat in inside.values()))
 
 
+def _fetch(bucket: Bucket, name: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(path) as partial:
+        bucket.fetch(name, partial)
+
+
 def fetch_run(place: str, into: Path) -> Path:
-    """Copies a run with its newest and best checkpoint into a folder, or makes an earlier copy there what it is now.
+    """Copies a run, a sweep, or the runs of several seeds into a folder, or makes an earlier copy there what it is now:
+    all files, and the newest and the best checkpoint of every run.
 
     Returns:
-        The run's folder.
+        The folder of the copy.
 
     Raises:
-        InputError: no run there, or something else in the folder's place.
+        InputError: nothing of this kind there, or something else in the folder's place.
     """
     url = check_place(place, "--fetch")
-    folder, bucket = into / url.rpartition("/")[2], Bucket(url)
+    folder = into / url.rpartition("/")[2]
     try:
-        if CONFIG not in Bucket(url, CHECK_S).names():
-            raise InputError(f"--fetch must name a run, got {shown(url)}, which holds no {CONFIG}; correct the place")
+        names = Bucket(url, CHECK_S).names()
+        if not (CONFIG in names or _places(names) or JOURNAL in names):
+            raise InputError(
+                f"--fetch must name a run or a sweep, got {shown(url)}, which holds none; correct the place"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         lock = take(folder / LOCK, LOOK_S, "set --output-dir to another disk")
         try:
@@ -81,7 +96,10 @@ def fetch_run(place: str, into: Path) -> Path:
                     f"{folder} must be an earlier copy of this run in which nobody has trained, empty, or not exist, "
                     "got other files; set another --output-dir"
                 )
-            stored.bring_run(bucket, folder)
+            stored.bring_files(Bucket(url), names, folder)
+            for run in _places(names):
+                inside = {name.removeprefix(run): stat for name, stat in names.items() if name.startswith(run)}
+                stored.bring_checkpoints(Bucket(f"{url}/{run}".rstrip("/")), inside, folder / run)
         finally:
             lock.release()
     except Timeout:

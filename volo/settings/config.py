@@ -115,11 +115,6 @@ class Settings(Section):
                 f"patience needs validation images, got patience={self.optim.patience} with val_fraction=0; leave one "
                 "of them out"
             )
-        if self.run.seeds is not None and self.is_in_bucket:
-            raise ValueError(
-                f"seeds are trained on a disk, got output_dir={cut(self.run.output_dir)}; train each with --seed and a "
-                "--run-name of its own, or set --output-dir to a path"
-            )
         if self.optim.init_weights and self.run.resume_path:
             raise ValueError(
                 "init_weights has no effect with resume_path, which brings its own weights, got "

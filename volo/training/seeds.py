@@ -19,6 +19,7 @@ from volo.runs.listing import CONFIG, METRIC, Scores, read_scores
 from volo.runs.places import SEEDS, check_is_ours, is_empty
 from volo.settings.config import Settings
 from volo.training.initial import check_inputs
+from volo.training.stored_seeds import check_seeds, keep_summary, set_seeds_aside
 from volo.training.world import World
 
 KINDS = {"best": "best val top-1", "last": "last val top-1", "train_loss": "train loss"}
@@ -49,11 +50,17 @@ def each_run(settings: Settings, world: World) -> Iterator[Settings]:
         yield one
         if world.is_main:
             summary = summarize({run.run.seed: read_scores(run.run_dir) for run in runs[:number]})
-            with writing(str(settings.run_dir / SEEDS)):
-                replace_synced(settings.run_dir / SEEDS, json.dumps(summary, indent=1) + "\n")
+            _keep(settings, json.dumps(summary, indent=1) + "\n")
     if world.is_main:
         _show(summary)
-        print(f"run folder: {settings.run_dir}", flush=True)
+        print(f"run folder: {settings.home}", flush=True)
+
+
+def _keep(settings: Settings, summary: str) -> None:
+    with writing(str(settings.run_dir / SEEDS)):
+        replace_synced(settings.run_dir / SEEDS, summary)
+    if settings.is_in_bucket:
+        keep_summary(settings, summary)
 
 
 def of_seed(settings: Settings, seed: int) -> Settings:
@@ -109,7 +116,7 @@ def t_quantile(freedom: int) -> float:
 def _prepare_everywhere(settings: Settings, runs: list[Settings], world: World) -> None:
     refusal = None
     if world.is_main:
-        print(f"run folder: {settings.run_dir}", flush=True)
+        print(f"run folder: {settings.home}", flush=True)
         try:
             _prepare(settings, runs)
         except InputError as error:
@@ -119,6 +126,9 @@ def _prepare_everywhere(settings: Settings, runs: list[Settings], world: World) 
 
 
 def _prepare(settings: Settings, runs: list[Settings]) -> None:
+    if settings.is_in_bucket:
+        _prepare_stored(settings, runs)
+        return
     folder = settings.run_dir
     if settings.run.fresh and not is_restart():
         _set_aside(settings, runs[0])
@@ -129,6 +139,14 @@ def _prepare(settings: Settings, runs: list[Settings]) -> None:
         )
     for one in runs:
         check_run(one)
+
+
+def _prepare_stored(settings: Settings, runs: list[Settings]) -> None:
+    if settings.run.fresh and not is_restart():
+        check_inputs(runs[0].resolved(), Start(None, 0, 0))
+        set_seeds_aside(settings, runs)
+    check_seeds(settings, runs)
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
 
 
 def _set_aside(settings: Settings, first: Settings) -> None:

@@ -19,7 +19,6 @@ from volo.plots.curves import is_number
 from volo.runs.checkpoint import writing
 from volo.settings.config import Settings
 from volo.tuning.options import NUM_CONFIRM_SEEDS
-from volo.tuning.recovery import saved_epochs
 from volo.tuning.report.confirmation import FILE, read_confirmation, verdicts
 from volo.tuning.report.words import verdict_in_words
 from volo.tuning.results import ranked, shown
@@ -60,7 +59,7 @@ class Confirmation:
         self.failures = self._read_failures()
         self.values: dict[Rerun, float] = {}
         for number in range(len(self.runs)):
-            for record in saved_epochs(self.run_dir(number))[-1:]:
+            for record in study.home.saved_epochs(self.run_dir(number))[-1:]:
                 self.report(number, record)
         self._to_hand_out = [number for number in range(len(self.runs)) if not self.has_ended(number)]
 
@@ -73,6 +72,12 @@ class Confirmation:
 
     def run_dir(self, number: int) -> Path:
         return self.study.sweep_dir / FOLDER / self.runs[number].folder
+
+    def bring_records(self, number: int) -> None:
+        self.study.home.bring_records(self.run_dir(number))
+
+    def keep(self) -> None:
+        self.study.keep()
 
     def next_work(self) -> Work | None:
         if not self._to_hand_out:
@@ -99,6 +104,10 @@ class Confirmation:
             with writing(str(self._failures_path)):
                 self._failures_path.parent.mkdir(exist_ok=True)
                 replace_synced(self._failures_path, json.dumps(self.failures, indent=1) + "\n")
+
+    def give_back(self, number: int) -> None:
+        """As of a study."""
+        self._to_hand_out.append(number)
 
     def write(self) -> None:
         """Writes confirm.json with the results so far."""
@@ -141,9 +150,10 @@ class Confirmation:
 
     def _settings(self, number: int, drawn: dict) -> Settings:
         """The trial's settings with another run folder and seed."""
-        run, folder = self.runs[number], self.run_dir(number)
+        run = self.runs[number]
         settings = self.study.settings_of(run.trial, drawn)
-        moved = dict(output_dir=str(folder.parent), run_name=folder.name, seed=run.seed)
+        above, _, name = f"{self.study.home.place}/{FOLDER}/{run.folder}".rpartition("/")
+        moved = dict(output_dir=above, run_name=name, seed=run.seed)
         return settings.model_copy(update={"run": settings.run.model_copy(update=moved)})
 
     @property

@@ -104,15 +104,25 @@ def _trials(numbers: Collection[int]) -> str:
 
 
 class Guarded:
-    """Trials without their errors, which end the sweep (`Ending.on_failing_disk`)."""
+    """Trials without their errors, which end the sweep (`Ending.on_failing_disk`).
+
+    Attributes:
+        given_back: The numbers of those to be handed out again.
+    """
 
     def __init__(self, trials: Trials, ending: Ending, sweep_dir: Path):
         self.trials, self.ending, self.what = trials, ending, str(sweep_dir)
         self.num_epochs = trials.num_epochs
+        self.given_back: set[int] = set()
 
     def next_work(self) -> Work | None:
+        """A trial that any driver could resume from now on."""
         with self.ending.on_failing_disk(self.what):
-            return self.trials.next_work()
+            work = self.trials.next_work()
+            if work is not None:
+                self.trials.keep()
+                self.given_back.discard(work.number)
+            return work
         return None
 
     def report(self, number: int, metrics: Metrics) -> bool:
@@ -125,5 +135,17 @@ class Guarded:
         with self.ending.on_failing_disk(self.what):
             self.trials.fail(number, reason)
 
+    def give_back(self, number: int) -> None:
+        self.given_back.add(number)
+        self.trials.give_back(number)
+
     def run_dir(self, number: int) -> Path:
         return self.trials.run_dir(number)
+
+    def bring_records(self, number: int) -> None:
+        with self.ending.on_failing_disk(self.what):
+            self.trials.bring_records(number)
+
+    def keep(self) -> None:
+        with self.ending.on_failing_disk(self.what):
+            self.trials.keep()

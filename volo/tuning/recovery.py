@@ -1,12 +1,7 @@
 """Recovers from run folders what trials did after the driver ended, before the study could learn of it."""
 
-from pathlib import Path
-from typing import Any
-
 from optuna.trial import TrialState
 
-from volo.runs import checkpoint
-from volo.runs.records import read_records
 from volo.tuning.study import DRAWN, SweepStudy
 
 
@@ -19,17 +14,8 @@ def recover(study: SweepStudy) -> list[int]:
     ended = []
     for trial in study.trials:
         if trial.state == TrialState.RUNNING and DRAWN in trial.user_attrs:
-            for record in saved_epochs(study.run_dir(trial.number)):
+            for record in study.home.saved_epochs(study.run_dir(trial.number)):
                 if study.report(trial.number, record):
                     ended.append(trial.number)
                     break
     return ended
-
-
-def saved_epochs(run_dir: Path) -> list[dict[str, Any]]:
-    """The records of the epochs up to the run's newest checkpoint; later epochs are trained again."""
-    newest = checkpoint.newest(run_dir)
-    if newest is None:
-        return []
-    step = checkpoint.Manifest.read(newest / checkpoint.MANIFEST).step
-    return [record for record in read_records(run_dir) if record["kind"] == "epoch" and record["step"] <= step]

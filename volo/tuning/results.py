@@ -1,11 +1,9 @@
 """The results of a sweep: a ranked table of its trials, the best settings, the weights of the best few, a report."""
 
-import contextlib
 import io
 import logging
 import math
 import shlex
-import shutil
 from typing import Any
 
 import yaml
@@ -13,9 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from volo.console import percent
 from volo.errors import TrainingError
-from volo.files import remove_abandoned, replace_synced
+from volo.files import replace_synced
 from volo.runs.checkpoint import writing
-from volo.runs.places import BEST, CHECKPOINTS, LAST, TABLE, checkpoints_of
+from volo.runs.places import TABLE
 from volo.settings.config import Settings
 from volo.tables import TableWriter
 from volo.tuning.report import SweepFacts, write_sweep_report
@@ -54,6 +52,7 @@ def write_report(study: SweepStudy) -> None:
         TrainingError: the disk refused it; an earlier report is intact.
     """
     base = study.base
+    _bring_curves(study)
     facts = SweepFacts(
         name=study.sweep_dir.name,
         space=study.space.name,
@@ -70,6 +69,13 @@ def write_report(study: SweepStudy) -> None:
         raise
     except Exception:
         logger.exception("the report could not be drawn; all other results of the sweep are complete")
+
+
+def _bring_curves(study: SweepStudy) -> None:
+    """The records of trials that a driver elsewhere has run, of which the study has received the last epoch alone."""
+    for trial in study.trials:
+        if trial.state.is_finished() and not trial.intermediate_values and not study.run_dir(trial.number).exists():
+            study.bring_records(trial.number)
 
 
 def ranked(study: SweepStudy) -> list[FrozenTrial]:
@@ -151,14 +157,7 @@ def remove_weights(study: SweepStudy) -> None:
     ended = [trial.number for trial in ranked(study) if trial.state.is_finished()]
     kept = ended[: study.options.keep_checkpoints]
     for number in (trial.number for trial in study.trials if trial.state.is_finished() and trial.number not in kept):
-        run_dir = study.run_dir(number)
-        for folder in checkpoints_of(run_dir):
-            shutil.rmtree(folder, ignore_errors=True)
-        remove_abandoned(run_dir / CHECKPOINTS)
-        with contextlib.suppress(OSError):  # a copy of the user's is there
-            (run_dir / CHECKPOINTS).rmdir()
-        for pointer in (BEST, LAST):
-            (run_dir / pointer).unlink(missing_ok=True)
+        study.home.remove_weights(study.run_dir(number))
 
 
 def _table(study: SweepStudy) -> str:

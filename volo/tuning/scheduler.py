@@ -1,5 +1,6 @@
 """Ray Tune's scheduler, which follows the study's decisions after each epoch."""
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,6 +14,8 @@ from volo.runs.listing import read_failure
 from volo.tuning.study import Trials
 from volo.tuning.trial import DISK, FAILURE, STOPPED
 
+MOST_LOST = 3  # times that a trial may lose its node in one start of a sweep
+
 
 class StudyScheduler(FIFOScheduler):
     """Reports every epoch and failure to the study, and stops the trials that have ended according to it.
@@ -21,6 +24,7 @@ class StudyScheduler(FIFOScheduler):
         study: The study of the trials.
         on_epoch: Called after each epoch with the trial's number and its metrics.
         on_failing_disk: Ends the sweep if a file cannot be written in it (volo/tuning/ending.py).
+        say: Shows a line.
     """
 
     def __init__(
@@ -28,9 +32,11 @@ class StudyScheduler(FIFOScheduler):
         study: Trials,
         on_epoch: Callable[[int, dict[str, Any]], None],
         on_failing_disk: Callable[[str], AbstractContextManager[None]],
+        say: Callable[[str], None],
     ):
         super().__init__()
-        self.study, self.on_epoch, self.on_failing_disk = study, on_epoch, on_failing_disk
+        self.study, self.on_epoch, self.on_failing_disk, self.say = study, on_epoch, on_failing_disk, say
+        self._times_lost: Counter[int] = Counter()
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         number = trial.config["number"]
@@ -47,14 +53,27 @@ class StudyScheduler(FIFOScheduler):
         return TrialScheduler.STOP if self.study.report(number, result) else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """The trial's process was lost, for example after a hang, which it records first; it catches other errors."""
-        number = trial.config["number"]
+        """The trial's process was lost, for example after a hang, which it records first; it catches other errors. One
+        that went with its node is tried again."""
+        number, error = trial.config["number"], trial.get_pickled_error()
+        if is_node_lost(error) and self._times_lost[number] < MOST_LOST:
+            self._times_lost[number] += 1
+            self.study.give_back(number)
+            times = f"{self._times_lost[number]} of {MOST_LOST} times"
+            self.say(f"trial {number} was lost with its node; starting again from its newest checkpoint, {times}")
+            return
+        self.study.bring_records(number)
         note = read_failure(self.study.run_dir(number))
-        self.study.fail(number, note or _reason(trial.get_pickled_error()))
+        self.study.fail(number, note or _reason(error))
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles this object into a file that is never read."""
         return {}
+
+
+def is_node_lost(error: Exception | None) -> bool:
+    """Whether a trial's process went with its node, announced or not, which says nothing about the trial."""
+    return isinstance(error, RayActorError) and (error.preempted or "node has died" in str(error))
 
 
 def _reason(error: Exception | None) -> str:

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from volo.errors import InputError, TrainingError
 from volo.runs.places import TRIALS
 from volo.settings.config import FREE_ON_RESUME, Settings, build_settings, differences, listed
+from volo.tuning.home import SweepHome
 from volo.tuning.journal import STUDY, open_journal
 from volo.tuning.options import COUNTED, MEASURED, REDUCTION_FACTOR, SweepObjective, SweepOptions
 from volo.tuning.search.asking import LISTS
@@ -55,7 +56,13 @@ class Trials(Protocol):
 
     def fail(self, number: int, reason: str) -> None: ...
 
+    def give_back(self, number: int) -> None: ...
+
     def run_dir(self, number: int) -> Path: ...
+
+    def bring_records(self, number: int) -> None: ...
+
+    def keep(self) -> None: ...
 
 
 class SweepStudy:
@@ -66,14 +73,17 @@ class SweepStudy:
         space: The space to search.
         base: The settings that the space overrides.
         options: Already checked.
+        home: Where the sweep is kept. Default: in its folder.
 
     Raises:
         InputError: the folder's sweep started with another space or other settings; the differences are listed.
     """
 
-    def __init__(self, sweep_dir: Path, space: Space, base: Settings, options: SweepOptions):
+    def __init__(
+        self, sweep_dir: Path, space: Space, base: Settings, options: SweepOptions, home: SweepHome | None = None
+    ):
         self.sweep_dir, self.space, self.options = sweep_dir, space, options
-        self.base = base
+        self.base, self.home = base, home or SweepHome(sweep_dir)
         self.objectives = options.objectives_of(SweepObjective(space.metric, space.mode))
         self.num_epochs = base.optim.epochs
         self.counts: Callable[[Settings], dict[str, int]] | None = None  # of a model, if an objective is a count
@@ -152,7 +162,15 @@ class SweepStudy:
             self.base = build_settings(self.base.to_dict(), {"teaching": {"teacher": str(teacher)}})
 
     def run_dir(self, number: int) -> Path:
+        """A trial's run folder, of which a sweep on object storage holds the records alone."""
         return self.sweep_dir / TRIALS / f"{number:04d}"
+
+    def bring_records(self, number: int) -> None:
+        self.home.bring_records(self.run_dir(number))
+
+    def keep(self) -> None:
+        """Takes what was written to where the sweep is kept. Raises TrainingError if it cannot."""
+        self.home.keep()
 
     def next_work(self) -> Work | None:
         """A trial that was running when the driver ended, otherwise a new one; None once there are as many as requested
@@ -176,7 +194,7 @@ class SweepStudy:
     def settings_of(self, number: int, drawn: dict[str, Any]) -> Settings:
         """The checked settings of a trial's run."""
         run = dict(
-            output_dir=str(self.sweep_dir / TRIALS),
+            output_dir=f"{self.home.place}/{TRIALS}",
             run_name=f"{number:04d}",
             num_workers=self.options.workers_per_trial,
             keep_checkpoints=1,
@@ -214,6 +232,10 @@ class SweepStudy:
         """Marks a trial as failed, unless it has ended."""
         if not self.has_ended(number):
             self._tell(self._trial(number), TrialState.FAIL, {REASON: reason})
+
+    def give_back(self, number: int) -> None:
+        """Has a trial that was handed out handed out again: it resumes from its newest checkpoint."""
+        self._to_resume.append(number)
 
     def has_ended(self, number: int) -> bool:
         return self.frozen(number).state.is_finished()

@@ -49,7 +49,7 @@ def run_sweep(study: SweepStudy, cluster: contextlib.ExitStack | None = None) ->
         Stopped: by a signal; the running trials have been saved.
     """
     began = time.monotonic()
-    print(f"sweep folder: {study.sweep_dir}", flush=True)
+    print(f"sweep folder: {study.home.place}", flush=True)
     data, _ = open_data(study.base.resolved(), is_new=not study.trials)  # decoded once, for all trials
     _check_same_images(study, data)
     study.check_teacher()
@@ -73,11 +73,13 @@ def run_sweep(study: SweepStudy, cluster: contextlib.ExitStack | None = None) ->
                     run_confirmation(Confirmation(study), plan, _minutes_left(study, began))
         except Stopped:
             write_report(study)
+            study.keep()
             raise
     write_results(study)
     said = _confirmed(study)
     try:
         write_report(study)
+        study.keep()
     finally:
         say_result(study, said)
 
@@ -106,7 +108,9 @@ def run_trials(study: SweepStudy, plan: TrialPlan) -> None:
     with Board(study) as board:
 
         def end(number: int) -> None:
+            study.bring_records(number)
             write_results(study)
+            study.keep()
             board.end(number)
 
         study.on_end = end
@@ -127,6 +131,7 @@ def run_confirmation(confirmation: Confirmation, plan: TrialPlan, minutes: float
 
     def end(number: int) -> None:
         confirmation.write()
+        confirmation.keep()
         say(f"{confirmation.outcome(number)}; {confirmation.num_left} runs left")
 
     def say(line: str) -> None:
@@ -183,7 +188,7 @@ def say_result(study: SweepStudy, confirmed: list[str]) -> None:
         print(f"{study.num_left} of {study.limit} trials are left; the same command continues")
     elif study.shortage:
         print(study.shortage)
-    print(f"sweep folder: {study.sweep_dir}", flush=True)
+    print(f"sweep folder: {study.home.place}", flush=True)
     _check_failures(study)
 
 

@@ -7,7 +7,6 @@ can resume. Failures are caught, so that the actor, with everything it has loade
 import contextlib
 import gc
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -18,10 +17,12 @@ from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from volo.cluster.group import WorkersJoin, joined_group
-from volo.cluster.start import StopFile, StopListener
+from volo.cluster.scribe import Told
+from volo.cluster.start import StopListener, new_start
 from volo.errors import Stopped, TrainingError
 from volo.locks import take
 from volo.log import show_log
+from volo.runs.home import Home, home_of
 from volo.runs.places import LOCK
 from volo.runs.records import FILE
 from volo.settings.config import Settings, build_settings
@@ -29,36 +30,36 @@ from volo.training.guards.watchdog import watched
 from volo.training.launch import opened_run
 from volo.training.loop import train
 from volo.training.world import World, joined_world
-from volo.tuning.recovery import saved_epochs
+from volo.tuning.home import saved_epochs
 
 FAILURE, STOPPED, DISK = "failure", "stopped", "disk"
 LOST_S = 60.0  # a trial's process briefly outlives its driver and holds the run folder's lock
 
 
-def run_trial(config: dict[str, Any]) -> None:
+def run_trial(config: dict[str, Any], stop: Told) -> None:
     """Trains to the last epoch, resuming from the run folder.
 
     Args:
-        config: `settings` of the run; `folder` of this start of the sweep, where the request to stop appears;
-            `num_workers` that train together; `num_local`, the workers of all trials that share a node; `use_gpu`;
-            `by_train`, whether Ray Train starts the workers.
+        config: `settings` of the run; `num_workers` that train together; `num_local`, the workers of all trials that
+            share a node; `use_gpu`; `by_train`, whether Ray Train starts the workers.
+        stop: Knows whether the sweep is asked to stop.
     """
     show_log()
-    outcome = _outcome(config)
+    outcome = _outcome(config, stop)
     _free_memory()
     if outcome is not None:
         ray.tune.report(outcome)
 
 
-def _outcome(config: dict[str, Any]) -> dict[str, Any] | None:
+def _outcome(config: dict[str, Any], stop: Told) -> dict[str, Any] | None:
     settings = build_settings(config["settings"])
     train_trial = _train_together if config["by_train"] else _train_alone
     try:
-        with _opened(settings) as is_finished:
+        with _opened(settings) as (is_finished, home):
             if is_finished:
                 ray.tune.report(_last_epoch(settings))
             else:
-                train_trial(settings, config)
+                train_trial(settings, config, stop, home)
     except Stopped as stopped:
         return {STOPPED: stopped.signal_number}
     except Exception as error:
@@ -77,33 +78,34 @@ def _last_epoch(settings: Settings) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _opened(settings: Settings) -> Iterator[bool]:
-    """Opens the run folder once a process of an earlier start has released it. Yields whether the run is finished."""
+def _opened(settings: Settings) -> Iterator[tuple[bool, Home]]:
+    """Opens the run folder once a process of an earlier start has released it. Yields whether the run is finished, and
+    where it is kept. Of a run on object storage nothing stays on this node, which may train many."""
     if settings.run_dir.exists():
         with contextlib.suppress(Timeout):  # `opened_run` says that the run is still being trained
             take(settings.run_dir / LOCK, LOST_S, "set --output-dir to another disk").release()
     alone = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
-    with opened_run(settings, alone) as (start, _):
-        yield start.is_finished(settings)
+    with opened_run(settings, alone) as (start, home):
+        home.keeps_copy = False
+        yield start.is_finished(settings), home
 
 
-def _train_alone(settings: Settings, config: dict[str, Any]) -> None:
+def _train_alone(settings: Settings, config: dict[str, Any], stop: Told, home: Home) -> None:
     device = torch.device("cuda", 0) if config["use_gpu"] else torch.device("cpu")
     world = joined_world(rank=0, size=1, local_rank=0, local_size=config["num_local"], device=device)
-    _train_as(world, settings, config, ray.tune.report)
+    _train_as(world, settings, stop, home, ray.tune.report)
 
 
-def _train_together(settings: Settings, config: dict[str, Any]) -> None:
+def _train_together(settings: Settings, config: dict[str, Any], stop: Told, home: Home) -> None:
     """Trains with the workers of Ray Train and passes on their reports."""
-    folder = Path(config["folder"])
     trainer = TorchTrainer(
         _train_rank,
-        train_loop_config={**config, "settings": settings.to_dict()},
+        train_loop_config={**config, "settings": settings.to_dict(), "stop": stop, "token": home.token},
         torch_config=WorkersJoin(),
         scaling_config=ray.train.ScalingConfig(num_workers=config["num_workers"], use_gpu=config["use_gpu"]),
         run_config=ray.train.RunConfig(
             name=settings.run_dir.name,
-            storage_path=str(folder),
+            storage_path=str(new_start(settings.run_dir)),
             failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
             callbacks=[TuneReportCallback()],
         ),
@@ -111,7 +113,7 @@ def _train_together(settings: Settings, config: dict[str, Any]) -> None:
     try:
         trainer.fit()
     except Exception as error:
-        if number := StopFile(folder).asked():
+        if number := stop.asked_now():
             raise Stopped(number) from None
         raise TrainingError(_first_cause(error)) from error
 
@@ -126,17 +128,17 @@ def _first_cause(error: Exception) -> str:
 def _train_rank(config: dict[str, Any]) -> None:
     """One of the workers that train a trial together."""
     show_log()
+    settings = build_settings(config["settings"])
     with joined_group(config["num_local"]) as world:
-        _train_as(world, build_settings(config["settings"]), config, ray.train.report)
+        _train_as(world, settings, config["stop"], home_of(settings, config["token"]), ray.train.report)
 
 
 def _train_as(
-    world: World, settings: Settings, config: dict[str, Any], on_epoch: Callable[[dict[str, Any]], None]
+    world: World, settings: Settings, stop: Told, home: Home, on_epoch: Callable[[dict[str, Any]], None]
 ) -> None:
     """If the training hangs, its process exits, so that only this trial fails."""
-    wants_stop = StopListener(StopFile(Path(config["folder"])))
     with watched(settings, world) as beat:
-        train(settings, world, on_epoch=on_epoch, wants_stop=wants_stop, beat=beat)
+        train(settings, world, on_epoch=on_epoch, wants_stop=StopListener(stop), beat=beat, home=home)
 
 
 def _free_memory() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import ray.tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 
+from volo.cluster.attempt import Attempt
+from volo.cluster.scribe import Told
 from volo.cluster.start import StopFile, new_start
 from volo.cluster.workers import free_resources
 from volo.signals import stop_signals
@@ -68,12 +70,14 @@ def run_all(
         def end(number: int) -> None:
             ending.waiting.discard(number)
             ending.running.discard(number)
+            if number in guarded.given_back:
+                return
             with ending.on_failing_disk(str(sweep_dir)):
                 on_end(number)
 
         guarded = Guarded(trials, ending, sweep_dir)
-        search = StudySearch(guarded, plan, folder, is_ending=ending.is_asked, on_start=start, on_end=end)
-        trial_scheduler = StudyScheduler(guarded, on_epoch, on_failing_disk=ending.on_failing_disk)
+        search = StudySearch(guarded, plan, is_ending=ending.is_asked, on_start=start, on_end=end)
+        trial_scheduler = StudyScheduler(guarded, on_epoch, ending.on_failing_disk, say)
         with ending.on_failing_disk(str(folder)):  # Tune's own state
             _tuner(search, trial_scheduler, ending, plan, folder).fit()
     if ending.error is not None:
@@ -84,8 +88,9 @@ def run_all(
 def _tuner(
     search: StudySearch, trial_scheduler: StudyScheduler, ending: Ending, plan: TrialPlan, folder: Path
 ) -> Tuner:
+    trainable = ray.tune.with_parameters(run_trial, stop=Told(Attempt(folder)))
     return Tuner(
-        ray.tune.with_resources(run_trial, plan.of_actor()),
+        ray.tune.with_resources(trainable, plan.of_actor()),
         tune_config=TuneConfig(
             search_alg=search,
             scheduler=trial_scheduler,

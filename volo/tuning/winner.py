@@ -6,13 +6,7 @@
 An extended sweep may find another winner, which gets its own folder; the previous one stays.
 """
 
-import shutil
-
 from volo.errors import TrainingError
-from volo.files import partial_of, remove_abandoned, sync, sync_all
-from volo.runs.checkpoint import writing
-from volo.runs.folder import find_start
-from volo.runs.places import CONFIG, LOCK, STARTS
 from volo.settings.config import FREE_ON_RESUME, Settings, build_settings, differences
 from volo.settings.yaml_files import read_yaml
 from volo.tuning.results import BEST_CONFIG, best_trial
@@ -35,7 +29,7 @@ def winner_settings(study: SweepStudy, num_epochs: int | None = None) -> Setting
     is_other = num_epochs is not None and num_epochs != study.num_epochs
     name = f"winner-{best.number:04d}" + (f"-epochs{num_epochs}" if is_other else "")
     run = study.base.run.model_dump(mode="json", exclude={"seed"})
-    run |= {"output_dir": str(study.sweep_dir), "run_name": name, "fresh": False}
+    run |= {"output_dir": study.home.place, "run_name": name, "fresh": False}
     epochs = {"optim": {"epochs": num_epochs}} if is_other else {}
     return build_settings(read_yaml(study.sweep_dir / BEST_CONFIG), epochs, {"run": run})
 
@@ -47,18 +41,9 @@ def take_over(study: SweepStudy, winner: Settings) -> None:
     assert best is not None, "winner_settings has found it"
     trial = study.settings_of(best.number, best.user_attrs[DRAWN])
     differ = differences(trial, winner).keys() - FREE_ON_RESUME
-    if winner.run_dir.exists() or differ or not find_start(trial).is_finished(trial):
-        return
-    remove_abandoned(study.sweep_dir)
-    partial = partial_of(winner.run_dir)
-    with writing(str(winner.run_dir)):
-        shutil.copytree(trial.run_dir, partial, ignore=shutil.ignore_patterns(LOCK, STARTS))
-        (partial / CONFIG).write_text(winner.to_yaml())
-        sync_all(partial)
-        partial.rename(winner.run_dir)
-        sync(study.sweep_dir)
-    print(
-        f"trial {best.number} was trained with exactly these settings, so its run is the winner's; use --winner-epochs "
-        "to train longer",
-        flush=True,
-    )
+    if not differ and study.home.take_over(trial, winner):
+        print(
+            f"trial {best.number} was trained with exactly these settings, so its run is the winner's; use "
+            "--winner-epochs to train longer",
+            flush=True,
+        )
