@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,9 +73,10 @@ class Host:
 
     @property
     def env(self) -> dict[str, str]:
-        """Of its processes. Ray asks for no token unless they are given other variables."""
-        outside = ("TMPDIR", "XDG_CACHE_HOME", "VIRTUAL_ENV")
+        """Of its processes. What is said in it of proxies, folders and Ray's tokens holds for this process alone."""
+        outside = ("TMPDIR", "XDG_CACHE_HOME", "RAY_AUTH_MODE")
         env = {name: value for name, value in own_environment().items() if name not in outside}
+        env = {name: value for name, value in env.items() if not name.lower().endswith("_proxy")}
         return env | {"PATH": _path(env["PATH"]), "HOME": HOME, "VOLO_CACHE_DIR": CACHE}
 
     def start(self) -> None:
@@ -93,9 +93,7 @@ class Host:
         if not self.pid:
             return
         self.network.unplug(self)
-        os.kill(self.pid, signal.SIGKILL)
-        self._holder.wait()
-        self._holder.stdin.close()
+        _end(self._holder)
         self.pid = 0
 
     def command(self, command: list[str]) -> list[str]:
@@ -163,9 +161,13 @@ def network() -> Iterator[Network]:
     finally:
         for host in made.hosts:
             host.kill()
-        os.kill(pid, signal.SIGKILL)
-        holder.wait()
-        holder.stdin.close()
+        _end(holder)
+
+
+def _end(holder: subprocess.Popen) -> None:
+    """Returns when no process is left in the namespaces: the first one ends with its input, and kills all others."""
+    holder.stdin.close()
+    holder.wait()
 
 
 def _held(name: str) -> tuple[subprocess.Popen, int]:

@@ -1,9 +1,16 @@
-"""A local S3 server, and a proxy before it that fails as servers and networks do. Both are real and on loopback."""
+"""A local S3 server, and a proxy before it that fails as servers and networks do. Both are real and on loopback.
+
+    python -m tests.storage.server 10.77.0.3
+
+serves at that address instead until its input ends. It prints the endpoint and the place of a bucket, and after that
+each request that has changed something there.
+"""
 
 import contextlib
 import http.client
 import itertools
 import logging
+import sys
 import threading
 import time
 import urllib.request
@@ -15,6 +22,7 @@ from moto.server import ThreadedMotoServer
 
 KEYS = {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_REGION": "us-east-1"}
 HANGS_S = 20.0
+LOOPBACK = "127.0.0.1"
 _numbers = itertools.count()
 
 
@@ -58,6 +66,7 @@ class Proxy:
     endpoint: str = ""
     fault: Fault = lambda asking: PASS
     seen: list[Asking] = field(default_factory=list)
+    answered: Callable[[Asking, int], object] = lambda asking, status: None
     num_hanging: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -93,15 +102,16 @@ def during(seconds: float, what: str | int) -> Fault:
 
 
 @contextlib.contextmanager
-def served() -> Iterator[S3]:
+def served(address: str = LOOPBACK) -> Iterator[S3]:
+    """The server, behind a proxy that listens at an address of this machine."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address=LOOPBACK, port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     proxy = Proxy()
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(proxy, host, port))
+    listening = ThreadingHTTPServer((address, 0), handler_of(proxy, host, port))
     listening.daemon_threads = True
-    proxy.endpoint = f"http://127.0.0.1:{listening.server_port}"
+    proxy.endpoint = f"http://{address}:{listening.server_port}"
     thread = threading.Thread(target=listening.serve_forever, daemon=True)
     thread.start()
     try:
@@ -159,6 +169,7 @@ def handler_of(proxy: Proxy, host: str, port: int) -> type[BaseHTTPRequestHandle
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(content)
+            proxy.answered(asking, found.status)
 
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer
 
@@ -166,3 +177,15 @@ def handler_of(proxy: Proxy, host: str, port: int) -> type[BaseHTTPRequestHandle
             """Says nothing."""
 
     return Handler
+
+
+def say_change(asking: Asking, status: int) -> None:
+    if asking.method not in ("GET", "HEAD") and status < 300:
+        print(f"{asking.method} {asking.path}\n", end="", flush=True)
+
+
+if __name__ == "__main__":
+    with served(sys.argv[1]) as s3:
+        s3.proxy.answered = say_change
+        print(s3.proxy.endpoint, s3.new_bucket(), flush=True)
+        sys.stdin.read()
