@@ -56,8 +56,8 @@ class Storage:
 
     @property
     def env(self) -> dict[str, str]:
-        """By which processes find the server."""
-        return KEYS | {"AWS_ENDPOINT_URL": self.endpoint}
+        """By which processes on a host find the server, and have Ray use the host's token."""
+        return KEYS | {"AWS_ENDPOINT_URL": self.endpoint, "RAY_AUTH_MODE": "token"}
 
     def saved_step(self) -> int:
         """Of the newest checkpoint that has been made there; 0 before the first."""
@@ -107,9 +107,9 @@ class Pair:
         values["data"] |= {"data_dir": f"{self.storage.bucket}/photos"}
         return values
 
-    def run(self, host: Host, *command: str, **env: str) -> str:
+    def run(self, host: Host, *command: str) -> str:
         """Runs a command of the environment's on a host, and returns what it printed. It must end with 0."""
-        ended = host.run(list(command), env=self.storage.env | env)
+        ended = host.run(list(command), env=self.storage.env)
         assert ended.returncode == 0, f"{' '.join(command)} on {host.name}: {ended.stdout}"
         return ended.stdout
 
@@ -131,7 +131,7 @@ class Pair:
                 file.write(token)
             make, where = 'exec ray start "$@"', [f"--address={self.address}"]
         small = ["--num-cpus=1", "--num-gpus=0", f"--object-store-memory={150 * 1024**2}", "--disable-usage-stats"]
-        self.run(host, "bash", "-c", make, "ray", *where, *small, RAY_AUTH_MODE="token")
+        self.run(host, "bash", "-c", make, "ray", *where, *small)
 
     @property
     def address(self) -> str:
