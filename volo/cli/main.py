@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": "compare two runs: settings, curves, weights",
     "runs": "list the runs under a folder",
     "doctor": "check this machine and a cluster before a training",
+    "spot": "drain this machine's node of Ray when AWS takes the machine away",
     "recipes": "list the named experiments, and what to expect of each",
     "spaces": "list the search spaces, and what each one searches",
     "completion": "print what completes commands and flags in a shell",
