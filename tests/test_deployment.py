@@ -1,12 +1,12 @@
-"""Containers, clusters and make: checked as far as files can be, without Docker, a cloud account or a network."""
+"""Clusters and make: checked as far as files can be, without Docker, a cloud account or a network."""
 
-import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 
@@ -16,104 +16,12 @@ from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 import volo
+from tests.cluster.metadata import metadata_service, respond
+from tests.test_image import PACKAGES, environment, pinned
 from volo.cli.parse import parse_settings
+from volo.cluster.metadata import ENDPOINT_VARIABLE
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("volo", "jobs", "tune_spaces")
-
-
-def instructions() -> list[tuple[str, str]]:
-    """(instruction, its argument) of every instruction of the Dockerfile, continued lines joined, comments left out."""
-    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")]
-    logical = re.sub(r"\\\s*\n", " ", "\n".join(lines)).splitlines()
-    return [tuple(line.strip().split(maxsplit=1)) for line in logical if line.strip()]
-
-
-def arguments(name: str) -> list[str]:
-    return [argument for instruction, argument in instructions() if instruction == name]
-
-
-def copied() -> list[str]:
-    """Paths that are copied from the build context."""
-    words = [[word for word in argument.split() if not word.startswith("--")] for argument in arguments("COPY")]
-    return [source for sources in words for source in sources[:-1]]
-
-
-def environment() -> dict[str, str]:
-    return dict(word.split("=", 1) for argument in arguments("ENV") for word in shlex.split(argument))
-
-
-def ignored(path: str) -> bool:
-    """Whether .dockerignore keeps `path` out of the image: the last pattern that meets it or a parent decides."""
-    lines = (ROOT / ".dockerignore").read_text().splitlines()
-    is_out = False
-    for line in (line.strip() for line in lines if line.strip() and not line.startswith("#")):
-        pattern = re.escape(line.removeprefix("!").strip("/"))
-        for wildcard, regex in ((r"\*\*/", "(?:.*/)?"), (r"\*\*", ".*"), (r"\*", "[^/]*"), (r"\?", "[^/]")):
-            pattern = pattern.replace(wildcard, regex)
-        if re.fullmatch(f"{pattern}(?:/.*)?", path):
-            is_out = not line.startswith("!")
-    return is_out
-
-
-def pinned(name: str) -> str:
-    return re.search(rf"^{name}==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE).group(1)
-
-
-def test_the_image_is_rays_own_of_the_version_that_is_pinned():
-    [base] = arguments("FROM")
-    assert re.fullmatch(rf"rayproject/ray:{re.escape(pinned('ray'))}-py3(\d+)-gpu", base)
-
-
-def test_the_image_ends_as_a_user_that_is_not_root():
-    assert arguments("USER")[-1].split(":")[0] not in {"root", "0"}
-
-
-def test_the_image_runs_any_command_in_app_and_shows_help_by_default():
-    assert arguments("WORKDIR") == ["/app"]
-    assert arguments("ENTRYPOINT") == []
-    [command] = arguments("CMD")
-    assert json.loads(command) == ["python", "-m", "jobs.train", "--help"]
-
-
-def test_folders_that_are_written_at_run_time_are_open_to_any_uid():
-    [made] = re.findall(r"install -d -m 1777 ([^&]+)", " ".join(arguments("RUN")))
-    pointed_to = {environment()[name] for name in ("HOME", "VOLO_CACHE_DIR", "MPLCONFIGDIR")}
-    mounted = {"/app/data", "/app/outputs", "/app/checkpoints"}
-    assert (pointed_to | mounted) - set(made.split()) == set()
-
-
-def test_the_python_of_the_image_is_within_reach_of_any_uid():
-    assert "chmod a+rx /home/ray" in " ".join(arguments("RUN"))
-
-
-def test_all_that_is_copied_exists_and_is_in_the_build_context():
-    assert [path for path in copied() if not (ROOT / path).exists()] == []
-    assert [path for path in copied() if ignored(path)] == []
-
-
-def test_all_packages_are_copied():
-    assert set(PACKAGES) <= set(copied())
-
-
-def test_dependencies_are_installed_under_constraints_before_the_code_is_copied():
-    steps = instructions()
-    install = next(number for number, step in enumerate(steps) if step[0] == "RUN" and "-c constraints.txt" in step[1])
-    code = next(number for number, step in enumerate(steps) if step[0] == "COPY" and "volo" in step[1].split())
-    assert install < code
-    assert any("--no-deps" in argument for instruction, argument in steps[code:] if instruction == "RUN")
-
-
-@pytest.mark.parametrize("path", ["data/cifar100/a", "outputs/run", "checkpoints/a", ".venv/bin/python", ".git/config"])
-def test_data_results_environment_and_history_stay_out_of_the_image(path):
-    assert ignored(path)
-
-
-def test_no_file_of_the_packages_is_kept_out_of_the_image():
-    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()]
-    names = [str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts]
-    assert [name for name in names if ignored(name)] == []
-    assert ignored("volo/data/__pycache__/cache.cpython-311.pyc")
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +59,37 @@ def test_the_token_is_copied_from_the_user_and_readable_for_its_owner_alone(clus
     assert cluster["file_mounts"][f"/home/{cluster['auth']['ssh_user']}/.ray/auth_token"] == "~/.ray/auth_token"
     assert any("chmod 600 ~/.ray/auth_token" in command for command in cluster["initialization_commands"])
     assert "RAY_AUTH_TOKEN=" not in (ROOT / "cluster.yaml").read_text()
+
+
+@pytest.mark.skipif(not (shutil.which("setsid") and shutil.which("flock")), reason="needs setsid and flock")
+def test_a_worker_watches_for_the_end_of_its_machine_in_the_background_once(cluster, tmp_path):
+    start, watch = cluster["worker_start_ray_commands"][-2:]
+    assert "ray start" in start and "export RAY_AUTH_MODE=token" in watch
+    logs = tmp_path / "ray" / "session_latest" / "logs"
+    for folder in (logs, tmp_path / "venv" / "bin"):
+        folder.mkdir(parents=True)
+    program = tmp_path / "venv" / "bin" / "volo"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m volo "$@"\n')
+    program.chmod(0o755)
+    command = watch.replace("/tmp/ray", str(tmp_path / "ray"))
+    asked, answered = threading.Event(), threading.Event()
+
+    def refuse(handler) -> None:
+        asked.set()
+        answered.wait()
+        respond(handler, 404)
+
+    with metadata_service() as aws:
+        aws.fault = refuse
+        env = {**os.environ, "HOME": str(tmp_path), ENDPOINT_VARIABLE: aws.url, "PYTHONPATH": str(ROOT)}
+        assert subprocess.run(["bash", "-c", command], env=env).returncode == 0
+        assert asked.wait(60)
+        second = subprocess.run(["bash", "-c", command.replace("--fork", "--wait")], env=env)
+        assert second.returncode == 1
+        answered.set()
+        subprocess.run(["flock", str(tmp_path / ".volo-spot.lock"), "true"], check=True, timeout=60)
+    lines = (logs / "volo-spot.log").read_text().splitlines()
+    assert lines == [f"no metadata service of AWS gives a token at {aws.url}: nothing to watch"]
 
 
 def test_the_dashboard_listens_on_loopback_only(cluster):
@@ -253,7 +192,7 @@ DEPLOY = ROOT / "deploy"
 def commands_of(text: str) -> list[list[str]]:
     """The commands of ours in a text, without what a shell would fill in."""
     joined = re.sub(r"\\\n", " ", text)
-    found = re.findall(r"(?:^|\s)(volo (?:train|doctor|runs) [^\n#]+)", joined)
+    found = re.findall(r"(?:^|\s)(volo (?:train|doctor|runs) [^\n#&]+)", joined)
     return [shlex.split(re.sub(r'"?\$\w+(?::\$\w+)?"?', "x", line))[1:] for line in found]
 
 
@@ -311,10 +250,6 @@ def test_the_slurm_script_is_a_script_and_starts_one_ray_per_node_with_a_token()
     text = script.read_text()
     assert text.index("export RAY_AUTH_MODE=token RAY_AUTH_TOKEN") < text.index("ray symmetric-run")
     assert re.findall(r"#SBATCH --ntasks-per-node=(\d+)", text) == ["1"]
-    told = subprocess.run(
-        [str(Path(sys.executable).with_name("ray")), "symmetric-run", "--help"], capture_output=True, text=True
-    ).stdout
-    assert "--min-nodes" in told and "--address" in told
 
 
 @pytest.mark.parametrize("name", ["slurm.sbatch", "kuberay-rayjob.yaml"])

@@ -23,7 +23,7 @@ OTHERS = {
     ".": "activates the environment that make has made",
     "(umask": "Ray's own command, which makes a token",
     "bash": "the script is a file of the repository: test_links.py",
-    "docker": "the image: tests/test_deployment.py",
+    "docker": "the image: tests/test_image.py",
     "exec": "the shell's own, in a script for Slurm; the command behind it is parsed",
     "export": "variables of glibc",
     "mkdir": "folders for docker to mount",

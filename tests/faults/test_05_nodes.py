@@ -8,7 +8,8 @@ import json
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ import torch
 
 from tests.cluster.conftest import Head, end_session, started_head
 from tests.cluster.conftest import ray_env as ray_env
-from tests.cluster.processes import Training, started
+from tests.cluster.metadata import metadata_service
+from tests.cluster.processes import LIMIT_S, Training, started
 from tests.conftest import draw_folder
 from tests.training.runs import losses, small_run
+from volo.cluster.metadata import ENDPOINT_VARIABLE
 from volo.data.decoded.cache import Images
 from volo.data.pipeline import Pixels, TrainingBatches
 from volo.runs import checkpoint
@@ -173,20 +176,48 @@ def drain(head: Head, node_id: str, seconds: int) -> None:
     subprocess.run(command, env=head.env, check=True, capture_output=True)
 
 
+@contextlib.contextmanager
+def told_by_hand(head: Head, node_id: str) -> Iterator[Callable[[int], None]]:
+    yield partial(drain, head, node_id)
+
+
+@contextlib.contextmanager
+def told_by_aws(head: Head, node_id: str) -> Iterator[Callable[[int], None]]:
+    """By the notice of a metadata service, which `volo spot` passes on."""
+    command = [sys.executable, "-m", "volo", "spot", "--address", head.address, "--node-id", node_id]
+    with metadata_service() as aws:
+        aws.slow_s = 3600
+        env = head.env | {ENDPOINT_VARIABLE: aws.url}
+        daemon = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        try:
+            assert daemon.stdout.readline() == f"watching for the end of this machine, to drain node {node_id}\n"
+            yield partial(aws.announce, "terminate")
+            assert daemon.wait(timeout=LIMIT_S) == 0
+            said = daemon.stdout.read()
+            assert said.startswith("AWS will terminate this machine in ")
+            assert said.endswith(f" s\nRay drains node {node_id}\n")
+        finally:
+            end_session(daemon)
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ray.train, "get_preemption_info"), reason="Ray gives notices from 2.60 on")
+@pytest.mark.parametrize(("telling", "seconds"), [(told_by_hand, 20), (told_by_aws, 60)])
 def test_a_notice_that_a_node_will_be_taken_away_has_the_run_save_within_the_deadline_and_is_no_failure(
-    small_head, tmp_path
+    small_head, tmp_path, telling, seconds
 ):
     """With --max-failures 0 a single failure that counts would end the training."""
     with contextlib.ExitStack() as nodes:
         taken = nodes.enter_context(node_of(small_head))
+        tell = nodes.enter_context(telling(small_head, taken.node_id))
         with training_on(small_head, tmp_path, "1:2", max_failures=0, checkpoint_every=10_000) as training:
             training.until(lambda: begun_with(training, 2), "two workers")
             training.until_step(6)
-            drain(small_head, taken.node_id, 20)
+            tell(seconds)
             training.until(lambda: "will be taken away in " in training.output.read_text(), "the notice")
+            left = int(training.output.read_text().rpartition("will be taken away in ")[2].split()[0])
+            assert 0 <= left <= seconds
             noticed = training.last_step()
             training.until_saved(noticed)
             training.until(lambda: begun_with(training, 1), "one worker")
