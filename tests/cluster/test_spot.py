@@ -1,5 +1,6 @@
 """`volo spot`: what AWS says of a spot machine's end reaches Ray, whatever its metadata service does besides."""
 
+import ast
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ import pytest
 
 from tests.cluster.conftest import free_ports
 from tests.cluster.metadata import ACTION, REBALANCE, TOKEN, metadata_service, respond
+from tests.cluster.namespaces import network, why_not
 from volo.cli import spot as command
 from volo.cli.outcome import exit_code
 from volo.cluster import metadata, spot
@@ -244,3 +246,47 @@ def test_a_date_that_the_service_does_not_tell_is_this_machines(aws):
 
     aws.fault, aws.faulty = dateless, {ACTION}
     assert -60 < MetadataService(aws.url).notice().left_s < 1
+
+
+SERVE = """
+import sys
+from tests.cluster.metadata import metadata_service
+with metadata_service() as aws:
+    print(aws.url, flush=True)
+    sys.stdin.readline()
+    aws.announce("terminate", in_s=100)
+    sys.stdin.read()
+"""
+NODES = """
+import ray
+ray.init("auto", log_to_driver=False)
+print({node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes()})
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.skipif(bool(reason := why_not()), reason=reason or "")
+def test_on_a_machine_of_a_cluster_it_finds_the_cluster_and_the_machines_own_node_and_drains_that():
+    with network() as lan:
+        one, two = lan.host("one"), lan.host("two")
+        env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}
+        small = ["--num-cpus=1", f"--object-store-memory={150 * 1024**2}", "--disable-usage-stats"]
+        for host, where in (
+            (one, ["--head", f"--node-ip-address={one.address}"]),
+            (two, [f"--address={one.address}:6379"]),
+        ):
+            begun = host.run(["ray", "start", *where, *small], env=env)
+            assert begun.returncode == 0, begun.stdout
+        found = two.run([sys.executable, "-c", NODES], env=env, stderr=subprocess.DEVNULL)
+        node_id = ast.literal_eval(found.stdout.splitlines()[-1])[two.address]
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        server = two.popen([sys.executable, "-c", SERVE], **pipes)
+        endpoint = {ENDPOINT_VARIABLE: server.stdout.readline().strip()}
+        daemon = two.popen([sys.executable, "-m", "volo", "spot"], env=env | endpoint, **pipes)
+        assert daemon.stdout.readline() == f"watching for the end of this machine, to drain node {node_id}\n"
+        server.stdin.write("now\n")
+        server.stdin.flush()
+        said = daemon.communicate(timeout=120)[0]
+        assert daemon.returncode == 0 and said.endswith(f"Ray drains node {node_id}\n"), said
+        server.communicate(timeout=60)
