@@ -7,6 +7,7 @@ written as they are.
 """
 
 import csv
+import io
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
@@ -24,14 +25,22 @@ Cell = str | int | float | None
 
 
 class TableWriter:
-    """Writes rows to a text file, which must have been opened with newline=""."""
+    """Writes rows to a text file, which must have been opened with newline="", first the columns' names if given."""
 
-    def __init__(self, file: TextIO, columns: Iterable[str]):
+    def __init__(self, file: TextIO, columns: Iterable[str] | None = None):
         self._rows = csv.writer(file, lineterminator="\n")
-        self.write(columns)
+        if columns is not None:
+            self.write(columns)
 
     def write(self, cells: Iterable[Cell]) -> None:
         self._rows.writerow([_harmless(cell) if isinstance(cell, str) else cell for cell in cells])
+
+
+def row_of(cells: Iterable[Cell]) -> str:
+    """One row, as `TableWriter` writes it."""
+    text = io.StringIO()
+    TableWriter(text).write(cells)
+    return text.getvalue()
 
 
 def read_table(path: Path) -> Iterator[dict[str, str]]:

@@ -4,6 +4,7 @@ import datetime
 import sys
 import time
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any
 
 from rich.console import Group
@@ -12,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from volo.settings.config import flatten
-from volo.tuning.results import best_trial, num_epochs, ranked, shown, values_of
+from volo.tuning.results import best_trial, shown, values_of
 from volo.tuning.study import DRAWN, REASON, SweepStudy, Work
+from volo.tuning.table import num_epochs
 
 NUM_SHOWN = 12
 COLUMNS = ("trial", "settings", "epoch", "metric", "state")
@@ -80,8 +82,8 @@ class Board:
     def _rows(self) -> Iterator[tuple[str, ...]]:
         """The running trials, then the best of the others."""
         running = [self.study.frozen(number) for number in sorted(self._running)]
-        others = [trial for trial in ranked(self.study) if trial.number not in self._running]
-        for trial in [*running, *others][:NUM_SHOWN]:
+        others = (trial for trial in self.study.standings.ranked() if trial.number not in self._running)
+        for trial in islice(chain(running, others), NUM_SHOWN):
             metric = self.study.objectives[0].metric
             now = self._running.get(trial.number)
             values = values_of(self.study, trial) if not now else f"{metric} {shown(metric, now.get(metric))}"

@@ -21,7 +21,7 @@ from volo.settings.config import Settings
 from volo.tuning.options import NUM_CONFIRM_SEEDS
 from volo.tuning.report.confirmation import FILE, read_confirmation, verdicts
 from volo.tuning.report.words import verdict_in_words
-from volo.tuning.results import ranked, shown
+from volo.tuning.results import shown
 from volo.tuning.study import BASE, DRAWN, Metrics, SweepStudy, Work
 
 FOLDER, FAILURES = "confirm", "failures.json"
@@ -180,9 +180,11 @@ def named(study: SweepStudy, top: int) -> dict[str, int]:
     base = study.frozen(BASE).user_attrs.get(DRAWN, {})
     found: dict[str, int] = {}
     seen = [base]
-    for place, trial in enumerate(ranked(study)):
+    for place, trial in enumerate(study.standings.ranked()):
         drawn = trial.user_attrs.get(DRAWN)
-        if trial.state == TrialState.COMPLETE and drawn is not None and drawn not in seen and len(found) < top:
+        if trial.state != TrialState.COMPLETE or len(found) == top:
+            break
+        if drawn is not None and drawn not in seen:
             seen.append(drawn)
             found["best" if place == 0 else f"trial {trial.number}"] = trial.number
     return {"base": BASE} | found if found else {}

@@ -76,15 +76,18 @@ class SweepHome:
         """As `saved_epochs`, of a run in the folder."""
         return saved_epochs(run_dir)
 
-    def remove_weights(self, run_dir: Path) -> None:
-        """Removes the checkpoints of a run that has ended."""
-        for folder in checkpoints_of(run_dir):
+    def remove_weights(self, run_dir: Path) -> bool:
+        """Removes the weights of a run that has ended; a user's own copies stay. Returns whether there were any: a
+        process that outlives its trial for a moment may save more."""
+        folders = checkpoints_of(run_dir)
+        for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
         remove_abandoned(run_dir / CHECKPOINTS)
         with contextlib.suppress(OSError):  # a copy of the user's is there
             (run_dir / CHECKPOINTS).rmdir()
         for pointer in (BEST, LAST):
             (run_dir / pointer).unlink(missing_ok=True)
+        return bool(folders)
 
     def take_over(self, trial: Settings, other: Settings) -> bool:
         """Makes the finished run of a trial the run of other settings as well, which train the same. False if it is not

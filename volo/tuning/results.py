@@ -1,9 +1,8 @@
 """The results of a sweep: a ranked table of its trials, the best settings, the weights of the best few, a report."""
 
-import io
 import logging
-import math
 import shlex
+from itertools import islice
 from typing import Any
 
 import yaml
@@ -15,33 +14,57 @@ from volo.files import replace_synced
 from volo.runs.checkpoint import writing
 from volo.runs.places import TABLE
 from volo.settings.config import Settings
-from volo.tables import TableWriter
 from volo.tuning.report import SweepFacts, write_sweep_report
-from volo.tuning.study import BASE, DRAWN, METRICS, REASON, SweepStudy
+from volo.tuning.study import BASE, DRAWN, SweepStudy
+from volo.tuning.table import Table
 
 logger = logging.getLogger("volo")
 BEST_CONFIG = "best_config.yaml"
-ORDER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.FAIL)
+
+
+class SweepResults:
+    """Writes trials.csv and best_config.yaml, and removes weights that need not be kept.
+
+    Every `write` leaves them as the study is. After the first, it looks only at trials that have changed or lost their
+    place since, however many others there are; of those, only the table's bytes are written again.
+    """
+
+    def __init__(self, study: SweepStudy):
+        self.study = study
+        self._table = Table(study)
+        self._best: int | None = None  # whose settings have been written
+        self._without_weights: set[int] = set()
+
+    def write(self) -> None:
+        """Raises TrainingError if the disk refused a file; an earlier one is intact."""
+        with writing("the results of the sweep"):
+            replace_synced(self.study.sweep_dir / TABLE, self._table.text())
+            self._write_best()
+        self._remove_weights()
+
+    def _write_best(self) -> None:
+        best = best_trial(self.study)
+        if best is None or best.number == self._best:
+            return
+        settings = self.study.settings_of(best.number, best.user_attrs[DRAWN])
+        head = f"# Trial {best.number} of {self.study.sweep_dir.name}: {values_of(self.study, best)}\n"
+        text = yaml.safe_dump(effective(settings), sort_keys=False)
+        replace_synced(self.study.sweep_dir / BEST_CONFIG, head + text)
+        self._best = best.number
+
+    def _remove_weights(self) -> None:
+        """Of all trials that have ended, except the best `keep_checkpoints`."""
+        known = self.study.standings
+        ended = (trial.number for trial in known.ranked() if trial.state.is_finished())
+        kept = islice(ended, self.study.options.keep_checkpoints)
+        for number in sorted(known.ended.difference(self._without_weights, kept)):
+            if not self.study.home.remove_weights(self.study.run_dir(number)):
+                self._without_weights.add(number)
 
 
 def write_results(study: SweepStudy) -> None:
-    """Writes new trials.csv and best_config.yaml files, and removes weights that need not be kept.
-
-    Raises:
-        TrainingError: the disk refused a file; an earlier one is intact.
-    """
-    with writing("the results of the sweep"):
-        _write_tables(study)
-    remove_weights(study)
-
-
-def _write_tables(study: SweepStudy) -> None:
-    replace_synced(study.sweep_dir / TABLE, _table(study))
-    if (best := best_trial(study)) is not None:
-        settings = study.settings_of(best.number, best.user_attrs[DRAWN])
-        head = f"# Trial {best.number} of {study.sweep_dir.name}: {values_of(study, best)}\n"
-        text = yaml.safe_dump(effective(settings), sort_keys=False)
-        replace_synced(study.sweep_dir / BEST_CONFIG, head + text)
+    """Writes all results of a sweep. Raises TrainingError if the disk refused a file; an earlier one is intact."""
+    SweepResults(study).write()
 
 
 def write_report(study: SweepStudy) -> None:
@@ -79,23 +102,14 @@ def _bring_curves(study: SweepStudy) -> None:
 
 
 def ranked(study: SweepStudy) -> list[FrozenTrial]:
-    """Trials, best first: those trained to the end, then those stopped early, running, failed; no copies.
-
-    With several objectives, trials on the Pareto front come first, sorted by the first objective.
-    """
-    front = {trial.number for trial in study.study.best_trials} if len(study.objectives) > 1 else set()
-    sign = -1 if study.objectives[0].mode == "max" else 1
-
-    def place(trial: FrozenTrial) -> tuple:
-        value = sign * trial.values[0] if trial.values else math.inf
-        return ORDER.index(trial.state), trial.number not in front, value, trial.number
-
-    return sorted(study.distinct, key=place)
+    """Trials, best first (`Standings.ranked`)."""
+    return list(study.standings.ranked())
 
 
 def best_trial(study: SweepStudy) -> FrozenTrial | None:
     """The best of the trials that were trained to the end."""
-    trained = (trial for trial in ranked(study) if trial.state == TrialState.COMPLETE and DRAWN in trial.user_attrs)
+    ranking = study.standings.ranked()
+    trained = (trial for trial in ranking if trial.state == TrialState.COMPLETE and DRAWN in trial.user_attrs)
     return next(trained, None)
 
 
@@ -150,35 +164,3 @@ def effective(settings: Settings) -> dict[str, Any]:
     if settings.run.seed:
         values["run"] = {"seed": settings.run.seed}
     return {name: section for name, section in values.items() if section}
-
-
-def remove_weights(study: SweepStudy) -> None:
-    """Removes the weights of all trials that have ended, except the best `keep_checkpoints`."""
-    ended = [trial.number for trial in ranked(study) if trial.state.is_finished()]
-    kept = ended[: study.options.keep_checkpoints]
-    for number in (trial.number for trial in study.trials if trial.state.is_finished() and trial.number not in kept):
-        study.home.remove_weights(study.run_dir(number))
-
-
-def _table(study: SweepStudy) -> str:
-    trials = ranked(study)
-    names = list(dict.fromkeys(name for trial in trials for name in trial.params))
-    metrics = [objective.metric for objective in study.objectives]
-    text = io.StringIO()
-    table = TableWriter(text, ["rank", "trial", "state", *metrics, "epochs", "seconds", *names, "reason"])
-    for rank, trial in enumerate(trials, start=1):
-        values = trial.values or [""] * len(metrics)
-        params = [trial.params.get(name, "") for name in names]
-        reason = trial.user_attrs.get(REASON, "")
-        table.write(
-            [rank, trial.number, trial.state.name.lower(), *values, num_epochs(trial), _seconds(trial), *params, reason]
-        )
-    return text.getvalue()
-
-
-def num_epochs(trial: FrozenTrial) -> int:
-    return max([trial.user_attrs.get(METRICS, {}).get("epoch", 0), *trial.intermediate_values])
-
-
-def _seconds(trial: FrozenTrial) -> str:
-    return f"{trial.duration.total_seconds():.1f}" if trial.duration else ""

@@ -18,7 +18,7 @@ from volo.runs import stored
 from volo.runs.checkpoint import writing
 from volo.runs.folder import lock_of
 from volo.runs.home import StoredHome
-from volo.runs.places import BEST, CHECKPOINTS, CONFIG, FAILURE, IMAGES, JOURNAL, LAST, SWEEP_FILES
+from volo.runs.places import BEST, CHECKPOINTS, CONFIG, FAILURE, IMAGES, JOURNAL, LAST, SWEEP_FILES, TRIALS
 from volo.runs.records import FILE
 from volo.settings.config import Settings
 from volo.storage.bucket import CHECK_S, Bucket, check_bucket
@@ -37,6 +37,7 @@ class StoredSweep(SweepHome):
         self.place = url
         self.bucket = Bucket(url)
         self._copy = SweepCopy(url, sweep_dir)
+        self._without_weights: set[Path] = set()  # trials that had none when the sweep was opened
 
     def check_is_ours(self) -> None:
         self._copy.check_content()
@@ -56,6 +57,7 @@ class StoredSweep(SweepHome):
         check_bucket(self.place, "--output-dir")
         with self._opened(is_fresh=False):
             self._copy.begin()
+            self._without_weights = self._find_without_weights()
             yield
 
     @contextlib.contextmanager
@@ -81,10 +83,21 @@ class StoredSweep(SweepHome):
         self.bring_records(run_dir)
         return epochs_until(run_dir, steps[0])
 
-    def remove_weights(self, run_dir: Path) -> None:
+    def remove_weights(self, run_dir: Path) -> bool:
+        if run_dir in self._without_weights:
+            return False
         with writing(f"the weights of {self._name(run_dir)}"):
             bucket = self.bucket_of(run_dir)
-            stored.delete(bucket, [*bucket.names(CHECKPOINTS), BEST, LAST])
+            weights = [*bucket.names(CHECKPOINTS)]
+            if weights:
+                stored.delete(bucket, [*weights, BEST, LAST])
+        return bool(weights)
+
+    def _find_without_weights(self) -> set[Path]:
+        with self._copy.refusals():
+            found = [name.split("/") for name in self.bucket.names(TRIALS)]
+        with_weights = {parts[1] for parts in found if parts[2:3] == [CHECKPOINTS]}
+        return {self.sweep_dir / TRIALS / name for name in {parts[1] for parts in found} - with_weights}
 
     def take_over(self, trial: Settings, other: Settings) -> bool:
         with writing(other.home):

@@ -24,11 +24,12 @@ from volo.tuning.home import SweepHome
 from volo.tuning.journal import STUDY, open_journal
 from volo.tuning.options import COUNTED, MEASURED, REDUCTION_FACTOR, SweepObjective, SweepOptions
 from volo.tuning.search.asking import LISTS
-from volo.tuning.search.distinct import DRAWN, copies, identity
+from volo.tuning.search.distinct import DRAWN
 from volo.tuning.search.drawing import REASON, Drawing, reason_of
 from volo.tuning.search.pruners import pruner_of
 from volo.tuning.search.sampling import MAKERS, NumberedSampler
 from volo.tuning.search.spaces import Space
+from volo.tuning.standings import Standings
 
 BASE = 0  # the trial that is always tried first
 METRICS = "metrics"  # of a trial
@@ -92,6 +93,7 @@ class SweepStudy:
         warnings.filterwarnings("ignore", LISTS, UserWarning)
         self.drawing = Drawing(space, self.base.to_dict(), options, self.base.run.seed)
         self.study = self._open()
+        self._standings = Standings(self.storage, self.storage.get_study_id_from_name(STUDY))
         self._live: dict[int, Trial] = {}
         self._to_resume = [trial.number for trial in self.trials if trial.state == TrialState.RUNNING]
 
@@ -100,17 +102,22 @@ class SweepStudy:
         return self.study.get_trials(deepcopy=False)
 
     @property
+    def standings(self) -> Standings:
+        """The trials as they are now, ranked and grouped."""
+        self._standings.look()
+        return self._standings
+
+    @property
     def distinct(self) -> list[FrozenTrial]:
         """The trials without copies, which an older journal may hold."""
-        trials = self.trials
-        repeated = copies(trials)
-        return [trial for trial in trials if trial.number not in repeated]
+        known = self.standings
+        return [trial for trial in known.trials if trial.number not in known.copies]
 
     @property
     def limit(self) -> int:
         """Total number of trials: as requested, or fewer if the space has fewer settings."""
         if self.is_exhausted:
-            return len({identity(trial) for trial in self.trials})
+            return len(self.standings.tried)
         return min(self.options.num_samples, self.drawing.num_points or self.options.num_samples)
 
     @property
@@ -133,7 +140,7 @@ class SweepStudy:
     @property
     def num_left(self) -> int:
         """Trials that have not ended."""
-        return max(0, self.limit - len({identity(trial) for trial in self.distinct if trial.state.is_finished()}))
+        return max(0, self.limit - self.standings.num_ended)
 
     @property
     def images(self) -> str | None:
@@ -241,24 +248,24 @@ class SweepStudy:
         return self.frozen(number).state.is_finished()
 
     def frozen(self, number: int) -> FrozenTrial:
-        return self.trials[number]
+        return self.storage.get_trial(self._id_of(number))
 
     def _next_number(self) -> int | None:
         while self._to_resume:
             number = self._to_resume.pop(0)
             if not self.has_ended(number):
                 self._finish_drawing(number)
-                if number not in copies(self.trials):
+                if number not in self.standings.copies:
                     return number
-        trials = self.trials
-        if self.is_exhausted or len({identity(trial) for trial in trials}) >= self.limit:
+        known = self.standings
+        if self.is_exhausted or len(known.tried) >= self.limit:
             return None
-        trial = self.drawing.next_trial(self.study)
+        number, trial = len(known.trials), self.drawing.next_trial(self.study, known)
         if trial is None:
             self.study.set_user_attr(EXHAUSTED, True)
             return None
         self.study.add_trial(trial)
-        return len(trials)
+        return number
 
     def _finish_drawing(self, number: int) -> None:
         """Completes a trial that a driver of an older version was drawing when it ended."""
@@ -297,8 +304,7 @@ class SweepStudy:
 
     def _id_of(self, number: int) -> int:
         """What the storage calls a trial of the study."""
-        study_id = self.storage.get_study_id_from_name(STUDY)
-        return self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        return self.storage.get_trial_id_from_study_id_trial_number(self._standings.study_id, number)
 
     def _open(self) -> optuna.Study:
         directions: list[Literal["maximize", "minimize"]] = [
@@ -308,7 +314,7 @@ class SweepStudy:
         storage = self.storage = open_journal(self.sweep_dir, numbers)
         plan = {number: point.params for number, point in enumerate(self.drawing.plan)}  # for older journals
         sampler = NumberedSampler(MAKERS[self.options.sampler], self.base.run.seed, plan)
-        pruner = pruner_of(self.options, self.num_epochs)
+        pruner = pruner_of(self.options, self.num_epochs, lambda: self.standings.copies)
         parts: dict[str, Any] = dict(storage=storage, study_name=STUDY, sampler=sampler, pruner=pruner)
         if any(study.study_name == STUDY for study in storage.get_all_studies()):
             study = optuna.load_study(**parts)

@@ -24,6 +24,7 @@ from volo.tuning.counts import counts
 from volo.tuning.recovery import recover
 from volo.tuning.resources import TrialPlan, plan_trials
 from volo.tuning.results import (
+    SweepResults,
     against_base,
     best_trial,
     train_command,
@@ -105,11 +106,12 @@ def _check_same_images(study: SweepStudy, data: Images) -> None:
 def run_trials(study: SweepStudy, plan: TrialPlan) -> None:
     """Runs the remaining trials on the connected cluster, until there are none or a stop is requested."""
     print(f"{study.num_left} of {study.limit} trials to run, {plan}", flush=True)
+    results = SweepResults(study)
     with Board(study) as board:
 
         def end(number: int) -> None:
             study.bring_records(number)
-            write_results(study)
+            results.write()
             study.keep()
             board.end(number)
 

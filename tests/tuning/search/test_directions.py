@@ -8,7 +8,7 @@ from tests.tuning.sweeps import base, epochs_run, opened, play, states
 from volo.model.build import build_model
 from volo.settings.config import build_settings
 from volo.tuning.counts import counts
-from volo.tuning.results import best_trial, ranked, remove_weights
+from volo.tuning.results import best_trial, ranked, write_results
 
 LOSSES = [0.7, 0.3, 0.9, 0.5]
 
@@ -22,7 +22,7 @@ def test_the_best_trial_is_the_one_with_the_least_loss_or_the_highest_accuracy(t
         study.report(number, {"epoch": 4, "step": 40, "val/loss": value, "val/acc1": value})
     assert [trial.number for trial in ranked(study)] == order
     assert best_trial(study).number == order[0]
-    remove_weights(study)
+    write_results(study)
     kept = [number for number in range(len(LOSSES)) if (study.run_dir(number) / "checkpoints").exists()]
     assert kept == order[:1]
 

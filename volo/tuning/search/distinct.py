@@ -1,7 +1,7 @@
 """Finds trials with the same settings: trained with the same seed they give the same result, so they count once."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -24,7 +24,7 @@ def identity_of_failed(params: dict) -> str:
     return f"raised: {json.dumps(params, sort_keys=True)}"
 
 
-def copies(trials: Sequence[FrozenTrial]) -> set[int]:
+def copies(trials: Iterable[FrozenTrial]) -> set[int]:
     """Numbers of the trials that repeat another's settings; the first of those that got furthest is not a copy.
 
     Only older journals hold copies. A failed trial shows nothing and is never a copy.

@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.pruners import BasePruner
 from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from volo.errors import InputError
 from volo.tuning.options import SweepOptions
-from volo.tuning.search.distinct import DRAWN, copies, identity, identity_of
+from volo.tuning.search.beside import Beside
+from volo.tuning.search.distinct import DRAWN, identity, identity_of
 from volo.tuning.search.points import Point, all_points, known_points, point_of
 from volo.tuning.search.sampling import MAKERS, NumberedSampler
 from volo.tuning.search.spaces import Space, is_base, raised_in
+from volo.tuning.standings import Standings, key_of
 
 REASON = "reason"  # a trial's attribute: why it failed
 NUM_BY_SAMPLER, NUM_AT_RANDOM = 20, 200  # draws that may repeat earlier trials before the space counts as exhausted
@@ -49,23 +50,22 @@ class Drawing:
         """The trial's settings in plain Python. Raises whatever the space raises."""
         return {} if trial.number == 0 and self.has_base_beside else self.space.drawn(trial)
 
-    def next_trial(self, study: Study) -> FrozenTrial | None:
+    def next_trial(self, study: Study, known: Standings) -> FrozenTrial | None:
         """The next trial to add to the study: running, or failed if the space raises. None if everything was drawn."""
-        trials = study.get_trials(deepcopy=False)
-        tried = {identity(trial) for trial in trials}
-        asked = [trial.params for trial in trials]  # what a space draws may depend on the trial's number
-        if planned := [point for point in self.plan if point.identity not in tried and point.params not in asked]:
-            return self._drawn(trials, study, self._sampler(point=planned[0], number=len(trials)))
+        trials = [_without_result(trial) if trial.number in known.copies else trial for trial in known.trials]
+        for point in self.plan:  # what a space draws may depend on the trial's number
+            if point.identity not in known.tried and key_of(point.params) not in known.asked:
+                return self._drawn(trials, study, self._sampler(point=point, number=len(trials)))
         for attempt in range(NUM_BY_SAMPLER):
             drawn = self._drawn(trials, study, self._sampler(attempt=attempt))
-            if identity(drawn) not in tried:
+            if identity(drawn) not in known.tried:
                 return drawn
-        return self._untried(trials, study, tried)
+        return self._untried(trials, study, known)
 
-    def _untried(self, trials: Sequence[FrozenTrial], study: Study, tried: set[str]) -> FrozenTrial | None:
+    def _untried(self, trials: Sequence[FrozenTrial], study: Study, known: Standings) -> FrozenTrial | None:
         """Any remaining point, if the sampler only returns known ones."""
         if self._points is not None:
-            left = [point for point in self._points if point.identity not in tried]
+            left = [point for point in self._points if point.identity not in known.tried]
             if not left:
                 return None
             which = np.random.default_rng((self.seed, len(trials))).integers(len(left))
@@ -73,7 +73,7 @@ class Drawing:
         for attempt in range(NUM_AT_RANDOM):
             sampler = NumberedSampler(RandomSampler, self.seed, {}, NUM_BY_SAMPLER + attempt)
             drawn = self._drawn(trials, study, sampler)
-            if identity(drawn) not in tried:
+            if identity(drawn) not in known.tried:
                 return drawn
         return None
 
@@ -96,8 +96,14 @@ class Drawing:
         return NumberedSampler(MAKERS[self.options.sampler], self.seed, plan, attempt)
 
     def _drawn(self, trials: Sequence[FrozenTrial], study: Study, sampler: NumberedSampler) -> FrozenTrial:
-        """A trial as the study would draw it now."""
-        beside = _copy(study, trials, sampler, study.pruner)
+        """A trial as the study would draw it now, after these trials."""
+        beside = optuna.create_study(
+            storage=Beside(trials),
+            study_name=study.study_name,
+            directions=study.directions,
+            sampler=sampler,
+            pruner=study.pruner,
+        )
         trial = beside.ask()
         attributes: dict[str, Any]
         try:
@@ -125,15 +131,8 @@ def _distinct(points: Sequence[Point]) -> list[Point]:
     return list(found.values())
 
 
-def _copy(study: Study, trials: Sequence[FrozenTrial], sampler: NumberedSampler, pruner: BasePruner) -> Study:
-    """A copy in memory that is never written. Results of an older journal's repeated trials are left out."""
-    copied = optuna.create_study(
-        study_name=study.study_name, directions=study.directions, sampler=sampler, pruner=pruner
-    )
-    repeated = copies(trials)
-    copied.add_trials([_without_result(trial) if trial.number in repeated else trial for trial in trials])
-    return copied
-
-
 def _without_result(trial: FrozenTrial) -> FrozenTrial:
-    return create_trial(state=TrialState.FAIL, params=trial.params, distributions=trial.distributions)
+    """As one that failed: repeated trials of an older journal are no evidence."""
+    failed = create_trial(state=TrialState.FAIL, params=trial.params, distributions=trial.distributions)
+    failed.number = trial.number
+    return failed

@@ -33,26 +33,26 @@ MAKERS: dict[str, Callable[[int], BaseSampler]] = {
 
 class NumberedSampler(BaseSampler):
     """Takes values from the trial's point in `plan`, by trial number, if it has them, and otherwise from a sampler that
-    is created for each draw, seeded with the trial's number, the attempt and the parameter's name."""
+    is created for each draw, seeded with the trial's number, the attempt and the parameter's name. The values that a
+    trial draws together are one draw."""
 
     def __init__(
         self, make: Callable[[int], BaseSampler], seed: int, plan: Mapping[int, Params | None], attempt: int = 0
     ):
         self.make, self.seed, self.plan, self.attempt = make, seed, plan, attempt
+        self._together: dict[int, BaseSampler] = {}  # by trial, from the space that it inferred to the values it draws
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         if trial.number in self.plan:
             return {}
-        return self._seeded(trial, "").infer_relative_search_space(study, trial)
+        sampler = self._together[trial.number] = self._seeded(trial, "")
+        return sampler.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        if not search_space:
-            return {}
-        sampler = self._seeded(trial, "")
-        sampler.infer_relative_search_space(study, trial)  # which the sampler caches, in groups
-        return sampler.sample_relative(study, trial, search_space)
+        sampler = self._together.pop(trial.number, None)
+        return sampler.sample_relative(study, trial, search_space) if sampler and search_space else {}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

@@ -1,0 +1,209 @@
+"""However many trials a journal holds: what the driver does for one more does not grow, and nothing else changes by it.
+
+What is counted, not timed, is what it reads, compares and writes. `python -m benchmarks.large_sweep` measures times.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from tests.tuning.sweeps import SPACE, accuracy, base, drawn, opened, play_epoch
+from tests.tuning.test_study import DISCRETE
+from volo.runs.places import TABLE
+from volo.tuning import standings, table
+from volo.tuning.board import Board
+from volo.tuning.results import BEST_CONFIG, SweepResults, write_results
+from volo.tuning.search.drawing import Drawing
+from volo.tuning.search.sampling import MAKERS, NumberedSampler
+from volo.tuning.study import DRAWN, METRICS, REASON, SweepStudy
+
+EPOCHS = 4
+FILES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.scandir", "os.listdir"}
+
+
+def record(study: SweepStudy, num_trials: int) -> None:
+    """Adds trials that have ended to the journal, drawn at random."""
+    random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
+    for number in range(num_trials):
+        settings = study.space.drawn(trial := random.ask())
+        value = 0.5 + 0.4 * (number * 0.618 % 1)
+        has_failed = number % 5 == 4
+        study.study.add_trial(
+            create_trial(
+                state=TrialState.FAIL if has_failed else TrialState.COMPLETE,
+                value=None if has_failed else value,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs={DRAWN: settings, **({REASON: "no memory"} if has_failed else {METRICS: {"epoch": EPOCHS}})},
+                intermediate_values={} if has_failed else {EPOCHS: value},
+            )
+        )
+
+
+def recorded(sweep_dir: Path, num_trials: int, **options) -> SweepStudy:
+    """The same sweep, as a new start finds it."""
+    options = dict(num_samples=num_trials + 20, pruner="none", sampler="random") | options
+    record(opened(sweep_dir, **options), num_trials)
+    return opened(sweep_dir, **options)
+
+
+class Touched:
+    """Counts what is done to files, by kind, while it is told to."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] | None = None
+        sys.addaudithook(self.see)
+
+    def see(self, event: str, args: tuple) -> None:
+        if self.counts is not None and event in FILES:
+            self.counts[event] += 1
+
+
+@pytest.fixture(scope="module")
+def touched() -> Touched:
+    return Touched()
+
+
+@contextmanager
+def counting(study: SweepStudy, touched: Touched, monkeypatch) -> Iterator[Counter]:
+    counts = touched.counts = Counter()
+
+    def count(holder, name: str) -> None:
+        original = getattr(holder, name)
+
+        def called(*args, **kwargs):
+            counts[name] += 1
+            return original(*args, **kwargs)
+
+        patched.setattr(holder, name, called)
+
+    with monkeypatch.context() as patched:
+        count(study.storage, "get_trial")
+        count(study.storage, "get_all_trials")
+        count(standings, "identity")
+        count(table, "row_of")
+        yield counts
+    touched.counts = None
+
+
+def ends(study: SweepStudy, touched: Touched, monkeypatch) -> Counter:
+    """What the end of a trial reads and writes, of the second: the first one finds out how things stand."""
+    results = SweepResults(study)
+    with Board(study) as board:
+        for _ in range(2):
+            work = study.next_work()
+            board.start(work)
+            metrics = {"epoch": EPOCHS, "step": 40, "val/acc1": 0.1}
+            with counting(study, touched, monkeypatch) as counts:
+                study.report(work.number, metrics)
+                results.write()
+                board.end(work.number)
+    assert {"get_trial", "identity", "row_of", "open", "os.rename"} <= {*counts} and "get_all_trials" not in counts
+    return counts
+
+
+def test_the_end_of_a_trial_reads_compares_and_writes_as_much_after_ten_trials_as_after_two_hundred(
+    tmp_path, touched, monkeypatch
+):
+    few, many = (ends(recorded(tmp_path / str(number), number), touched, monkeypatch) for number in (10, 200))
+    assert few == many
+
+
+def test_a_trial_is_handed_out_without_comparing_the_settings_of_those_before_again(tmp_path, touched, monkeypatch):
+    counted = []
+    for number in (10, 200):
+        study = recorded(tmp_path / str(number), number)
+        study.next_work()
+        study.next_work()  # the base and the space's first point
+        with counting(study, touched, monkeypatch) as counts:
+            study.next_work()
+        counted.append(counts)
+    assert counted[0]["identity"] == counted[1]["identity"] and counted[0]["get_trial"] == counted[1]["get_trial"]
+
+
+class Copying(Drawing):
+    """Draws in a copy of the whole study, and as if each of its trial's questions were the first."""
+
+    def _drawn(self, trials, study, sampler):
+        with_all = optuna.create_study(
+            study_name=study.study_name, directions=study.directions, sampler=Forgetful(sampler), pruner=study.pruner
+        )
+        with_all.add_trials(trials)
+        trial = with_all.ask()
+        return create_trial(
+            state=TrialState.RUNNING, user_attrs={DRAWN: self.drawn_by(trial)}, params=trial.params,
+            distributions=trial.distributions,
+        )  # fmt: skip
+
+
+class Forgetful(NumberedSampler):
+    def __init__(self, one: NumberedSampler):
+        super().__init__(one.make, one.seed, one.plan, one.attempt)
+
+    def sample_relative(self, study, trial, search_space):
+        if search_space:
+            super().infer_relative_search_space(study, trial)
+        return super().sample_relative(study, trial, search_space)
+
+
+@pytest.mark.parametrize(
+    ("space", "sampler"),
+    [*((SPACE, name) for name in MAKERS if name != "grid"), *((DISCRETE, name) for name in MAKERS)],
+)
+@pytest.mark.parametrize("pruner", ["asha", "hyperband"])
+def test_what_is_drawn_is_what_a_copy_of_the_whole_study_draws(tmp_path, space, sampler, pruner):
+    sweep = dict(space=space, sampler=sampler, pruner=pruner, num_samples=24, settings=base(epochs=3))
+    beside, copied = opened(tmp_path / "beside", **sweep), opened(tmp_path / "copied", **sweep)
+    copied.drawing = Copying(space, copied.base.to_dict(), copied.options, copied.base.run.seed)
+    for study in (beside, copied):
+        while work := study.next_work():
+            epoch = 1
+            while not study.report(work.number, {"epoch": epoch, "val/acc1": accuracy(work.settings, epoch)}):
+                epoch += 1
+    assert drawn(beside) == drawn(copied)
+
+
+@pytest.mark.parametrize("objectives", [(), ("val/acc1:max", "params:min")], ids=["one", "two"])
+def test_results_written_after_every_trial_are_those_that_a_new_start_writes(tmp_path, objectives):
+    """Two at a time, of which one fails."""
+    options = dict(num_samples=12, keep_checkpoints=2, objectives=objectives, pruner="none", sampler="random")
+    study = opened(tmp_path, **options)
+    study.counts = lambda settings: {"params": settings.optim.batch_size}
+    results = SweepResults(study)
+    works = [study.next_work(), study.next_work()]
+    for turn in range(12):
+        work = works.pop(turn % len(works))
+        has_ended = False
+        while not has_ended:
+            has_ended = study.report(work.number, play_epoch(study, work))
+            if turn == 5:
+                study.fail(work.number, "no memory")
+        if (more := study.next_work()) is not None:
+            works.append(more)
+        results.write()
+        files = [(tmp_path / name).read_bytes() for name in (TABLE, BEST_CONFIG)]
+        kept = {path.name for path in tmp_path.glob("trials/*") if (path / "checkpoints").exists()}
+        write_results(opened(tmp_path, **options))
+        assert files == [(tmp_path / name).read_bytes() for name in (TABLE, BEST_CONFIG)]
+        assert kept == {path.name for path in tmp_path.glob("trials/*") if (path / "checkpoints").exists()}
+        assert len(kept) <= 2
+    assert not works
+
+
+def test_weights_that_a_process_saves_after_its_trials_end_are_removed_at_the_next_end(tmp_path):
+    study = recorded(tmp_path, 12, keep_checkpoints=1)
+    results = SweepResults(study)
+    works = [study.next_work() for _ in range(3)]
+    for work in works:
+        play_epoch(study, work)
+        study.report(work.number, {"epoch": EPOCHS, "step": 10, "val/acc1": 0.1})
+        if work is works[1]:
+            play_epoch(study, works[0])  # its process has lived on
+        results.write()
+    assert not (study.run_dir(works[0].number) / "checkpoints").exists()
