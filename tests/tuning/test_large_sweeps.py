@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState, create_trial
 
 from tests.tuning.sweeps import SPACE, accuracy, base, drawn, opened, play_epoch
@@ -18,6 +19,11 @@ from tests.tuning.test_study import DISCRETE
 from volo.runs.places import TABLE
 from volo.tuning import standings, table
 from volo.tuning.board import Board
+from volo.tuning.report import SweepFacts, coordinates, pictures
+from volo.tuning.report.coordinates import save_parallel, save_slices
+from volo.tuning.report.importance import importances
+from volo.tuning.report.pictures import save_curves, save_history
+from volo.tuning.report.trials import Sweep
 from volo.tuning.results import BEST_CONFIG, SweepResults, write_results
 from volo.tuning.search.drawing import Drawing
 from volo.tuning.search.sampling import MAKERS, NumberedSampler
@@ -207,3 +213,57 @@ def test_weights_that_a_process_saves_after_its_trials_end_are_removed_at_the_ne
             play_epoch(study, works[0])  # its process has lived on
         results.write()
     assert not (study.run_dir(works[0].number) / "checkpoints").exists()
+
+
+def reported(num_trials: int) -> optuna.Study:
+    """One of three is trained to the end; a form is worth most, a width half of it, and nothing else counts."""
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=5))
+    for number in range(num_trials):
+        trial = study.ask()
+        value = 0.2 * (trial.suggest_categorical("form", ["flat", "pyramid"]) == "pyramid")
+        value += 0.1 * (trial.suggest_categorical("width", [64, 96, 128]) == 128)
+        if trial.params["form"] == "pyramid":
+            trial.suggest_int("num_stages", 2, 3)
+        for name in ("lr", "decay", "smoothing"):
+            trial.suggest_float(name, 0.1, 1.0)
+        value += 0.1 * (number * 0.618 % 1)
+        trial.report(value, 1)
+        if number % 3:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            trial.report(value, EPOCHS)
+            study.tell(trial, value)
+    return study
+
+
+def sweep_of(study: optuna.Study, folder: Path) -> Sweep:
+    facts = SweepFacts("s", "s", "s", ["val/acc1"], EPOCHS, lambda number: folder / f"{number:04d}")
+    return Sweep.of(study, facts)
+
+
+def test_importances_of_many_trials_are_in_the_order_of_what_the_settings_are_worth(tmp_path):
+    found = importances(sweep_of(reported(300), tmp_path))
+    assert [one.num_trials for one in found] == [300, 100]
+    for one in found:
+        assert list(one.shares)[:2] == ["form", "width"] and {*one.beyond_chance} == {"form", "width"}
+
+
+def test_importances_are_those_that_optuna_computes(tmp_path):
+    study = reported(80)
+    final = next(one for one in importances(sweep_of(study, tmp_path)) if one.is_final)
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=0.25)
+    with pytest.warns(UserWarning, match="low `target` values"):
+        values = get_param_importances(study, evaluator=evaluator, target=lambda trial: -trial.value)
+    assert final.shares == pytest.approx(values)
+
+
+@pytest.mark.parametrize("draw", [save_slices, save_parallel, save_curves, save_history])
+def test_a_picture_of_many_trials_is_made_of_no_more_parts_than_one_of_few(tmp_path, monkeypatch, draw):
+    """Each part costs as much memory and time as hundreds of dots in one."""
+    num_parts = []
+    for module in (coordinates, pictures):
+        monkeypatch.setattr(module, "save", lambda figure, path: num_parts.append(len(figure.findobj())) or path)
+    for number in (60, 240):
+        draw(sweep_of(reported(number), tmp_path), tmp_path / "figure.png")
+    few, many = num_parts
+    assert many < 1.2 * few

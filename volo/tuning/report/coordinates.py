@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +14,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from volo.plots.figures import INK, MUTED, SEQUENTIAL, axes_at, new_figure, save, shorten, style
-from volo.tuning.report.pictures import BASE, BEST, COMPLETE, STOPPED, WHOLE, compact, value_axis
+from volo.tuning.report.pictures import (
+    BASE,
+    BEST,
+    COMPLETE,
+    MANY_DOTS,
+    MANY_LINES,
+    STOPPED,
+    WHOLE,
+    compact,
+    opacity,
+    value_axis,
+)
 from volo.tuning.report.scales import Scale, scales
 from volo.tuning.report.trials import Sweep, TrialScores, Tried, num
 
@@ -73,13 +84,14 @@ def _draw_lines(axes: Axes, sweep: Sweep, drawn: Sequence[Tried], found: Sequenc
     low, high = ends[0]
     special = {t.number: (color, 2.4) for t, color in ((sweep.base, BASE), (sweep.best, BEST)) if t is not None}
     faint, lines = min(0.8, 30 / len(drawn)), []
+    strong = opacity(0.85, len(sweep.complete), MANY_LINES)
     for trial in drawn:
         points = list(enumerate(heights[trial.number]))
         if trial.is_complete:
             pairs = zip(trial.values, ends, strict=True)
             points += [(len(found) + k, (v - a) / (b - a) if a != b else 1) for k, (v, (a, b)) in enumerate(pairs)]
         shade = (trial.values[0] - low) / (high - low) if trial.is_complete and high != low else 1.0
-        plain = to_rgba(SHADES(shade), 0.85) if trial.is_complete else to_rgba(STOPPED, faint)
+        plain = to_rgba(SHADES(shade), strong) if trial.is_complete else to_rgba(STOPPED, faint)
         color, width = special.get(trial.number, (plain, 1.1))
         rank = (trial.number in special, trial.is_complete, shade)
         lines.append((rank, points, color, width if trial.is_complete else min(width, 1.0)))
@@ -153,10 +165,16 @@ def _draw_slice(axes: Axes, sweep: Sweep, scale: Scale, scores: TrialScores) -> 
     for trial in sweep.trials:
         if scale.name in trial.params and trial.number in scores.values:
             by_place[scale.place(trial.params[scale.name])].append(trial)
-    width = min(0.05, 0.22 * scale.gap)
+    count = sum(map(len, by_place.values()))
+    width = min(0.05, 0.22 * scale.gap) if count <= MANY_DOTS else min(0.1, 0.35 * scale.gap)
+    alike = defaultdict(list)  # places and values of the dots that look alike, which are drawn at once
     for place, trials in by_place.items():
         for trial, offset in zip(trials, _jitter(len(trials), width), strict=True):
-            _draw_dot(axes, sweep, trial, place + offset, scores)
+            alike[_look_of(sweep, trial)].append((place + offset, scores.values[trial.number]))
+    for look, points in alike.items():
+        alpha = 1.0 if len(points) == 1 else opacity(0.8, count, MANY_DOTS)
+        axes.plot(*zip(*points, strict=True), linestyle="none", markeredgewidth=0, alpha=alpha, **look._asdict())
+    for place, trials in by_place.items():
         if scale.choices and len(trials) > 2:
             middle = median(scores.values[trial.number] for trial in trials)
             axes.plot([place - 0.07, place + 0.07], [middle, middle], color=INK, linewidth=1.4, zorder=2.5)
@@ -167,14 +185,22 @@ def _jitter(count: int, width: float) -> np.ndarray:
     return width * (2 * ((np.arange(count) * 0.618 + 0.5) % 1) - 1) if count > 1 else np.zeros(1)
 
 
-def _draw_dot(axes: Axes, sweep: Sweep, trial: Tried, x: float, scores: TrialScores) -> None:
-    plain = COMPLETE if trial.is_complete else STOPPED
-    look: dict[str, Any] = dict(marker="o", markersize=4, color=plain, alpha=0.8, zorder=2)
-    if trial is sweep.base:
-        look |= dict(marker="D", markersize=5.5, color=BASE, alpha=1, zorder=4)
+class Look(NamedTuple):
+    """Of a dot, in matplotlib's words."""
+
+    color: str
+    marker: str = "o"
+    markersize: float = 4
+    zorder: float = 2
+
+
+def _look_of(sweep: Sweep, trial: Tried) -> Look:
+    marker = "D" if trial is sweep.base else "o"
     if trial is sweep.best:
-        look |= dict(markersize=6, color=BEST, alpha=1, zorder=5)
-    axes.plot(x, scores.values[trial.number], linestyle="none", markeredgewidth=0, **look)
+        return Look(BEST, marker, markersize=6, zorder=5)
+    if trial is sweep.base:
+        return Look(BASE, marker, markersize=5.5, zorder=4)
+    return Look(COMPLETE, zorder=2.1) if trial.is_complete else Look(STOPPED)
 
 
 def _label_slice(

@@ -7,18 +7,22 @@ all sweeps, for any number of parameters and for both sets of scores together. T
 those of several seeds, count as one, with their mean.
 """
 
+import datetime
 import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
 
 from volo.tuning.report.trials import Sweep, TrialScores, Tried
+from volo.tuning.search.beside import Beside
 
 QUARTER = 0.25
 LEAST = 20  # different settings: five in the best quarter, as Optuna recommends
@@ -115,21 +119,32 @@ def _num_better(sweep: Sweep, values: Sequence[Sequence[float]]) -> np.ndarray:
 
 
 def _study(trials: Sequence[Tried]) -> Study:
-    """A study of only these trials, all marked complete, as the evaluator requires."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        study = optuna.create_study()
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-    for trial in trials:
+    """A study of only these trials, all marked complete, as the evaluator requires, and numbered from 0."""
+    one_of_each: dict[BaseDistribution, BaseDistribution] = {}  # the evaluator compares them often
+    complete = []
+    for number, trial in enumerate(trials):
         params, distributions = dict(trial.params), dict(trial.distributions)
         for name, distribution in trial.distributions.items():
             if isinstance(distribution, CategoricalDistribution):  # by index: a choice may be a list, or anything
                 params[name] = int(distribution.to_internal_repr(trial.params[name]))
-                distributions[name] = CategoricalDistribution(range(len(distribution.choices)))
-        study.add_trial(optuna.create_trial(value=0.0, params=params, distributions=distributions))
-    return study
+                distribution = CategoricalDistribution(range(len(distribution.choices)))
+            distributions[name] = one_of_each.setdefault(distribution, distribution)
+        complete.append(_complete(number, params, distributions))
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(storage=Beside(complete))
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _complete(number: int, params: dict[str, Any], distributions: dict[str, BaseDistribution]) -> FrozenTrial:
+    now = datetime.datetime.now()
+    return FrozenTrial(
+        number=number, trial_id=number, state=TrialState.COMPLETE, value=0.0, params=params,
+        distributions=distributions, datetime_start=now, datetime_complete=now, user_attrs={}, system_attrs={},
+        intermediate_values={},
+    )  # fmt: skip
 
 
 def _divergences(study: Study, losses: np.ndarray) -> dict[str, float]:

@@ -23,6 +23,7 @@ LIGHT = "#a9c4d8"
 HALF, WHOLE = 5.6, 11.5  # inches: a plot that shares its row, and one that does not
 MOST_PARAMS = 14
 MOST_NAMED = 12
+MANY_LINES, MANY_DOTS = 100, 300  # in a plot: with more, each is fainter
 
 
 def value_axis(axis, metric: str) -> None:
@@ -37,6 +38,11 @@ def compact(metric: str, value: float) -> str:
         if abs(value) >= size:
             return f"{value / (1e3 if letter == 'k' else size):.3g}{letter}"
     return f"{value:.4g}"
+
+
+def opacity(most: float, count: int, many: int) -> float:
+    """Of each of `count` marks: less than `most` if there are `many`, so that those below show through."""
+    return max(0.15, most * min(1.0, many / max(count, 1)))
 
 
 @style()
@@ -97,13 +103,14 @@ def save_curves(sweep: Sweep, path: Path) -> Path | None:
     figure = new_figure(HALF, 3.7)
     above, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [4, 1]})
     special = {trial.number for trial in (sweep.best, sweep.base) if trial is not None}
-    for trial in sorted(drawn, key=lambda trial: trial.is_complete):
-        if trial.number not in special:
-            _draw_curve(above, trial, COMPLETE if trial.is_complete else STOPPED, 1.0, 0.75)
+    others = [trial for trial in drawn if trial.number not in special]
+    _draw_curves(above, [trial for trial in others if not trial.is_complete], STOPPED)
+    _draw_curves(above, [trial for trial in others if trial.is_complete], COMPLETE)
     is_one = sweep.best is sweep.base
     for one, color, name in ((sweep.base, BASE, "base"), (sweep.best, BEST, "best and base" if is_one else "best")):
         if one is not None and one.curve and not (is_one and name == "base"):
-            _draw_curve(above, one, color, 2.2, 1.0, f"{name}, trial {one.number}")
+            _draw_curves(above, [one], color, width=2.2)
+            above.plot([], [], color=color, linewidth=2.2, label=f"{name}, trial {one.number}")
     _label_groups(above, drawn, special)
     _draw_survivors(below, sweep)
     above.set_ylabel(sweep.metric)
@@ -113,12 +120,21 @@ def save_curves(sweep: Sweep, path: Path) -> Path | None:
     return save(figure, path)
 
 
-def _draw_curve(axes: Axes, trial: Tried, color: str, width: float, alpha: float, label: str | None = None) -> None:
-    epochs, values = list(trial.curve), list(trial.curve.values())
-    axes.plot(epochs, values, color=color, linewidth=width, alpha=alpha, label=label, zorder=2 + width)
-    if not trial.is_complete or len(epochs) == 1:
-        end, marker = (FAILED, "x") if trial.state == TrialState.FAIL else (color, "o")
-        axes.plot(epochs[-1], values[-1], color=end, marker=marker, markersize=3.5, zorder=2.5 + width)
+def _draw_curves(axes: Axes, trials: Sequence[Tried], color: str, width: float = 1.0) -> None:
+    if not trials:
+        return
+    curves = [list(trial.curve.items()) for trial in trials]
+    alpha = 1.0 if len(curves) == 1 else opacity(0.75, len(curves), MANY_LINES)
+    axes.add_collection(LineCollection(curves, colors=color, linewidths=width, alpha=alpha, zorder=2 + width))
+    axes.autoscale_view()
+    for has_failed, end, marker in ((False, color, "o"), (True, FAILED, "x")):
+        ends = [
+            curve[-1] for trial, curve in zip(trials, curves, strict=True)
+            if (not trial.is_complete or len(curve) == 1) and (trial.state == TrialState.FAIL) == has_failed
+        ]  # fmt: skip
+        if ends:
+            look: dict[str, Any] = dict(color=end, marker=marker, markersize=3.5, zorder=2.5 + width)
+            axes.plot(*zip(*ends, strict=True), linestyle="none", **look)
 
 
 def _label_groups(axes: Axes, drawn: Sequence[Tried], special: set[int]) -> None:
