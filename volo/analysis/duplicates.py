@@ -52,7 +52,7 @@ def near_duplicates(view: View, data: ResolvedData) -> Duplicates | None:
         None if the images trained on are not at hand, or there are too many.
     """
     try:
-        trained, numbers = _trained(data)
+        trained, numbers = _trained(data.here())
     except (InputError, OSError):
         return None
     if len(numbers) * len(view.index) > MOST_PAIRS:

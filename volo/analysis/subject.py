@@ -130,15 +130,16 @@ def open_view(description: Description, split: str, data_dir: str | None = None,
     Args:
         description: Of the checkpoint; it says how images are read.
         split: test or val.
-        data_dir: Where the data are, if not where the checkpoint says. For test also any image folder with some of the
-            classes, `data_dir/test/<class>/` or `data_dir/<class>/`, whatever the data set trained on.
+        data_dir: Where the data are, if not where the checkpoint says or, in its place, $VOLO_DATA_DIR. For test also
+            any image folder with some of the classes, `data_dir/test/<class>/` or `data_dir/<class>/`, whatever the
+            data set trained on.
         run: The checkpoint's run folder, whose record of its images names those that differ.
 
     Raises:
         InputError: data that are missing or have other classes, or no validation split.
         OtherImages: the validation images might be others than were held out, or even be trained on.
     """
-    data = description.settings.data
+    data = description.settings.data if data_dir else description.settings.data.here()
     in_bucket = data_dir is not None and is_in_bucket(data_dir)
     moved = None if data_dir is None or in_bucket else folder_to_read(data_dir, "--data-dir")
     place = data_dir if in_bucket else data.data_dir if moved is None else str(moved)
@@ -226,7 +227,7 @@ def _is_training_data(description: Description, place: Path) -> bool:
     data = description.settings.data
     if data.dataset != "imagefolder":
         return False
-    if str(place) == data.data_dir:
+    if str(place) in (data.data_dir, data.here().data_dir):
         return True
     moved = _moved(data, place)
     try:

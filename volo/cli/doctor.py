@@ -45,8 +45,8 @@ def checks(settings: ResolvedSettings) -> dict[str, Check]:
         "tested versions": check_tested_versions,
         "CPU": lambda: check_cpu(settings),
         "GPU": lambda: check_gpu(is_required=run.device == "cuda" and not joins),
-        "data": lambda: check_data(settings.data),
-        "cache": lambda: check_cache(settings.data),
+        "data": lambda: check_data(settings.data.here()),
+        "cache": lambda: check_cache(settings.data.here()),
         "output": lambda: check_output(run.output_dir),
         "disk": lambda: check_disk(settings),
     }
@@ -70,7 +70,7 @@ def _of_ray(settings: ResolvedSettings, joins: bool) -> dict[str, Check]:
     }
     if not joins:
         return of_ray | {"Ray's folder": check_folder}
-    return of_ray | {"cluster": lambda: check_cluster(run, settings.data)}
+    return of_ray | {"cluster": lambda: check_cluster(settings)}
 
 
 def _row(finding: Finding) -> tuple[str, str, str]:

@@ -16,6 +16,7 @@ from volo.errors import InputError, brief
 from volo.log import LOGGER
 from volo.settings.buckets import is_in_bucket
 from volo.settings.config import Settings, build_settings, left_behind, merge
+from volo.settings.data import place_here
 from volo.settings.model import FORMS, AnyModel, own_fields
 from volo.settings.optim import OptimSettings
 from volo.settings.paths import folder_to_read, path_to_read
@@ -107,10 +108,12 @@ def parse_flags(flags: type[Flags], argv: Sequence[str], *, prog: str, descripti
 
 
 def check_places(settings: Settings) -> None:
-    """Raises InputError for a path that this user cannot reach, or a file in place of a folder."""
+    """Raises InputError for a path that this user cannot reach, or a file in place of a folder; of the data, for what
+    is read on this machine."""
     for name, path in (pair for section in settings.paths().values() for pair in section.items()):
-        if path is not None and not is_in_bucket(path):
-            (folder_to_read if name.endswith("_dir") else path_to_read)(path, flag_of(name))
+        place = place_here(path) if name == "data_dir" and path is not None else path
+        if place is not None and not is_in_bucket(place):
+            (folder_to_read if name.endswith("_dir") else path_to_read)(place, flag_of(name))
 
 
 def refuse_torchrun(prog: str) -> None:
@@ -190,7 +193,7 @@ def _sized(settings: Settings, layers: Sequence[dict[str, Any]]) -> dict[str, An
     from volo.data.folders.sizing import chosen_size, geometry  # NumPy and Pillow take time to load
 
     try:
-        size = chosen_size(folder)
+        size = chosen_size(place_here(folder))
     except InputError:  # said where the data are opened
         return {}
     if size in (None, settings.data.image_size):

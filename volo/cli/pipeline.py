@@ -81,7 +81,7 @@ def _split_to_analyze(settings: Settings) -> Literal["test", "val"]:
     """
     from volo.data.datasets import has_test
 
-    data = settings.resolved().data
+    data = settings.resolved().data.here()
     if has_test(data):
         return "test"
     if not data.validates:

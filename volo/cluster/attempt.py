@@ -17,8 +17,10 @@ from typing import Any, Generic, Protocol, TypeVar
 from volo.cluster.failures import Failure, failure_of
 from volo.cluster.folder import PREFIX
 from volo.cluster.start import StopFile, StopListener, new_start
+from volo.data.contents import Contents
 from volo.files import read_json, replace_synced
 from volo.runs import checkpoint
+from volo.runs.images import record, recorded
 from volo.runs.places import LAST, step_of
 
 Read = TypeVar("Read")
@@ -44,6 +46,7 @@ class Attempt:
     worker-<rank>-<pid>.out  what a lost worker printed, on a cluster that the command has started
     error-<rank>.json   the error that ended the worker
     failures.jsonl      the first cause of each end of all workers
+    images.jsonl.gz     the images that the driver has, on an existing cluster
     stop                the signal that asks to stop, 0 if none
     """
 
@@ -75,6 +78,16 @@ class Attempt:
     def asked(self) -> int:
         """The signal that asks to stop; 0 if none does."""
         return self.stop.asked()
+
+    def keep(self, contents: Contents) -> None:
+        """Keeps the images of the process that starts the training, for `images`. Without a place for them, images that
+        differ are refused without their names."""
+        with contextlib.suppress(OSError):
+            record(self.folder, contents)
+
+    def images(self, digest: str) -> Contents | None:
+        """What was kept, if it has this digest; otherwise what the run or the sweep has recorded."""
+        return recorded(self.folder, digest) or recorded(self.folder.parents[1], digest)
 
     def members(self) -> list[Member]:
         """The workers that started last, by rank; those of an earlier start with more workers are left out."""

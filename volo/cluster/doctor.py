@@ -1,6 +1,6 @@
 """What `volo doctor` checks of a Ray cluster: that it answers, who could reach it, whether its nodes share a disk.
 
-One small task per node does the checks there.
+One small task per node does the checks there. What training needs of the nodes is asked in volo/cluster/nodes.
 """
 
 import contextlib
@@ -11,29 +11,25 @@ import socket
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from volo.cluster.access import HOW_TO_MAKE, check_token_file, token_file, user_can_enter
 from volo.cluster.connect import OWN_CLUSTER, check_access, connected, resolved_address
 from volo.cluster.folder import find_base
-from volo.data.decoded.cache import Room
-from volo.doctor.cache import cache_room, judged
+from volo.cluster.nodes.asking import Node, alive_nodes, ask
 from volo.doctor.findings import Finding, failure, ok, warning
 from volo.errors import InputError
 from volo.files import existing
 from volo.hosts import is_loopback
 from volo.settings.buckets import is_in_bucket
-from volo.settings.data import ResolvedData
+from volo.settings.config import ResolvedSettings
 from volo.settings.ray_job import MORE_TIME, STOP_WAIT, hurry
-from volo.settings.run import ResolvedRun, RunSettings
+from volo.settings.run import RunSettings
 from volo.storage.bucket import check_bucket
 
-HEAD = "node:__internal_head__"  # a resource that only the head has
 ANSWER_S = 3.0
-TASKS_S = 8.0
 OTHER_FOLDER = "set --output-dir to a folder that every node sees under one path"
 CLOSE = f"start the head with RAY_AUTH_MODE=token and a token, {HOW_TO_MAKE}"
 
@@ -92,7 +88,7 @@ def check_folder() -> Finding:
     return ok("Ray's folder", f"in {find_base()}, for this user alone, removed with the cluster")
 
 
-def check_cluster(run: ResolvedRun, data: ResolvedData) -> Iterator[Finding]:
+def check_cluster(settings: ResolvedSettings) -> Iterator[Finding]:
     """Connects to the existing cluster, and checks it from each of its nodes.
 
     Raises:
@@ -100,9 +96,10 @@ def check_cluster(run: ResolvedRun, data: ResolvedData) -> Iterator[Finding]:
     """
     import ray
 
+    run = settings.run
     with connected(run.address) as dashboard:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        yield _size(run, len(nodes), ray.cluster_resources())
+        nodes, resources = alive_nodes(), ray.cluster_resources()
+        yield _size(run, len(nodes), resources)
         if is_in_bucket(run.output_dir):
             visits = _visits(nodes, None, "", dashboard)
             yield from _reachable(visits, dashboard)
@@ -110,10 +107,28 @@ def check_cluster(run: ResolvedRun, data: ResolvedData) -> Iterator[Finding]:
             yield _storage(nodes, run.output_dir)
         else:
             yield from _with_disk(nodes, Path(run.output_dir), dashboard)
-        yield _caches(nodes, data)
+        yield from _able_to_train(nodes, settings, int(resources.get("GPU", 0)))
 
 
-def _with_disk(nodes: list[dict[str, Any]], output_dir: Path, dashboard: str | None) -> Iterator[Finding]:
+def _able_to_train(nodes: list[Node], settings: ResolvedSettings, num_gpus: int) -> Iterator[Finding]:
+    """Of the nodes that can hold a worker."""
+    from volo.cluster.nodes.alike import check_clocks, check_node_data, check_node_versions
+    from volo.cluster.nodes.network import check_network
+    from volo.cluster.nodes.room import check_rooms
+    from volo.cluster.workers import wanted_workers  # these import Ray, before which `connected` sets its environment
+
+    workers = wanted_workers(settings.run, num_gpus)
+    able = [node for node in nodes if (node.num_gpus if workers.use_gpu else node.num_cpus)]
+    if not able:
+        return  # `_size` has said so
+    yield check_node_versions(able)
+    yield from check_rooms(able, settings)
+    yield check_node_data(able, settings.data)
+    yield check_clocks(able)
+    yield check_network(able, workers.use_gpu, workers.num_workers)
+
+
+def _with_disk(nodes: list[Node], output_dir: Path, dashboard: str | None) -> Iterator[Finding]:
     """What the nodes report, and whether they share the output folder."""
     try:
         with _probe(output_dir) as (folder, word):
@@ -125,15 +140,10 @@ def _with_disk(nodes: list[dict[str, Any]], output_dir: Path, dashboard: str | N
         yield failure("shared storage", f"{error.filename} cannot be used ({error.strerror})", OTHER_FOLDER)
 
 
-def _storage(nodes: list[dict[str, Any]], url: str) -> Finding:
+def _storage(nodes: list[Node], url: str) -> Finding:
     """Whether every node can use the place on object storage."""
-    answers = _asked(nodes, bucket_of, lambda node: (url,))
-    wrong = [
-        f"{node['NodeManagerAddress']}: {found}"
-        for node in nodes
-        if (found := answers.get(node["NodeID"], f"no answer within {TASKS_S:g} s"))
-    ]
-    if wrong:
+    answers = ask(nodes, bucket_of, lambda node: (url,))
+    if wrong := [f"{node.name}: {why}" for node, one in answers.items() if (why := one.value or one.fault)]:
         return failure("object storage", "; ".join(wrong), "make it the same on all nodes")
     return ok("object storage", f"{url} is read and written by every node")
 
@@ -167,63 +177,16 @@ def _probe(output_dir: Path) -> Iterator[tuple[Path, str]]:
         yield Path(folder), word
 
 
-def _visits(
-    nodes: list[dict[str, Any]], folder: Path | None, word: str, dashboard: str | None
-) -> dict[str, dict[str, Any]]:
-    """What a task on each node reports, by node identifier; only the address if it does not answer in TASKS_S."""
+def _visits(nodes: list[Node], folder: Path | None, word: str, dashboard: str | None) -> dict[str, dict[str, Any]]:
+    """What a task on each node reports, by node identifier; only name, address and fault if it did not answer."""
 
-    def arguments(node: dict[str, Any]) -> tuple:
-        return folder and str(folder), node["NodeID"], dashboard if HEAD in node["Resources"] else None
+    def arguments(node: Node) -> tuple:
+        return folder and str(folder), node.id, dashboard if node.is_head else None
 
-    reports = _asked(nodes, visit, arguments)
     return {
-        node["NodeID"]: {"address": node["NodeManagerAddress"], **reports.get(node["NodeID"], {})} for node in nodes
+        node.id: {"address": node.address, "name": node.name, "fault": answer.fault, **(answer.value or {})}
+        for node, answer in ask(nodes, visit, arguments).items()
     }
-
-
-def _asked(
-    nodes: list[dict[str, Any]], function: Callable, arguments: Callable[[dict[str, Any]], tuple]
-) -> dict[str, Any]:
-    """What a function returns on each node, by node identifier, without nodes that do not answer in TASKS_S."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    task = ray.remote(num_cpus=0, max_retries=0)(function)
-    asked = {}
-    for node in nodes:
-        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        asked[task.options(scheduling_strategy=strategy).remote(*arguments(node))] = node["NodeID"]
-    done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=TASKS_S)
-    answers = {}
-    for ref in done:
-        with contextlib.suppress(ray.exceptions.RayError):
-            answers[asked[ref]] = ray.get(ref)
-    return answers
-
-
-def _caches(nodes: list[dict[str, Any]], data: ResolvedData) -> Finding:
-    """The room for decoded images on each node, as each reports from its own disk and its own copy of the data."""
-    rooms, wrong = {}, []
-    answers = _asked(nodes, cache_of, lambda node: (data.model_dump(),))
-    for node in nodes:
-        answer = answers.get(node["NodeID"])
-        if isinstance(answer, Room):
-            rooms[node["NodeManagerAddress"]] = answer
-        else:
-            wrong.append(f"{node['NodeManagerAddress']} {answer or f'did not answer within {TASKS_S:g} s'}")
-    if wrong:
-        return failure("caches", "; ".join(wrong), "make data and cache the same on all nodes")
-    address, tightest = min(rooms.items(), key=lambda item: item[1].free - item[1].needed)
-    finding = judged(tightest)
-    return replace(finding, check="caches", found=f"fullest of {len(rooms)}, on {address}: {finding.found}")
-
-
-def cache_of(data: dict[str, Any]) -> Room | str:
-    """On a node: the room that its cache needs, or why training would be refused there."""
-    try:
-        return cache_room(ResolvedData(**data))
-    except InputError as error:
-        return str(error)
 
 
 def visit(folder: str | None, node_id: str, dashboard: str | None) -> dict[str, Any]:
@@ -296,7 +259,7 @@ def _shared(visits: dict[str, dict[str, Any]], folder: Path, word: str) -> Findi
     for node_id, visit in visits.items():
         written = folder / node_id
         if "host" not in visit:
-            wrong.append(f"{visit['address']} did not answer within {TASKS_S:g} s")
+            wrong.append(f"{visit['name']} {visit['fault']}")
         elif "error" in visit or visit["read"] != word:
             wrong.append(f"{visit['host']} cannot use it ({visit.get('error', 'another file there')})")
         elif not written.exists() or written.read_text() != word:

@@ -14,8 +14,7 @@ import torch.distributed as dist
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, get_device
 
-from volo.hosts import is_loopback
-from volo.training.world import TIMEOUT, World, joined_world, listen_at, open_store
+from volo.training.world import World, joined_world, met_at, open_store
 
 
 class NoGroup(Backend):
@@ -59,5 +58,4 @@ def _common_store(rank: int) -> dist.Store:
 
     store = open_store(ray.util.get_node_ip_address()) if rank == 0 else None
     host, port = broadcast_from_rank_zero((store.host, store.port) if store else None)
-    listen_at(host if is_loopback(host) else ray.util.get_node_ip_address())
-    return store or dist.TCPStore(host, port, timeout=TIMEOUT, wait_for_workers=False)
+    return met_at(host, port, ray.util.get_node_ip_address(), store)

@@ -4,6 +4,8 @@ So the nodes of a cluster need no disk in common. Controller and driver, on one 
 """
 
 import contextlib
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from volo.cluster.attempt import Attempt, Member
 from volo.cluster.failures import Failure
+from volo.data.contents import Contents
 
 ANSWER_S = 30.0  # for the last words of a worker that has failed
 
 
 class Scribe:
-    """The actor."""
+    """The actor. It dates what it is told, so that the clock of one node decides what came first."""
 
     def __init__(self, folder: str):
         self.attempt = Attempt(Path(folder))
@@ -26,13 +29,16 @@ class Scribe:
         self.attempt.show(record)
 
     def begin(self, member: Member) -> None:
-        self.attempt.begin(member)
+        self.attempt.begin(replace(member, since=time.time()))
 
     def note(self, failure: Failure, details: str) -> None:
-        self.attempt.note(failure, details)
+        self.attempt.note(replace(failure, time=time.time()), details)
 
     def asked(self) -> int:
         return self.attempt.asked()
+
+    def images(self, digest: str) -> Contents | None:
+        return self.attempt.images(digest)
 
 
 class Told:
@@ -74,6 +80,12 @@ class Told:
         with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
             return ray.get(self._scribe.asked.remote(), timeout=ANSWER_S)
         return 0
+
+    def images(self, digest: str) -> Contents | None:
+        """The images that the driver has; None if they are not known there."""
+        with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
+            return ray.get(self._scribe.images.remote(digest), timeout=ANSWER_S)
+        return None
 
     def finish(self) -> None:
         """Returns when everything that was told is written down. A training that has ended does not fail for it."""

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ray.train
@@ -21,14 +22,17 @@ from volo.cluster.scribe import Told
 from volo.cluster.watch import FailureWatch
 from volo.cluster.workers import Workers, free_resources, plan_workers
 from volo.console import Patience
+from volo.data.decoded.cache import Images
+from volo.data.splits import Split
 from volo.errors import OutOfRetries, Stopped, TrainingError
 from volo.log import show_log
 from volo.model.outlook_ops.cpu import compile_ahead
 from volo.runs.home import Home, home_of
 from volo.runs.records import parsed
-from volo.settings.config import Settings, build_settings
+from volo.settings.config import ResolvedSettings, Settings, build_settings
 from volo.signals import stop_signals
 from volo.training.compilation import check_compiler
+from volo.training.guards.same_data import Reference, seen_here
 from volo.training.guards.watchdog import watched
 from volo.training.launch import display, opened_run, say_finished, say_result
 from volo.training.loop import train
@@ -63,7 +67,8 @@ def train_on_ray(settings: Settings, cluster: contextlib.ExitStack | None = None
 
 def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack) -> None:
     """Connects if there is something to train; `cluster` keeps the connection for the seeds that follow."""
-    with opened_run(settings, driver) as (start, home):
+    data: list[tuple[Images, Split]] = []
+    with opened_run(settings, driver, on_data=data.append) as (start, home):
         if start.is_finished(settings):
             say_finished(settings, start, driver)
             return
@@ -76,13 +81,17 @@ def _train_one(settings: Settings, driver: World, cluster: contextlib.ExitStack)
             if settings.optim.compile:
                 check_compiler(driver.device)
         with told_as(TrainingError):  # inside the run, which notes the failure
-            _fit(settings.resolved(), workers, driver, home)
+            _fit(settings.resolved(), workers, driver, home, data.pop())
     say_result(settings)
 
 
-def _fit(settings: Settings, workers: Workers, driver: World, home: Home) -> None:
+def _fit(settings: ResolvedSettings, workers: Workers, driver: World, home: Home, data: tuple[Images, Split]) -> None:
     attempt = Attempt.create(settings.run_dir)
     told = {"settings": settings.to_dict(), "attempt": Told(attempt), "token": home.token}
+    if resolved_address(settings.run.address) != OWN_CLUSTER:  # there, nodes may have other data than this machine
+        attempt.keep(data[0].contents)
+        told["seen"] = seen_here(*data, settings.data)
+    del data  # the workers open their own
     print(f"starting {workers}", flush=True)
     trainer = TorchTrainer(
         _train_worker,
@@ -199,7 +208,7 @@ class News:
 def _train_worker(config: dict[str, Any]) -> None:
     """One rank. It writes down the error that ends it, so that FailureWatch can decide whether to start again."""
     show_log()
-    settings, attempt = build_settings(config["settings"]), config["attempt"]
+    settings, attempt, seen = build_settings(config["settings"]), config["attempt"], config.get("seen")
     context = ray.train.get_context()
     notices = preemption_notices()
     worker = Worker(attempt, settings.run_dir, context.get_world_rank(), context.get_world_size())
@@ -218,6 +227,7 @@ def _train_worker(config: dict[str, Any]) -> None:
                 beat=beat,
                 home=home_of(settings, config["token"]),
                 notices=notices,
+                reference=seen and Reference(seen, partial(attempt.images, seen.digests["images"])),
             )
             attempt.finish()
     except Exception as error:

@@ -54,9 +54,8 @@ def plan_workers(run: RunSettings) -> Workers:
     resources = ray.cluster_resources()
     num_gpus, num_cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
     can_grow = resolved_address(run.address) != OWN_CLUSTER
-    most = run.max_workers or (num_gpus if run.device != "cpu" else 0) or 1
-    num_workers = run.min_workers or most
-    use_gpu = run.device == "cuda" or (run.device == "auto" and num_gpus >= num_workers)
+    wanted = wanted_workers(run, num_gpus)
+    most, num_workers, use_gpu = wanted.num_workers, wanted.min_workers or wanted.num_workers, wanted.use_gpu
     limit = min(num_cpus, num_gpus) if use_gpu else num_cpus
     if num_workers > limit and not can_grow:
         raise InputError(
@@ -68,6 +67,14 @@ def plan_workers(run: RunSettings) -> Workers:
         print(f"waiting for {num_workers} workers; the cluster now has {num_cpus} cores and {num_gpus} GPUs")
     most = most if can_grow else min(most, limit)
     return Workers(most, use_gpu, num_workers if num_workers < most else None)
+
+
+def wanted_workers(run: RunSettings, num_gpus: int) -> Workers:
+    """As many workers as requested for a cluster with so many GPUs, whether or not they fit."""
+    most = run.max_workers or (num_gpus if run.device != "cpu" else 0) or 1
+    least = run.min_workers or most
+    use_gpu = run.device == "cuda" or (run.device == "auto" and num_gpus >= least)
+    return Workers(most, use_gpu, least if least < most else None)
 
 
 def first_done(results: Sequence[ray.ObjectRef], workers: Workers, patience: Patience) -> ray.ObjectRef:

@@ -19,7 +19,7 @@ def cache_room(data: ResolvedData) -> Room:
     Args:
         data: Resolved.
     """
-    if _is_here(data):
+    if is_here(data):
         return room(wanted_images(data))
     num_val = int(NUM_IMAGES * (VAL_FRACTION if data.val_fraction is None else data.val_fraction))
     num_images = num_val + min(data.train_images or NUM_IMAGES, NUM_IMAGES - num_val)
@@ -28,10 +28,10 @@ def cache_room(data: ResolvedData) -> Room:
 
 def cache_flaws(data: ResolvedData) -> list[str]:
     """What is damaged in this machine's cache, all of which is read. Raises InputError as `cache_room`."""
-    return flaws(wanted_images(data)) if _is_here(data) else []
+    return flaws(wanted_images(data)) if is_here(data) else []
 
 
-def _is_here(data: ResolvedData) -> bool:
+def is_here(data: ResolvedData) -> bool:
     """Whether there are images without a download."""
     return data.dataset not in ARCHIVES or bool(look(mirrored(ARCHIVES[data.dataset]), data.folder))
 

@@ -1,16 +1,20 @@
 """Checks that the chosen data set is present and intact, and the space for its decoded images. Downloads nothing."""
 
+import platform
+
 import numpy as np
 
 from volo.data.archives.fetch import look, mirrored
-from volo.data.datasets import open_sources, split_of
+from volo.data.contents import Contents
+from volo.data.datasets import drawn_from, num_drawn_from, open_source, open_sources, split_of
 from volo.data.folders.damage import Damage, DamagedImages
 from volo.data.folders.encoded import EncodedImages
 from volo.data.folders.passed_over import PassedOver
-from volo.doctor.cache import ARCHIVES, cache_flaws, cache_room, judged
+from volo.doctor.cache import ARCHIVES, cache_flaws, cache_room, is_here, judged
 from volo.doctor.findings import Finding, failure, ok, refused, warning
 from volo.errors import InputError
 from volo.settings.data import ResolvedData
+from volo.training.guards.same_data import Seen, digests_of, in_short, own_place
 
 NUM_DECODED = 16
 
@@ -38,6 +42,32 @@ def check_cache(data: ResolvedData) -> Finding:
         return found
     remedy = "; ".join(filter(None, ["the next training decodes them again", found.remedy]))
     return warning("cache", f"{found.found}; damaged: {'; '.join(damaged)}", remedy)
+
+
+def seen_undecoded(data: ResolvedData) -> Seen:
+    """What training compares between the nodes, without decoding the images; without digests if an archive is still to
+    be downloaded.
+
+    Args:
+        data: Resolved; opened where this machine has them.
+    """
+    host = platform.node()
+    try:
+        here, place = data.here(), own_place(data)
+        if not is_here(here):
+            return Seen(host, None, {}, f"no {data.dataset} yet, which a training downloads", place)
+        source = open_source(here, "train")
+        split = split_of(source, here)
+        contents = source.contents(num_drawn_from(source, here))
+    except InputError as error:
+        return Seen(host, str(error), {})
+    words = in_short(len(source.labels), source.class_names, split)
+    return Seen(host, None, digests_of(source.class_names, contents, split), words, place)
+
+
+def contents_here(data: ResolvedData) -> Contents:
+    """The images of `seen_undecoded`. Raises InputError for data that training would refuse."""
+    return drawn_from(data.here())
 
 
 def _check_archive(data: ResolvedData) -> Finding:

@@ -39,11 +39,16 @@ def check_output(place: str) -> Finding:
 
 def check_disk(settings: Settings) -> Finding:
     """Checks the space for the checkpoints of every run that the settings name."""
-    runs = [of_seed(settings, seed) for seed in settings.run.seeds] if settings.run.seeds else [settings]
-    needed, free = sum(map(needed_bytes, runs)), free_bytes(settings.run_dir)
-    checkpoints = f"{len(runs) * num_checkpoints(settings)} checkpoints of {format_bytes(checkpoint_bytes(settings))}"
+    needed, free, checkpoints = checkpoint_room(settings)
     found = f"{format_bytes(free)} free, {format_bytes(needed)} needed for {checkpoints}"
     remedy = "free some space, lower --keep-checkpoints, or set --output-dir to another disk"
     if needed > free:
         return failure("disk", found, remedy)
     return warning("disk", found, remedy) if TIGHT * needed > free else ok("disk", found)
+
+
+def checkpoint_room(settings: Settings) -> tuple[int, int, str]:
+    """Bytes that the checkpoints to come need and that are free for them on this machine, and their number in words."""
+    runs = [of_seed(settings, seed) for seed in settings.run.seeds] if settings.run.seeds else [settings]
+    checkpoints = f"{len(runs) * num_checkpoints(settings)} checkpoints of {format_bytes(checkpoint_bytes(settings))}"
+    return sum(map(needed_bytes, runs)), free_bytes(settings.run_dir), checkpoints

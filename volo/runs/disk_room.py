@@ -32,7 +32,7 @@ def _num_classes(data: ResolvedData) -> int:
     if known := NUM_CLASSES.get(data.dataset):
         return known
     try:
-        return len(find_folders(find_layout(Path(data.folder)).train)[0]) or UNKNOWN_CLASSES
+        return len(find_folders(find_layout(Path(data.here().folder)).train)[0]) or UNKNOWN_CLASSES
     except InputError:
         return UNKNOWN_CLASSES
 

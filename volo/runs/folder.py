@@ -240,7 +240,7 @@ def _check_not_older(asked: Path, found: Path) -> None:
 
 
 def open_data(settings: ResolvedSettings, is_new: bool = False) -> tuple[Images, Split]:
-    """The training images, decoded, and which of them are held out.
+    """The training images, decoded, and which of them are held out; from where this machine has them.
 
     Args:
         settings: The run's settings.
@@ -250,7 +250,7 @@ def open_data(settings: ResolvedSettings, is_new: bool = False) -> tuple[Images,
         InputError: what is wrong with the data.
     """
     try:
-        data, split = open_train(settings.data, is_new=is_new)
+        data, split = open_train(settings.data.here(), is_new=is_new)
     except DamagedImages as error:
         raise InputError(f"{error}, or leave out damaged images with --skip-damaged") from error
     check_batch_size(settings.optim.batch_size, len(split.train), world_size=max(1, settings.run.max_workers or 1))

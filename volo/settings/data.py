@@ -1,15 +1,19 @@
 """The data's section of the settings."""
 
+import os
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from volo.errors import brief
-from volo.settings.buckets import is_in_bucket
+from volo.errors import InputError, brief
+from volo.settings.buckets import check_place, is_in_bucket
+from volo.settings.paths import folder_to_read
 from volo.settings.section import PlaceText, Section
 
 VAL_FRACTION = 0.1  # the default
 MAX_IMAGE_SIZE = 16384  # an image of which takes 805 MB
+
+PLACE_HERE = "VOLO_DATA_DIR"  # of the data on this machine, in place of data_dir
 
 Dataset = Literal["cifar100", "cifar10", "imagefolder", "shapes"]
 
@@ -113,3 +117,38 @@ class ResolvedData(DataSettings):
         """data_dir, for the data sets that are read from one."""
         assert self.data_dir is not None, f"{self.dataset} is not read from a folder"
         return self.data_dir
+
+    def here(self) -> Self:
+        """The same settings with the place where this machine has the data (`place_here`), to open them. Settings that
+        are kept or sent elsewhere keep data_dir.
+
+        Raises:
+            InputError: as `place_here`; CIFAR on object storage.
+        """
+        if self.data_dir is None or (place := place_here(self.data_dir)) == self.data_dir:
+            return self
+        if is_in_bucket(place) and self.dataset in NORMALIZATION:
+            raise InputError(
+                f"{PLACE_HERE} on object storage must hold packed images, got {brief(place)} for dataset="
+                f"{self.dataset}; unset it, or name a folder"
+            )
+        return self.model_copy(update={"data_dir": place})
+
+
+def place_here(data_dir: str) -> str:
+    """Where this machine has the data: at $VOLO_DATA_DIR if that is set, otherwise at `data_dir`.
+
+    Raises:
+        InputError: it is neither an absolute path of a folder nor a place on object storage.
+    """
+    place = os.environ.get(PLACE_HERE)
+    if not place:
+        return data_dir
+    if is_in_bucket(place := check_place(place, PLACE_HERE)):
+        return place
+    if not place.startswith(("/", "~")):
+        raise InputError(
+            f"{PLACE_HERE} must be an absolute path, since each process of a machine has a working directory of its "
+            f"own, got {brief(place)}; name the whole path"
+        )
+    return str(folder_to_read(place, PLACE_HERE))

@@ -11,6 +11,7 @@ from volo.data.decoded.cache import Images
 from volo.data.folders.class_names import differences, extra, places, same_names
 from volo.data.splits import Split
 from volo.errors import InputError
+from volo.log import LOGGER
 from volo.model.build import build_model
 from volo.model.weights import HEADS, check_weights, load_weights, read_state_dict
 from volo.runs import checkpoint
@@ -20,6 +21,8 @@ from volo.runs.model_file import Description, is_model_file
 from volo.runs.rebuild import check_described
 from volo.runs.remote import local_weights
 from volo.settings.config import ResolvedSettings, Settings
+from volo.settings.data import PLACE_HERE
+from volo.training.guards.same_data import own_place
 from volo.training.learner import Learner
 from volo.training.teacher import check_same_teacher, check_teacher, find_teacher
 from volo.training.whitening import check_whitening
@@ -28,8 +31,10 @@ from volo.training.world import World
 Found = tuple[dict[str, Tensor], list[str]]
 
 
-def check_inputs(settings: ResolvedSettings, start: Start) -> None:
+def check_inputs(settings: ResolvedSettings, start: Start) -> tuple[Images, Split]:
     """Decodes the data. Raises InputError if a run cannot start there with this data, these weights or this teacher."""
+    if place := own_place(settings.data):
+        LOGGER.info(f"data are read from {place} on this machine, as ${PLACE_HERE} says")
     data, split = open_data(settings, is_new=start.checkpoint is None)
     if start.checkpoint is None:
         check_init_weights(settings, data.class_names)
@@ -38,6 +43,7 @@ def check_inputs(settings: ResolvedSettings, start: Start) -> None:
         before = check_same_data(start.checkpoint, settings, data, split)
         check_same_teacher(before.teacher_hash, before.settings.teaching.teacher, find_teacher(settings), "a run")
     check_teacher(settings, data.class_names)
+    return data, split
 
 
 def load_init_weights(model: nn.Module, path: str, class_names: tuple[str, ...]) -> list[str]:
@@ -93,7 +99,7 @@ def _for_classes(weights: dict[str, Tensor], before: tuple[str, ...], now: tuple
 def resume(
     learner: Learner,
     folder: Path,
-    settings: Settings,
+    settings: ResolvedSettings,
     world: World,
     images: Images,
     split: Split,
@@ -131,7 +137,7 @@ def _restore_best(run_dir: Path, best_step: int | None) -> None:
         checkpoint.point(run_dir, "best", folder)
 
 
-def check_same_data(folder: Path, settings: Settings, images: Images, split: Split) -> Description:
+def check_same_data(folder: Path, settings: ResolvedSettings, images: Images, split: Split) -> Description:
     """Compares the data with those of a checkpoint, of this run or of the one named by `--resume-path`.
 
     Returns:
@@ -153,7 +159,7 @@ def check_same_data(folder: Path, settings: Settings, images: Images, split: Spl
         images.contents,
         checkpoint.run_of(folder),
         rule="a run must resume with the images it started with",
-        place=settings.data.data_dir,
+        place=settings.data.here().data_dir,
         remedy=_other_images(folder, settings) + _held_out_before(before, settings, images),
     )
     if before.split_hash != split.digest():

@@ -13,6 +13,8 @@ import torch.distributed as dist
 
 from volo.allocator import keep_memory
 from volo.console import percent
+from volo.data.decoded.cache import Images
+from volo.data.splits import Split
 from volo.errors import InputError, Stopped, TrainingError, brief
 from volo.frames import own_frame
 from volo.runs.folder import Start, further, note_failure, open_run
@@ -79,18 +81,27 @@ def _wants_stop(received: Callable[[], int], parent: int) -> int:
 
 
 @contextlib.contextmanager
-def opened_run(settings: Settings, world: World) -> Iterator[tuple[Start, Home]]:
+def opened_run(
+    settings: Settings, world: World, on_data: Callable[[tuple[Images, Split]], None] = lambda data: None
+) -> Iterator[tuple[Start, Home]]:
     """Locks the run folder and decodes the data on rank 0. If rank 0 refuses, every rank raises its InputError.
 
     Yields where training starts, and where the run is kept.
 
     The first failure of any rank is written to the run folder. A rank that fails because it lost that rank says so.
+
+    Args:
+        on_data: Called with what rank 0 has opened, on rank 0.
     """
+
+    def check(start: Start) -> None:
+        on_data(check_inputs(settings.resolved(), start))
+
     start, home, refusal = None, None, None
     if world.is_main:
         print(f"run folder: {settings.home}", flush=True)
         try:
-            start, home = open_run(settings, partial(check_inputs, settings.resolved()))
+            start, home = open_run(settings, check)
         except InputError as error:
             refusal = str(error)
     start, refusal, token = world.from_main((start, refusal, home and home.token))

@@ -12,6 +12,7 @@ from volo.data.pipeline import evaluation_batch_size, evaluation_batches
 from volo.errors import Stopped
 from volo.runs.home import Home
 from volo.settings.config import Settings
+from volo.training.guards.same_data import Reference
 from volo.training.metrics import evaluate
 from volo.training.recorder import Record
 from volo.training.session import Session, open_session
@@ -38,6 +39,7 @@ def train(
     beat: Callable[[str, int], None] = lambda phase, step: None,
     home: Home | None = None,
     notices: Notices | None = None,
+    reference: Reference | None = None,
 ) -> None:
     """Trains from the run's newest checkpoint to the end of the schedule, or to `max_steps`.
 
@@ -52,13 +54,14 @@ def train(
         beat: Called with the phase that begins and the number of updates so far (volo/training/guards/watchdog.py).
         home: Where the run is kept; None for its folder alone.
         notices: After one, a checkpoint is saved at once, and then every few seconds.
+        reference: The data that every rank must have; None: those of rank 0.
 
     Raises:
         InputError: the data or a checkpoint do not fit the settings.
         TrainingError: a loss or gradient is not finite, memory runs out, or a file of the run cannot be written.
         Stopped: `wants_stop` said so on some worker; a checkpoint has been saved.
     """
-    with open_session(settings.resolved(), world, show, beat, home) as session:
+    with open_session(settings.resolved(), world, show, beat, home, reference) as session:
         run, schedule = session.settings.run, session.schedule
         learner, meter, recorder = session.learner, session.meter, session.recorder
 

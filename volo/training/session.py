@@ -21,7 +21,7 @@ from volo.settings.config import ResolvedSettings
 from volo.training.freezing import freeze
 from volo.training.guards.memory import memory_explained
 from volo.training.guards.nonfinite import stop_or_skip
-from volo.training.guards.same_data import open_same_data
+from volo.training.guards.same_data import Reference, open_same_data
 from volo.training.guards.same_start import bring, same_start, same_teacher
 from volo.training.initial import load_init_weights, resume
 from volo.training.learner import Learner
@@ -81,6 +81,7 @@ def open_session(
     show: Callable[[Record], None] | None = None,
     beat: Callable[[str, int], None] = lambda phase, step: None,
     home: Home | None = None,
+    reference: Reference | None = None,
 ) -> Iterator[Session]:
     """Builds everything from resolved settings and resumes from the run's newest checkpoint, if it has one.
 
@@ -88,7 +89,7 @@ def open_session(
     """
     home = home or Home()
     bring(settings, home, world)
-    data = _open_data(settings, world)
+    data = _open_data(settings, world, reference)
     schedule = Schedule.of(settings.optim, data.batches.steps_per_epoch)
 
     torch.manual_seed(settings.run.seed)
@@ -126,8 +127,8 @@ def open_session(
         yield Session(settings, world, data, schedule, learner, meter, recorder, beat)
 
 
-def _open_data(settings: ResolvedSettings, world: World) -> Data:
-    images, split = open_same_data(settings, world)
+def _open_data(settings: ResolvedSettings, world: World, reference: Reference | None) -> Data:
+    images, split = open_same_data(settings, world, reference)
     pixels = Pixels(images, settings.data.mean, settings.data.std, world.device)
     batches = TrainingBatches(
         images,

@@ -107,10 +107,13 @@ def _store_of_this_start() -> dist.Store:
     return dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
-def open_store(address: str) -> dist.TCPStore:
+def open_store(address: str, timeout: datetime.timedelta = TIMEOUT) -> dist.TCPStore:
     """A store for the ranks to meet at, at a free port of this machine's address.
 
     PyTorch itself would listen at every address, and asks nobody who they are.
+
+    Args:
+        timeout: How long each rank waits for the others.
     """
     try:
         listener = _listening(address)
@@ -118,8 +121,23 @@ def open_store(address: str) -> dist.TCPStore:
         listener = _listening("::" if ":" in address else "")
     port = listener.getsockname()[1]
     return dist.TCPStore(
-        address, port, is_master=True, timeout=TIMEOUT, wait_for_workers=False, master_listen_fd=listener.detach()
+        address, port, is_master=True, timeout=timeout, wait_for_workers=False, master_listen_fd=listener.detach()
     )
+
+
+def met_at(
+    host: str, port: int, address: str, own: dist.Store | None = None, timeout: datetime.timedelta = TIMEOUT
+) -> dist.Store:
+    """The store that rank 0 has opened. From here on, this rank listens where the others of its cluster reach it.
+
+    Args:
+        host, port: Of the store.
+        address: By which the cluster knows this rank's node.
+        own: The store, on rank 0.
+        timeout: As of `open_store`.
+    """
+    listen_at(host if is_loopback(host) else address)
+    return own or dist.TCPStore(host, port, timeout=timeout, wait_for_workers=False)
 
 
 def _listening(address: str) -> socket.socket:
@@ -127,17 +145,23 @@ def _listening(address: str) -> socket.socket:
 
 
 def joined_world(
-    rank: int, size: int, local_rank: int, local_size: int, device: torch.device, store: dist.Store | None = None
+    rank: int,
+    size: int,
+    local_rank: int,
+    local_size: int,
+    device: torch.device,
+    store: dist.Store | None = None,
+    timeout: datetime.timedelta = TIMEOUT,
 ) -> World:
     """A world of ranks that meet at a store; without one, the process group exists already, or there is one rank."""
     if store is not None:
-        _join(store, rank, size, device)
+        _join(store, rank, size, device, timeout)
     return _world(rank, size, local_rank, local_size, device)
 
 
-def _join(store: dist.Store, rank: int, size: int, device: torch.device) -> None:
+def _join(store: dist.Store, rank: int, size: int, device: torch.device, timeout: datetime.timedelta = TIMEOUT) -> None:
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
 def listen_on_loopback() -> None:

@@ -1,6 +1,7 @@
 """The resources of a trial, and how many trials fit into the cluster: computed before any is started."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -13,13 +14,15 @@ from volo.tuning.options import SweepOptions
 @dataclass(frozen=True)
 class TrialPlan:
     """`num_concurrent` trials at a time, each with `num_workers` workers of one core and `gpus` GPUs in total; at most
-    `num_local` workers share a node. `by_train`: Ray Train starts the workers, otherwise the trial's actor trains."""
+    `num_local` workers share a node. `by_train`: Ray Train starts the workers, otherwise the trial's actor trains.
+    `seen`: the fields of a `Seen`, which the data of every trial's node must be like."""
 
     num_concurrent: int
     num_workers: int
     gpus: float
     num_local: int
     by_train: bool = False
+    seen: dict[str, Any] | None = None
 
     @property
     def use_gpu(self) -> bool:

@@ -6,6 +6,8 @@ Ray keeps its own state in <sweep>/.ray/<number>, which is new for every start a
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from optuna.trial import TrialState
@@ -13,11 +15,13 @@ from optuna.trial import TrialState
 from volo.cluster.connect import connected
 from volo.cluster.workers import plan_workers
 from volo.data.decoded.cache import Images
+from volo.data.splits import Split
 from volo.errors import Stopped, TrainingError
 from volo.model.outlook_ops.cpu import compile_ahead
 from volo.runs.folder import open_data
 from volo.runs.images import check_images, record
 from volo.settings.run import RunSettings
+from volo.training.guards.same_data import seen_here
 from volo.tuning.board import Board, outcome
 from volo.tuning.confirm import Confirmation
 from volo.tuning.counts import counts
@@ -51,7 +55,7 @@ def run_sweep(study: SweepStudy, cluster: contextlib.ExitStack | None = None) ->
     """
     began = time.monotonic()
     print(f"sweep folder: {study.home.place}", flush=True)
-    data, _ = open_data(study.base.resolved(), is_new=not study.trials)  # decoded once, for all trials
+    data, split = open_data(study.base.resolved(), is_new=not study.trials)  # decoded once, for all trials
     _check_same_images(study, data)
     study.check_teacher()
     study.counts = lambda settings: counts(settings, len(data.class_names))
@@ -67,7 +71,7 @@ def run_sweep(study: SweepStudy, cluster: contextlib.ExitStack | None = None) ->
             compile_ahead()  # Ray needs longer to start
         try:
             with _on_cluster(study.base.run, cluster):
-                plan = plan_trials(study.options, study.base.run)
+                plan = replace(plan_trials(study.options, study.base.run), seen=_seen(study, data, split))
                 if study.num_left:
                     run_trials(study, plan)
                 if _num_to_confirm(study):
@@ -98,9 +102,15 @@ def _check_same_images(study: SweepStudy, data: Images) -> None:
         data.contents,
         study.sweep_dir,
         rule="a sweep must continue with the images it started with",
-        place=study.base.resolved().data.data_dir,
+        place=study.base.resolved().data.here().data_dir,
         remedy="restore them, or use --fresh to rename the sweep and start again, or another --sweep-name",
     )
+
+
+def _seen(study: SweepStudy, data: Images, split: Split) -> dict[str, Any]:
+    """What every trial must find, of its own settings' making only the split."""
+    seen = seen_here(data, split, study.base.resolved().data)
+    return asdict(seen) | {"digests": {name: seen.digests[name] for name in ("classes", "images")}}
 
 
 def run_trials(study: SweepStudy, plan: TrialPlan) -> None:

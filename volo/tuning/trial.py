@@ -7,6 +7,7 @@ can resume. Failures are caught, so that the actor, with everything it has loade
 import contextlib
 import gc
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import ray.train
@@ -26,6 +27,7 @@ from volo.runs.home import Home, home_of
 from volo.runs.places import LOCK
 from volo.runs.records import FILE
 from volo.settings.config import Settings, build_settings
+from volo.training.guards.same_data import Reference, Seen
 from volo.training.guards.watchdog import watched
 from volo.training.launch import opened_run
 from volo.training.loop import train
@@ -41,8 +43,9 @@ def run_trial(config: dict[str, Any], stop: Told) -> None:
 
     Args:
         config: `settings` of the run; `num_workers` that train together; `num_local`, the workers of all trials that
-            share a node; `use_gpu`; `by_train`, whether Ray Train starts the workers.
-        stop: Knows whether the sweep is asked to stop.
+            share a node; `use_gpu`; `by_train`, whether Ray Train starts the workers; `seen`, the data that its node
+            must have.
+        stop: Knows whether the sweep is asked to stop, and the images that its driver has.
     """
     show_log()
     outcome = _outcome(config, stop)
@@ -93,7 +96,7 @@ def _opened(settings: Settings) -> Iterator[tuple[bool, Home]]:
 def _train_alone(settings: Settings, config: dict[str, Any], stop: Told, home: Home) -> None:
     device = torch.device("cuda", 0) if config["use_gpu"] else torch.device("cpu")
     world = joined_world(rank=0, size=1, local_rank=0, local_size=config["num_local"], device=device)
-    _train_as(world, settings, stop, home, ray.tune.report)
+    _train_as(world, settings, config, stop, home, ray.tune.report)
 
 
 def _train_together(settings: Settings, config: dict[str, Any], stop: Told, home: Home) -> None:
@@ -130,15 +133,36 @@ def _train_rank(config: dict[str, Any]) -> None:
     show_log()
     settings = build_settings(config["settings"])
     with joined_group(config["num_local"]) as world:
-        _train_as(world, settings, config["stop"], home_of(settings, config["token"]), ray.train.report)
+        _train_as(world, settings, config, config["stop"], home_of(settings, config["token"]), ray.train.report)
 
 
 def _train_as(
-    world: World, settings: Settings, stop: Told, home: Home, on_epoch: Callable[[dict[str, Any]], None]
+    world: World,
+    settings: Settings,
+    config: dict[str, Any],
+    stop: Told,
+    home: Home,
+    on_epoch: Callable[[dict[str, Any]], None],
 ) -> None:
     """If the training hangs, its process exits, so that only this trial fails."""
     with watched(settings, world) as beat:
-        train(settings, world, on_epoch=on_epoch, wants_stop=StopListener(stop), beat=beat, home=home)
+        train(
+            settings,
+            world,
+            on_epoch=on_epoch,
+            wants_stop=StopListener(stop),
+            beat=beat,
+            home=home,
+            reference=_reference(config, stop),
+        )
+
+
+def _reference(config: dict[str, Any], stop: Told) -> Reference | None:
+    """The images of the sweep."""
+    if config.get("seen") is None:
+        return None
+    seen = Seen(**config["seen"])
+    return Reference(seen, partial(stop.images, seen.digests["images"]))
 
 
 def _free_memory() -> None:

@@ -96,7 +96,7 @@ def write_batch(settings: ResolvedSettings, path: Path, found: NonFinite, batche
 def _samples(settings: ResolvedSettings, batches: TrainingBatches, epoch: int, step: int) -> list[dict[str, Any]]:
     """The samples of the global batch, in order; mixing partners are among them."""
     positions, images = batches.drawn(epoch, step)
-    files = files_of(settings.data, images)
+    files = files_of(settings.data.here(), images)
     ranks = []
     for rank in range(batches.world_size):
         first, last = worker_share(0, len(images), rank, batches.world_size)

@@ -54,6 +54,7 @@ class StudySearch(Searcher):
             "num_local": self.plan.num_local,
             "use_gpu": self.plan.use_gpu,
             "by_train": self.plan.by_train,
+            "seen": self.plan.seen,
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
