@@ -29,6 +29,8 @@ def test_a_cluster_is_looked_at_from_its_nodes(head, tmp_path):
     assert found["authentication"][0] == "warning"
     assert found["ray job stop"][0] == "warning"
     assert "kills after 3 s, which may be too short to save; start the head with RAY_JOB" in found["ray job stop"][1]
+    assert found["node versions"][0] == found["clocks"][0] == "ok"
+    assert found["network"] == ("ok", "workers on one node sum over gloo: 127.0.0.1 at lo")
     assert found["shared storage"] == ("ok", f"{tmp_path} is read and written by every node")
     assert list(tmp_path.iterdir()) == [], "something was left behind"
     assert head.address in clusters_here()
@@ -59,10 +61,10 @@ def test_a_cluster_that_others_can_use_is_a_failure(visit, expected):
 
 def test_a_node_that_does_not_share_the_storage_is_named(tmp_path):
     (tmp_path / "here").write_text("word")
-    good = {"address": "10.0.0.1", "host": "one", "read": "word"}
+    good = {"address": "10.0.0.1", "name": "10.0.0.1", "host": "one", "read": "word"}
     assert _shared({"here": good}, tmp_path, "word").status == "ok"
     for bad, said in (
-        ({"address": "10.0.0.2"}, "10.0.0.2 did not answer"),
+        ({"address": "10.0.0.2", "name": "10.0.0.2", "fault": "did not answer within 8 s"}, "10.0.0.2 did not answer"),
         ({"address": "10.0.0.2", "host": "two", "error": "No such file or directory"}, "two cannot use it (No such"),
         ({"address": "10.0.0.2", "host": "two", "read": "other"}, "two cannot use it (another file there)"),
         ({"address": "10.0.0.2", "host": "two", "read": "word"}, "files written by two are not visible here"),

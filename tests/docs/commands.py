@@ -25,7 +25,7 @@ OTHERS = {
     "bash": "the script is a file of the repository: test_links.py",
     "docker": "the image: tests/test_image.py",
     "exec": "the shell's own, in a script for Slurm; the command behind it is parsed",
-    "export": "variables of glibc",
+    "export": "where a node has the data: tests/settings/test_place_here.py",
     "mkdir": "folders for docker to mount",
     "pip": "extras: tests/test_packaging.py",
     "ray": "a job's command is parsed; it is submitted in tests/cluster/test_launchers.py",

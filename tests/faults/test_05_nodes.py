@@ -89,10 +89,10 @@ def small_head(ray_env) -> Iterator[Head]:
 
 
 @contextlib.contextmanager
-def node_of(head: Head) -> Iterator[subprocess.Popen]:
-    """One more node with a core."""
+def node_of(head: Head, **environment: str) -> Iterator[subprocess.Popen]:
+    """One more node with a core, and with this added to its environment."""
     command, name = [sys.executable, "-c", NODE, head.address], secrets.token_hex(28)
-    env = head.env | {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": name}
+    env = head.env | {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": name} | environment
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
     process.node_id = name
     try:
