@@ -18,7 +18,8 @@ settings.load_profile("volo")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Decoded images of the tests, away from the user's, for this process and those it starts."""
+    """Decoded images of the tests, away from the user's, for this process and those it starts; and no other data."""
+    os.environ.pop("VOLO_DATA_DIR", None)
     os.environ["VOLO_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
 
 

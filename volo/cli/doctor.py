@@ -3,7 +3,7 @@
     volo doctor --recipe small --dataset cifar100
     volo doctor --recipe small --address HOST:6379 --output-dir /shared/outputs
 
-Takes the flags of `volo train` and starts nothing. Ends with exit code 0, or 6 if a check fails.
+Takes the flags of `volo train` and trains nothing. Ends with exit code 0, or 6 if a check fails.
 """
 
 import sys

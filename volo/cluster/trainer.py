@@ -91,7 +91,7 @@ def _fit(settings: ResolvedSettings, workers: Workers, driver: World, home: Home
     if resolved_address(settings.run.address) != OWN_CLUSTER:  # there, nodes may have other data than this machine
         attempt.keep(data[0].contents)
         told["seen"] = seen_here(*data, settings.data)
-    del data  # the workers open their own
+    del data  # the names of all images, which the workers hold too
     print(f"starting {workers}", flush=True)
     trainer = TorchTrainer(
         _train_worker,

@@ -10,8 +10,11 @@ from tests.conftest import draw_folder
 from tests.faults.tools.forked import Command
 from tests.training.runs import small_run
 from volo.data.datasets import open_train
+from volo.errors import InputError
+from volo.runs.folder import open_data
 from volo.settings.config import build_settings
-from volo.training.guards.same_data import data_digests
+from volo.training.guards.same_data import Reference, data_digests, open_same_data, seen_here
+from volo.training.world import single_process
 
 COUNTS = {"train": {"cat": 20, "dog": 20}}
 
@@ -26,13 +29,18 @@ def homes(tmp_path) -> list[Path]:
 
 def trained(tmp_path: Path, homes: list[Path]) -> tuple[list[int], list[str]]:
     """Exit codes, and what each rank said."""
+    return trained_in(tmp_path, Path("~/images"), [{"HOME": str(home)} for home in homes])
+
+
+def trained_in(tmp_path: Path, images: Path, environments: list[dict[str, str]]) -> tuple[list[int], list[str]]:
+    """As `trained`, each rank with one of these environments."""
     run = dict(num_workers=None, hang_timeout="0")
-    command = Command.of(small_run(tmp_path, Path("~/images"), optim=dict(epochs=1), run=run))
+    command = Command.of(small_run(tmp_path, images, optim=dict(epochs=1), run=run))
     world = {"TORCHELASTIC_RUN_ID": "homes", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0])}
     jobs = [
-        command.start(None, **world, RANK=str(rank), LOCAL_RANK=str(rank), HOME=str(home))
-        for rank, home in enumerate(homes)
+        command.start(None, **world, RANK=str(rank), LOCAL_RANK=str(rank), **environment)
+        for rank, environment in enumerate(environments)
     ]
     return [job.ends_with() for job in jobs], [job.said() for job in jobs]
 
@@ -40,6 +48,22 @@ def trained(tmp_path: Path, homes: list[Path]) -> tuple[list[int], list[str]]:
 def test_copies_of_one_folder_train_together(tmp_path, homes):
     codes, said = trained(tmp_path, homes)
     assert codes == [0, 0], said
+
+
+def test_each_rank_reads_the_data_where_its_own_machine_has_them(tmp_path, homes):
+    """The folder of the settings is nowhere."""
+    places = [{"VOLO_DATA_DIR": str(home / "images")} for home in homes]
+    codes, said = trained_in(tmp_path, tmp_path / "nowhere", places)
+    assert codes == [0, 0], said
+    assert f"data are read from {homes[0] / 'images'} on this machine, as $VOLO_DATA_DIR says" in said[0]
+
+
+def test_a_rank_whose_place_has_other_data_is_named_with_the_place(tmp_path, homes):
+    lacking(homes[1])
+    codes, said = trained_in(tmp_path, homes[0] / "images", [{}, {"VOLO_DATA_DIR": str(homes[1] / "images")}])
+    assert codes == [2, 2], said
+    assert f" in {homes[1] / 'images'} on rank 1. They differ in images and split: 1 only on rank 0" in said[0]
+    assert "or have VOLO_DATA_DIR name the right one on a node" in said[0]
 
 
 def lacking(home: Path) -> None:
@@ -101,3 +125,19 @@ def test_the_digests_depend_on_no_place_or_time_and_on_everything_else(tmp_path,
     assert {name for name, digest in digests(homes[1], split_seed=1).items() if digest != one[name]} == {"split"}
     other_bytes(homes[1])
     assert {name for name, digest in digests(homes[1]).items() if digest != one[name]} == {"images"}
+
+
+def test_a_process_that_trains_alone_has_the_data_of_the_one_that_started_it(tmp_path, homes):
+    """As a single worker on Ray, on a node other than the driver's; the driver's record may be lost."""
+    settings = [small_run(tmp_path, home / "images").resolved() for home in homes]
+    data, split = open_data(settings[0])
+    seen = seen_here(data, split, settings[0].data)
+    alone = single_process("cpu")
+    assert len(open_same_data(settings[1], alone, Reference(seen, lambda: data.contents))[0]) == 40
+    lacking(homes[1])
+    for kept, said in ((data.contents, "split: 1 only where it was started .train/dog/0004.png.;"), (None, "split;")):
+        with pytest.raises(InputError, match=f"where the training was started, .* They differ in images and {said}"):
+            open_same_data(settings[1], alone, Reference(seen, lambda kept=kept: kept))
+    missing(homes[1])
+    with pytest.raises(InputError, match=r"rank 0 on .*got no folder"):
+        open_same_data(settings[1], alone, Reference(seen, lambda: None))
