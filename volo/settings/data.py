@@ -31,8 +31,8 @@ class DataSettings(Section):
     dataset: Dataset = "cifar100"
     """imagefolder reads class folders, in train/, val/ and test/ or without them; shapes is drawn, not read."""
     data_dir: PlaceText | None = None
-    """Folder of the data, or s3://BUCKET/PATH of packed images; $VOLO_DATA_DIR, if set, is read in its place. CIFAR is
-    downloaded into it (from $VOLO_DATA_MIRROR if that is set). Default: ./data/<dataset>."""
+    """Folder of the data, or s3://BUCKET/PATH of packed images. CIFAR is downloaded into it (from $VOLO_DATA_MIRROR if
+    that is set). Default: ./data/<dataset>."""
     image_size: Annotated[int, Field(ge=1, le=MAX_IMAGE_SIZE)] = 32
     """Height and width, in pixels, that images are resized to. If a command is not given it, photographs in an image
     folder decide: the largest of 32, 48, 64, 96, 128, 160, 192 and 224 that half of their shorter sides reach."""
