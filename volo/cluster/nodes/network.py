@@ -110,36 +110,41 @@ def summed(members: Sequence[Node], use_gpu: bool, limit_s: float) -> Sum:
         for rank, node in enumerate(members)
     ]
     try:
-        opened = [rank.open.remote() for rank in ranks]
-        begun, _ = ray.wait(opened, num_returns=len(opened), timeout=START_S)
-        if late := [node.name for node, ref in zip(members, opened, strict=True) if ref not in begun]:
-            what = "no GPU was free" if use_gpu else "no process started"
-            return Sum("untried" if use_gpu else "failed", f"{what} within {START_S:g} s on {first_of(late, SHOWN)}")
-        host, port = ray.get(opened)[0]
-        return _outcome([rank.sum.remote(host, port) for rank in ranks], members, limit_s)
-    except ray.exceptions.RayError as error:
-        return Sum("failed", reason(error))
+        try:
+            host, port = _gathered([rank.open.remote() for rank in ranks], members, START_S)[0]
+        except TimeoutError as error:
+            what = "no GPU was free" if use_gpu else "no process could be started"
+            return Sum("untried" if use_gpu else "failed", f"{what}: {error}")
+        told = _gathered([rank.sum.remote(host, port) for rank in ranks], members, limit_s + GRACE_S)
+    except (RuntimeError, TimeoutError) as error:
+        return Sum("failed", str(error))
     finally:
         for rank in ranks:
             ray.kill(rank)
+    where = [f"{node.name} at {name or 'the interface of its name'}" for node, name in zip(members, told, strict=True)]
+    return Sum("done", first_of(list(dict.fromkeys(where)), SHOWN))
 
 
-def _outcome(sums: list[Any], members: Sequence[Node], limit_s: float) -> Sum:
-    """The first error: the other ranks could only say that they wait for that one."""
+def _gathered(refs: list[Any], members: Sequence[Node], limit_s: float) -> list[Any]:
+    """What each rank answers.
+
+    Raises:
+        RuntimeError: the first error of any: the other ranks could only say that they wait for that one.
+        TimeoutError: not all have answered in time; it names the others.
+    """
     import ray
 
-    deadline, left = time.monotonic() + limit_s + GRACE_S, list(sums)
+    deadline, left = time.monotonic() + limit_s, list(refs)
     while left:
         done, left = ray.wait(left, num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
         if not done:
-            return Sum("failed", f"no answer within {limit_s:g} s")
+            late = [members[refs.index(ref)].name for ref in left]
+            raise TimeoutError(f"no answer within {limit_s:g} s from {first_of(late, SHOWN)}")
         try:
             ray.get(done[0])
         except ray.exceptions.RayError as error:
-            return Sum("failed", f"{members[sums.index(done[0])].name} says {reason(error)}")
-    told = zip(members, ray.get(sums), strict=True)
-    where = dict.fromkeys(f"{node.name} at {interface or 'the interface of its name'}" for node, interface in told)
-    return Sum("done", first_of(list(where), SHOWN))
+            raise RuntimeError(f"{members[refs.index(done[0])].name} says {reason(error)}") from None
+    return ray.get(refs)
 
 
 def pairs_apart(nodes: Sequence[Node], use_gpu: bool) -> tuple[list[tuple[Node, Node, str]], bool]:
