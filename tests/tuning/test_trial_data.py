@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.training.runs import small_run
+from volo.cluster.attempt import Attempt
 from volo.cluster.start import StopFile, new_start
 from volo.runs.folder import open_data
 from volo.runs.images import record
@@ -26,13 +27,13 @@ def test_a_trial_whose_node_has_other_images_than_the_sweep_fails_and_names_them
     run_trial(
         {
             "settings": settings.to_dict(),
-            "folder": str(start),
             "num_workers": 1,
             "num_local": 1,
             "use_gpu": False,
             "by_train": False,
             "seen": seen,
-        }
+        },
+        stop=Attempt(start),
     )
     [said] = told
     assert "all ranks must have the same data, got 80 images of 2 classes" in said["failure"]
