@@ -216,12 +216,12 @@ def test_weights_that_a_process_saves_after_its_trials_end_are_removed_at_the_ne
 
 
 def reported(num_trials: int) -> optuna.Study:
-    """One of three is trained to the end; a form is worth most, a width half of it, and nothing else counts."""
+    """One of three is trained to the end; a form is worth most, a width a third of it, and nothing else counts."""
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=5))
     for number in range(num_trials):
         trial = study.ask()
-        value = 0.2 * (trial.suggest_categorical("form", ["flat", "pyramid"]) == "pyramid")
-        value += 0.1 * (trial.suggest_categorical("width", [64, 96, 128]) == 128)
+        value = 0.18 * (trial.suggest_categorical("form", ["flat", "pyramid"]) == "pyramid")
+        value += 0.06 * (trial.suggest_categorical("width", [64, 96, 128]) == 128)
         if trial.params["form"] == "pyramid":
             trial.suggest_int("num_stages", 2, 3)
         for name in ("lr", "decay", "smoothing"):
@@ -245,7 +245,8 @@ def test_importances_of_many_trials_are_in_the_order_of_what_the_settings_are_wo
     found = importances(sweep_of(reported(300), tmp_path))
     assert [one.num_trials for one in found] == [300, 100]
     for one in found:
-        assert list(one.shares)[:2] == ["form", "width"] and {*one.beyond_chance} == {"form", "width"}
+        assert list(one.shares)[:2] == ["form", "width"] and {"form"} <= {*one.beyond_chance} <= {"form", "width"}
+    assert found[0].beyond_chance == ["form", "width"]
 
 
 def test_importances_are_those_that_optuna_computes(tmp_path):
