@@ -3,6 +3,7 @@
 What is counted, not timed, is what it reads, compares and writes. `python -m benchmarks.large_sweep` measures times.
 """
 
+import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from volo.tuning.report.pictures import save_curves, save_history
 from volo.tuning.report.trials import Sweep
 from volo.tuning.results import BEST_CONFIG, SweepResults, write_results
 from volo.tuning.search.drawing import Drawing
-from volo.tuning.search.sampling import MAKERS, NumberedSampler
+from volo.tuning.search.sampling import MAKERS, NumberedSampler, tpe
 from volo.tuning.study import DRAWN, METRICS, REASON, SweepStudy
 
 EPOCHS = 4
@@ -34,10 +35,15 @@ FILES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.scandir",
 
 
 def record(study: SweepStudy, num_trials: int) -> None:
-    """Adds trials that have ended to the journal, drawn at random."""
+    """Adds trials that have ended to the journal: the base, then others drawn at random, all different."""
     random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
-    for number in range(num_trials):
-        settings = study.space.drawn(trial := random.ask())
+    seen: list[dict] = []
+    while (number := len(seen)) < num_trials:
+        trial = random.ask()
+        settings = study.space.drawn(trial) if number else {}
+        if settings in seen:
+            continue
+        seen.append(settings)
         value = 0.5 + 0.4 * (number * 0.618 % 1)
         has_failed = number % 5 == 4
         study.study.add_trial(
@@ -125,8 +131,7 @@ def test_a_trial_is_handed_out_without_comparing_the_settings_of_those_before_ag
     counted = []
     for number in (10, 200):
         study = recorded(tmp_path / str(number), number)
-        study.next_work()
-        study.next_work()  # the base and the space's first point
+        study.next_work()  # the space's first point
         with counting(study, touched, monkeypatch) as counts:
             study.next_work()
         counted.append(counts)
@@ -173,6 +178,27 @@ def test_what_is_drawn_is_what_a_copy_of_the_whole_study_draws(tmp_path, space, 
             while not study.report(work.number, {"epoch": epoch, "val/acc1": accuracy(work.settings, epoch)}):
                 epoch += 1
     assert drawn(beside) == drawn(copied)
+
+
+def draw_bits(trial) -> dict:
+    bits = [trial.suggest_categorical(f"bit{place}", [0, 1]) for place in range(8)]
+    return {"augment": {"label_smoothing": sum(bit << place for place, bit in enumerate(bits)) / 512}}
+
+
+@pytest.mark.parametrize(("num_trials", "most"), [(10, 20), (250, 4)])
+def test_tpe_reads_fewer_trials_than_it_has_time_for_and_what_is_drawn_is_still_new(
+    tmp_path, monkeypatch, num_trials, most
+):
+    """Of 256 points it repeats one or another; the draws after that keep most of what it drew first."""
+    made = []
+    monkeypatch.setitem(MAKERS, "tpe", lambda seed: made.append(seed) or tpe(seed))
+    space = dataclasses.replace(SPACE, draw=draw_bits, first_points=())
+    study = recorded(tmp_path, num_trials, space=space, sampler="tpe", num_samples=256)
+    for _ in range(3):
+        made.clear()
+        settings = study.next_work().drawn
+        assert [trial.user_attrs[DRAWN] for trial in study.trials].count(settings) == 1
+        assert len(made) <= most
 
 
 @pytest.mark.parametrize("objectives", [(), ("val/acc1:max", "params:min")], ids=["one", "two"])

@@ -25,6 +25,7 @@ from volo.tuning.standings import Standings, key_of
 
 REASON = "reason"  # a trial's attribute: why it failed
 NUM_BY_SAMPLER, NUM_AT_RANDOM = 20, 200  # draws that may repeat earlier trials before the space counts as exhausted
+MOST_READ = 1000  # trials that TPE may read for one: it takes 0.1 s for a draw after a thousand
 
 
 class Drawing:
@@ -56,10 +57,14 @@ class Drawing:
         for point in self.plan:  # what a space draws may depend on the trial's number
             if point.identity not in known.tried and key_of(point.params) not in known.asked:
                 return self._drawn(trials, study, self._sampler(point=point, number=len(trials)))
+        repeated: dict[str, Any] = {}
         for attempt in range(NUM_BY_SAMPLER):
-            drawn = self._drawn(trials, study, self._sampler(attempt=attempt))
+            is_slow = self.options.sampler == "tpe" and attempt * len(trials) >= MOST_READ
+            sampler = self._near(repeated, attempt, len(trials)) if is_slow else self._sampler(attempt=attempt)
+            drawn = self._drawn(trials, study, sampler)
             if identity(drawn) not in known.tried:
                 return drawn
+            repeated = repeated or drawn.params
         return self._untried(trials, study, known)
 
     def _untried(self, trials: Sequence[FrozenTrial], study: Study, known: Standings) -> FrozenTrial | None:
@@ -94,6 +99,13 @@ class Drawing:
     def _sampler(self, *, point: Point | None = None, number: int = 0, attempt: int = 0) -> NumberedSampler:
         plan = {} if point is None else {number: point.params}
         return NumberedSampler(MAKERS[self.options.sampler], self.seed, plan, attempt)
+
+    def _near(self, params: dict[str, Any], attempt: int, number: int) -> NumberedSampler:
+        """Draws one of these parameters at random and keeps the others; in later attempts two of them, then three."""
+        rng = np.random.default_rng((self.seed, number, attempt))
+        others = rng.permutation(sorted(params))[: 1 + attempt * 3 // NUM_BY_SAMPLER]
+        kept = {name: value for name, value in params.items() if name not in others}
+        return NumberedSampler(RandomSampler, self.seed, {number: kept}, attempt)
 
     def _drawn(self, trials: Sequence[FrozenTrial], study: Study, sampler: NumberedSampler) -> FrozenTrial:
         """A trial as the study would draw it now, after these trials."""
