@@ -19,6 +19,7 @@ from volo.data.folders.imagefolder import LabeledFolder
 from volo.data.folders.listing import find_folders
 from volo.data.folders.table import has_table
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
+from volo.data.tars.layout import has_tars
 from volo.errors import InputError, first_of
 from volo.runs.images import OtherImages, check_images
 from volo.runs.model_file import Description
@@ -252,7 +253,7 @@ def _shapes_do_not_move(split: str, place: Path | str | None) -> InputError:
 
 def _labeled_folder(place: Path, dataset: str, class_names: tuple[str, ...]) -> Path | None:
     """The folder that holds class folders, or None if the data set's own reader decides."""
-    if has_table(place):
+    if has_table(place) or has_tars(place):
         return None
     try:
         folders = {Path(folder).name for folder in find_folders(place)[0]}

@@ -13,9 +13,8 @@ from volo.data.decoded.cache import Coarse, Images, Source, Wanted, cached, cach
 from volo.data.decoded.store import KEY
 from volo.data.folders.damage import Damage
 from volo.data.folders.encoded import EncodedImages
-from volo.data.folders.imagefolder import ImageFolder
 from volo.data.folders.layout import NoTestSplit
-from volo.data.packed import is_packed
+from volo.data.opening import open_folder
 from volo.data.splits import Split, split_train
 from volo.errors import InputError
 from volo.settings.buckets import is_in_bucket
@@ -67,11 +66,7 @@ def _shapes(data: ResolvedData, split: str) -> Source:
 
 def _imagefolder(data: ResolvedData, split: str) -> Source:
     folder = data.folder if is_in_bucket(data.folder) else folder_to_read(data.folder, "--data-dir")
-    if isinstance(folder, str) or is_packed(folder):
-        from volo.data.packed.source import PackedFolder  # its library takes time to load
-
-        return PackedFolder(folder, split, data.image_size, data.resize, data.crop_pct)
-    return ImageFolder(folder, split, data.image_size, data.resize, data.crop_pct)
+    return open_folder(folder, split, data.image_size, data.resize, data.crop_pct)
 
 
 def _cifar10(data: ResolvedData, split: str) -> Source:
@@ -192,7 +187,7 @@ def open_sources(data: ResolvedData) -> list[Source]:
 
 def _say_passed_over(sources: Sequence[Source]) -> None:
     for source in sources:
-        if isinstance(source, ImageFolder):
+        if isinstance(source, EncodedImages):
             source.say_passed_over()
 
 

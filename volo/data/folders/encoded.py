@@ -1,4 +1,4 @@
-"""Images that are stored encoded, as files or as parts of shards, and decoded to one size."""
+"""Images that are stored encoded, as files or as parts of larger ones, and decoded to one size."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -8,18 +8,19 @@ from typing import Self
 import numpy as np
 
 from volo.cores import num_cores
+from volo.data.contents import Contents
 from volo.data.decoded.cache import Coarse
 from volo.data.folders.image import SMALL
 from volo.data.folders.judging import class_notes, evenly_spaced, size_notes
 from volo.data.folders.parts import Part
-from volo.data.folders.passed_over import PassedOver
+from volo.data.folders.passed_over import PassedOver, say_passed_over
 from volo.data.folders.readers import read_images
 
 THUMBNAIL = 16  # pixels
 
 
 class EncodedImages(ABC):
-    """What image folders and packed ones share: a `Source` except for its list of images.
+    """What image folders, packed ones and tars share: a `Source` except for its list of images.
 
     Attributes:
         place: What holds the images, for messages: `num_listed` of them, of which these may be a part.
@@ -51,8 +52,26 @@ class EncodedImages(ABC):
         """Where an image is stored."""
 
     @abstractmethod
+    def sizes(self) -> np.ndarray:
+        """(N,) int64, the bytes of each image as it is stored."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """As of `Source`, and the next two."""
+
+    @abstractmethod
+    def keys(self) -> np.ndarray: ...
+
+    @abstractmethod
+    def contents(self, num_images: int | None = None) -> Contents: ...
+
+    @abstractmethod
     def name_of(self, number: int) -> str:
         """The name by which a person knows an image."""
+
+    def say_passed_over(self) -> None:
+        """Logs once what of the place is not used."""
+        say_passed_over(self.place, self.num_listed, self.passed_over)
 
     def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
         files = [self.file_of(number) for number in numbers.tolist()]

@@ -15,7 +15,7 @@ from volo.data.folders.class_names import extra, is_text, plain, quoted
 from volo.data.folders.encoded import EncodedImages
 from volo.data.folders.layout import TEST, TEST_SHARE, TRAIN, Layout, NoTestSplit, find_layout, in_test
 from volo.data.folders.listing import ImageFile, find_folders, find_images
-from volo.data.folders.passed_over import PassedOver, say_passed_over
+from volo.data.folders.passed_over import PassedOver
 from volo.data.folders.reading import digests
 from volo.data.folders.table import NAME as TABLE
 from volo.data.folders.table import SPLIT, VAL, LabeledFile, has_table, read_table
@@ -47,10 +47,6 @@ class LabeledFolder(EncodedImages):
         self.files, self.labels, self.place, self.num_listed = classes.files, classes.labels, place, len(classes.files)
         self.class_names, self.passed_over = classes.class_names, classes.passed_over
 
-    def say_passed_over(self) -> None:
-        """Logs once which entries of the folder are not used."""
-        say_passed_over(self.place, self.num_listed, self.passed_over)
-
     def fingerprint(self) -> str:
         return f"imagefolder 3 {self._cut()} {self.root.absolute()}"
 
@@ -66,6 +62,9 @@ class LabeledFolder(EncodedImages):
         if self.is_table:  # the names above tell no classes
             names = [f"{name} as {self.class_names[label]}" for name, label in zip(names, self.labels, strict=False)]
         return Contents.of(Item(*each) for each in zip(names, (file.size for file in files), read, strict=True))
+
+    def sizes(self) -> np.ndarray:
+        return np.array([file.size for file in self.files], np.int64)
 
     def name_of(self, number: int) -> str:
         return self.files[number].name

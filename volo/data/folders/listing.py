@@ -87,24 +87,35 @@ def find_folders(root: str | os.PathLike) -> tuple[list[str], PassedOver]:
         InputError: a folder that cannot be read.
     """
     folders, passed_over = [], PassedOver()
-    for entry in _entries(root):
-        if (reason := _reason(entry)) == FOLDER:
-            folders.append(entry.path)
+    for path, reason in find_entries(root):
+        if reason == FOLDER:
+            folders.append(path)
         else:
-            passed_over.note(reason or LOOSE, entry.path)
+            passed_over.note(reason or LOOSE, path)
     return folders, passed_over
+
+
+def find_entries(root: str | os.PathLike) -> list[tuple[str, str]]:
+    """Paths of all that lies directly below a folder, sorted, each with the reason why it is no image: empty for an
+    image, FOLDER for a folder, and a file's suffix.
+
+    Raises:
+        InputError: a folder that cannot be read.
+    """
+    return [(entry.path, _reason(entry)) for entry in _entries(root)]
 
 
 def _entries(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
     """Sorted by name, without the files of the operating system."""
     try:
         with os.scandir(folder) as found:
-            return iter(sorted((entry for entry in found if not _is_systems(entry.name)), key=lambda entry: entry.name))
+            return iter(sorted((entry for entry in found if not is_systems(entry.name)), key=lambda entry: entry.name))
     except OSError as error:
         raise _unreadable(folder, error) from None
 
 
-def _is_systems(name: str) -> bool:
+def is_systems(name: str) -> bool:
+    """Whether an operating system leaves files of this name among a user's."""
     return name.lower() in SYSTEM_NAMES or name.startswith("._")
 
 
@@ -123,7 +134,7 @@ def _reason(entry: os.DirEntry) -> str:
 
 
 def _reason_by_name(entry: os.DirEntry) -> str:
-    suffix = _suffix(entry.name)
+    suffix = suffix_of(entry.name)
     if suffix in readable_suffixes():
         return ""
     if not suffix:
@@ -131,7 +142,7 @@ def _reason_by_name(entry: os.DirEntry) -> str:
     return suffix
 
 
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
     """In lowercase, with the dot; empty without a letter or with a space, as in `frame.0001` and `No. two`."""
     suffix = os.path.splitext(name)[1].lower()
     is_suffix = any(map(str.isalpha, suffix)) and suffix.isprintable() and not any(map(str.isspace, suffix))

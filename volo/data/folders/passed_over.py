@@ -23,6 +23,14 @@ SPECIAL = "special"
 NO_SUFFIX = "no suffix"
 LISTED = "listed"
 LOOSE = "loose"
+# In and beside tars (volo/data/tars/).
+BESIDE = "beside"
+LINK = "link"
+OUTSIDE = "outside"
+NO_TEXT = "no text"
+DOTTED = "dotted"
+UNLABELED = "unlabeled"
+NO_IMAGE = "no image"
 CALLED = {
     HIDDEN: ("hidden file or folder", "hidden files or folders"),
     DEAD_LINK: ("link that leads nowhere", "links that lead nowhere"),
@@ -30,10 +38,21 @@ CALLED = {
     NO_SUFFIX: ("file without a suffix that is not an image", "files without a suffix that are not images"),
     LISTED: ("folder listed by another name", "folders listed by another name"),
     LOOSE: ("image outside the class folders", "images outside the class folders"),
+    BESIDE: ("image beside the tars", "images beside the tars"),
+    LINK: ("link in a tar", "links in tars"),
+    OUTSIDE: ("absolute name, or one with ..", "absolute names, or names with .."),
+    NO_TEXT: ("name that is no text", "names that are no text"),
+    DOTTED: ("image with more than one dot in its name", "images with more than one dot in their names"),
+    UNLABELED: ("image without a label", "images without a label"),
+    NO_IMAGE: ("label without an image", "labels without an image"),
 }
 REMEDIES = {
     DEAD_LINK: "restore the targets of the links",
     LOOSE: "move each image into the folder of its class",
+    LINK: "make the tars again with what the links lead to",
+    OUTSIDE: "make the tars again with names relative to a folder",
+    DOTTED: "make the tars again with keys without dots, since a key ends at the first one",
+    UNLABELED: "give each image KEY.cls with the number of its class",
 }
 CONVERT = "convert the pictures to JPEG or PNG"
 RENAME = "give each image the suffix of its format"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from volo.data.folders.listing import ImageFile
+from volo.data.folders.parts import Part
 
 WHOLE_FILES, WHOLE_BYTES = 100_000, 2**30
 PART_FILES, EDGE = 20_000, 2**16
@@ -19,14 +20,17 @@ UNREADABLE = "unreadable"
 TOGETHER = 64  # files that a thread reads one after the other
 
 
-def digests(files: Sequence[ImageFile], names: Sequence[str]) -> list[str]:
+Stored = ImageFile | Part
+
+
+def digests(files: Sequence[Stored], names: Sequence[str]) -> list[str]:
     """The digest of each file's content, empty for those that are not read.
 
     Args:
-        files: Which files, with their sizes.
+        files: Which files, or parts of files, with their sizes.
         names: Their paths below the data folder: the same files are read wherever the folder lies.
     """
-    is_whole = len(files) <= WHOLE_FILES and sum(file.size for file in files) <= WHOLE_BYTES
+    is_whole = len(files) <= WHOLE_FILES and sum(map(_size, files)) <= WHOLE_BYTES
     chosen = list(range(len(files))) if is_whole else _chosen(names)
     parts = [chosen[start : start + TOGETHER] for start in range(0, len(chosen), TOGETHER)]
     found = [""] * len(files)
@@ -44,23 +48,31 @@ def _chosen(names: Sequence[str]) -> list[int]:
     return sorted(sorted(range(len(names)), key=shares.__getitem__)[:PART_FILES])
 
 
-def _digest(file: ImageFile, is_whole: bool) -> str:
-    is_whole = is_whole or file.size <= 2 * EDGE
+def _size(file: Stored) -> int:
+    return file.length if isinstance(file, Part) else file.size
+
+
+def _digest(file: Stored, is_whole: bool) -> str:
+    is_whole = is_whole or _size(file) <= 2 * EDGE
     way = WHOLE if is_whole else PART
     try:
-        content = _whole(file.name) if is_whole else _edges(file.name)
+        content = _whole(file) if is_whole else _edges(file)
     except OSError:
         return f"{way}:{UNREADABLE}"
     return f"{way}:{hashlib.blake2b(content, digest_size=16).hexdigest()}"
 
 
-def _whole(name: str) -> bytes:
-    with open(name, "rb", buffering=0) as file:
+def _whole(stored: Stored) -> bytes:
+    if isinstance(stored, Part):
+        return stored.between(0, stored.length)
+    with open(stored.name, "rb", buffering=0) as file:
         return file.read()
 
 
-def _edges(name: str) -> bytes:
-    with open(name, "rb", buffering=0) as file:
+def _edges(stored: Stored) -> bytes:
+    if isinstance(stored, Part):
+        return stored.between(0, EDGE) + stored.between(stored.length - EDGE, stored.length)
+    with open(stored.name, "rb", buffering=0) as file:
         start = file.read(EDGE)
         file.seek(-EDGE, os.SEEK_END)
         return start + file.read(EDGE)

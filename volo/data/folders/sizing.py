@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from volo.data.folders.imagefolder import ImageFolder
 from volo.data.folders.judging import evenly_spaced, fitting_size
 from volo.data.folders.layout import find_layout
 from volo.data.folders.listing import find_folders, find_images
 from volo.data.folders.parts import Part
 from volo.data.folders.table import has_table
+from volo.data.opening import open_folder
 from volo.data.packed import is_packed
+from volo.data.tars.layout import has_tars
 from volo.settings.buckets import is_in_bucket
 from volo.settings.model import ModelSettings
 from volo.settings.paths import folder_to_read
@@ -26,7 +27,7 @@ NARROW = 16  # channels
 
 
 def chosen_size(data_dir: str) -> int | None:
-    """The size for an image folder, or a packed one; None without a readable image.
+    """The size for an image folder, a packed one or tars; None without a readable image.
 
     Raises:
         InputError: a folder without class folders.
@@ -48,12 +49,8 @@ def geometry(model: ModelSettings, image_size: int) -> dict[str, Any]:
 
 def _some_files(folder: Path | str) -> Sequence[str | Part]:
     """Of a folder, or a place on object storage."""
-    if isinstance(folder, str) or is_packed(folder):
-        from volo.data.packed.source import PackedFolder  # its library takes time to load
-
-        return PackedFolder(folder, "train", MADE_FOR).some_files()
-    if has_table(folder):
-        return ImageFolder(folder, "train", MADE_FOR).some_files()
+    if isinstance(folder, str) or is_packed(folder) or has_table(folder) or has_tars(folder):
+        return open_folder(folder, "train", MADE_FOR).some_files()
     classes = find_folders(find_layout(folder).train)[0]
     files: list[str] = []
     for number in evenly_spaced(len(classes), NUM_CLASSES):

@@ -61,9 +61,11 @@ class Index:
     """Rows of `train`, followed by those of `test` if there are any.
 
     Attributes:
+        folder: Of the shards.
         splits: By name, in the order of their rows.
         is_split_here: The folder that was packed had class folders alone, which this project split.
         there: Of shards on object storage, which come into the folder.
+        is_of_contents: Whether the digests are those of the images; otherwise each is of what its image depends on.
     """
 
     folder: Path
@@ -72,6 +74,7 @@ class Index:
     shards: tuple[Shard, ...]
     is_split_here: bool
     there: Shards | None = None
+    is_of_contents: bool = True
 
     def rows(self, split: str) -> tuple[int, int]:
         """The first row of a split and the one after its last."""
@@ -94,7 +97,8 @@ class Index:
         found = {name: self.table.column(name)[row].as_py() for name in ("name", "shard", "offset", "length", "digest")}
         file = self.shards[found["shard"]].file
         address = self.there.address(file) if self.there else ""
-        return Part(found["name"], str(self.folder / file), found["offset"], found["length"], found["digest"], address)
+        known = found["digest"] if self.is_of_contents else b""
+        return Part(found["name"], str(self.folder / file), found["offset"], found["length"], known, address)
 
     def name(self, row: int) -> str:
         return self.table.column("name")[row].as_py()
@@ -109,7 +113,7 @@ class Index:
 def write_index(
     folder: Path, table: pa.Table, splits: dict[str, PackedSplit], shards: Sequence[Shard], is_split_here: bool
 ) -> None:
-    """Writes the index of shards that lie in the same folder."""
+    """Writes the index of shards that lie in the same folder, or in one that `read_index` is told."""
     table = table.cast(SCHEMA).combine_chunks()
     about = dict(
         format=FORMAT,
@@ -123,9 +127,15 @@ def write_index(
         writer.write_table(table, max_chunksize=max(1, len(table)))
 
 
-def read_index(place: str | Path) -> Index:
-    """Opens an index, in a folder or on object storage. Raises InputError for a damaged one, or shards that are not
-    there as it describes them."""
+def read_index(place: str | Path, tars: Path | None = None) -> Index:
+    """Opens an index, in a folder or on object storage.
+
+    Args:
+        tars: The folder of the shards, if it is another: tars of a user's, of whose images the digests are not known.
+
+    Raises:
+        InputError: a damaged one, or shards that are not there as it describes them.
+    """
     url = place if isinstance(place, str) and is_in_bucket(place) else ""
     folder = local_index(url) if url else Path(place)
     path = folder / FILE
@@ -138,10 +148,10 @@ def read_index(place: str | Path) -> Index:
             raise ValueError("its checksum differs")
         splits = {name: _split(**split) for name, split in about["splits"].items()}
         shards = tuple(Shard(*shard) for shard in about["shards"])
-        if any(Path(shard.file).name != shard.file for shard in shards):
+        if tars is None and any(Path(shard.file).name != shard.file for shard in shards):
             raise ValueError("it names shards elsewhere")
         there = Shards(url, folder, shards) if url else None
-        index = Index(folder, table, splits, shards, about["is_split_here"], there)
+        index = Index(tars or folder, table, splits, shards, about["is_split_here"], there, tars is None)
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"an index of packed images must be intact, got {path} ({error or type(error).__name__}); copy it again, "

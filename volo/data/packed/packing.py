@@ -1,4 +1,4 @@
-"""Packs an image folder: its files as they are in a few large tar files, the shards, and an index of them.
+"""Packs an image folder, or tars: the files as they are in a few large tar files, the shards, and an index of them.
 
 Shards are read by position, and also by what reads webdataset's tar files: each image is followed by a `.cls` file
 with the number of its class. Their order is drawn, so that reading a shard from its beginning mixes the classes.
@@ -20,10 +20,10 @@ from volo.console import Progress, format_bytes
 from volo.data.contents import Item
 from volo.data.folders.class_names import places
 from volo.data.folders.damage import Damage, DamagedImages
-from volo.data.folders.imagefolder import ImageFolder
+from volo.data.folders.encoded import EncodedImages
 from volo.data.folders.layout import TEST, TRAIN, NoTestSplit
-from volo.data.folders.listing import ImageFile
-from volo.data.folders.parts import DIGEST_BYTES, digest
+from volo.data.folders.parts import DIGEST_BYTES, Part, digest
+from volo.data.opening import open_folder
 from volo.data.packed import FILE, is_packed
 from volo.data.packed.index import SCHEMA, PackedSplit, Shard, write_index
 from volo.errors import InputError
@@ -56,23 +56,23 @@ class Packed:
 
 
 def pack(data_dir: Path, output: Path, shard_bytes: int) -> Packed:
-    """Packs the splits of an image folder.
+    """Packs the splits of an image folder, or of tars.
 
     Args:
-        data_dir: An image folder, which stays as it is.
+        data_dir: An image folder, or one of tars, which stays as it is.
         output: Must not exist yet, or be empty.
         shard_bytes: A shard ends with the image that reaches it.
 
     Raises:
-        InputError: as `ImageFolder`; no room; an output that holds something.
+        InputError: as `open_folder`; no room; an output that holds something.
         DamagedImages: files that cannot be read, all of them; nothing is left of the output.
     """
     if is_packed(data_dir):
         raise InputError(f"--data-dir must be an image folder, got {data_dir}, which is packed already; copy it")
     check_output(output)
-    sources = {TRAIN: ImageFolder(data_dir, TRAIN, LISTED)}
+    sources = {TRAIN: open_folder(data_dir, TRAIN, LISTED)}
     with contextlib.suppress(NoTestSplit):
-        sources[TEST] = ImageFolder(data_dir, TEST, LISTED)
+        sources[TEST] = open_folder(data_dir, TEST, LISTED)
     for source in sources.values():
         source.say_passed_over()
     _check_room(sources, output)
@@ -105,9 +105,9 @@ def _alone(output: Path) -> Iterator[None]:
         lock.release()
 
 
-def _check_room(sources: dict[str, ImageFolder], output: Path) -> None:
-    files = [file for source in sources.values() for file in source.files]
-    needed, free = int(OVERHEAD * sum(file.size + BLOCKS for file in files)), free_bytes(output)
+def _check_room(sources: dict[str, EncodedImages], output: Path) -> None:
+    sizes = np.concatenate([source.sizes() for source in sources.values()])
+    needed, free = int(OVERHEAD * (sizes.sum() + BLOCKS * len(sizes))), free_bytes(output)
     if needed > free:
         raise InputError(
             f"--output must have room for the shards, got {format_bytes(free)} free at {output} where up to "
@@ -115,15 +115,15 @@ def _check_room(sources: dict[str, ImageFolder], output: Path) -> None:
         )
 
 
-def _written(folder: Path, sources: dict[str, ImageFolder], shard_bytes: int) -> Packed:
+def _written(folder: Path, sources: dict[str, EncodedImages], shard_bytes: int) -> Packed:
     """Writes shards and index into an empty folder."""
     writing, splits = _Writing(folder, shard_bytes), {}
-    total = sum(len(source.files) for source in sources.values())
+    total = sum(len(source.labels) for source in sources.values())
     with Progress("packing", total, "images") as progress:
         for name, source in sources.items():
             contents = source.contents()
             num_val = 0 if source.held_out is None else len(source.held_out)
-            splits[name] = PackedSplit(len(source.files), source.class_names, contents.digest, num_val)
+            splits[name] = PackedSplit(len(source.labels), source.class_names, contents.digest, num_val)
             numbers = places(source.class_names, sources[TRAIN].class_names)
             writing.add(name, source, contents.items(), numbers, progress)
     if writing.damaged:
@@ -134,7 +134,7 @@ def _written(folder: Path, sources: dict[str, ImageFolder], shard_bytes: int) ->
         total,
         len(sources[TRAIN].class_names),
         len(writing.shards),
-        sum(file.size for source in sources.values() for file in source.files),
+        int(sum(source.sizes().sum() for source in sources.values())),
         sum(shard.num_bytes for shard in writing.shards) + (folder / FILE).stat().st_size,
     )
 
@@ -151,17 +151,17 @@ class _Writing:
     num_done: int = 0
 
     def add(
-        self, split: str, source: ImageFolder, items: Sequence[Item], numbers: Sequence[int], progress: Progress
+        self, split: str, source: EncodedImages, items: Sequence[Item], numbers: Sequence[int], progress: Progress
     ) -> None:
         """Writes the images of a split in a drawn order, those to validate on in shards of their own; `numbers` are
         those of its classes among the classes of train."""
-        total = len(source.files)
+        total, sizes = len(source.labels), source.sizes()
         num_train = total if source.held_out is None else total - len(source.held_out)
         found = np.zeros(total, [("shard", np.int32), ("offset", np.int64)])
         digests = [b""] * total
         for name, first, stop in ((split, 0, num_train), ("val", num_train, total)):
             order = first + np.random.Generator(np.random.Philox(ORDER_SEED)).permutation(stop - first)
-            for number, shard, offset, content in self._stored(name, source, order, numbers):
+            for number, shard, offset, content in self._stored(name, source, sizes, order, numbers):
                 found[number], digests[number] = (shard, offset), digest(content)
                 self.num_done += 1
                 progress.update(self.num_done)
@@ -172,7 +172,7 @@ class _Writing:
                     pa.array(source.labels, pa.int32()),
                     pa.array(found["shard"].copy()),
                     pa.array(found["offset"].copy()),
-                    pa.array([file.size for file in source.files], pa.int32()),
+                    pa.array(sizes, pa.int32()),
                     pa.array([one or bytes(DIGEST_BYTES) for one in digests], pa.binary(DIGEST_BYTES)),
                     pa.array([item.digest for item in items]),
                 ],
@@ -181,7 +181,7 @@ class _Writing:
         )
 
     def _stored(
-        self, name: str, source: ImageFolder, order: np.ndarray, numbers: Sequence[int]
+        self, name: str, source: EncodedImages, sizes: np.ndarray, order: np.ndarray, numbers: Sequence[int]
     ) -> Iterator[tuple[int, int, int, bytes]]:
         """Writes the images of these numbers; yields each number, its shard and offset, and the image's bytes."""
         remaining = iter(order.tolist())
@@ -192,25 +192,30 @@ class _Writing:
             path = self.folder / f"{name}-{shard:06}.tar"
             with open(path, "wb") as file:
                 while number is not None and file.tell() < self.shard_bytes:
-                    if content := self._content(number, source.files[number]):
-                        offset = _append(file, f"{number:09}{Path(source.files[number].name).suffix.lower()}", content)
+                    if content := self._content(number, source, sizes[number]):
+                        offset = _append(file, f"{number:09}{_suffix(source.file_of(number))}", content)
                         _append(file, f"{number:09}.cls", str(numbers[source.labels[number]]).encode())
                         yield number, len(self.shards), offset, content
                     number = next(remaining, None)
                 file.write(bytes(2 * BLOCK))
                 self.shards.append(Shard(path.name, file.tell()))
 
-    def _content(self, number: int, file: ImageFile) -> bytes:
+    def _content(self, number: int, source: EncodedImages, size: int) -> bytes:
         """Empty, and noted, if the file cannot be read or is not what was listed."""
+        file = source.file_of(number)
         try:
-            content = Path(file.name).read_bytes()
-            reason = "" if len(content) == file.size else f"{len(content):,} bytes, {file.size:,} when listed"
+            content = file.read() if isinstance(file, Part) else Path(file).read_bytes()
+            reason = "" if len(content) == size else f"{len(content):,} bytes, {size:,} when listed"
             reason = reason if content else "an empty file"
         except OSError as error:
-            content, reason = b"", str(error.strerror)
+            content, reason = b"", str(error.strerror or error)
         if reason:
-            self.damaged.append(Damage(number, file.name, reason))
+            self.damaged.append(Damage(number, source.name_of(number), reason))
         return b"" if reason else content
+
+
+def _suffix(file: str | Part) -> str:
+    return Path(file.name if isinstance(file, Part) else file).suffix.lower()
 
 
 def _append(file: BinaryIO, name: str, content: bytes) -> int:

@@ -10,7 +10,7 @@ from volo.data.folders.encoded import EncodedImages
 from volo.data.folders.layout import TEST, TRAIN, NoTestSplit
 from volo.data.folders.parts import Part
 from volo.data.folders.passed_over import PassedOver
-from volo.data.packed.index import read_index
+from volo.data.packed.index import Index, read_index
 
 
 class PackedFolder(EncodedImages):
@@ -24,23 +24,26 @@ class PackedFolder(EncodedImages):
         NoTestSplit: there is no test split.
     """
 
+    kind = "packed images"  # in messages
+
     def __init__(self, data_dir: str | Path, split: str, image_size: int, resize: str = "crop", crop_pct: float = 1.0):
         super().__init__(image_size, resize, crop_pct)
         self.place, self.passed_over = str(data_dir), PassedOver()
-        self._index = read_index(data_dir)
-        if split not in self._index.splits:
-            raise NoTestSplit(
-                f"packed images must have a {split} split, got {', '.join(self._index.splits)} in {data_dir}; use "
-                "--split val, or pass labeled images with --data-dir"
-            )
-        about = self._index.splits[split]
-        self._about, (self._first, self._stop) = about, self._index.rows(split)
-        self.class_names, self.is_split_here = about.class_names, self._index.is_split_here
-        self.labels = self._index.column("label", self._first, self._stop).astype(np.int64)
-        self.num_listed = len(self.labels)
-        if about.num_val:
-            self.held_out = np.arange(len(self.labels) - about.num_val, len(self.labels))
+        self._take(read_index(data_dir), split)
         self.notes = self._noted() if split == TRAIN else ()
+
+    def _take(self, index: Index, split: str) -> None:
+        if split not in index.splits:
+            raise NoTestSplit(
+                f"{self.kind} must have a {split} split, got {', '.join(index.splits)} in {self.place}; use --split "
+                "val, or pass labeled images with --data-dir"
+            )
+        self._index, self._about, (self._first, self._stop) = index, index.splits[split], index.rows(split)
+        self.class_names, self.is_split_here = self._about.class_names, index.is_split_here
+        self.labels = index.column("label", self._first, self._stop).astype(np.int64)
+        self.num_listed = len(self.labels)
+        if self._about.num_val:
+            self.held_out = np.arange(len(self.labels) - self._about.num_val, len(self.labels))
 
     def _noted(self) -> tuple[str, ...]:
         notes = [f"{self._about.num_val:,} validation images among those packed"] if self._about.num_val else []
@@ -59,6 +62,9 @@ class PackedFolder(EncodedImages):
         stop = self._stop if num_images is None else self._first + num_images
         known = self._about.contents if stop == self._stop else None
         return Contents(lambda: self._index.text(self._first, stop), known)
+
+    def sizes(self) -> np.ndarray:
+        return self._index.column("length", self._first, self._stop).astype(np.int64)
 
     def name_of(self, number: int) -> str:
         return self._index.name(self._first + number)

@@ -1,0 +1,29 @@
+"""Opens what `--data-dir` names: an image folder, packed images, or tars."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from volo.data.folders.encoded import EncodedImages
+from volo.data.folders.imagefolder import ImageFolder
+from volo.data.packed import is_packed
+from volo.data.tars.layout import has_tars
+
+
+def open_folder(
+    place: Path | str, split: str, image_size: int, resize: str = "crop", crop_pct: float = 1.0
+) -> EncodedImages:
+    """The split `train` or `test` of what lies in a folder, or, packed, at a place on object storage.
+
+    Raises:
+        InputError: as `ImageFolder`, `PackedFolder` and `TarFolder`.
+    """
+    kind: Callable[..., EncodedImages] = ImageFolder
+    if isinstance(place, str) or is_packed(place):
+        from volo.data.packed.source import PackedFolder  # its library takes time to load
+
+        kind = PackedFolder
+    elif has_tars(place):
+        from volo.data.tars.source import TarFolder  # as above
+
+        kind = TarFolder
+    return kind(place, split, image_size, resize, crop_pct)
