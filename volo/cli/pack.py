@@ -20,8 +20,7 @@ MEGABYTE = 10**6
 @dataclasses.dataclass(frozen=True)
 class Flags:
     data_dir: str
-    """An image folder: class folders, in train/, val/ and test/ or without them; or webdataset's tars. It stays as it
-    is."""
+    """An image folder: class folders, in train/, val/ and test/ or without, or webdataset's tars. It stays as it is."""
     output: str
     """The new folder."""
     shard_mb: int = 256

@@ -29,7 +29,7 @@ class DataSettings(Section):
     """Which images to use, and how they are read and split."""
 
     dataset: Dataset = "cifar100"
-    """imagefolder reads class folders, in train/, val/ and test/ or without them; shapes is drawn, not read."""
+    """imagefolder reads class folders, in train/, val/ and test/ or without, or tars; shapes is drawn, not read."""
     data_dir: PlaceText | None = None
     """Folder of the data, or s3://BUCKET/PATH of packed images. CIFAR is downloaded into it (from $VOLO_DATA_MIRROR if
     that is set). Default: ./data/<dataset>."""

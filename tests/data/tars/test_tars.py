@@ -1,6 +1,7 @@
 """Tars of webdataset have the images, classes, order and splits of the image folder that they were made of."""
 
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -174,6 +175,30 @@ def test_a_tar_that_changed_is_read_again(tmp_path, monkeypatch):
     write_classes(tmp_path / "tars", "cat", "dog")
     assert TarFolder(tmp_path / "tars", "train", 8).class_names == ("cat", "dog")
     assert len([*(tmp_path / "cache").rglob("index.arrow")]) == 1
+
+
+OPENED = "from volo.data.tars.source import TarFolder; print(TarFolder({!r}, 'test', 8).contents().digest)"
+
+
+def test_of_several_processes_one_reads_the_tars_and_the_others_wait(tmp_path, monkeypatch):
+    """Also if the first one is killed while it does."""
+    monkeypatch.setenv("VOLO_CACHE_DIR", str(tmp_path / "cache"))
+    for number in range(4):
+        write_tar(tmp_path / "tars" / f"test-{number}.tar", [(f"{number}{key}", of) for key, of in numbered(0, 1)])
+    read = "import os, signal\nfrom volo.data.tars import building\n"
+    killed = f"{read}building.write_index = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+    counted = (
+        f"{read}real = building.write_index\nbuilding.write_index = lambda *given: (print('made'), real(*given))\n"
+    )
+    script = OPENED.format(str(tmp_path / "tars"))
+    assert subprocess.run([sys.executable, "-c", killed + script]).returncode == -signal.SIGKILL
+    started = [
+        subprocess.Popen([sys.executable, "-c", counted + script], stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    said = [process.communicate()[0].split() for process in started]
+    digest = TarFolder(tmp_path / "tars", "test", 8).contents().digest
+    assert sorted(said, key=len) == [[digest], [digest], ["made", digest]]
+    assert not [*(tmp_path / "cache").rglob("*.partial")]
 
 
 @pytest.mark.parametrize("harm", [lambda path: os.truncate(path, 700), lambda path: path.write_bytes(b"")])

@@ -16,7 +16,7 @@ from volo.data.folders.passed_over import PassedOver
 from volo.data.folders.reading import digests
 from volo.data.packed.index import SCHEMA, PackedSplit, Shard, write_index
 from volo.data.tars.layout import ALL, CLASSES, Tar, TarLayout
-from volo.data.tars.rows import Naming, Row, rows_of
+from volo.data.tars.rows import Naming, TarRow, rows_of
 from volo.data.tars.samples import TarContents
 from volo.errors import InputError
 
@@ -27,7 +27,7 @@ REPEATED = "keys recur in several tars, so images are called by tar and key; if 
 class Division(NamedTuple):
     """Images of one split, those to validate on last."""
 
-    rows: list[Row]
+    rows: list[TarRow]
     class_names: tuple[str, ...]
     num_val: int = 0
 
@@ -51,7 +51,7 @@ def built(
     Raises:
         InputError: a split without images, or with classes that train lacks; fewer than two classes.
     """
-    naming, rows, notes = Naming(class_names), dict[str, list[Row]](), []
+    naming, rows, notes = Naming(class_names), dict[str, list[TarRow]](), []
     for split in layout.splits:
         of_split = {
             number: (tar.file, contents[number].images) for number, (name, tar) in enumerate(tars) if name == split
@@ -80,7 +80,7 @@ def _no_images(split: str, passed_over: PassedOver, layout: TarLayout) -> InputE
     )
 
 
-def _compared(rows: dict[str, list[Row]], naming: Naming, layout: TarLayout) -> list[str]:
+def _compared(rows: dict[str, list[TarRow]], naming: Naming, layout: TarLayout) -> list[str]:
     """Notes on classes that a split lacks. Raises InputError for classes that cannot be trained on."""
     train = next((split for split in (TRAIN, ALL) if split in rows), None)
     if train is None:  # tars to test on alone
@@ -110,7 +110,7 @@ def _compared(rows: dict[str, list[Row]], naming: Naming, layout: TarLayout) -> 
     return notes
 
 
-def _divided(rows: dict[str, list[Row]], naming: Naming, validation: str) -> dict[str, Division]:
+def _divided(rows: dict[str, list[TarRow]], naming: Naming, validation: str) -> dict[str, Division]:
     """By the names of splits of an image folder; tars that name no split are divided as class folders alone are."""
     if ALL in rows:
         every, class_names = rows[ALL], naming.all(rows[ALL])
@@ -149,7 +149,7 @@ def _table(division: Division, root: Path, tars: Sequence[Tar], naming: Naming) 
     return pa.table(columns, names=SCHEMA.names), contents.digest
 
 
-def _key(row: Row, tar: Tar) -> bytes:
+def _key(row: TarRow, tar: Tar) -> bytes:
     """Of what an image depends on: nobody can change a tar and keep the time of its change."""
     text = f"{tar.file}\0{tar.size}\0{tar.changed_ns}\0{row.offset}\0{row.length}"
     return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=DIGEST_BYTES).digest()

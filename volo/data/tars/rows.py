@@ -11,7 +11,7 @@ from volo.data.tars.layout import ALL, SUFFIX
 from volo.data.tars.samples import TarImage
 
 
-class Row(NamedTuple):
+class TarRow(NamedTuple):
     """An image: the number of its class, its path as of an image folder, and its place in the tar of this number."""
 
     number: int
@@ -30,12 +30,12 @@ class Naming:
     def of(self, number: int) -> str:
         return self.lines[number] if self.lines else str(number)
 
-    def all(self, rows: Sequence[Row]) -> tuple[str, ...]:
+    def all(self, rows: Sequence[TarRow]) -> tuple[str, ...]:
         """Of the classes of these images, in the order of their numbers."""
         return tuple(map(self.of, sorted({row.number for row in rows})))
 
 
-def rows_of(split: str, tars: dict[int, tuple[str, list[TarImage]]], naming: Naming) -> tuple[list[Row], bool]:
+def rows_of(split: str, tars: dict[int, tuple[str, list[TarImage]]], naming: Naming) -> tuple[list[TarRow], bool]:
     """The images of a split in order, and whether their names hold the names of tars: if some would otherwise be called
     the same, as where keys begin again in each tar.
 
@@ -49,13 +49,13 @@ def rows_of(split: str, tars: dict[int, tuple[str, list[TarImage]]], naming: Nam
     return sorted(rows, key=lambda row: (row.number, row.name.split("/"))), is_repeated
 
 
-def _listed(split: str, tars: dict[int, tuple[str, list[TarImage]]], naming: Naming, with_tars: bool) -> list[Row]:
+def _listed(split: str, tars: dict[int, tuple[str, list[TarImage]]], naming: Naming, with_tars: bool) -> list[TarRow]:
     rows = []
     for tar, (file, images) in tars.items():
         below = file.removesuffix(SUFFIX) if with_tars else ""
         for image in images:
             name = _name(split, naming.of(image.number), below, image.name)
-            rows.append(Row(image.number, name, tar, image.offset, image.length))
+            rows.append(TarRow(image.number, name, tar, image.offset, image.length))
     return rows
 
 
