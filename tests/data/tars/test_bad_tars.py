@@ -14,7 +14,7 @@ from tests.data.tars.written import add, numbered, png, write_classes, write_tar
 from volo.data.datasets import open_train
 from volo.data.folders.damage import DamagedImages
 from volo.data.packed.packing import pack
-from volo.data.tars.layout import has_tars
+from volo.data.tars.layout import CLASSES, has_tars
 from volo.data.tars.source import TarFolder
 from volo.doctor.data import check_data
 from volo.errors import InputError
@@ -161,6 +161,38 @@ def test_what_cannot_be_trained_on_is_refused_by_name(tars, name):
     for opened in (lambda: open_train(data_of(tars), is_new=True), lambda: pack(tars, tars / "packed", 10**6)):
         with pytest.raises(InputError, match=said):
             opened()
+
+
+def followed(tars: Path, name: str) -> None:
+    """What the message says to do."""
+    if name == "compressed":
+        (tars / FIRST).write_bytes(gzip.decompress((tars / f"{FIRST}.gz").read_bytes()))
+        (tars / f"{FIRST}.gz").unlink()
+    elif name == "a class without images":
+        (tars / CLASSES).unlink()
+    elif name == "a name without classes.txt":
+        write_classes(tars, "dog", "cat")
+    elif name == "without labels":
+        for file in tars.iterdir():
+            write_tar(file, [(f"{file.stem}-{key}", parts) for key, parts in GOOD])
+    elif name == "two splits in a name":
+        (tars / "train-and-val.tar").rename(tars / "train.tar")
+    else:
+        (tars / ("val.tar" if (tars / "val.tar").exists() else FIRST)).unlink()
+
+
+REMEDIED = ("compressed", "a class without images", "a name without classes.txt", "without labels", "a key repeated")
+REMEDIED = (*REMEDIED, "two splits in a name", "two validation splits", "a class that train lacks", "two joined")
+
+
+@pytest.mark.parametrize("name", REMEDIED)
+def test_the_remedy_is_accepted(tars, name):
+    REFUSED[name][0](tars)
+    with pytest.raises(InputError):
+        open_train(data_of(tars))
+    followed(tars, name)
+    images, split = open_train(data_of(tars), is_new=True)
+    assert len(split.train) and len(split.val) and len(images.class_names) == 2
 
 
 def test_an_unknown_name_of_a_class_is_refused(tars):
