@@ -1,11 +1,13 @@
 """Training on webdataset's tars gives the weights that training on the image folder gives, killed or not."""
 
+import os
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from tests.data.tars.written import write_tars
+from tests.faults.tools.forked import Command
 from tests.faults.tools.kills import Kill
 from tests.faults.tools.runs import assert_same, command, newest_step
 from tests.training.runs import losses, same, small_run, train, weights
@@ -41,6 +43,15 @@ def test_a_killed_run_on_tars_resumes_to_the_weights_of_the_folder(tmp_path, fol
     assert newest_step(job.run_dir) > 0
     job.finish()
     assert_same(job.run_dir, whole)
+
+
+def test_a_tar_cut_short_ends_a_job_with_code_2_before_anything_is_trained(tmp_path, tars):
+    os.truncate(tars / "train-000001.tar", 5000)
+    job = Command.of(small_run(tmp_path, tars)).start()
+    assert job.ends_with() == 2
+    assert job.said().count("error: ") == 1 and "Traceback" not in job.said()
+    assert "train-000001.tar (it is cut short" in job.said()
+    assert not list(tmp_path.rglob("step_*"))
 
 
 def test_other_images_in_a_tar_are_refused_on_resume_by_name(tmp_path, folder, tars):

@@ -187,6 +187,15 @@ def test_files_that_cannot_be_read_are_all_named_and_nothing_is_left(photos, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
+def test_images_that_an_index_cannot_hold_are_refused_before_any_is_packed(photos, tmp_path):
+    (photos / "train" / "cat" / "0001.png").rename(photos / "train" / "cat" / "a\udcff.png")
+    (photos / "test" / "dog" / "large.png").touch()
+    os.truncate(photos / "test" / "dog" / "large.png", 2**31)
+    with pytest.raises(InputError, match=r"got 2 others: .*a\\udcff.png' \(no text\), .*large.png \(2,147,483,648"):
+        pack(photos, tmp_path / "packed", SHARD)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
 def test_a_folder_in_use_is_not_written_to(photos, packed, tmp_path):
     with pytest.raises(InputError, match=r"must be a new or an empty folder, got .* with packed images"):
         pack(photos, packed, SHARD)

@@ -6,7 +6,7 @@ with the number of its class. Their order is drawn, so that reading a shard from
 
 import contextlib
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -17,7 +17,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from filelock import Timeout
 
 from volo.console import Progress, format_bytes
-from volo.data.contents import Item
+from volo.data.contents import Contents, Item
 from volo.data.folders.class_names import places
 from volo.data.folders.damage import Damage, DamagedImages
 from volo.data.folders.encoded import EncodedImages
@@ -26,7 +26,7 @@ from volo.data.folders.parts import DIGEST_BYTES, Part, digest
 from volo.data.opening import open_folder
 from volo.data.packed import FILE, is_packed
 from volo.data.packed.index import SCHEMA, PackedSplit, Shard, write_index
-from volo.errors import InputError
+from volo.errors import InputError, first_of
 from volo.files import commit, free_bytes, staging
 from volo.locks import LOOK_S, take
 
@@ -34,6 +34,8 @@ BLOCK = tarfile.BLOCKSIZE  # a header, and what contents are padded to
 OVERHEAD = 1.02  # of what is written over the images' bytes, beyond BLOCKS
 BLOCKS = 4 * BLOCK  # beside an image: two headers, a class, and padding
 ORDER_SEED = 0
+MOST_BYTES = 2**31 - 1  # of an image
+SHOWN = 8
 LISTED = 64  # image_size of a source that decodes nothing
 
 
@@ -64,7 +66,7 @@ def pack(data_dir: Path, output: Path, shard_bytes: int) -> Packed:
         shard_bytes: A shard ends with the image that reaches it.
 
     Raises:
-        InputError: as `open_folder`; no room; an output that holds something.
+        InputError: as `open_folder`; no room; an output that holds something; images that an index cannot hold.
         DamagedImages: files that cannot be read, all of them; nothing is left of the output.
     """
     if is_packed(data_dir):
@@ -76,9 +78,11 @@ def pack(data_dir: Path, output: Path, shard_bytes: int) -> Packed:
     for source in sources.values():
         source.say_passed_over()
     _check_room(sources, output)
+    contents = {name: source.contents() for name, source in sources.items()}
+    _check_storable(item for of_split in contents.values() for item in of_split.items())
     output.parent.mkdir(parents=True, exist_ok=True)
     with _alone(output), staging(output) as folder:
-        packed = _written(folder, sources, shard_bytes)
+        packed = _written(folder, sources, contents, shard_bytes)
         commit(folder, output)
     return packed
 
@@ -105,6 +109,21 @@ def _alone(output: Path) -> Iterator[None]:
         lock.release()
 
 
+def _check_storable(items: Iterable[Item]) -> None:
+    """Raises InputError for names and sizes that an index cannot hold."""
+    wrong = []
+    for item in items:
+        if item.name != item.name.encode(errors="replace").decode():
+            wrong.append(f"{item.name!a} (no text)")
+        elif item.size > MOST_BYTES:
+            wrong.append(f"{item.name} ({item.size:,} bytes)")
+    if wrong:
+        raise InputError(
+            f"images to pack must have names of text and at most {MOST_BYTES:,} bytes, got {len(wrong):,} others: "
+            f"{first_of(wrong, SHOWN)}; rename or remove them"
+        )
+
+
 def _check_room(sources: dict[str, EncodedImages], output: Path) -> None:
     sizes = np.concatenate([source.sizes() for source in sources.values()])
     needed, free = int(OVERHEAD * (sizes.sum() + BLOCKS * len(sizes))), free_bytes(output)
@@ -115,17 +134,18 @@ def _check_room(sources: dict[str, EncodedImages], output: Path) -> None:
         )
 
 
-def _written(folder: Path, sources: dict[str, EncodedImages], shard_bytes: int) -> Packed:
+def _written(
+    folder: Path, sources: dict[str, EncodedImages], contents: dict[str, Contents], shard_bytes: int
+) -> Packed:
     """Writes shards and index into an empty folder."""
     writing, splits = _Writing(folder, shard_bytes), {}
     total = sum(len(source.labels) for source in sources.values())
     with Progress("packing", total, "images") as progress:
         for name, source in sources.items():
-            contents = source.contents()
             num_val = 0 if source.held_out is None else len(source.held_out)
-            splits[name] = PackedSplit(len(source.labels), source.class_names, contents.digest, num_val)
+            splits[name] = PackedSplit(len(source.labels), source.class_names, contents[name].digest, num_val)
             numbers = places(source.class_names, sources[TRAIN].class_names)
-            writing.add(name, source, contents.items(), numbers, progress)
+            writing.add(name, source, contents[name].items(), numbers, progress)
     if writing.damaged:
         raise DamagedImages(writing.damaged, total, None)
     table = pa.concat_tables(writing.tables)
