@@ -5,7 +5,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from volo.model.build import build_model
+from volo.model.build import model_for
 from volo.runs import checkpoint
 from volo.runs.model_file import Description
 from volo.settings.config import build_settings
@@ -27,7 +27,7 @@ def save_model(
     values = {"model": model_settings or FLAT, "data": {"dataset": "imagefolder", **data}}
     settings = build_settings(values).resolved()
     torch.manual_seed(seed)
-    model = build_model(settings.model, num_classes=len(class_names), image_size=settings.data.image_size)
+    model = model_for(settings, len(class_names))
     description = Description(settings, class_names, split_hash, step=seed, epoch=0)
     return checkpoint.save(run_dir, model.state_dict(), description, {}, total_steps=1)
 

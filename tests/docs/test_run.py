@@ -37,6 +37,7 @@ NOT_RUN = {
     "--token-labels": "needs a minute: tests/outcomes/test_teaching_gains.py",
     "--confirm-top": "needs minutes: tests/tuning/test_confirm.py",
     "--winner-epochs": "needs minutes: tests/tuning/test_pipeline.py",
+    "--in-chans 5": "needs stacks: tests/training/test_channels.py",
     "volo.onnx": "exported in test_snippets.py",
 }
 # Runs that a page presupposes: made by other pages, or by the reader.

@@ -176,3 +176,38 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path, content):
             read_state_dict(tmp_path / name)
     with pytest.raises(InputError, match="No such file"):
         read_state_dict(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("in_chans", range(1, 14))
+@pytest.mark.parametrize("num_before", [1, 3])
+def test_an_input_convolution_is_adapted_as_timm_does(num_before, in_chans):
+    weight = torch.randn(8, num_before, 3, 3, generator=torch.Generator().manual_seed(0))
+    expected = timm.models.adapt_input_conv(in_chans, weight.clone(), num_before)
+    torch.testing.assert_close(weights.adapted(weight, in_chans), expected)
+    half = weights.adapted(weight.half(), in_chans)
+    assert half.dtype == torch.float16 and torch.isfinite(half).all()
+
+
+@pytest.mark.parametrize(
+    "form", [dict(name="nano"), dict(name="nano", hierarchical=True), dict(name="volo_d1", **SMALL)], ids=str
+)
+@pytest.mark.parametrize("in_chans", [1, 4, 13])
+def test_a_model_for_colors_gives_weights_to_one_for_other_channels(tmp_path, form, in_chans):
+    """Gray images give what the same images in color gave."""
+    source = volo.create_model(**form, num_classes=3, img_size=32).eval()
+    target = volo.create_model(**form, num_classes=3, img_size=32, in_chans=in_chans).eval()
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    first = weights.input_weight(source)
+    assert load_weights(target, tmp_path / "w.pth") == [f"{first} adapted from 3 to {in_chans} channels"]
+    gray = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        found, expected = target(gray.expand(-1, in_chans, -1, -1)), source(gray.expand(-1, 3, -1, -1))
+    if in_chans == 1:
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert found.shape == expected.shape
+
+
+def test_weights_for_five_channels_are_not_guessed_for_others():
+    five, gray = (volo.create_model("nano", num_classes=3, in_chans=number) for number in (5, 1))
+    with pytest.raises(InputError, match=r"of another shape: .*; choose the --model they were made for, and its --in"):
+        weights.load_weights(gray, five.state_dict(), "w.pth")

@@ -283,6 +283,7 @@ def test_every_flag_reaches_its_setting():
     left_out = {
         "crop_area",
         "crop_ratio",
+        "in_chans",
         "use_amp",
         "mix_token",
         "seeds",

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from volo.analysis.evaluate import softmax
 from volo.analysis.subject import load_subject
 from volo.data.augment import normalize
-from volo.data.folders.image import Unreadable, fit_image, read_image
+from volo.data.folders.image import Unreadable, fit_channels, fit_image, read_image
 from volo.errors import InputError, brief, is_whole
 from volo.runs import checkpoint
-from volo.settings.data import ResolvedData
+from volo.settings.data import GRAY, RGB, ResolvedData
 
 TOP_K = 5
 AnyImage = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -31,9 +31,9 @@ class Classifier:
 
     Attributes:
         model: In evaluation mode, on the CPU; move it with `classifier.model.to("cuda")` and `predict` follows.
-            (B, 3, H, W) float32 -> logits (B, classes).
+            (B, in_chans, H, W) float32 -> logits (B, classes).
         class_names: In the order of the logits.
-        data: How images are read: `image_size`, `resize`, `crop_pct`, `mean`, `std`.
+        data: How images are read: `image_size`, `resize`, `crop_pct`, `in_chans`, `mean`, `std`.
     """
 
     model: nn.Module
@@ -41,21 +41,27 @@ class Classifier:
     data: ResolvedData
 
     def preprocess(self, image: AnyImage) -> Tensor:
-        """An image as the model was trained to see it: (3, H, W) float32, resized and normalized, on the CPU.
+        """An image as the model was trained to see it: (in_chans, H, W) float32, resized and normalized, on the CPU.
 
         Args:
-            image: A file that Pillow reads, an opened Pillow image, or an array (H, W), (H, W, 3) or (H, W, 4) uint8.
+            image: A file that Pillow reads, an opened Pillow image, or an array (H, W), (H, W, 3) or (H, W, 4) uint8;
+                (H, W, in_chans) for a model of other channels than 1 or 3.
 
         Raises:
             InputError: a file or opened image that cannot be read or has no pixels, an array of another shape or type,
                 or any other value.
         """
+        how = (self.data.image_size, self.data.resize, self.data.crop_pct)
         if isinstance(image, str | os.PathLike):
-            pixels = read_image(image, self.data.image_size, self.data.resize, self.data.crop_pct)
+            pixels = read_image(image, *how, self.data.in_chans)
+        elif isinstance(image, Image.Image):
+            pixels = _fitted(image, self.data)
+        elif self.data.in_chans in (GRAY, RGB):
+            pixels = _fitted(_from_array(image), self.data)
         else:
-            pixels = _fitted(image if isinstance(image, Image.Image) else _from_array(image), self.data)
+            pixels = fit_channels(_planes(image, self.data.in_chans), *how)
         mean, std = torch.tensor(self.data.mean), torch.tensor(self.data.std)
-        return normalize(torch.from_numpy(pixels.copy())[None], mean, std)[0]  # (3, H, W)
+        return normalize(torch.from_numpy(pixels.copy())[None], mean, std)[0]  # (in_chans, H, W)
 
     @torch.inference_mode()
     def predict(self, image: AnyImage, k: int = TOP_K, temperature: float = 1.0) -> list[tuple[str, float]]:
@@ -114,7 +120,7 @@ def ranked(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 def _fitted(image: Image.Image, data: ResolvedData) -> np.ndarray:
     """As `fit_image`. Raises InputError also for damaged pixels, which an opened image has not read yet."""
     try:
-        return fit_image(image, data.image_size, data.resize, data.crop_pct)
+        return fit_image(image, data.image_size, data.resize, data.crop_pct, data.in_chans)
     except InputError:
         raise
     except Exception as error:  # a damaged file can raise nearly anything
@@ -123,11 +129,24 @@ def _fitted(image: Image.Image, data: ResolvedData) -> np.ndarray:
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    is_image = isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.size > 0
-    if not is_image or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        found = f"{array.shape} {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise InputError(
-            f"an image must be a path, a Pillow image, or an array (H, W), (H, W, 3) or (H, W, 4) uint8, got {found}; "
-            "scale values to 0 ... 255 and move the channels last"
-        )
+    if not _is_pixels(array) or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise _no_image(array, "(H, W), (H, W, 3) or (H, W, 4)")
     return Image.fromarray(array)
+
+
+def _planes(array: np.ndarray, in_chans: int) -> list[Image.Image]:
+    if not _is_pixels(array) or array.ndim != 3 or array.shape[2] != in_chans:
+        raise _no_image(array, f"(H, W, {in_chans})")
+    return [Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(array, 2, 0)]
+
+
+def _is_pixels(array: np.ndarray) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.size > 0
+
+
+def _no_image(array: object, shapes: str) -> InputError:
+    found = f"{array.shape} {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+    return InputError(
+        f"an image must be a path, a Pillow image, or an array {shapes} uint8, got {found}; scale values to 0 ... 255 "
+        "and move the channels last"
+    )

@@ -57,7 +57,7 @@ def near_duplicates(view: View, data: ResolvedData) -> Duplicates | None:
         return None
     if len(numbers) * len(view.index) > MOST_PAIRS:
         return None
-    tested = np.concatenate(list(_small(view.images, view.index)) or [np.zeros((0, THUMBNAIL, THUMBNAIL, 3), np.uint8)])
+    tested = np.concatenate(list(_small(view.images, view.index)) or [np.zeros((0, THUMBNAIL, THUMBNAIL, 1), np.uint8)])
     cells, start = _cells(tested), 0
     best, partner = np.full(len(tested), SAME), np.full(len(tested), -1)
     for part in _small(trained, numbers):
@@ -104,17 +104,23 @@ def _trained(data: ResolvedData) -> tuple[Images, np.ndarray]:
 
 
 def _small(images: Images, numbers: np.ndarray) -> Iterator[np.ndarray]:
-    """(n, THUMBNAIL, THUMBNAIL, 3) uint8, part by part."""
+    """(n, THUMBNAIL, THUMBNAIL, in_chans) uint8, part by part."""
     for start in range(0, len(numbers), TOGETHER):
         pixels = images.pixels(numbers[start : start + TOGETHER])
         size = (THUMBNAIL, THUMBNAIL)
         if pixels.shape[1:3] != size:
-            pixels = np.stack([np.asarray(Image.fromarray(each).resize(size, Image.Resampling.BOX)) for each in pixels])
+            pixels = np.stack([_resized(each, size) for each in pixels])
         yield pixels
 
 
+def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, C) uint8, channel by channel."""
+    planes = (Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(pixels, 2, 0))
+    return np.dstack([np.asarray(plane.resize(size, Image.Resampling.BOX)) for plane in planes])
+
+
 def _cells(images: np.ndarray) -> np.ndarray:
-    """(n, H, W, 3) uint8 -> (n, CELLS * CELLS) float32 of mean 0 and norm 1; all 0 where an image is flat."""
+    """(n, H, W, C) uint8 -> (n, CELLS * CELLS) float32 of mean 0 and norm 1; all 0 where an image is flat."""
     n, side = len(images), THUMBNAIL // CELLS
     gray = images.astype(np.float32).mean(axis=3).reshape(n, CELLS, side, CELLS, side).mean(axis=(2, 4))
     cells = gray.reshape(n, -1)

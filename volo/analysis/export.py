@@ -3,12 +3,12 @@
     onnx            for onnxruntime and others; making it needs onnx, onnxscript and onnxruntime (the extra `export`)
     torch-export    a .pt2 for torch.export.load
 
-Both take `images` (batch, 3, image_size, image_size) float32, resized and normalized, of any batch, and give `logits`
-(batch, classes) float32. Outlook attention is in its dense form: matrix products and scatter-add, no fold and no
-operator of this project. What an application needs to know is in the file's metadata:
+Both take `images` (batch, in_chans, image_size, image_size) float32, resized and normalized, of any batch, and give
+`logits` (batch, classes) float32. Outlook attention is in its dense form: matrix products and scatter-add, no fold and
+no operator of this project. What an application needs to know is in the file's metadata:
 
     image_size, resize, crop_pct     as in volo/settings
-    mean, std                        of pixels in [0, 1], red, green, blue
+    mean, std                        of pixels in [0, 1], one value for each channel: red, green, blue; gray; or others
     class_names                      in the order of the logits
     input_name, output_name          images, logits
     step, volo_version               of the checkpoint, of the project that exported it
@@ -21,7 +21,7 @@ import copy
 import io
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def export_model(path: Path, output: Path, form: str) -> Exported:
     check_writable(output)
     encode, load = FORMATS[form]
     content = encode(trace(subject), metadata_of(subject))
-    difference, largest = compare(subject.model, load(content), _image_size(subject))
+    difference, largest = compare(subject.model, load(content), _input_shape(subject))
     if not difference <= TOLERANCE * largest:  # NaN, too, is refused
         raise InferenceError(
             f"an exported model's logits must differ from the model's by at most {TOLERANCE:.0e} of the largest, got a "
@@ -98,8 +98,8 @@ def trace(subject: Subject) -> ExportedProgram:
             module.op = "dense"
     for parameter in model.parameters():  # torch.export.save warns of other layouts, such as channels last
         parameter.data = parameter.data.contiguous()
-    size = _image_size(subject)
-    program = torch.export.export(model, (torch.zeros(2, 3, size, size),), dynamic_shapes=ANY_BATCH)
+    example = torch.zeros(2, *_input_shape(subject))
+    program = torch.export.export(model, (example,), dynamic_shapes=ANY_BATCH)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program
@@ -120,10 +120,10 @@ def metadata_of(subject: Subject) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def compare(model: nn.Module, exported: Run, image_size: int) -> tuple[float, float]:
+def compare(model: nn.Module, exported: Run, input_shape: Sequence[int]) -> tuple[float, float]:
     """The largest difference of logits over batches of several sizes of random images, and the largest logit."""
     generator = torch.Generator().manual_seed(0)
-    batches = [torch.randn(n, 3, image_size, image_size, generator=generator) for n in COMPARED_BATCHES]
+    batches = [torch.randn(n, *input_shape, generator=generator) for n in COMPARED_BATCHES]
     expected = torch.cat([model(images) for images in batches])  # (sum of batches, classes)
     found = torch.cat([exported(images) for images in batches])
     assert (found.shape, found.dtype) == (expected.shape, torch.float32)
@@ -180,10 +180,11 @@ def _load_program(content: bytes) -> Run:
 FORMATS = {"onnx": (_encode_onnx, _load_onnx), "torch-export": (_encode_program, _load_program)}
 
 
-def _image_size(subject: Subject) -> int:
-    return subject.description.settings.data.image_size
+def _input_shape(subject: Subject) -> tuple[int, int, int]:
+    data = subject.description.settings.data
+    return data.in_chans, data.image_size, data.image_size
 
 
 def _in_words(subject: Subject, form: str) -> str:
-    size, num_classes = _image_size(subject), len(subject.description.class_names)
-    return f"{form}: {INPUT} (batch, 3, {size}, {size}) -> {OUTPUT} (batch, {num_classes}), float32"
+    shape, num_classes = ", ".join(map(str, _input_shape(subject))), len(subject.description.class_names)
+    return f"{form}: {INPUT} (batch, {shape}) -> {OUTPUT} (batch, {num_classes}), float32"

@@ -210,7 +210,7 @@ def _files(findings: Findings, places: np.ndarray, classes: np.ndarray) -> list[
             other=names[other],
             probability=float(predictions.probabilities[place, other]),
         )
-        for image, place, other in zip(findings.view.pixels(places), places, classes, strict=True)
+        for image, place, other in zip(findings.view.pictures(places), places, classes, strict=True)
     ]
 
 

@@ -72,7 +72,7 @@ class Findings:
     @cached_property
     def shown_images(self) -> np.ndarray:
         """(k, H, W, 3) uint8 of the explained images that are shown."""
-        return self.view.pixels(self.selection.places[self.selection.shown])
+        return self.view.pictures(self.selection.places[self.selection.shown])
 
     def add_figure(self, title: str, name: str, caption: str) -> None:
         self.figures.append(Figure(title, self.output_dir / name, caption, alt=f"{title}. {caption}"))
@@ -155,8 +155,8 @@ def predictions(findings: Findings) -> None:
     findings.doubts = doubtful_labels(findings.predictions)
     save_listing(findings.predictions, findings.doubts, findings.view.name_of, findings.output_dir)
     _compare_with_trained(findings)
-    save_prediction_grid(findings.predictions, findings.view.pixels, findings.output_dir)
-    caption = "Images it got right and wrong, and how sure it was of each."
+    save_prediction_grid(findings.predictions, findings.view.pictures, findings.output_dir)
+    caption = f"Images it got right and wrong, and how sure it was of each. {findings.view.shown}".rstrip()
     findings.add_figure("Predictions", "predictions_grid.png", caption)
 
 

@@ -18,6 +18,7 @@ from volo.data.folders.encoded import EncodedImages
 from volo.data.folders.imagefolder import LabeledFolder
 from volo.data.folders.listing import find_folders
 from volo.data.folders.table import has_table
+from volo.data.pictures import shown_channels, shown_in_words
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
 from volo.data.tars.layout import has_tars
 from volo.errors import InputError, first_of
@@ -70,8 +71,18 @@ class View:
         return self.images.labels[self.index]
 
     def pixels(self, places: np.ndarray) -> np.ndarray:
-        """(n, H, W, 3) uint8, by place in the view."""
+        """(n, H, W, in_chans) uint8, by place in the view."""
         return self.images.pixels(self.index[places])
+
+    def pictures(self, places: np.ndarray) -> np.ndarray:
+        """The same to look at: (n, H, W, 3) uint8."""
+        pixels = self.pixels(places)
+        return pixels[..., shown_channels(pixels.shape[-1])]
+
+    @property
+    def shown(self) -> str:
+        """Which channels pictures show, in a sentence; empty if they show all."""
+        return shown_in_words(self.images.images.shape[-1])
 
     def name_of(self, place: int) -> str:
         """The file of an image, or the name by which it is known, by its place in the view."""
@@ -88,6 +99,8 @@ class View:
     def notes(self) -> list[str]:
         """Remarks on these images, in sentences."""
         notes = [f"{note[0].upper()}{note[1:]}." for note in self.images.notes]
+        if self.shown:
+            notes.append(self.shown)
         if self.images.damaged:
             notes.append(f"{len(self.images.damaged):,} damaged images were left out.")
         if missing := self.missing_classes:
@@ -212,7 +225,7 @@ def _open_elsewhere(description: Description, place: Path) -> Images:
     data = description.settings.data
     folder = _labeled_folder(place, data.dataset, description.class_names)
     if folder and not (folder == place and _is_training_data(description, place)):
-        source = LabeledFolder(folder, data.image_size, data.resize, data.crop_pct)
+        source = LabeledFolder(folder, data.image_size, data.resize, data.crop_pct, data.in_chans)
         if folder == place:
             source.notes = (f"all {len(source.labels):,} images of {place} are taken for the test split",)
         source.say_passed_over()

@@ -1,6 +1,6 @@
 """Per-sample augmentation of whole batches, on the device, driven by the epoch table's uniform numbers.
 
-Shapes: N images in total, B in the batch, H x W pixels.
+Shapes: N images in total, B in the batch, H x W pixels in C channels.
 """
 
 import numpy as np
@@ -18,13 +18,13 @@ def crop_and_flip(images: Tensor, index: Tensor, uniforms: Tensor, padding: int,
     """Gathers images, each shifted by up to `padding` pixels (edges reflected) and flipped with probability `hflip`.
 
     Args:
-        images: (N, H, W, 3) uint8.
+        images: (N, H, W, C) uint8.
         index: (B,) which images.
         uniforms: (B, NUM_UNIFORMS) in [0, 1), columns as in `Draw`.
         padding: Less than H and W.
 
     Returns:
-        (B, H, W, 3) uint8.
+        (B, H, W, C) uint8.
     """
     _, H, W, _ = images.shape
     flip = uniforms[:, Draw.FLIP] < hflip
@@ -34,7 +34,7 @@ def crop_and_flip(images: Tensor, index: Tensor, uniforms: Tensor, padding: int,
     rows = _moved(uniforms[:, Draw.CROP_Y], H, padding)  # (B, H)
     cols = _moved(uniforms[:, Draw.CROP_X], W, padding)  # (B, W)
     cols = torch.where(flip[:, None], cols.flip(1), cols)
-    return images[index[:, None, None], rows[:, :, None], cols[:, None, :]]  # (B, H, W, 3)
+    return images[index[:, None, None], rows[:, :, None], cols[:, None, :]]  # (B, H, W, C)
 
 
 def _moved(uniform: Tensor, size: int, padding: int) -> Tensor:
@@ -45,8 +45,8 @@ def _moved(uniform: Tensor, size: int, padding: int) -> Tensor:
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, channels last in memory. `mean` and `std` (3,) for [0, 1]."""
-    rows = images.flatten(2).float()  # (B, H, W * 3): six times as fast as channel by channel
+    """(B, H, W, C) uint8 -> (B, C, H, W) float32, channels last in memory. `mean` and `std` (C,) for [0, 1]."""
+    rows = images.flatten(2).float()  # (B, H, W * C): six times as fast as channel by channel
     rows = rows.div_(255).sub_(mean.repeat(images.shape[2])).div_(std.repeat(images.shape[2]))
     return rows.view(images.shape).permute(0, 3, 1, 2)
 
@@ -57,11 +57,11 @@ def erase(images: Tensor, uniforms: np.ndarray, probability: float) -> Tensor:
     Differs from the paper: one color instead of noise; a box longer than the image is clipped, not drawn again.
 
     Args:
-        images: (B, 3, H, W).
+        images: (B, C, H, W).
         uniforms: (B, NUM_UNIFORMS) in [0, 1), columns as in `Draw`, on the host.
 
     Returns:
-        (B, 3, H, W).
+        (B, C, H, W).
     """
     boxes = to_device(erased_boxes(uniforms, probability, *images.shape[2:]), images.device)
     top, bottom, left, right = boxes

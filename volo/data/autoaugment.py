@@ -5,7 +5,10 @@ jitter uses three of these operations.
 Samples with the same kind of operation are computed together: an affine map, a lookup table of 256 levels, or a blend
 with a grayer or smoother copy. Every result depends only on its own sample, bit for bit.
 
-Shapes: B samples, H x W pixels; images (B, H, W, 3) uint8, one draw per sample on the host.
+Images of another number of channels than three have no colors: their channels count as grays, each by itself, so COLOR,
+and with it the saturation of color jitter, leaves them as they are.
+
+Shapes: B samples, H x W pixels in C channels; images (B, H, W, C) uint8, one draw per sample on the host.
 """
 
 import math
@@ -75,7 +78,7 @@ def trivial_augment(images: Tensor, uniforms: np.ndarray) -> Tensor:
     """Applies one operation to each image, in place.
 
     Args:
-        images: (B, H, W, 3) uint8, overwritten.
+        images: (B, H, W, C) uint8, overwritten.
         uniforms: (B, NUM_UNIFORMS) in [0, 1), columns as in `Draw`.
     """
     return _applied(images, *drawn_ops(uniforms))
@@ -146,7 +149,7 @@ def moved(images: Tensor, ops: np.ndarray, amounts: np.ndarray) -> Tensor:
     cols, rows = source.unbind(1)  # (B, H, W) each
     is_inside = (cols >= 0) & (cols < W) & (rows >= 0) & (rows < H)
     sample = torch.arange(len(images), device=images.device)[:, None, None]
-    return images[sample, rows.clamp(0, H - 1), cols.clamp(0, W - 1)] * is_inside[..., None]  # (B, H, W, 3)
+    return images[sample, rows.clamp(0, H - 1), cols.clamp(0, W - 1)] * is_inside[..., None]  # (B, H, W, C)
 
 
 def _inverse_maps(ops: np.ndarray, amounts: np.ndarray, H: int, W: int) -> np.ndarray:
@@ -166,19 +169,19 @@ def retoned(images: Tensor, ops: np.ndarray, amounts: np.ndarray) -> Tensor:
     """Replaces every level of every channel using each image's own lookup table."""
     op, amount = (to_device(values, images.device)[:, None, None] for values in (ops, amounts))  # (B, 1, 1)
     level = torch.arange(256, device=images.device)
-    flat = images.flatten(1, 2).transpose(1, 2).long()  # (B, 3, H*W)
+    flat = images.flatten(1, 2).transpose(1, 2).long()  # (B, C, H*W)
     mask = 256 - 2 ** (8 - torch.where(op == Op.POSTERIZE, amount, 8).long())
     tables = torch.where(op == Op.SOLARIZE, torch.where(level >= amount, 255 - level, level), level & mask)
     is_scaled = (op == Op.BRIGHTNESS) | (op == Op.CONTRAST) | (op == Op.AUTO_CONTRAST)
     tables = torch.where(is_scaled, _scaled_levels(flat, level, op, amount), tables)
-    tables = torch.where(op == Op.EQUALIZE, _equalizing_levels(flat), tables)  # (B, 3, 256)
-    return tables.gather(2, flat).to(torch.uint8).transpose(1, 2).reshape(images.shape)  # (B, H, W, 3)
+    tables = torch.where(op == Op.EQUALIZE, _equalizing_levels(flat), tables)  # (B, C, 256)
+    return tables.gather(2, flat).to(torch.uint8).transpose(1, 2).reshape(images.shape)  # (B, H, W, C)
 
 
 def _scaled_levels(flat: Tensor, level: Tensor, op: Tensor, amount: Tensor) -> Tensor:
-    """(B, 3, 256): levels scaled around black, around the mean gray, or to span 0 to 255."""
-    low, high = flat.amin(2, keepdim=True), flat.amax(2, keepdim=True)  # (B, 3, 1)
-    mean = _gray(flat, dim=1).sum(1)[:, None, None] / flat.shape[2]  # (B, 1, 1)
+    """(B, C, 256): levels scaled around black, around the mean gray, or to span 0 to 255."""
+    low, high = flat.amin(2, keepdim=True), flat.amax(2, keepdim=True)  # (B, C, 1)
+    mean = _gray(flat, dim=1).sum(2, keepdim=True) / flat.shape[2]  # (B, 1, 1), or (B, C, 1) without colors
     can_spread = (op == Op.AUTO_CONTRAST) & (high > low)
     scale = torch.where(can_spread, 255 / (high - low).clamp(min=1), 1 + amount)
     pivot = torch.where(op == Op.CONTRAST, mean, torch.where(can_spread, low.to(mean), 0))
@@ -187,10 +190,10 @@ def _scaled_levels(flat: Tensor, level: Tensor, op: Tensor, amount: Tensor) -> T
 
 
 def _equalizing_levels(flat: Tensor) -> Tensor:
-    """(B, 3, 256): levels that make the histogram as flat as possible; Pillow's rule."""
+    """(B, C, 256): levels that make the histogram as flat as possible; Pillow's rule."""
     counts = torch.zeros((*flat.shape[:2], 256), dtype=torch.long, device=flat.device)
     counts.scatter_add_(2, flat, torch.ones_like(flat))
-    step = (flat.shape[2] - counts.gather(2, flat.amax(2, keepdim=True))) // 255  # (B, 3, 1); 0: nothing to spread
+    step = (flat.shape[2] - counts.gather(2, flat.amax(2, keepdim=True))) // 255  # (B, C, 1); 0: nothing to spread
     below = counts.cumsum(2) - counts
     levels = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)
     return torch.where(step > 0, levels, torch.arange(256, device=flat.device))
@@ -200,19 +203,20 @@ def blended(images: Tensor, ops: np.ndarray, amounts: np.ndarray) -> Tensor:
     """Blends the image away from or toward its gray (COLOR) or smoothed (SHARPNESS) copy."""
     op, amount = (to_device(values, images.device)[:, None, None, None] for values in (ops, amounts))
     whole = images.int()
-    gray = _gray(whole, dim=3)[..., None]
-    other = torch.where(op == Op.COLOR, gray, _smoothed(whole))  # (B, H, W, 3)
+    other = torch.where(op == Op.COLOR, _gray(whole, dim=3), _smoothed(whole))  # (B, H, W, C)
     return (other + (1 + amount) * (whole - other)).round().clamp(0, 255).to(torch.uint8)
 
 
 def _gray(values: Tensor, dim: int) -> Tensor:
-    """Integer brightness; the channels are at `dim`."""
+    """Integer brightness, one channel at `dim`, where the three colors are; other channels as they are."""
+    if values.shape[dim] != len(LUMA):
+        return values
     red, green, blue = (values.select(dim, channel) * weight for channel, weight in enumerate(LUMA))
-    return (red + green + blue) // 1000
+    return ((red + green + blue) // 1000).unsqueeze(dim)
 
 
 def _smoothed(whole: Tensor) -> Tensor:
-    """(B, H, W, 3) int: the mean of each pixel's 3x3 neighborhood, with weight 5 at its center; the border is kept."""
+    """(B, H, W, C) int: the mean of each pixel's 3x3 neighborhood, with weight 5 at its center; the border is kept."""
     _, H, W, _ = whole.shape
     if H < 3 or W < 3:
         return whole

@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from PIL import Image
 
 from volo.data.epoch import NUM_CROP_DRAWS
+from volo.data.folders.channels import in_channels, stacked
 from volo.data.folders.formats import opened
-from volo.data.folders.image import Unreadable, check_size, read_image, upright
-from volo.data.folders.modes import Samples, to_rgb
+from volo.data.folders.image import Unreadable, check_size, read_image
 from volo.data.folders.parts import Part
+from volo.settings.data import RGB
 
 ATTEMPTS = 10  # at a box inside the image; each has an area and a ratio among the draws, which end with the place
 SIDEWAYS = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
 ORIENTATION = 274  # the EXIF tag
-JPEG = ("JPEG", "MPO")  # MPO: several of them
 Box = tuple[int, int, int, int]  # left, top, width, height
 
 
@@ -33,7 +33,7 @@ class Cut:
         area: Smallest and largest share of the image's area that a random part has; None for no random part: images
             are as `read_image` reads them.
         ratio: Smallest and largest ratio of such a part's width to its height.
-        resize, crop_pct: As in `read_image`.
+        resize, crop_pct, in_chans: As in `read_image`.
     """
 
     image_size: int
@@ -41,19 +41,20 @@ class Cut:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     resize: str = "crop"
     crop_pct: float = 1.0
+    in_chans: int = RGB
 
     def of(self, image: str | Part | np.ndarray, draws: np.ndarray) -> np.ndarray:
         """As `of_file` or `of_pixels`."""
         return self.of_pixels(image, draws) if isinstance(image, np.ndarray) else self.of_file(image, draws)
 
     def of_file(self, file: str | Part, draws: np.ndarray) -> np.ndarray:
-        """The part of an encoded image that the draws (NUM_CROP_DRAWS,) choose: (image_size, image_size, 3) uint8.
+        """The part of an encoded image that the draws (NUM_CROP_DRAWS,) choose: (size, size, in_chans) uint8.
 
         Raises:
             Unreadable: as `read_image`.
         """
         if self.area is None:
-            return read_image(file, self.image_size, self.resize, self.crop_pct)
+            return read_image(file, self.image_size, self.resize, self.crop_pct, self.in_chans)
         try:
             with opened(file) as image:
                 check_size(image)
@@ -62,7 +63,7 @@ class Cut:
             raise Unreadable(file, str(error) or type(error).__name__) from error
 
     def of_pixels(self, pixels: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """The same of an image (H, W, 3) uint8 that is read already."""
+        """The same of an image (H, W, in_chans) uint8 that is read already."""
         if self.area is None:
             return pixels
         left, top, width, height = random_box(pixels.shape[1], pixels.shape[0], draws, self.area, self.ratio)
@@ -71,20 +72,19 @@ class Cut:
     def _of_image(self, image: Image.Image, draws: np.ndarray) -> np.ndarray:
         """A JPEG is decoded at a half, quarter or eighth of its size where the part is still as large as the result."""
         assert self.area is not None, "there are no random parts"
-        samples, is_sideways = Samples.of(image), _orientation(image) in SIDEWAYS
-        size = image.size[::-1] if is_sideways else image.size
+        size = image.size[::-1] if _orientation(image) in SIDEWAYS else image.size
         left, top, width, height = random_box(*size, draws, self.area, self.ratio)
         share = self.image_size / min(width, height)
         if share < 1:
             image.draft(None, (math.ceil(image.width * share), math.ceil(image.height * share)))
-        whole = upright(image)
-        if not (whole.mode == "RGB" and image.format in JPEG):
-            whole = to_rgb(whole, samples)
-        if whole.size == size:
-            return resized(np.array(whole.crop((left, top, left + width, top + height))), self.image_size)
-        fraction = round(size[0] / whole.width)  # a scaled JPEG has its size divided by it, rounded up
+        parts = in_channels(image, self.in_chans)
+        if parts[0].size == size:
+            box = (left, top, left + width, top + height)
+            return resized(stacked([part.crop(box) for part in parts]), self.image_size)
+        fraction = round(size[0] / parts[0].width)  # a scaled JPEG has its size divided by it, rounded up
         edges = (left / fraction, top / fraction, (left + width) / fraction, (top + height) / fraction)
-        return np.asarray(whole.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC, box=edges))
+        square = (self.image_size, self.image_size)
+        return stacked([part.resize(square, Image.Resampling.BICUBIC, box=edges) for part in parts])
 
 
 def random_box(
@@ -109,7 +109,7 @@ def random_box(
 
 
 def resized(pixels: np.ndarray, size: int) -> np.ndarray:
-    """(H, W, 3) uint8 -> (size, size, 3) uint8, bicubic with antialiasing, as Pillow to within one level."""
+    """(H, W, C) uint8 -> (size, size, C) uint8, bicubic with antialiasing, as Pillow to within one level."""
     image = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)  # channels last in memory
     return F.interpolate(image, (size, size), mode="bicubic", antialias=True)[0].permute(1, 2, 0).contiguous().numpy()
 

@@ -14,7 +14,7 @@ from volo.data.processes import SHELVES, Shelf, done_ahead, inherits_memory
 
 @dataclass(frozen=True, eq=False)
 class Unread:
-    """n images to read: each by its file, or as (H, W, 3) uint8 where it is decoded.
+    """n images to read: each by its file, or as (H, W, in_chans) uint8 where it is decoded.
 
     Attributes:
         draws: (n, NUM_CROP_DRAWS), by which they are cut.
@@ -43,8 +43,8 @@ class Cutting:
         self._next = -1
 
     def __call__(self, number: int) -> np.ndarray:
-        """(n, image_size, image_size, 3) uint8, the images of a step, until the next call; quick if the step is the one
-        after the last.
+        """(n, size, size, in_chans) uint8, the images of a step, until the next call; quick if it is the step after
+        the last.
 
         Raises:
             Unreadable: names the first file that cannot be read.
@@ -69,7 +69,7 @@ class Cutting:
         self._shelf = None
         if self._num_processes and inherits_memory():
             size = self._cut.image_size
-            self._shelf = Shelf(self._num_processes, (self._most, size, size, 3))
+            self._shelf = Shelf(self._num_processes, (self._most, size, size, self._cut.in_chans))
         read = partial(_read, cut=self._cut, shelf=self._shelf.number if self._shelf else None)
         self._ahead = done_ahead(read, map(self._part, count(number)), self._num_processes)
 

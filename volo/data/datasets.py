@@ -18,7 +18,7 @@ from volo.data.opening import open_folder
 from volo.data.splits import Split, split_train
 from volo.errors import InputError
 from volo.settings.buckets import is_in_bucket
-from volo.settings.data import VAL_FRACTION, ResolvedData
+from volo.settings.data import RGB, VAL_FRACTION, ResolvedData
 from volo.settings.paths import folder_to_read
 
 DRAWN = 512  # shapes at a time
@@ -28,6 +28,7 @@ class Shapes:
     """One split of the drawn data set (volo/data/shapes.py); a `Source`."""
 
     image_size = shapes.IMAGE_SIZE
+    in_chans = RGB
     class_names = shapes.CLASS_NAMES
     coarse: Coarse | None = None
     held_out: np.ndarray | None = None
@@ -66,15 +67,15 @@ def _shapes(data: ResolvedData, split: str) -> Source:
 
 def _imagefolder(data: ResolvedData, split: str) -> Source:
     folder = data.folder if is_in_bucket(data.folder) else folder_to_read(data.folder, "--data-dir")
-    return open_folder(folder, split, data.image_size, data.resize, data.crop_pct)
+    return open_folder(folder, split, data.image_size, data.resize, data.crop_pct, data.in_chans)
 
 
 def _cifar10(data: ResolvedData, split: str) -> Source:
-    return Cifar("cifar10", mirrored(CIFAR10), CIFAR10_LAYOUT, data.folder, split, data.image_size)
+    return Cifar("cifar10", mirrored(CIFAR10), CIFAR10_LAYOUT, data.folder, split, data.image_size, data.in_chans)
 
 
 def _cifar100(data: ResolvedData, split: str) -> Source:
-    return Cifar("cifar100", mirrored(CIFAR100), CIFAR100_LAYOUT, data.folder, split, data.image_size)
+    return Cifar("cifar100", mirrored(CIFAR100), CIFAR100_LAYOUT, data.folder, split, data.image_size, data.in_chans)
 
 
 SOURCES: dict[str, Callable[[ResolvedData, str], Source]] = {

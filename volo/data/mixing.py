@@ -1,6 +1,6 @@
 """Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899), each sample with its own partner and coefficient.
 
-Shapes: B samples, images (B, 3, H, W), targets (B, classes), uniforms (B, NUM_UNIFORMS).
+Shapes: B samples, images (B, C, H, W), targets (B, classes), uniforms (B, NUM_UNIFORMS).
 """
 
 from collections.abc import Sequence

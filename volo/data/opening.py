@@ -7,10 +7,16 @@ from volo.data.folders.encoded import EncodedImages
 from volo.data.folders.imagefolder import ImageFolder
 from volo.data.packed import is_packed
 from volo.data.tars.layout import has_tars
+from volo.settings.data import RGB
 
 
 def open_folder(
-    place: Path | str, split: str, image_size: int, resize: str = "crop", crop_pct: float = 1.0
+    place: Path | str,
+    split: str,
+    image_size: int,
+    resize: str = "crop",
+    crop_pct: float = 1.0,
+    in_chans: int = RGB,
 ) -> EncodedImages:
     """The split `train` or `test` of what lies in a folder, or, packed, at a place on object storage.
 
@@ -26,4 +32,4 @@ def open_folder(
         from volo.data.tars.source import TarFolder  # as above
 
         kind = TarFolder
-    return kind(place, split, image_size, resize, crop_pct)
+    return kind(place, split, image_size, resize, crop_pct, in_chans)

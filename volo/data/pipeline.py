@@ -27,7 +27,7 @@ COPIED = 512  # images at a time
 
 @dataclass(frozen=True)
 class Batch:
-    """A worker's share of one step. `images` (b, 3, H, W) float32, `targets` (b, classes) float32."""
+    """A worker's share of one step. `images` (b, C, H, W) float32, `targets` (b, classes) float32."""
 
     images: Tensor
     targets: Tensor
@@ -51,9 +51,9 @@ class Pixels:
     def augmented(
         self, index: np.ndarray, uniforms: np.ndarray, augment: ResolvedAugment, cut: np.ndarray | None = None
     ) -> Tensor:
-        """(b,) image numbers and their (b, NUM_UNIFORMS) draws -> (b, 3, H, W) float32 on the device.
+        """(b,) image numbers and their (b, NUM_UNIFORMS) draws -> (b, C, H, W) float32 on the device.
 
-        `cut` (b, H, W, 3) uint8: these images in place of the stored ones, mirrored already if they are cut at random.
+        `cut` (b, H, W, C) uint8: these images in place of the stored ones, mirrored already if they are cut at random.
         """
         if cut is not None and augment.crop_area:
             gathered = to_device(cut, self.device)
@@ -73,7 +73,7 @@ class Pixels:
         return erase(images, uniforms, augment.random_erasing) if augment.random_erasing else images
 
     def plain(self, index: np.ndarray) -> Tensor:
-        """(b,) image numbers -> (b, 3, H, W) float32 on the device, without augmentation."""
+        """(b,) image numbers -> (b, C, H, W) float32 on the device, without augmentation."""
         if (self.row[index] < 0).any():
             gathered = torch.from_numpy(self.data.pixels(index))
         else:
@@ -89,7 +89,7 @@ class Pixels:
 
 
 def resident(data: Images, device: torch.device) -> tuple[Tensor, np.ndarray]:
-    """The decoded images, (n, H, W, 3) uint8 on the device, and (N,) the row of each image; -1 if it is not decoded."""
+    """The decoded images, (n, H, W, C) uint8 on the device, and (N,) the row of each image; -1 if it is not decoded."""
     used = data.decoded
     copy = torch.empty((len(used), *data.images.shape[1:]), dtype=torch.uint8, device=device)
     for start in range(0, len(used), COPIED):
@@ -244,12 +244,12 @@ class _Share:
 
 
 def shrunk(images: Tensor, size: int) -> Tensor:
-    """(b, 3, H, W) -> (b, 3, size, size), bilinear with antialiasing."""
+    """(b, C, H, W) -> (b, C, size, size), bilinear with antialiasing."""
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
 
 def _taken(images: Tensor, places: Tensor) -> Tensor:
-    """(n, 3, H, W) -> (b, 3, H, W), still channels last in memory; plain indexing would put them first."""
+    """(n, C, H, W) -> (b, C, H, W), still channels last in memory; plain indexing would put them first."""
     return images.permute(0, 2, 3, 1)[places].permute(0, 3, 1, 2)
 
 
@@ -278,7 +278,7 @@ def evaluation_batch_size(device: torch.device) -> int:
 def evaluation_batches(
     data: Images, index: np.ndarray, pixels: Pixels, *, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """This worker's share of the images `index`, without padding or repeats: (b, 3, H, W) float32 and (b,) labels."""
+    """This worker's share of the images `index`, without padding or repeats: (b, C, H, W) float32 and (b,) labels."""
     first, last = worker_share(0, len(index), rank, world_size)
     for start in range(first, last, batch_size):
         part = index[start : min(start + batch_size, last)]

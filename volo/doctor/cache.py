@@ -23,7 +23,7 @@ def cache_room(data: ResolvedData) -> Room:
         return room(wanted_images(data))
     num_val = int(NUM_IMAGES * (VAL_FRACTION if data.val_fraction is None else data.val_fraction))
     num_images = num_val + min(data.train_images or NUM_IMAGES, NUM_IMAGES - num_val)
-    return Room(cache_dir(), num_images, num_images * data.image_size**2 * 3, free_bytes(cache_dir()))
+    return Room(cache_dir(), num_images, num_images * data.image_size**2 * data.in_chans, free_bytes(cache_dir()))
 
 
 def cache_flaws(data: ResolvedData) -> list[str]:

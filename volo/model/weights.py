@@ -1,7 +1,8 @@
 """Loads weights into a model: published ones, timm's, or this project's own. Reading a file never runs code.
 
 Weights for another image size or other classes are adapted: position embeddings are resized (bicubic), and heads that
-are missing or have another width keep their initialization. Everything else must be present with the right shape.
+are missing or have another width keep their initialization. Those for color or gray images are adapted to other
+channels (`adapted`). Everything else must be present with the right shape.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from volo.errors import InputError, first_of
 from volo.model.embedding import resize_position_embedding
 from volo.model.tensor_files import load_values
+from volo.settings.data import GRAY, RGB
 from volo.settings.paths import local_path
 
 HEADS = ("head", "aux_head")
@@ -118,7 +120,7 @@ def _without_prefixes(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _fitting(model: nn.Module, found: Mapping[str, Tensor], source: str | Path) -> tuple[dict[str, Tensor], list[str]]:
     wanted = model.state_dict()
-    fitted, notes = _fitted(dict(found), wanted)
+    fitted, notes = _fitted(dict(found), wanted, input_weight(model))
     heads, more = _heads(fitted, wanted)
     fitted = {name: tensor for name, tensor in fitted.items() if name in wanted or _head_of(name) not in heads}
     fitted |= {name: tensor for name, tensor in wanted.items() if _head_of(name) in heads}
@@ -146,7 +148,7 @@ def _head_of(name: str) -> str | None:
     return first if first in HEADS else None
 
 
-def _fitted(found: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def _fitted(found: dict[str, Tensor], wanted: Mapping[str, Tensor], first: str) -> tuple[dict[str, Tensor], list[str]]:
     fitted, notes = dict(found), []
     for name in found.keys() & wanted.keys():
         old, new = found[name], wanted[name]
@@ -158,7 +160,31 @@ def _fitted(found: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[dic
         elif "pos_embed" in name and old.ndim == 4 and old.shape[-1] == new.shape[-1]:
             fitted[name] = resize_position_embedding(old.float(), new.shape[1], new.shape[2]).to(old.dtype)
             notes.append(f"{name} resized from {_grid(old)} to {_grid(new)} patches")
+        elif name == first and _differs_in_channels(old, new) and old.shape[1] in (GRAY, RGB):
+            fitted[name] = adapted(old, new.shape[1])
+            notes.append(f"{name} adapted from {old.shape[1]} to {new.shape[1]} channels")
     return fitted, notes
+
+
+def input_weight(model: nn.Module) -> str:
+    """The name of the weight, (O, in_chans, H, W), of the convolution that sees the images."""
+    named = (name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    return f"{next(named)}.weight"
+
+
+def adapted(weight: Tensor, in_chans: int) -> Tensor:
+    """A convolution's weight (O, I, H, W) for images of another number of channels, by timm's rule: for gray the sum
+    over the channels; else the channels again and again, times I / in_chans, which keeps the scale of what comes
+    out."""
+    if in_chans == 1:
+        return weight.float().sum(dim=1, keepdim=True).to(weight.dtype)
+    num_before = weight.shape[1]
+    repeated = weight.float().repeat(1, -(-in_chans // num_before), 1, 1)[:, :in_chans]
+    return (repeated * (num_before / in_chans)).to(weight.dtype)
+
+
+def _differs_in_channels(old: Tensor, new: Tensor) -> bool:
+    return old.ndim == new.ndim == 4 and (old.shape[0], *old.shape[2:]) == (new.shape[0], *new.shape[2:])
 
 
 def _check(source: str | Path, fitted: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
@@ -177,7 +203,7 @@ def _check(source: str | Path, fitted: Mapping[str, Tensor], wanted: Mapping[str
     if said:
         raise InputError(
             f"weights must fit the model entry by entry, got {source} with " + "; ".join(said)
-            + "; choose the --model they were made for"
+            + "; choose the --model they were made for, and its --in-chans"
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from volo.data.folders.listing import find_folders
 from volo.data.shapes import CLASS_NAMES
 from volo.errors import InputError
 from volo.files import free_bytes
-from volo.model.build import build_model
+from volo.model.build import model_for
 from volo.runs.places import checkpoints_of
 from volo.settings.config import Settings
 from volo.settings.data import ResolvedData
@@ -24,7 +24,7 @@ def checkpoint_bytes(settings: Settings) -> int:
     """The approximate size of one checkpoint, from the number of parameters; allocates nothing."""
     data = settings.resolved().data
     with torch.device("meta"):
-        model = build_model(settings.model, num_classes=_num_classes(data), image_size=data.image_size)
+        model = model_for(settings, _num_classes(data))
     return COPIES * sum(tensor.nbytes for tensor in model.state_dict().values())
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from volo.errors import InputError, first_of
-from volo.model.build import AnyVOLO, build_model
+from volo.model.build import AnyVOLO, model_for
 from volo.model.weights import not_floating
 from volo.runs import checkpoint
 from volo.runs.model_file import Description
@@ -48,7 +48,7 @@ def check_described(weights: Mapping[str, Tensor], description: Description, pat
 
 def _built(description: Description) -> AnyVOLO:
     settings = description.settings
-    return build_model(settings.model, num_classes=len(description.class_names), image_size=settings.data.image_size)
+    return model_for(settings, len(description.class_names))
 
 
 def _num_blocks(model: Mapping[str, Any]) -> int:

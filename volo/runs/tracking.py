@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from volo.data.pictures import shown_channels
 from volo.runs.checkpoint import writing
 from volo.runs.records import FILE, rewind_records
 from volo.settings.config import Settings, flatten
@@ -50,11 +51,11 @@ class Tracker:
             os.fsync(self._file.fileno())
 
     def image_grid(self, images: Tensor, mean: tuple, std: tuple) -> None:
-        """The first augmented inputs, (B, 3, H, W) normalized, as the model sees them."""
+        """The first augmented inputs, (B, C, H, W) normalized, as the model sees them."""
         shown = images[:GRID_IMAGES].detach().cpu().float()
         shown = shown * shown.new_tensor(std)[:, None, None] + shown.new_tensor(mean)[:, None, None]
         with writing(self._what):
-            self._board.add_images("train/inputs", shown.nan_to_num().clamp(0, 1))
+            self._board.add_images("train/inputs", shown.nan_to_num().clamp(0, 1)[:, shown_channels(shown.shape[1])])
 
     def hyperparameters(self, settings: Settings, metrics: list[str]) -> None:
         plain = {

@@ -11,7 +11,9 @@ from volo.settings.paths import folder_to_read
 from volo.settings.section import PlaceText, Section
 
 VAL_FRACTION = 0.1  # the default
-MAX_IMAGE_SIZE = 16384  # an image of which takes 805 MB
+MAX_IMAGE_SIZE = 16384  # an image of which takes 805 MB, with three channels
+MAX_CHANS = 13  # of the satellites whose images have most
+GRAY, RGB = 1, 3  # numbers of channels that every image can have
 
 PLACE_HERE = "VOLO_DATA_DIR"  # of the data on this machine, in place of data_dir
 
@@ -40,6 +42,9 @@ class DataSettings(Section):
     """crop keeps the aspect ratio and takes the center square; squash keeps the whole image."""
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Side of the center square over the shorter side of the image; the published models were evaluated at 0.96."""
+    in_chans: Annotated[int, Field(ge=1, le=MAX_CHANS)] = RGB
+    """Channels that images are read as: 3, red, green and blue; 1, gray; another number up to 13, which the files must
+    have: the bands of an image, such as 4 of RGBA, or the frames of a TIFF."""
     image_store: Literal["auto", "decoded", "files"] = "auto"
     """What an image folder's training images are read from: decoded, a cache on each node's disk that holds every image
     at image_size; files, the image files, anew in every epoch. auto: files with crop_area, or if the cache has no room
@@ -49,10 +54,11 @@ class DataSettings(Section):
     0.1, unless an image folder has its own val/, valid/ or validation/."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the split; --seed does not change it, so seeds are comparable."""
-    mean: tuple[float, float, float] | None = None
-    """Per-channel mean (red, green, blue) of pixels in [0, 1], to subtract. Default: the data set's, or ImageNet's."""
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
-    """Per-channel standard deviation to divide by. Default: the data set's, or ImageNet's."""
+    mean: tuple[float, ...] | None = None
+    """Mean of each channel (red, green, blue) of pixels in [0, 1], to subtract. Default: the usual one of these
+    channels; three have the data set's or ImageNet's, gray has the mean of these, and others have 0.5."""
+    std: tuple[PositiveFloat, ...] | None = None
+    """Standard deviation of each channel, to divide by. Default: the usual one of these channels, as of mean."""
     train_images: Annotated[int, Field(ge=1)] | None = None
     """Train on a stratified subset of this many images."""
     skip_damaged: bool = False
@@ -65,7 +71,7 @@ class DataSettings(Section):
 
     def resolved(self, is_cut: bool = False) -> "ResolvedData":
         """`is_cut`: training images are cut at random."""
-        mean, std = NORMALIZATION.get(self.dataset, IMAGENET)
+        mean, std = (_for_channels(of_rgb, self.in_chans) for of_rgb in NORMALIZATION.get(self.dataset, IMAGENET))
         val_fraction = None if self.dataset == "imagefolder" else VAL_FRACTION
         resolved = self.filled(ResolvedData, mean=mean, std=std, val_fraction=val_fraction)
         reads_files = is_cut and self.dataset == "imagefolder"
@@ -104,13 +110,33 @@ class DataSettings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_channels(self) -> Self:
+        if self.dataset == "shapes" and self.in_chans != RGB:
+            raise ValueError(
+                f"in_chans must be 3 for shapes, whose classes differ by color, got in_chans={self.in_chans}; leave it "
+                "out"
+            )
+        if self.dataset in NORMALIZATION and self.in_chans not in (GRAY, RGB):
+            raise ValueError(
+                f"in_chans must be 3 or 1 for {self.dataset}, whose images are RGB, got in_chans={self.in_chans}; "
+                "leave it out, or give --in-chans 1 for their gray"
+            )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) != self.in_chans:
+                raise ValueError(
+                    f"{name} must have one value for each channel, got {name}={' '.join(map(str, values))} with "
+                    f"in_chans={self.in_chans}; give as many, or leave {name} out (--{name} None, if a file sets it)"
+                )
+        return self
+
 
 class ResolvedData(DataSettings):
     """Two derived values may still be None: data_dir of shapes, which are drawn, and val_fraction of an image
     folder, since only reading it tells whether it has its own validation images."""
 
-    mean: tuple[float, float, float]
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    mean: tuple[float, ...]
+    std: tuple[PositiveFloat, ...]
 
     @property
     def folder(self) -> str:
@@ -152,3 +178,10 @@ def place_here(data_dir: str) -> str:
             f"own, got {brief(place)}; name the whole path"
         )
     return str(folder_to_read(place, PLACE_HERE))
+
+
+def _for_channels(of_rgb: tuple[float, float, float], in_chans: int) -> tuple[float, ...]:
+    """The default of each channel, where of_rgb is that of red, green and blue."""
+    if in_chans == RGB:
+        return of_rgb
+    return (round(sum(of_rgb) / len(of_rgb), 6),) if in_chans == GRAY else (0.5,) * in_chans

@@ -12,7 +12,7 @@ from volo.data.folders.class_names import differences, extra, places, same_names
 from volo.data.splits import Split
 from volo.errors import InputError
 from volo.log import LOGGER
-from volo.model.build import build_model
+from volo.model.build import model_for
 from volo.model.weights import HEADS, check_weights, load_weights, read_state_dict
 from volo.runs import checkpoint
 from volo.runs.folder import Start, open_data
@@ -71,7 +71,7 @@ def check_init_weights(settings: Settings, class_names: tuple[str, ...]) -> None
     """Raises InputError if `load_init_weights` would."""
     if path := settings.optim.init_weights:
         with torch.device("meta"):
-            model = build_model(settings.model, num_classes=len(class_names), image_size=settings.data.image_size)
+            model = model_for(settings, len(class_names))
         check_weights(model, _found(path, class_names)[0], path)
 
 

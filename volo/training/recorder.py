@@ -89,7 +89,7 @@ class Recorder:
             self.tracker.record(kind, self.learner.step, **values)
 
     def show_inputs(self, images: torch.Tensor) -> None:
-        """Writes the first batch, (B, 3, H, W), to TensorBoard."""
+        """Writes the first batch, (B, C, H, W), to TensorBoard."""
         if self.tracker:
             self.tracker.image_grid(images, self.settings.data.mean, self.settings.data.std)
 

@@ -14,10 +14,11 @@ from volo.data.crops import Cut
 from volo.data.decoded.cache import Images
 from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batch_size
 from volo.data.splits import Split
-from volo.model.build import build_model
+from volo.model.build import model_for
 from volo.runs.home import Home
 from volo.runs.tracking import Tracker
 from volo.settings.config import ResolvedSettings
+from volo.settings.data import RGB
 from volo.training.freezing import freeze
 from volo.training.guards.memory import memory_explained
 from volo.training.guards.nonfinite import stop_or_skip
@@ -94,7 +95,7 @@ def open_session(
 
     torch.manual_seed(settings.run.seed)
     class_names = data.images.class_names
-    model = build_model(settings.model, num_classes=len(class_names), image_size=settings.data.image_size)
+    model = model_for(settings, len(class_names))
     model.set_grad_checkpointing(settings.optim.grad_checkpointing)
     start = same_start(settings, world)
     notes: list[str] = []
@@ -115,6 +116,7 @@ def open_session(
     meter = Meter(world, settings.optim.batch_size, learner.precision.skips_bad_updates, on_nonfinite)
     if meter_state is not None:
         meter.load_state_dict(meter_state)
+    notes += colorless(settings)
     if data.batches.read_anew:
         notes.append(f"training images are read anew in every epoch, {data.batches.read_anew}")
     with (
@@ -151,7 +153,17 @@ def _cut(settings: ResolvedSettings, images: Images, split: Split) -> Cut | None
     data, augment = settings.data, settings.augment
     if augment.crop_area is None and (images.row(split.train) >= 0).all():
         return None
-    return Cut(data.image_size, augment.crop_area, augment.crop_ratio, data.resize, data.crop_pct)
+    return Cut(data.image_size, augment.crop_area, augment.crop_ratio, data.resize, data.crop_pct, data.in_chans)
+
+
+def colorless(settings: ResolvedSettings) -> list[str]:
+    """A note on what the augmentations cannot change in images without colors."""
+    in_chans, augment = settings.data.in_chans, settings.augment
+    found = [name for name, off in (("color_jitter", 0), ("auto_augment", "none")) if getattr(augment, name) != off]
+    if in_chans == RGB or not found:
+        return []
+    channels = "1 channel has" if in_chans == 1 else f"{in_chans} channels have"
+    return [f"{channels} no colors, so saturation stays as it is ({', '.join(found)})"]
 
 
 def num_readers(settings: ResolvedSettings, world: World) -> int:

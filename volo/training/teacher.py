@@ -1,7 +1,7 @@
 """A trained model of this project as a teacher: class probabilities of images and of their patches.
 
 It sees the same augmented and mixed images as the student, so its labels need no bookkeeping of crops and boxes.
-Shapes: B images (B, 3, H, W), normalized for the student; K classes.
+Shapes: B images (B, C, H, W), normalized for the student; K classes.
 """
 
 import hashlib
@@ -29,12 +29,13 @@ class Teacher:
         device: The device to compute on.
 
     Raises:
-        InputError: there is no model at `path`, or it has other classes.
+        InputError: there is no model at `path`, or it has other classes or sees other channels.
     """
 
     def __init__(self, path: Path, settings: ResolvedSettings, class_names: tuple[str, ...], device: torch.device):
         self.model, description = rebuild(path)
         check_classes(path, description, class_names)
+        check_channels(path, description, settings)
         own = description.settings
         self.model.to(device).eval().requires_grad_(False)
         self.order = torch.tensor(places(class_names, description.class_names), device=device)
@@ -119,6 +120,7 @@ def check_teacher(settings: Settings, class_names: tuple[str, ...]) -> None:
     if path := find_teacher(settings):
         weights, description = checkpoint.load_model(path)
         check_classes(path, description, class_names)
+        check_channels(path, description, settings)
         check_described(weights, description, path)
 
 
@@ -127,4 +129,14 @@ def check_classes(path: Path, description: Description, class_names: tuple[str, 
         raise InputError(
             f"a teacher must know the same classes, got {path} with {len(description.class_names)} for "
             f"{len(class_names)}; {differing}"
+        )
+
+
+def check_channels(path: Path, description: Description, settings: Settings) -> None:
+    """Raises InputError if the teacher sees other channels than the student, whose images it is given."""
+    own, now = description.settings.data.in_chans, settings.data.in_chans
+    if own != now:
+        raise InputError(
+            f"a teacher must see images of as many channels, got {path} with in_chans={own} for in_chans={now}; set "
+            f"--in-chans {own}, or name another --teacher"
         )

@@ -164,3 +164,13 @@ def test_other_files_are_a_separate_cache_entry(tmp_path):
     two = placed(tmp_path / "two", cifar100_files(num_train=60))
     assert len(cached(opened("cifar100", one, tmp_path / "one"))) == 120
     assert len(cached(opened("cifar100", two, tmp_path / "two"))) == 60
+
+
+@pytest.mark.parametrize("image_size", [32, 48])
+def test_the_gray_of_images_is_their_luma(tmp_path, image_size):
+    archive = placed(tmp_path / "data", cifar100_files())
+    how = (archive, LAYOUTS["cifar100"], tmp_path / "data", "test", image_size)
+    images = cached(Cifar("cifar100", *how, in_chans=1)).images
+    luma = Image.fromarray(as_images(rows(20, 1))[3]).convert("L").resize((image_size,) * 2, Image.Resampling.BICUBIC)
+    assert np.array_equal(images[3, ..., 0], np.asarray(luma))
+    assert cached(Cifar("cifar100", *how)).images.shape[1:] == (image_size, image_size, 3)

@@ -76,7 +76,7 @@ class Question:
     def batches(
         self, subject: Subject, view: View, device: torch.device, rank: int, world_size: int, batch_size: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """This worker's share: (b, 3, H, W) normalized images and their (b,) classes."""
+        """This worker's share: (b, in_chans, H, W) normalized images and their (b,) classes."""
         data = subject.description.settings.data
         pixels = Pixels(view.images, data.mean, data.std, device)
         first, last = worker_share(0, len(self.places), rank, world_size)

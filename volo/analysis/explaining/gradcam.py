@@ -52,7 +52,7 @@ class GradCam:
 
 
 def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """(B, 3, H, W) normalized images and (B,) classes -> (B, h, w) float32.
+    """(B, in_chans, H, W) normalized images and (B,) classes -> (B, h, w) float32.
 
     In units of the class's log-odds.
 

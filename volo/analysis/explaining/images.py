@@ -76,13 +76,13 @@ def predictions(subject: Subject, paths: Sequence[str], device: torch.device, ba
     data = subject.description.settings.data
     model = subject.model.to(device)
     mean, std = torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
-    read = read_images(paths, data.image_size, data.resize, torch.get_num_threads(), data.crop_pct)
+    read = read_images(paths, data.image_size, data.resize, torch.get_num_threads(), data.crop_pct, data.in_chans)
     pairs = zip(paths, read, strict=True)
     while batch := list(itertools.islice(pairs, batch_size)):
         intact = [(path, image) for path, image in batch if not isinstance(image, str)]
         found: Iterator[Result] = iter(())
         if intact:
-            images = torch.from_numpy(np.stack([image for _, image in intact])).to(device)  # (b, H, W, 3)
+            images = torch.from_numpy(np.stack([image for _, image in intact])).to(device)  # (b, H, W, in_chans)
             logits = model(normalize(images, mean, std)).float().cpu().numpy()
             check_finite(logits, intact[0][0])
             found = map(_paired, *ranked(logits / np.float32(subject.temperature), TOP_K))

@@ -85,7 +85,7 @@ class Occlusion:
 
 @torch.inference_mode()
 def occlude(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """(B, 3, H, W) normalized images and (B,) classes -> (B, tops, lefts) float32, in [-1, 1]."""
+    """(B, in_chans, H, W) normalized images and (B,) classes -> (B, tops, lefts) float32, in [-1, 1]."""
     windows = Windows.of(*images.shape[-2:])
     covers = windows.covers(*images.shape[-2:]).to(images.device)  # (P, H, W)
     before = model(images).float().softmax(dim=-1)  # (B, K)

@@ -17,7 +17,9 @@ from volo.data.archives.pickles import load_plain
 from volo.data.contents import Contents, Item
 from volo.data.decoded.cache import Coarse
 from volo.data.decoded.store import KEY
+from volo.data.folders.channels import stacked
 from volo.errors import InputError
+from volo.settings.data import RGB
 
 NATIVE_SIZE = 32
 
@@ -75,7 +77,8 @@ CIFAR100_LAYOUT = CifarLayout(
 
 
 class Cifar:
-    """One split, downloaded if missing; a `Source`. For an image size other than 32, images are resized (bicubic).
+    """One split, downloaded if missing; a `Source`. For an image size other than 32, images are resized (bicubic);
+    `in_chans` is 3, or 1 for their gray.
 
     Raises:
         InputError: as `fetch`; an archive with a different layout.
@@ -86,10 +89,17 @@ class Cifar:
     notes: tuple[str, ...] = ()
 
     def __init__(
-        self, name: str, archive: Archive, layout: CifarLayout, data_dir: str | Path, split: str, image_size: int
+        self,
+        name: str,
+        archive: Archive,
+        layout: CifarLayout,
+        data_dir: str | Path,
+        split: str,
+        image_size: int,
+        in_chans: int = RGB,
     ):
         self.name = f"{name}-{split}"
-        self.image_size = image_size
+        self.image_size, self.in_chans = image_size, in_chans
         files = fetch(archive, data_dir)
         self._parts = layout.splits[split]
         self._md5s = [files.md5s[part] for part in self._parts]
@@ -109,7 +119,8 @@ class Cifar:
             ) from None
 
     def fingerprint(self) -> str:
-        return f"cifar 2 {self.image_size} {' '.join(self._md5s)}"
+        gray = "" if self.in_chans == RGB else "gray "
+        return f"cifar 2 {self.image_size} {gray}{' '.join(self._md5s)}"
 
     def keys(self) -> np.ndarray:
         return np.arange(len(self.labels)).astype(KEY)
@@ -126,10 +137,11 @@ class Cifar:
     def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
         size = (self.image_size, self.image_size)
         for number in numbers.tolist():
-            image = self._rows[number].reshape(3, NATIVE_SIZE, NATIVE_SIZE).transpose(1, 2, 0)  # (H, W, 3)
-            if self.image_size != NATIVE_SIZE:
-                image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-            yield image
+            pixels = self._rows[number].reshape(3, NATIVE_SIZE, NATIVE_SIZE).transpose(1, 2, 0)  # (H, W, 3)
+            if (self.image_size, self.in_chans) != (NATIVE_SIZE, RGB):
+                image = Image.fromarray(pixels).convert("RGB" if self.in_chans == RGB else "L")
+                pixels = stacked([image.resize(size, Image.Resampling.BICUBIC)])
+            yield pixels
 
 
 def _read(files: Unpacked, name: str) -> dict[str, Any]:

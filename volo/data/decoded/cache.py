@@ -51,6 +51,7 @@ class Source(Protocol):
 
     name: str
     image_size: int
+    in_chans: int
     labels: np.ndarray
     class_names: tuple[str, ...]
     coarse: Coarse | None
@@ -74,7 +75,7 @@ class Source(Protocol):
         """Where an image is stored encoded; None if it is not."""
 
     def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
-        """Each image, (image_size, image_size, 3) uint8, or what is wrong with it, in order."""
+        """Each image, (image_size, image_size, in_chans) uint8, or what is wrong with it, in order."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class Images:
     """One split, as far as it has been decoded.
 
     Attributes:
-        images: (rows, H, W, 3) uint8, a read-only memory map: what a process has read stays in the system's file cache,
-            which is shared and shrinks when memory is short, so the images may exceed the memory.
+        images: (rows, H, W, in_chans) uint8, a read-only memory map: what a process has read stays in the system's
+            file cache, which is shared and shrinks when memory is short, so the images may exceed the memory.
         labels: (N,) int64.
         coarse: The superclasses, if the data set has any (CIFAR-100).
         rows: (N,) int64, the row of each image; -1 if it was not requested or is damaged. None: the image's number.
@@ -130,7 +131,7 @@ class Images:
         return numbers if self.rows is None else self.rows[numbers]
 
     def pixels(self, numbers: np.ndarray) -> np.ndarray:
-        """(n,) image numbers -> (n, H, W, 3) uint8; those that are not decoded are read from the source.
+        """(n,) image numbers -> (n, H, W, in_chans) uint8; those that are not decoded are read from the source.
 
         Raises:
             InputError: one of these cannot be read.
@@ -149,7 +150,7 @@ class Images:
         return found
 
     def unread(self, number: int) -> str | Part | np.ndarray:
-        """Where an image is stored encoded, or, if it is not, the image (H, W, 3) uint8."""
+        """Where an image is stored encoded, or, if it is not, the image (H, W, in_chans) uint8."""
         file = self.source.file_of(number) if self.source else None
         return self.images[self.row(np.array([number]))[0]] if file is None else file
 
@@ -317,7 +318,7 @@ def _name(source: Source, fingerprint: str) -> str:
 
 
 def _store(source: Source, folder: Path) -> Store:
-    return Store(_entry(source, folder), (source.image_size, source.image_size, 3))
+    return Store(_entry(source, folder), (source.image_size, source.image_size, source.in_chans))
 
 
 def _stores(source: Source) -> list[Store]:

@@ -12,7 +12,7 @@ class ReadAhead:
     Without it the disk reads one page after another as they are touched, which is several times slower.
 
     Args:
-        images: (N, H, W, 3) uint8. Does nothing if this is not a memory map or the system has no such call.
+        images: (N, H, W, C) uint8. Does nothing if this is not a memory map or the system has no such call.
     """
 
     def __init__(self, images: np.ndarray):

@@ -35,7 +35,7 @@ class Store:
 
     Args:
         folder: Need not exist.
-        shape: The shape of a row: (H, W, 3).
+        shape: The shape of a row: (H, W, C).
 
     Attributes:
         flaw: Why no row of the folder counts although there are files; empty if they fit together.
@@ -65,7 +65,7 @@ class Store:
         return open(self._images, "rb")
 
     def images(self, file: BinaryIO | None = None) -> np.ndarray:
-        """(rows, H, W, 3) uint8, a read-only memory map of `file`, or of the current one."""
+        """(rows, H, W, C) uint8, a read-only memory map of `file`, or of the current one."""
         shape = (len(self._keys), *self.shape)
         return np.memmap(file or self._images, np.uint8, "r", shape=shape) if shape[0] else np.zeros(shape, np.uint8)
 
@@ -86,7 +86,7 @@ class Store:
         return rows[[zlib.crc32(os.pread(handle, size, row * size)) != sums[row] for row in rows.tolist()]]
 
     def add(self, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
-        """Appends rows, given as (n,) keys and (n, H, W, 3) images. Rows before an error are kept, unless the disk
+        """Appends rows, given as (n,) keys and (n, H, W, C) images. Rows before an error are kept, unless the disk
         failed."""
         added: list[np.ndarray] = []
         if not len(self._records):

@@ -15,6 +15,7 @@ from volo.data.folders.judging import class_notes, evenly_spaced, size_notes
 from volo.data.folders.parts import Part
 from volo.data.folders.passed_over import PassedOver, say_passed_over
 from volo.data.folders.readers import read_images
+from volo.settings.data import RGB
 
 THUMBNAIL = 16  # pixels
 
@@ -38,8 +39,8 @@ class EncodedImages(ABC):
     class_names: tuple[str, ...]
     passed_over: PassedOver
 
-    def __init__(self, image_size: int, resize: str, crop_pct: float):
-        self.image_size, self.resize, self.crop_pct = image_size, resize, crop_pct
+    def __init__(self, image_size: int, resize: str, crop_pct: float, in_chans: int):
+        self.image_size, self.resize, self.crop_pct, self.in_chans = image_size, resize, crop_pct, in_chans
 
     def thumbnails(self) -> Self:
         """The same images, very small: to know that each can be read without storing much of it."""
@@ -75,11 +76,13 @@ class EncodedImages(ABC):
 
     def decode(self, numbers: np.ndarray) -> Iterator[np.ndarray | str]:
         files = [self.file_of(number) for number in numbers.tolist()]
-        return read_images(files, self.image_size, self.resize, num_cores(), self.crop_pct)
+        return read_images(files, self.image_size, self.resize, num_cores(), self.crop_pct, self.in_chans)
 
     def _cut(self) -> str:
         """How images are made of what is stored, as text."""
-        return f"{self.image_size} {self.resize}" + ("" if self.crop_pct == 1 else f" {self.crop_pct}")
+        crop_pct = "" if self.crop_pct == 1 else f" {self.crop_pct}"
+        in_chans = "" if self.in_chans == RGB else f" in_chans={self.in_chans}"
+        return f"{self.image_size} {self.resize}{crop_pct}{in_chans}"
 
     def some_files(self) -> Sequence[str | Part]:
         """Files by which to judge all."""

@@ -20,6 +20,7 @@ from volo.data.folders.reading import digests
 from volo.data.folders.table import NAME as TABLE
 from volo.data.folders.table import SPLIT, VAL, LabeledFile, has_table, read_table
 from volo.errors import InputError
+from volo.settings.data import RGB
 from volo.settings.paths import folder_to_read
 
 NUMBERS = {1: "one class", 2: "two classes"}
@@ -38,8 +39,10 @@ class LabeledFolder(EncodedImages):
 
     is_table = False
 
-    def __init__(self, folder: str | Path, image_size: int, resize: str = "crop", crop_pct: float = 1.0):
-        super().__init__(image_size, resize, crop_pct)
+    def __init__(
+        self, folder: str | Path, image_size: int, resize: str = "crop", crop_pct: float = 1.0, in_chans: int = RGB
+    ):
+        super().__init__(image_size, resize, crop_pct, in_chans)
         self.root = Path(folder)
         self._take(_listed(self.root, min_classes=1), str(self.root))
 
@@ -89,8 +92,16 @@ class ImageFolder(LabeledFolder):
         NoTestSplit: the folder has no test split.
     """
 
-    def __init__(self, data_dir: str | Path, split: str, image_size: int, resize: str = "crop", crop_pct: float = 1.0):
-        EncodedImages.__init__(self, image_size, resize, crop_pct)
+    def __init__(
+        self,
+        data_dir: str | Path,
+        split: str,
+        image_size: int,
+        resize: str = "crop",
+        crop_pct: float = 1.0,
+        in_chans: int = RGB,
+    ):
+        EncodedImages.__init__(self, image_size, resize, crop_pct, in_chans)
         self.root = folder_to_read(data_dir, "--data-dir")
         if has_table(self.root):
             self.is_table = True

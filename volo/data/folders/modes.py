@@ -63,9 +63,9 @@ def to_rgb(image: Image.Image, samples: Samples) -> Image.Image:
         InputError: gray values whose range is unclear.
     """
     if image.mode[0] in "IF":
-        return Image.fromarray(_gray(image, samples)).convert("RGB")
+        return Image.fromarray(gray_levels(np.asarray(image)[None], image.mode, samples)[0]).convert("RGB")
     if samples.is_deep:
-        _check_not_nearly_black(image)
+        check_not_nearly_black(image)
     if image.mode == "LAB":
         lab, srgb = (ImageCms.createProfile(name) for name in ("LAB", "sRGB"))
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
@@ -104,13 +104,16 @@ def _transparency(image: Image.Image, raw_mode: str) -> Any:
     return found
 
 
-def _gray(image: Image.Image, samples: Samples) -> np.ndarray:
-    """(H, W) uint8."""
-    values = np.asarray(image, dtype=np.float64)
-    white = _white(image.mode, values, samples.white)
+def gray_levels(values: np.ndarray, mode: str, samples: Samples) -> np.ndarray:
+    """Gray values of more than 8 bits (n, H, W), as Pillow gives them in this mode, on one scale: (n, H, W) uint8.
+
+    Raises:
+        InputError: the range of all of them together is unclear.
+    """
+    white = _white(mode, values, samples.white)
     if white is None:
-        raise _unclear(values, image.mode, samples.white)
-    gray = (values * (255 / white)).round().astype(np.uint8)
+        raise _unclear(values, mode, samples.white)
+    gray = np.stack([(plane.astype(np.float64) * (255 / white)).round().astype(np.uint8) for plane in values])
     if samples.is_inverted:
         gray = 255 - gray
     if samples.transparency is not None:
@@ -159,7 +162,8 @@ def _rule(mode: str, stated: int | None) -> str:
     return f"0 to 1, in 0 to 255 and use more than 4 of these 8 bits, or in {sixteen}" if mode == "I" else sixteen
 
 
-def _check_not_nearly_black(image: Image.Image) -> None:
+def check_not_nearly_black(image: Image.Image) -> None:
+    """Of the upper 8 bits of 16. Raises InputError if they leave hardly anything of the image."""
     bands = np.atleast_3d(np.asarray(image))  # (H, W, bands)
     high = int(bands[..., : 1 if image.mode.startswith("L") else 3].max())
     if 0 < high < 16:

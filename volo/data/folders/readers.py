@@ -8,6 +8,7 @@ import numpy as np
 from volo.data.folders.image import Unreadable, read_image
 from volo.data.folders.parts import Part
 from volo.data.processes import SHELVES, SMALL, Shelf, done_ahead, inherits_memory
+from volo.settings.data import RGB
 
 TOGETHER, TOGETHER_BYTES = 64, 2**22  # images that a process reads as one part, and their size
 FEW = 256  # as many images are decoded before processes have started
@@ -18,21 +19,21 @@ Numbered = tuple[int, list[File]]  # a part, by its number
 
 
 def read_images(
-    files: Sequence[File], image_size: int, resize: str, num_processes: int, crop_pct: float = 1.0
+    files: Sequence[File], image_size: int, resize: str, num_processes: int, crop_pct: float = 1.0, in_chans: int = RGB
 ) -> Iterator[Read]:
-    """Each image, (image_size, image_size, 3) uint8, or the reason why it cannot be read, in the order of the files.
+    """Each image, (size, size, in_chans) uint8, or the reason why it cannot be read, in the order of the files.
 
     Args:
         files: Image files, read as by `read_image`.
-        image_size, resize, crop_pct: As there.
+        image_size, resize, crop_pct, in_chans: As there.
         num_processes: To decode in beside this one; with one, or few files, this process decodes.
     """
-    read = partial(_read, image_size=image_size, resize=resize, crop_pct=crop_pct)
+    read = partial(_read, image_size=image_size, resize=resize, crop_pct=crop_pct, in_chans=in_chans)
     if num_processes < 2 or len(files) <= FEW or not inherits_memory():
         yield from map(read, files)
         return
-    size = max(1, min(TOGETHER, TOGETHER_BYTES // (3 * image_size**2)))
-    shelf = Shelf(num_processes, (size, image_size, image_size, 3))
+    size = max(1, min(TOGETHER, TOGETHER_BYTES // (in_chans * image_size**2)))
+    shelf = Shelf(num_processes, (size, image_size, image_size, in_chans))
     parts = [(number, list(files[start : start + size])) for number, start in enumerate(range(0, len(files), size))]
     done = done_ahead(partial(_leave, read=read, shelf=shelf.number), parts, num_processes)
     for (number, _), reasons in zip(parts, done, strict=True):
@@ -58,8 +59,8 @@ def _shortened(reasons: list[str]) -> list[str]:
     return [reason[:most] for reason in reasons] if sum(map(len, reasons)) > SMALL // 8 else reasons
 
 
-def _read(file: File, image_size: int, resize: str, crop_pct: float) -> Read:
+def _read(file: File, image_size: int, resize: str, crop_pct: float, in_chans: int) -> Read:
     try:
-        return read_image(file, image_size, resize, crop_pct)
+        return read_image(file, image_size, resize, crop_pct, in_chans)
     except Unreadable as error:
         return error.reason

@@ -9,6 +9,7 @@ from volo.data.packed.source import PackedFolder
 from volo.data.tars.indexing import open_index
 from volo.data.tars.layout import ALL, find_tars, nothing_to_train_on
 from volo.errors import first_of
+from volo.settings.data import RGB
 from volo.settings.paths import folder_to_read
 
 SHOWN = 8
@@ -27,8 +28,16 @@ class TarFolder(PackedFolder):
 
     kind = "tar files"
 
-    def __init__(self, data_dir: str | Path, split: str, image_size: int, resize: str = "crop", crop_pct: float = 1.0):
-        EncodedImages.__init__(self, image_size, resize, crop_pct)
+    def __init__(
+        self,
+        data_dir: str | Path,
+        split: str,
+        image_size: int,
+        resize: str = "crop",
+        crop_pct: float = 1.0,
+        in_chans: int = RGB,
+    ):
+        EncodedImages.__init__(self, image_size, resize, crop_pct, in_chans)
         self.root = folder_to_read(data_dir, "--data-dir")
         self.place, self._layout = str(self.root), find_tars(self.root)
         if split == TRAIN and not {TRAIN, ALL} & self._layout.splits.keys():
