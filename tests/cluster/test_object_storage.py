@@ -92,7 +92,10 @@ def test_every_command_that_reads_a_run_reads_it_there(s3, tmp_path, monkeypatch
     assert {"analysis.json", "report.html", "eval_metrics.json"} <= {*kept} and ".analysis.lock" not in kept
     monkeypatch.setenv("VOLO_CACHE_DIR", machine(tmp_path, "another")["VOLO_CACHE_DIR"])
     assert exit_code(analyze.main, ["--checkpoint", settings.home, *here]) == 0
-    assert f"kept at: {settings.home}/analysis" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "this analysis is finished" in said and f"kept at: {settings.home}/analysis" in said
+    report = Bucket(f"{settings.home}/analysis").read("report.html")[0].decode()
+    assert f"{settings.home}/checkpoints/step_" in report and str(tmp_path / "machines") not in report
 
     photos, table = str(images / "test"), "predictions.csv"
     flags = ["--checkpoint", f"{settings.home}/last", "--input", photos, "--output", table, *here]

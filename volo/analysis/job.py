@@ -21,6 +21,7 @@ from volo.analysis.steps import STEPS, Compute, Findings, predict
 from volo.analysis.subject import Subject, View, load_subject, open_validation, open_view
 from volo.files import replace_synced
 from volo.runs import checkpoint
+from volo.runs.copies import place_of
 from volo.runs.listing import read_environment
 from volo.runs.records import read_records
 
@@ -104,7 +105,7 @@ def _identity(path: Path, analyses: Sequence[str], view: View, validation: View 
     history = json.dumps([_history(path), _environment(path)])
     return {
         "volo_version": __version__,
-        "checkpoint": str(path),
+        "checkpoint": place_of(path),
         "weights": sha256(weights_of(path)),
         "run": hashlib.sha256(history.encode()).hexdigest(),
         "split": view.split,
@@ -150,7 +151,7 @@ def _report(path: Path, findings: Findings) -> Report:
         )
     return Report(
         title=settings.run.run_name or "VOLO",
-        checkpoint=str(path),
+        checkpoint=place_of(path),
         split=findings.view.split,
         metrics=findings.metrics,
         pairs=findings.pairs,

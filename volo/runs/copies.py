@@ -4,7 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from volo.cache import OTHER_PLACE, place_of_copies
+from volo.cache import OTHER_PLACE, cache_dir, place_of_copies
 from volo.errors import InputError
 from volo.files import replaced
 from volo.locks import waited_for
@@ -13,6 +13,7 @@ from volo.settings.buckets import check_place, is_in_bucket
 from volo.settings.paths import path_to_read, shown
 from volo.storage.bucket import CHECK_S, Bucket
 
+COPIES = "copies"  # the folder in the cache
 MODEL_SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".npz", ".bin")
 
 
@@ -38,6 +39,17 @@ def local_copy(place: str | os.PathLike[str], name: str) -> Path:
         raise InputError(f"{name} must be a place that can be read, got {shown(url)}: {error.strerror}") from None
 
 
+def place_of(path: Path) -> str:
+    """How people know a checkpoint: by its place on object storage if it is in a copy that `local_copy` made of a run,
+    otherwise by its path."""
+    from volo.runs import stored  # as below
+
+    run_dir = path.parent.parent
+    if not run_dir.is_relative_to(cache_dir() / COPIES) or not (url := stored.copy_of(run_dir)):
+        return str(path)
+    return f"{url}/{path.relative_to(run_dir).as_posix()}"
+
+
 def run_place(place: str) -> str:
     """The place on object storage of the run that `place`, in it, belongs to."""
     return _divided(place.rstrip("/"))[0]
@@ -55,7 +67,7 @@ def _divided(url: str) -> tuple[str, str]:
 def _run(url: str, rest: str, name: str) -> Path:
     from volo.runs import stored  # which finds checkpoints, as who asks for this does
 
-    folder = place_of_copies("copies", url) / url.rpartition("/")[2]
+    folder = place_of_copies(COPIES, url) / url.rpartition("/")[2]
     bucket = Bucket(url)
     with _held(folder, url):
         names = Bucket(url, CHECK_S).names()
@@ -75,7 +87,7 @@ def _file(url: str) -> Path:
         stat = Bucket(above, CHECK_S).stat(name)
     except FileNotFoundError:
         raise InputError(f"a model must exist, got nothing at {shown(url)}; correct the place") from None
-    path = place_of_copies("copies", f"{url} {stat.etag}") / name
+    path = place_of_copies(COPIES, f"{url} {stat.etag}") / name
     with _held(path, url):
         if not path.exists():
             with replaced(path) as partial:

@@ -136,6 +136,14 @@ def is_untouched_copy(url: str, run_dir: Path) -> bool:
     return bool(before) and all(before[name][1:] == [*seen(run_dir / name)] for name in before)
 
 
+def copy_of(run_dir: Path) -> str:
+    """The place on object storage from which a run was brought to a folder; empty if that is not known."""
+    try:
+        return str(read_json(run_dir / BROUGHT)["of"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+
+
 def _brought_before(url: str, run_dir: Path) -> dict[str, Any]:
     """What was brought from this place: version, size and time of each file."""
     try:
