@@ -1,6 +1,7 @@
 """Runs on gray images and on stacks of five channels: from the files to predictions, reports and exported models."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,10 @@ def gray(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def stacks(tmp_path_factory) -> Path:
-    return draw(tmp_path_factory.mktemp("stacks"), ".tif", {"train": 200, "test": 60})
+    """One test image is a copy of an image trained on."""
+    root = draw(tmp_path_factory.mktemp("stacks"), ".tif", {"train": 200, "test": 60})
+    shutil.copy(root / "train" / "steep" / "003.tif", root / "test" / "steep" / "copy.tif")
+    return root
 
 
 def learning(tmp_path: Path, folder: Path, in_chans: int, epochs: int, **augment):
@@ -121,6 +125,7 @@ def test_the_one_channel_that_tells_the_class_arrives(stack_run, stacks, tmp_pat
     assert metrics["acc1"] > 0.95
     shown = "Of the 5 channels, pictures show the first three, as red, green and blue."
     assert page.count(shown) >= 2  # among the notes, and below the pictures
+    assert "1 of these 121 images are nearly the same as images trained on" in page
     classifier = volo.load(stack_run)
     for number in range(10):
         planes = frames(bool(number % 2), np.random.default_rng(1000 + number))

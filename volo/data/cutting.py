@@ -43,8 +43,8 @@ class Cutting:
         self._next = -1
 
     def __call__(self, number: int) -> np.ndarray:
-        """(n, size, size, in_chans) uint8, the images of a step, until the next call; quick if it is the step after
-        the last.
+        """(n, size, size, in_chans) uint8, the images of a step, until the next call; quick if the step is the one
+        after the last.
 
         Raises:
             Unreadable: names the first file that cannot be read.

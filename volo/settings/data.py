@@ -125,7 +125,7 @@ class DataSettings(Section):
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) != self.in_chans:
                 raise ValueError(
-                    f"{name} must have one value for each channel, got {name}={' '.join(map(str, values))} with "
+                    f"{name} must have one value for each channel, got {brief(list(values))} with "
                     f"in_chans={self.in_chans}; give as many, or leave {name} out (--{name} None, if a file sets it)"
                 )
         return self

@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -173,7 +173,7 @@ def _draw_slice(axes: Axes, sweep: Sweep, scale: Scale, scores: TrialScores) -> 
             alike[_look_of(sweep, trial)].append((place + offset, scores.values[trial.number]))
     for look, points in alike.items():
         alpha = 1.0 if len(points) == 1 else opacity(0.8, count, MANY_DOTS)
-        axes.plot(*zip(*points, strict=True), linestyle="none", markeredgewidth=0, alpha=alpha, **look._asdict())
+        axes.plot(*zip(*points, strict=True), linestyle="none", markeredgewidth=0, alpha=alpha, **asdict(look))
     for place, trials in by_place.items():
         if scale.choices and len(trials) > 2:
             middle = median(scores.values[trial.number] for trial in trials)
@@ -185,7 +185,8 @@ def _jitter(count: int, width: float) -> np.ndarray:
     return width * (2 * ((np.arange(count) * 0.618 + 0.5) % 1) - 1) if count > 1 else np.zeros(1)
 
 
-class Look(NamedTuple):
+@dataclass(frozen=True)
+class Look:
     """Of a dot, in matplotlib's words."""
 
     color: str
