@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volo.tables import TableWriter, read_table
+from volo.tables import TableWriter, read_table, row_of
 
 ROOT = Path(__file__).parents[1]
 FORMULAS = [
@@ -50,6 +50,7 @@ def test_text_that_could_do_harm_is_one_harmless_line_and_comes_back(tmp_path, t
     assert not {unicodedata.category(letter) for letter in cell} & {"Cc", "Cs", "Zl", "Zp"}
     assert number == "-1.5", "a number stays one"
     assert list(read_table(path)) == [{"=name": text, "number": "-1.5"}]
+    assert row_of([text, -1.5]) == f"{lines[1]}\n"
 
 
 @pytest.mark.parametrize("text", PLAIN)
