@@ -164,3 +164,22 @@ def test_a_model_that_was_used_can_be_trained():
     with torch.inference_mode():
         model(images)
     model(images).sum().backward()
+
+
+def test_arrays_are_images_of_the_channels_that_a_model_sees(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 5), dtype=np.uint8)
+    gray, five = (volo.load(save_model(tmp_path / str(n), NAMES, in_chans=n)) for n in (1, 5))
+    frames = [Image.fromarray(np.ascontiguousarray(pixels[..., n])) for n in range(5)]
+    frames[0].save(tmp_path / "five.tif", save_all=True, append_images=frames[1:])
+    expected = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    with Image.open(tmp_path / "five.tif") as opened:
+        for image in (pixels, tmp_path / "five.tif", opened):
+            assert torch.allclose(five.preprocess(image), (expected - 0.5) / 0.5, atol=1e-6)
+    colors, mean, std = pixels[..., :3].copy(), 0.449, 0.226
+    luma = torch.from_numpy(np.array(Image.fromarray(colors).convert("L"))) / 255
+    for image, seen in ((pixels[..., 0].copy(), expected[0]), (colors, luma)):
+        assert torch.allclose(gray.preprocess(image), (seen[None] - mean) / std, atol=1e-5)
+    assert len(five.predict(pixels)) == len(gray.predict(colors)) == len(NAMES)
+    for image in (colors, pixels[..., 0], pixels.astype(np.float32)):
+        with pytest.raises(volo.InputError, match=r"or an array \(H, W, 5\) uint8, got .*; scale values"):
+            five.preprocess(image)
