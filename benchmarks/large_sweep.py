@@ -36,7 +36,7 @@ from volo.tuning.study import DRAWN, METRICS, SweepStudy
 SPACE, EPOCHS, SEED = "architecture", 20, 0
 RUNGS, KEPT = (3, 9), 3  # epochs at which one of three continues, as asha does by default
 FEWER = 100  # trials, to compare the end of one with
-NUM_MORE, NUM_PLANNED = 11, 3  # trials more that a child asks for, the first of which are first points of the space
+NUM_MORE, NUM_PLANNED = 8, 3  # trials more that a child asks for, the first of which are first points of the space
 GOALS = {"ask": (0.2, "s"), "report": (20.0, "s"), "memory": (0.5, "GB")}
 ROOT = Path(__file__).parents[1]
 

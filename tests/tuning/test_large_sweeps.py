@@ -4,6 +4,7 @@ What is counted, not timed, is what it reads, compares and writes. `python -m be
 """
 
 import dataclasses
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -186,19 +187,23 @@ def draw_bits(trial) -> dict:
 
 
 @pytest.mark.parametrize(("num_trials", "most"), [(10, 20), (250, 4)])
-def test_tpe_reads_fewer_trials_than_it_has_time_for_and_what_is_drawn_is_still_new(
+def test_tpe_reads_fewer_trials_than_it_has_time_for_and_what_is_drawn_is_new_and_the_same_after_a_kill(
     tmp_path, monkeypatch, num_trials, most
 ):
     """Of 256 points it repeats one or another; the draws after that keep most of what it drew first."""
     made = []
     monkeypatch.setitem(MAKERS, "tpe", lambda seed: made.append(seed) or tpe(seed))
     space = dataclasses.replace(SPACE, draw=draw_bits, first_points=())
-    study = recorded(tmp_path, num_trials, space=space, sampler="tpe", num_samples=256)
-    for _ in range(3):
+    sweep = dict(space=space, sampler="tpe", num_samples=256, pruner="none")
+    study = recorded(tmp_path / "whole", num_trials, **sweep)
+    shutil.copytree(study.sweep_dir, tmp_path / "killed")
+    before = len(study.standings.tried)
+    for count in range(1, 4):
         made.clear()
-        settings = study.next_work().drawn
-        assert [trial.user_attrs[DRAWN] for trial in study.trials].count(settings) == 1
-        assert len(made) <= most
+        work = study.next_work()
+        assert len(made) <= most and len(study.standings.tried) == before + count
+        killed = opened(tmp_path / "killed", **sweep)
+        assert [killed.next_work() for _ in range(count)][-1].drawn == work.drawn
 
 
 @pytest.mark.parametrize("objectives", [(), ("val/acc1:max", "params:min")], ids=["one", "two"])
