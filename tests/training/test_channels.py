@@ -90,12 +90,12 @@ def learning(tmp_path: Path, folder: Path, in_chans: int, epochs: int, **augment
 
 @pytest.fixture(scope="module")
 def gray_run(tmp_path_factory, gray) -> Path:
-    return train(learning(tmp_path_factory.mktemp("outputs"), gray, 1, 10, color_jitter=0.3))
+    return train(learning(tmp_path_factory.mktemp("outputs"), gray, 1, 4, color_jitter=0.3))
 
 
 @pytest.fixture(scope="module")
 def stack_run(tmp_path_factory, stacks) -> Path:
-    return train(learning(tmp_path_factory.mktemp("outputs"), stacks, 5, 20))
+    return train(learning(tmp_path_factory.mktemp("outputs"), stacks, 5, 8))
 
 
 def analyzed(run: Path, output: Path) -> tuple[dict, str]:
@@ -157,7 +157,11 @@ def test_predictions_and_exports_are_of_the_channels_that_were_trained_on(stack_
 
 
 def few_steps(tmp_path: Path, folder: Path, name: str, in_chans: int = 5, **overrides):
-    values = {"optim": dict(epochs=1, batch_size=20), "data": dict(in_chans=in_chans), "run": dict(run_name=name)}
+    values = {
+        "optim": dict(epochs=1, batch_size=20, max_steps=3),
+        "data": dict(in_chans=in_chans),
+        "run": dict(run_name=name),
+    }
     return build_settings(small_run(tmp_path, folder).to_dict(), values, overrides)
 
 
