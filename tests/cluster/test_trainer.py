@@ -44,7 +44,7 @@ def begun(attempt: Attempt, run_dir: Path, num_workers: int) -> list[Worker]:
 def ended(attempt: Attempt, raised: dict[int, Exception] | None = None) -> Exception:
     """What `fit` raises after the controller has heard of the failures."""
     try:
-        FailureWatch(attempt).after_exception(None, raised or {})
+        FailureWatch(attempt, max_failures=3).after_exception(None, raised or {})
     except TrainingEnded as error:
         return ControllerError(error)
     return WorkerGroupError("", raised or {})
@@ -116,7 +116,7 @@ def test_an_error_names_the_users_own_line_and_leaves_its_traceback(tmp_path):
 def test_the_same_error_at_the_same_step_twice_ends_the_training_and_one_that_may_pass_does_not(tmp_path):
     def repeated(error: Exception, *steps: int) -> list[bool]:
         attempt = Attempt.create(tmp_path)
-        watch, found = FailureWatch(attempt), []
+        watch, found = FailureWatch(attempt, max_failures=3), []
         for start, step in enumerate(steps):
             worker = begun(attempt, tmp_path, 1)[0]
             worker.me = dataclasses.replace(worker.me, pid=start)
@@ -146,7 +146,7 @@ def fit_and_follow(attempt: Attempt, tmp_path: Path, fit) -> Exception | None:
     over, pool = threading.Event(), Workers(num_workers=2, use_gpu=False)
     fitting = SimpleNamespace(fit=lambda: fit(over))
     try:
-        return trainer._fit_and_follow(fitting, attempt, pool, small_run(tmp_path, tmp_path), DRIVER)
+        return trainer._fit_and_follow(lambda: fitting, attempt, pool, small_run(tmp_path, tmp_path), DRIVER)
     finally:
         over.set()
 

@@ -17,7 +17,7 @@ import pytest
 import ray.train
 import torch
 
-from tests.cluster.conftest import Head, end_session, started_head
+from tests.cluster.conftest import ROOT, Head, end_session, started_head
 from tests.cluster.conftest import ray_env as ray_env
 from tests.cluster.metadata import metadata_service
 from tests.cluster.processes import LIMIT_S, Training, started
@@ -103,14 +103,14 @@ def node_of(head: Head, **environment: str) -> Iterator[subprocess.Popen]:
 
 
 @contextlib.contextmanager
-def training_on(head: Head, folder: Path, num_workers: str, **run) -> Iterator[Training]:
+def training_on(head: Head, folder: Path, num_workers: str, cwd: Path = ROOT, **run) -> Iterator[Training]:
     """Longer than any test lets it run; a checkpoint every four steps."""
     images = draw_folder(folder / "images", {"train": {"cat": 40, "dog": 40}})
     values = small_run(folder, images, optim=dict(epochs=2000, use_amp=False)).to_dict()
     values["run"] |= {"num_workers": num_workers, "address": head.address} | run
     (folder / "config.json").write_text(json.dumps(values))  # JSON is YAML
     command = [sys.executable, "-m", "jobs.train", "--config", str(folder / "config.json")]
-    with started(command, head.env, folder / "outputs" / "run") as training:
+    with started(command, head.env, folder / "outputs" / "run", cwd) as training:
         yield training
 
 
@@ -147,6 +147,9 @@ def test_with_an_elastic_number_training_goes_on_with_the_nodes_left_and_takes_a
             training.process.terminate()
             assert training.ends_with() == 143
             assert list(losses(training.run_dir)) == list(range(1, training.last_step() + 1))
+            said = training.output.read_text()
+            assert "was lost: its node is gone; starting again" in said and "1 of 3 times" in said
+            assert "memory" not in said
 
 
 @pytest.mark.ray
@@ -163,7 +166,7 @@ def test_with_a_fixed_number_training_waits_for_the_node_that_replaces_a_lost_on
             training.process.terminate()
             assert training.ends_with() == 143
             assert list(losses(training.run_dir)) == list(range(1, training.last_step() + 1))
-            assert " was lost: " in training.output.read_text()
+            assert " was lost: its node is gone" in training.output.read_text()
 
 
 def drain(head: Head, node_id: str, seconds: int) -> None:
@@ -253,3 +256,27 @@ def test_a_trial_of_a_sweep_that_is_lost_with_its_node_resumes_on_another(small_
         epochs = [record["epoch"] for record in read_records(trial) if record["kind"] == "epoch"]
         assert epochs == list(range(1, 61))
     assert driven.output.read_text().count(" complete after 60 epochs") == 2
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(ray.train, "get_preemption_info"), reason="Ray gives notices from 2.60 on")
+def test_a_node_that_goes_before_its_announced_end_is_no_failure_either(small_head, tmp_path):
+    """To Ray it is one: it expects the node until the deadline."""
+    with contextlib.ExitStack() as nodes:
+        taken = nodes.enter_context(node_of(small_head))
+        with training_on(small_head, tmp_path, "1:2", max_failures=0, checkpoint_every=10_000) as training:
+            training.until(lambda: begun_with(training, 2), "two workers")
+            training.until_step(6)
+            drain(small_head, taken.node_id, 600)
+            training.until(lambda: "will be taken away in " in training.output.read_text(), "the notice")
+            noticed = training.last_step()
+            training.until_saved(noticed)
+            end_session(taken)
+            training.until(lambda: begun_with(training, 1), "one worker")
+            assert resumed_at(training) >= noticed
+            training.until_step(training.last_step() + 5)
+            training.process.terminate()
+            assert training.ends_with() == 143
+            assert "which costs no --max-failures" in training.output.read_text()
+            assert list(losses(training.run_dir)) == list(range(1, training.last_step() + 1))

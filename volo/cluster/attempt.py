@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from volo.cluster.failures import Failure, failure_of
 from volo.cluster.folder import PREFIX
+from volo.cluster.living import this_node
 from volo.cluster.start import StopFile, StopListener, new_start
 from volo.data.contents import Contents
 from volo.files import read_json, replace_synced
@@ -28,7 +29,8 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True)
 class Member:
-    """A worker. `output` is the file on its node that holds what it and its libraries print, `since` its start time."""
+    """A worker. `output` is the file on its node that holds what it and its libraries print, `since` its start time,
+    `node` the name of its host, and `node_id` Ray's id of its node."""
 
     rank: int
     num_workers: int
@@ -36,6 +38,7 @@ class Member:
     pid: int
     output: str
     since: float
+    node_id: str = ""
 
 
 class Attempt:
@@ -47,12 +50,15 @@ class Attempt:
     error-<rank>.json   the error that ended the worker
     failures.jsonl      the first cause of each end of all workers
     images.jsonl.gz     the images that the driver has, on an existing cluster
+    leaving.jsonl       the nodes that Ray has said will be taken away
+    begun-<trial>       the workers of a trial of a sweep have their resources
     stop                the signal that asks to stop, 0 if none
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.records, self.failed = folder / "records.jsonl", folder / "failures.jsonl"
+        self.leaving = folder / "leaving.jsonl"
         self.stop = StopFile(folder)
 
     @classmethod
@@ -74,6 +80,24 @@ class Attempt:
         with open(self.folder / f"worker-{failure.rank}.log", "a") as file:
             file.write(details)
         _write(self.folder / f"error-{failure.rank}.json", asdict(failure))
+
+    def announce(self, node_ids: list[str]) -> None:
+        """Notes the nodes that are about to be taken away."""
+        append(self.leaving, {"node_ids": node_ids})
+
+    def announced(self) -> set[str]:
+        """The ids of these nodes."""
+        return {node_id for node_ids in Follower(self.leaving, _node_ids_in).new() for node_id in node_ids}
+
+    def begin_trial(self, number: int) -> None:
+        """Notes that the workers of a trial have their resources."""
+        self._beginning_of(number).touch()
+
+    def has_begun_trial(self, number: int) -> bool:
+        return self._beginning_of(number).exists()
+
+    def _beginning_of(self, number: int) -> Path:
+        return self.folder / f"begun-{number}"
 
     def asked(self) -> int:
         """The signal that asks to stop; 0 if none does."""
@@ -113,10 +137,18 @@ class Attempt:
             return replace(failure, log="")
         return replace(failure, log=str(kept))
 
+    def failures(self) -> list[Failure]:
+        """The causes that the controller wrote down."""
+        return Follower(self.failed, failure_in).new()
+
     def last_failure(self) -> Failure | None:
-        """The last cause that the controller wrote down."""
-        noted = Follower(self.failed, failure_in).new()
+        """The last of them."""
+        noted = self.failures()
         return noted[-1] if noted else None
+
+    def num_told(self) -> int:
+        """How many bytes rank 0 has reported so far."""
+        return self.records.stat().st_size if self.records.exists() else 0
 
     def _written(self, pattern: str, kind: Callable[..., Read]) -> Iterator[Read]:
         """What the files that match hold. A damaged one is skipped with a warning."""
@@ -136,6 +168,8 @@ class Tells(Protocol):
 
     def note(self, failure: Failure, details: str) -> None: ...
 
+    def announce(self, node_ids: list[str]) -> None: ...
+
     def asked(self) -> int: ...
 
 
@@ -144,7 +178,7 @@ class Worker:
 
     def __init__(self, attempt: Tells, run_dir: Path, rank: int, num_workers: int):
         self.attempt = attempt
-        self.me = Member(rank, num_workers, platform.node(), os.getpid(), _output(), time.time())
+        self.me = Member(rank, num_workers, platform.node(), os.getpid(), _output(), time.time(), this_node())
         self.step = _step_of(checkpoint.pointed(run_dir, LAST))
         self._asked = StopListener(attempt) if rank == 0 else lambda: 0
         attempt.begin(self.me)
@@ -153,6 +187,12 @@ class Worker:
         """Called after every step. Only rank 0 asks; the loop passes the answer to the others."""
         self.step += 1
         return self._asked()
+
+    def announce(self, node_ids: list[str]) -> None:
+        """Has rank 0 write down which nodes are about to be taken away."""
+        if self.me.rank == 0:
+            with contextlib.suppress(OSError):
+                self.attempt.announce(node_ids)
 
     def note(self, error: Exception) -> None:
         """Has the error that ended this worker written down. If that fails, Ray's own log still has it."""
@@ -190,6 +230,13 @@ def failure_in(line: bytes) -> Failure | None:
     try:
         return Failure(**json.loads(line))
     except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _node_ids_in(line: bytes) -> list[str] | None:
+    try:
+        return [str(node_id) for node_id in json.loads(line)["node_ids"]]
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

@@ -2,8 +2,9 @@
 
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import ray.exceptions
 import torch.distributed as dist
@@ -27,6 +28,20 @@ MEMORY_HINT = (
 )
 
 
+class WorkerLoss(NamedTuple):
+    """What became of a worker's process, and what to do about it."""
+
+    message: str
+    hint: str = ""
+    is_of_node: bool = False
+
+
+NODE_GONE = WorkerLoss(
+    "its node is gone", "with --num-workers MIN:MAX training continues on the remaining nodes", is_of_node=True
+)
+NODE_TAKEN = WorkerLoss("its node was taken away", is_of_node=True)
+
+
 @dataclass(frozen=True)
 class Failure:
     """What ended a worker.
@@ -39,7 +54,9 @@ class Failure:
         is_echo: Whether it only reports the end of another worker.
         may_pass: Whether a restart may avoid it, because its cause lies outside the program.
         is_repeated: Whether the previous start ended the same way at the same step.
-        is_preempted: Whether the worker's node was taken away with notice, which is nobody's fault.
+        is_last: Whether --max-failures allows no other start.
+        is_of_node: Whether the worker's node is gone with it.
+        is_free: Whether it costs no --max-failures: the node was taken away with notice, or before training began.
     """
 
     rank: int
@@ -56,7 +73,9 @@ class Failure:
     is_echo: bool = False
     may_pass: bool = True
     is_repeated: bool = False
-    is_preempted: bool = False
+    is_last: bool = False
+    is_of_node: bool = False
+    is_free: bool = False
 
     @property
     def who(self) -> str:
@@ -64,7 +83,7 @@ class Failure:
 
     @property
     def is_final(self) -> bool:
-        return self.kind in FINAL_ERRORS or self.is_repeated
+        return self.kind in FINAL_ERRORS or self.is_repeated or self.is_last
 
     def headline(self) -> str:
         verb = "was lost: " if self.kind == LOST else f"raised {self.kind}: "
@@ -107,7 +126,12 @@ def tells_of_neighbor(error: Exception) -> bool:
     return isinstance(error, dist.DistError) or is_of_group
 
 
-def first_cause(noted: Iterable[Failure], raised: Mapping[int, Exception], members: Iterable) -> Failure | None:
+def first_cause(
+    noted: Iterable[Failure],
+    raised: Mapping[int, Exception],
+    members: Iterable,
+    is_gone: Callable[[str], bool] = lambda node_id: False,
+) -> Failure | None:
     """Why all workers had to end.
 
     In order of priority: an error that no restart can fix; a lost process, which may be all that the other errors are
@@ -118,29 +142,35 @@ def first_cause(noted: Iterable[Failure], raised: Mapping[int, Exception], membe
         noted: The failures that workers wrote down, the earliest first.
         raised: The exception that Ray reports for each rank.
         members: Every `Member` that had begun.
+        is_gone: Whether the node with an id is gone. To Ray, and to the other workers, a lost node looks like a lost
+            process until Ray misses the node.
     """
     noted, members = list(noted), {member.rank: member for member in members}
-    gone = {rank: told for rank, error in sorted(raised.items()) if (told := _told_of_loss(error))}
+    gone = {rank: told for rank, error in sorted(raised.items()) if (told := told_of_loss(error))}
     own = [failure for failure in noted if not failure.is_echo]
     silent = [rank for rank in members if rank not in {failure.rank for failure in noted}]
     if final := [failure for failure in own if failure.kind in FINAL_ERRORS]:
         return final[0]
     if gone:
-        taken = [rank for rank in gone if is_taken(raised[rank])]
-        rank = taken[0] if taken else next(iter(gone))
-        message, hint = gone[rank]
-        return replace(_lost(rank, message, hint, members), is_preempted=bool(taken))
+        on_node = {rank: _with_node(told, members.get(rank), is_gone) for rank, told in gone.items()}
+        rank = min(on_node, key=lambda rank: (on_node[rank] != NODE_TAKEN, not on_node[rank].is_of_node))
+        return replace(_lost(rank, on_node[rank], members), is_free=on_node[rank] == NODE_TAKEN)
     if own:
         return own[0]
     if noted and silent:
         others = f" (or worker {', '.join(map(str, silent[1:]))}, which reported nothing either)" if silent[1:] else ""
-        message = f"worker {noted[0].rank} found the connection to it closed{others}"
-        return _lost(silent[0], message, f"its node is gone, or its process; {MEMORY_HINT}", members)
+        told = WorkerLoss(
+            f"worker {noted[0].rank} found the connection to it closed{others}",
+            f"its process is gone, or its node cannot be reached; {MEMORY_HINT}",
+        )
+        on_node = {rank: _with_node(told, members[rank], is_gone) for rank in silent}
+        rank = next((rank for rank in silent if on_node[rank].is_of_node), silent[0])
+        return _lost(rank, on_node[rank], members)
     if noted:
         return noted[0]
     for rank, error in sorted(raised.items()):
         hint = "every node must see the run folder: --output-dir" if isinstance(error, OSError) else ""
-        return replace(_lost(rank, _shortly(error), hint, members), kind=type(error).__name__)
+        return replace(_lost(rank, WorkerLoss(_shortly(error), hint), members), kind=type(error).__name__)
     return None
 
 
@@ -154,24 +184,30 @@ def is_taken(error: Exception) -> bool:
     return bool(getattr(getattr(error, "health_check_failure", error), "preempted", False))
 
 
-def _told_of_loss(error: Exception) -> tuple[str, str] | None:
-    """What happened, and a hint; None for an error that the worker itself raised."""
+def told_of_loss(error: Exception) -> WorkerLoss | None:
+    """What Ray says of a lost worker; None for an error that the worker itself raised."""
     error = getattr(error, "health_check_failure", error)
     if not isinstance(error, GONE):
         return None
     text = str(error)
     if is_taken(error):
-        return "its node was taken away", ""
+        return NODE_TAKEN
     if "node has died" in text or isinstance(error, ray.exceptions.NodeDiedError):
-        return "its node is gone", "with --num-workers MIN:MAX training continues on the remaining nodes"
+        return NODE_GONE
     if "low on memory" in text or isinstance(error, ray.exceptions.OutOfMemoryError):
-        return "Ray ended it because its node ran low on memory", MEMORY_HINT
+        return WorkerLoss("Ray ended it because its node ran low on memory", MEMORY_HINT)
     if isinstance(error, ray.exceptions.ActorUnavailableError):
-        return "it cannot be reached", "check the network between the nodes"
-    return "its process ended without an error: killed, or crashed in native code", MEMORY_HINT
+        return WorkerLoss("it cannot be reached", "check the network between the nodes")
+    return WorkerLoss("its process ended without an error: killed, or crashed in native code", MEMORY_HINT)
 
 
-def _lost(rank: int, message: str, hint: str, members: Mapping) -> Failure:
+def _with_node(told: WorkerLoss, member: Any, is_gone: Callable[[str], bool]) -> WorkerLoss:
+    """The loss of the whole node, if it is gone."""
+    is_lost = not told.is_of_node and member is not None and is_gone(member.node_id)
+    return NODE_GONE if is_lost else told
+
+
+def _lost(rank: int, told: WorkerLoss, members: Mapping) -> Failure:
     found = members.get(rank)
     num_workers = next(iter(members.values())).num_workers if members else rank + 1
     return Failure(
@@ -180,8 +216,9 @@ def _lost(rank: int, message: str, hint: str, members: Mapping) -> Failure:
         node=found.node if found else "",
         pid=found.pid if found else 0,
         kind=LOST,
-        message=message,
+        message=told.message,
         time=time.time(),
-        log=f"{found.output} on {found.node}" if found and found.output else "",
-        hint=hint,
+        log=f"{found.output} on {found.node}" if found and found.output and not told.is_of_node else "",
+        hint=told.hint,
+        is_of_node=told.is_of_node,
     )

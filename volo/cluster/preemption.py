@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ray.train
@@ -15,10 +16,17 @@ PATIENCE_S = 30.0  # with Ray, after a deadline
 
 
 class PreemptionNotices:
-    """Asks Ray every LOOK_S, by rank 0's clock: for Ray the question is a barrier of all workers."""
+    """Asks Ray every LOOK_S, by rank 0's clock: for Ray the question is a barrier of all workers.
 
-    def __init__(self, ask: Any):
-        self._ask, self._next, self._told = ask, time.monotonic() + LOOK_S, set[str]()
+    Args:
+        ask: Ray's function.
+        announce: Called with the ids of nodes that were not told before. Should such a node go before its time, Ray
+            would not know why.
+    """
+
+    def __init__(self, ask: Any, announce: Callable[[list[str]], None]):
+        self._ask, self._announce = ask, announce
+        self._next, self._told = time.monotonic() + LOOK_S, set[str]()
         self._gone_at = 0.0
 
     def is_due(self) -> bool:
@@ -40,6 +48,7 @@ class PreemptionNotices:
         if not new:
             return ""
         self._told |= new
+        self._announce(sorted(new))
         self._gone_at = info.deadline_ms / 1000 if info.deadline_ms else time.time() + UNKNOWN_S
         ranks = sorted(rank for node in new for rank in nodes[node])
         left = f" in {info.deadline_ms / 1000 - time.time():.0f} s" if info.deadline_ms else ""
@@ -47,7 +56,7 @@ class PreemptionNotices:
         return f"Ray says that the node of {which} will be taken away{left}: saving now"
 
 
-def preemption_notices() -> PreemptionNotices | None:
+def preemption_notices(announce: Callable[[list[str]], None]) -> PreemptionNotices | None:
     """None where Ray gives no notices: before 2.60, and without its watcher."""
     ask = getattr(ray.train, "get_preemption_info", None)
-    return None if ask is None or os.environ.get(WATCHER) == "0" else PreemptionNotices(ask)
+    return None if ask is None or os.environ.get(WATCHER) == "0" else PreemptionNotices(ask, announce)

@@ -34,6 +34,12 @@ class Scribe:
     def note(self, failure: Failure, details: str) -> None:
         self.attempt.note(replace(failure, time=time.time()), details)
 
+    def announce(self, node_ids: list[str]) -> None:
+        self.attempt.announce(node_ids)
+
+    def begin_trial(self, number: int) -> None:
+        self.attempt.begin_trial(number)
+
     def asked(self) -> int:
         return self.attempt.asked()
 
@@ -54,6 +60,9 @@ class Told:
     def show(self, record: dict[str, Any]) -> None:
         self._scribe.show.remote(record)
 
+    def begin_trial(self, number: int) -> None:
+        self._scribe.begin_trial.remote(number)
+
     def begin(self, member: Member) -> None:
         """Returns when it is written down. Raises OSError if it cannot be."""
         self._wait_for(self._scribe.begin.remote(member))
@@ -61,6 +70,10 @@ class Told:
     def note(self, failure: Failure, details: str) -> None:
         """As `begin`."""
         self._wait_for(self._scribe.note.remote(failure, details))
+
+    def announce(self, node_ids: list[str]) -> None:
+        """As `begin`."""
+        self._wait_for(self._scribe.announce.remote(node_ids))
 
     def asked(self) -> int:
         """The answer to the question of an earlier call, if it is there: training waits for no network."""

@@ -18,6 +18,7 @@ from volo.cluster.connection_thread import told_as
 from volo.cluster.failures import FINAL_ERRORS, Failure
 from volo.cluster.group import WorkersJoin, joined_group
 from volo.cluster.preemption import preemption_notices
+from volo.cluster.restart import Fits, fit_despite_losses
 from volo.cluster.scribe import Told
 from volo.cluster.watch import FailureWatch
 from volo.cluster.workers import Workers, free_resources, plan_workers
@@ -93,29 +94,32 @@ def _fit(settings: ResolvedSettings, workers: Workers, driver: World, home: Home
         told["seen"] = seen_here(*data, settings.data)
     del data  # the names of all images, which the workers hold too
     print(f"starting {workers}", flush=True)
-    trainer = TorchTrainer(
-        _train_worker,
-        train_loop_config=told,
-        torch_config=WorkersJoin(),
-        scaling_config=ScalingConfig(
-            num_workers=workers.bounds, use_gpu=workers.use_gpu, elastic_resize_monitor_interval_s=RESIZE_S
-        ),
-        run_config=RunConfig(
-            name="ray",
-            storage_path=str(attempt.folder),
-            failure_config=FailureConfig(max_failures=settings.run.max_failures, controller_failure_limit=MOST_STARTS),
-            callbacks=[FailureWatch(attempt)],
-        ),
-    )
-    error = _fit_and_follow(trainer, attempt, workers, settings, driver)
+
+    def new_trainer() -> TorchTrainer:
+        return TorchTrainer(
+            _train_worker,
+            train_loop_config=told,
+            torch_config=WorkersJoin(),
+            scaling_config=ScalingConfig(
+                num_workers=workers.bounds, use_gpu=workers.use_gpu, elastic_resize_monitor_interval_s=RESIZE_S
+            ),
+            run_config=RunConfig(
+                name="ray",
+                storage_path=str(attempt.folder),
+                failure_config=FailureConfig(max_failures=-1, controller_failure_limit=MOST_STARTS),
+                callbacks=[FailureWatch(attempt, settings.run.max_failures)],  # it counts the failures
+            ),
+        )
+
+    error = _fit_and_follow(new_trainer, attempt, workers, settings, driver)
     home.bring_records()
     _raise_outcome(attempt, error, settings.run.max_failures)
 
 
 def _fit_and_follow(
-    trainer: TorchTrainer, attempt: Attempt, workers: Workers, settings: Settings, driver: World
+    new_trainer: Callable[[], Fits], attempt: Attempt, workers: Workers, settings: Settings, driver: World
 ) -> Exception | None:
-    """Runs the trainer in another thread, so that this one can show records and answer signals.
+    """Has the trainer fit in another thread, so that this one can show records and answer signals.
 
     Raises:
         Stopped: a signal came while no worker trained, for example because the cluster is busy.
@@ -124,7 +128,7 @@ def _fit_and_follow(
 
     def fit() -> None:
         try:
-            trainer.fit()
+            fit_despite_losses(new_trainer)
         except Exception as error:
             failed.append(error)
 
@@ -189,11 +193,11 @@ class News:
             self._patience.wait_for(self._awaited)
 
     def _tell(self, failure: Failure) -> None:
-        if failure.is_preempted:
+        if failure.is_free:
             self.say(f"{failure.headline()}; starting again from the newest checkpoint, which costs no --max-failures")
             return
         self._num_failures += 1
-        if self._num_failures <= self.max_failures and not failure.is_final:
+        if not failure.is_final:
             again = f"starting again from the newest checkpoint, {self._num_failures} of {self.max_failures} times"
             self.say(f"{failure.headline()}; {again}{failure.details()}")
 
@@ -210,8 +214,8 @@ def _train_worker(config: dict[str, Any]) -> None:
     show_log()
     settings, attempt, seen = build_settings(config["settings"]), config["attempt"], config.get("seen")
     context = ray.train.get_context()
-    notices = preemption_notices()
     worker = Worker(attempt, settings.run_dir, context.get_world_rank(), context.get_world_size())
+    notices = preemption_notices(worker.announce)
     try:
         with (
             joined_group() as world,

@@ -30,6 +30,7 @@ class Ending(Stopper):
         minutes: The time limit of the sweep; None: no limit.
         say: Shows a line.
         resources: What is free on the cluster, in words.
+        has_begun: Whether a running trial has its resources; one whose workers Ray Train starts runs before that.
 
     Attributes:
         waiting: The numbers of the trials that have been handed out and have not begun.
@@ -43,8 +44,10 @@ class Ending(Stopper):
         minutes: float | None,
         say: Callable[[str], None],
         resources: Callable[[], str],
+        has_begun: Callable[[int], bool] = lambda number: True,
     ):
         self.stop_file, self.wants_stop, self.say, self.resources = stop_file, wants_stop, say, resources
+        self.has_begun = has_begun
         self.waiting: set[int] = set()
         self.running: set[int] = set()
         self.error: TrainingError | None = None
@@ -67,8 +70,8 @@ class Ending(Stopper):
         """Called repeatedly."""
         if self._asked_at is not None:
             self._patience.wait_for(lambda: f"{_trials(self.running)} to save; another Ctrl-C ends at once")
-        elif self.waiting and not self.running:
-            numbers = ", ".join(map(str, sorted(self.waiting)))
+        elif (waiting := self.waiting | self.running) and not any(map(self.has_begun, self.running)):
+            numbers = ", ".join(map(str, sorted(waiting)))
             self._patience.wait_for(lambda: f"the cluster to start trial {numbers}: {self.resources()}")
         else:
             self._patience.begin()

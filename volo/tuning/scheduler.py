@@ -9,6 +9,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from volo.cluster.failures import told_of_loss
 from volo.errors import TrainingError
 from volo.runs.listing import read_failure
 from volo.tuning.study import Trials
@@ -73,13 +74,16 @@ class StudyScheduler(FIFOScheduler):
 
 def is_node_lost(error: Exception | None) -> bool:
     """Whether a trial's process went with its node, announced or not, which says nothing about the trial."""
-    return isinstance(error, RayActorError) and (error.preempted or "node has died" in str(error))
+    told = None if error is None else told_of_loss(error)
+    return told is not None and told.is_of_node
 
 
 def _reason(error: Exception | None) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OutOfMemoryError):
         return f"out of memory: {text}"
+    if is_node_lost(error):
+        return f"the trial's process was lost with its node: {text}"
     if isinstance(error, RayActorError):
         return f"the trial's process was lost, killed or out of memory: {text}"
     return f"{type(error).__name__}: {text}"

@@ -33,8 +33,10 @@ from volo.training.launch import opened_run
 from volo.training.loop import train
 from volo.training.world import World, joined_world
 from volo.tuning.home import saved_epochs
+from volo.tuning.resources import num_sharing
 
 FAILURE, STOPPED, DISK = "failure", "stopped", "disk"
+MOST_STARTS = 360  # that fail before a worker trains: Ray repeats its request for resources once a minute
 LOST_S = 60.0  # a trial's process briefly outlives its driver and holds the run folder's lock
 
 
@@ -42,9 +44,9 @@ def run_trial(config: dict[str, Any], stop: Told) -> None:
     """Trains to the last epoch, resuming from the run folder.
 
     Args:
-        config: `settings` of the run; `num_workers` that train together; `num_local`, the workers of all trials that
-            share a node; `use_gpu`; `by_train`, whether Ray Train starts the workers; `seen`, the data that its node
-            must have.
+        config: `number` of the trial; `settings` of the run; `num_workers` that train together; `num_local`, how many
+            workers of all trials share a node at most; the trial's `gpus`; `by_train`, whether Ray Train starts the
+            workers; `seen`, the data that its node must have.
         stop: Knows whether the sweep is asked to stop, and the images that its driver has.
     """
     show_log()
@@ -94,8 +96,8 @@ def _opened(settings: Settings) -> Iterator[tuple[bool, Home]]:
 
 
 def _train_alone(settings: Settings, config: dict[str, Any], stop: Told, home: Home) -> None:
-    device = torch.device("cuda", 0) if config["use_gpu"] else torch.device("cpu")
-    world = joined_world(rank=0, size=1, local_rank=0, local_size=config["num_local"], device=device)
+    device = torch.device("cuda", 0) if config["gpus"] else torch.device("cpu")
+    world = joined_world(rank=0, size=1, local_rank=0, local_size=num_sharing(config), device=device)
     _train_as(world, settings, config, stop, home, ray.tune.report)
 
 
@@ -105,11 +107,11 @@ def _train_together(settings: Settings, config: dict[str, Any], stop: Told, home
         _train_rank,
         train_loop_config={**config, "settings": settings.to_dict(), "stop": stop, "token": home.token},
         torch_config=WorkersJoin(),
-        scaling_config=ray.train.ScalingConfig(num_workers=config["num_workers"], use_gpu=config["use_gpu"]),
+        scaling_config=ray.train.ScalingConfig(num_workers=config["num_workers"], use_gpu=config["gpus"] > 0),
         run_config=ray.train.RunConfig(
             name=settings.run_dir.name,
             storage_path=str(new_start(settings.run_dir)),
-            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
+            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=MOST_STARTS),
             callbacks=[TuneReportCallback()],
         ),
     )
@@ -131,9 +133,10 @@ def _first_cause(error: Exception) -> str:
 def _train_rank(config: dict[str, Any]) -> None:
     """One of the workers that train a trial together."""
     show_log()
-    settings = build_settings(config["settings"])
-    with joined_group(config["num_local"]) as world:
-        _train_as(world, settings, config, config["stop"], home_of(settings, config["token"]), ray.train.report)
+    settings, stop = build_settings(config["settings"]), config["stop"]
+    stop.begin_trial(config["number"])
+    with joined_group(num_sharing(config)) as world:
+        _train_as(world, settings, config, stop, home_of(settings, config["token"]), ray.train.report)
 
 
 def _train_as(

@@ -11,7 +11,6 @@ from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 
 from volo.cluster.attempt import Attempt
 from volo.cluster.scribe import Told
-from volo.cluster.start import StopFile, new_start
 from volo.cluster.workers import free_resources
 from volo.signals import stop_signals
 from volo.tuning.ending import Ending, Guarded
@@ -59,9 +58,10 @@ def run_all(
         TrainingError: a disk failed. The trials that were running resume with the sweep.
     """
     os.environ.update(ENVIRONMENT, TUNE_MAX_PENDING_TRIALS_PG=str(plan.num_concurrent))
-    folder = new_start(sweep_dir)
+    attempt = Attempt.create(sweep_dir)
     with stop_signals() as wants_stop:
-        ending = Ending(StopFile.create(folder), wants_stop, minutes, say, partial(_resources, plan))
+        resources, begun = partial(_resources, plan), partial(_has_begun, plan, attempt)
+        ending = Ending(attempt.stop, wants_stop, minutes, say, resources, begun)
 
         def start(work: Work) -> None:
             ending.waiting.add(work.number)
@@ -78,17 +78,17 @@ def run_all(
         guarded = Guarded(trials, ending, sweep_dir)
         search = StudySearch(guarded, plan, is_ending=ending.is_asked, on_start=start, on_end=end)
         trial_scheduler = StudyScheduler(guarded, on_epoch, ending.on_failing_disk, say)
-        with ending.on_failing_disk(str(folder)):  # Tune's own state
-            _tuner(search, trial_scheduler, ending, plan, folder).fit()
+        with ending.on_failing_disk(str(attempt.folder)):  # Tune's own state
+            _tuner(search, trial_scheduler, ending, plan, attempt).fit()
     if ending.error is not None:
         raise ending.error
     return wants_stop()
 
 
 def _tuner(
-    search: StudySearch, trial_scheduler: StudyScheduler, ending: Ending, plan: TrialPlan, folder: Path
+    search: StudySearch, trial_scheduler: StudyScheduler, ending: Ending, plan: TrialPlan, attempt: Attempt
 ) -> Tuner:
-    trainable = ray.tune.with_parameters(run_trial, stop=Told(Attempt(folder)))
+    trainable = ray.tune.with_parameters(run_trial, stop=Told(attempt))
     return Tuner(
         ray.tune.with_resources(trainable, plan.of_actor()),
         tune_config=TuneConfig(
@@ -101,7 +101,7 @@ def _tuner(
         ),
         run_config=RunConfig(
             name="tune",
-            storage_path=str(folder),
+            storage_path=str(attempt.folder),
             stop=ending,
             callbacks=[Beginnings(ending)],
             failure_config=FailureConfig(max_failures=0),
@@ -127,6 +127,10 @@ class Beginnings(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles this object into a file that is never read."""
         return {}
+
+
+def _has_begun(plan: TrialPlan, attempt: Attempt, number: int) -> bool:
+    return not plan.by_train or attempt.has_begun_trial(number)
 
 
 def _resources(plan: TrialPlan) -> str:

@@ -52,7 +52,7 @@ class StudySearch(Searcher):
             "settings": work.settings.located().to_dict(),
             "num_workers": self.plan.num_workers,
             "num_local": self.plan.num_local,
-            "use_gpu": self.plan.use_gpu,
+            "gpus": self.plan.gpus,
             "by_train": self.plan.by_train,
             "seen": self.plan.seen,
         }
