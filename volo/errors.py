@@ -48,6 +48,8 @@ class InputError(Refusal, ValueError):
 class TrainingError(Refusal, RuntimeError):
     """Training began and could not continue. The process ends with WORK_FAILED."""
 
+    heading = "training failed"  # of the message that ends a command
+
 
 class OutOfRetries(TrainingError):
     """Workers were lost more often than they may be started again. The process ends with OUT_OF_RETRIES."""
@@ -55,6 +57,8 @@ class OutOfRetries(TrainingError):
 
 class InferenceError(Refusal, RuntimeError):
     """A trained model was being applied and that could not continue. The process ends with WORK_FAILED."""
+
+    heading = "inference failed"
 
 
 class Stopped(Exception):

@@ -33,6 +33,7 @@ SMALLER = {
 }
 NOT_RUN = {
     "--address": "needs a cluster: tests/cluster",
+    "s3://": "needs a server: tests/cluster/test_object_storage.py",
     "volo_d1_224": "needs a network: tests/runs/test_remote.py",
     "--token-labels": "needs a minute: tests/outcomes/test_teaching_gains.py",
     "--confirm-top": "needs minutes: tests/tuning/test_confirm.py",

@@ -46,10 +46,10 @@ def _outcome(main: Callable[[Sequence[str]], None], argv: Sequence[str], receive
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.WRONG_INPUT
     except TrainingError as error:
-        print(f"training failed: {error}", file=sys.stderr)
+        print(f"{error.heading}: {error}", file=sys.stderr)
         return ExitCode.OUT_OF_RETRIES if isinstance(error, OutOfRetries) else ExitCode.WORK_FAILED
     except InferenceError as error:
-        print(f"inference failed: {error}", file=sys.stderr)
+        print(f"{error.heading}: {error}", file=sys.stderr)
         return ExitCode.WORK_FAILED
     except Stopped as stopped:
         print(stopped, file=sys.stderr)

@@ -23,7 +23,7 @@ from volo.cluster.access import (
 from volo.cluster.connection_thread import kept_connection, told_as
 from volo.cluster.folder import session_folder
 from volo.cluster.limits import allow_open_files
-from volo.errors import InputError, TrainingError, brief
+from volo.errors import InferenceError, InputError, TrainingError, brief
 from volo.hosts import is_loopback
 from volo.log import LOGGER
 from volo.settings.paths import home
@@ -91,7 +91,7 @@ def connected(
     num_cpus: int | None = None,
     dashboard_host: str = LOOPBACK,
     needs_dashboard: bool = False,
-    loss: type[Exception] = TrainingError,
+    loss: type[TrainingError] | type[InferenceError] = TrainingError,
 ) -> Iterator[str | None]:
     """Connects to `address`, otherwise to $RAY_ADDRESS, otherwise starts a cluster, and ends it at the end.
 
@@ -138,6 +138,7 @@ def connected(
                     "Ray to start on this machine" if is_own else f"the Ray cluster at {address} to answer",
                     START_S if is_own else ANSWER_S,
                     folder,
+                    loss.heading,
                 )
             )
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:

@@ -55,9 +55,9 @@ class ConnectionThread(threading.Thread):
         family: The cluster's processes that have been seen.
     """
 
-    def __init__(self, connect: Callable[[], str | None], folder: Path | None = None):
+    def __init__(self, connect: Callable[[], str | None], folder: Path | None = None, heading: str = "error"):
         super().__init__(name="ray-connection", daemon=True)
-        self.connect, self.folder = connect, folder
+        self.connect, self.folder, self.heading = connect, folder, heading
         self.dashboard: str | None = None
         self.error: BaseException | None = None
         self.watches = False
@@ -139,7 +139,7 @@ class ConnectionThread(threading.Thread):
 
     def _end_process(self) -> None:
         """The main thread waits for Ray in C++, which would end the process a minute after the loss."""
-        print(f"error: {self.lost()}; the same command resumes", file=sys.stderr)
+        print(f"{self.heading}: {self.lost()}; the same command resumes", file=sys.stderr)
         assert self.folder is not None
         kill_all(self.family, KILL_S)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -153,7 +153,7 @@ def _is_child(pid: int) -> bool:
 
 @contextlib.contextmanager
 def kept_connection(
-    connect: Callable[[], str | None], what: str, limit_s: float, folder: Path | None = None
+    connect: Callable[[], str | None], what: str, limit_s: float, folder: Path | None = None, heading: str = "error"
 ) -> Iterator[str | None]:
     """Connects by `connect` and yields what it returns, the dashboard's address. Disconnects at the end.
 
@@ -162,13 +162,14 @@ def kept_connection(
         what: What it waits for, in words.
         limit_s: How long.
         folder: Of a cluster that `connect` starts, which is watched, and of which no process is left at the end.
+        heading: Of the message if that is lost while the main thread cannot be interrupted.
 
     Raises:
         ConnectionError: nothing happened within `limit_s`. Otherwise as `connect`.
         KeyboardInterrupt: it has lost a process; see `told_as`.
     """
     global _current
-    thread = _current = ConnectionThread(connect, folder)
+    thread = _current = ConnectionThread(connect, folder, heading)
     with _ended_with_block(thread), _interrupted_by_loss(thread):
         if folder:
             adopt_orphans()

@@ -15,7 +15,7 @@ from volo.errors import InputError, TrainingError
 from volo.files import remove
 from volo.log import LOGGER
 from volo.runs import checkpoint, stored
-from volo.runs.places import BEST, CHECKPOINTS, CONFIG, LAST, LOCK
+from volo.runs.places import BEST, CHECKPOINTS, CONFIG, LAST, LOCK, WORKER_LOCK
 from volo.settings.config import Settings
 from volo.storage.bucket import CHECK_S, Bucket, check_bucket
 from volo.storage.lease import Lease, LeaseTaken, check
@@ -177,7 +177,7 @@ class StoredHome(Home):
                 self._lease = None
                 if is_whole and not self.keeps_copy:
                     for path in self.run_dir.iterdir():
-                        if path.name != LOCK:
+                        if path.name not in (LOCK, WORKER_LOCK):
                             remove(path)
         finally:
             super().release()

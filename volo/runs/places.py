@@ -16,7 +16,8 @@ CONFIG, ENVIRONMENT, LOCK, FAILURE = "config.yaml", "environment.json", ".lock",
 BEST, LAST, CHECKPOINTS, STARTS = "best", "last", "checkpoints", ".ray"
 IMAGES = "images.jsonl.gz"  # which images a run is trained on (volo/runs/images.py)
 BROUGHT = ".brought.json"  # of a working copy: which version of each file is here, and the file's size and time
-RUN_FILES = (CONFIG, ENVIRONMENT, RECORDS, BEST, LAST, FAILURE, LOCK, IMAGES, BROUGHT)
+WORKER_LOCK = ".worker.lock"  # held by the worker that writes to the folder; LOCK, by the process that opened the run
+RUN_FILES = (CONFIG, ENVIRONMENT, RECORDS, BEST, LAST, FAILURE, LOCK, WORKER_LOCK, IMAGES, BROUGHT)
 RUN_FOLDERS = (CHECKPOINTS, "tensorboard", STARTS, "hang", "analysis")
 JOURNAL, TRIALS, TABLE = "study.journal", "trials", "trials.csv"
 SWEEP_FILES = (JOURNAL, TABLE, "best_config.yaml", "confirm.json", "sweep_report.html", LOCK)
@@ -40,7 +41,7 @@ def checkpoints_of(run_dir: Path) -> list[Path]:
 
 def is_empty(folder: Path) -> bool:
     """Whether a folder holds nothing, or only what a run leaves that never started."""
-    return not _names(folder) - {LOCK, BROUGHT}
+    return not _names(folder) - {LOCK, WORKER_LOCK, BROUGHT}
 
 
 def is_run(folder: Path) -> bool:

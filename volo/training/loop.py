@@ -12,6 +12,7 @@ from volo.data.pipeline import evaluation_batch_size, evaluation_batches
 from volo.errors import Stopped
 from volo.runs.home import Home
 from volo.settings.config import Settings
+from volo.training.guards.one_writer import only_writer
 from volo.training.guards.same_data import Reference
 from volo.training.metrics import evaluate
 from volo.training.recorder import Record
@@ -61,7 +62,10 @@ def train(
         TrainingError: a loss or gradient is not finite, memory runs out, or a file of the run cannot be written.
         Stopped: `wants_stop` said so on some worker; a checkpoint has been saved.
     """
-    with open_session(settings.resolved(), world, show, beat, home, reference) as session:
+    with (
+        only_writer(settings, world),
+        open_session(settings.resolved(), world, show, beat, home, reference) as session,
+    ):
         run, schedule = session.settings.run, session.schedule
         learner, meter, recorder = session.learner, session.meter, session.recorder
 
