@@ -86,4 +86,4 @@ def test_with_an_elastic_number_a_node_lost_while_workers_start_leaves_the_other
             end_session(lost)
             (package / "go").touch()
             trains_with_one(training)
-            assert "memory" not in training.output.read_text()
+            assert "memory runs out" not in training.output.read_text()
