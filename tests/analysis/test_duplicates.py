@@ -1,5 +1,6 @@
 """Test images that are copies of images trained on are found, and others are not."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,10 +73,19 @@ def test_the_report_says_so_and_lists_them(trained, tmp_path, capsys):
     assert all(name in listed for name in copies)
 
 
-def test_without_the_images_trained_on_nothing_is_said(trained, tmp_path):
+def test_without_the_images_trained_on_the_report_says_that_they_were_not_compared(trained, tmp_path):
     run, _ = trained
     view, data = opened(run)
     assert near_duplicates(view, data.model_copy(update=dict(data_dir=str(tmp_path)))) is None
+    shutil.copytree(Path(data.data_dir) / "test", tmp_path / "moved" / "test")
+    flags = ["--checkpoint", str(run), "--output-dir", str(tmp_path / "a"), "--analysis", "predictions"]
+    Path(data.data_dir, "train").rename(tmp_path / "train")
+    try:
+        moved = ["--data-dir", str(tmp_path / "moved")]
+        assert exit_code(analyze.main, [*flags, *moved, "--num-workers", "0", "--no-show"]) == 0
+    finally:
+        (tmp_path / "train").rename(Path(data.data_dir, "train"))
+    assert "Not compared with the images trained on" in (tmp_path / "a" / "report.html").read_text()
 
 
 def test_flat_images_are_not_taken_for_each_other(tmp_path):

@@ -160,11 +160,19 @@ def predictions(findings: Findings) -> None:
     findings.add_figure("Predictions", "predictions_grid.png", caption)
 
 
+NOT_COMPARED = (
+    "Not compared with the images trained on, which are not at hand or too many: copies of these among the test images "
+    "would make the results too good."
+)
+
+
 def _compare_with_trained(findings: Findings) -> None:
     if findings.view.split != "test" or findings.view.is_drawn:
         return
     found = near_duplicates(findings.view, findings.subject.description.settings.resolved().data)
-    if found is not None and len(found.places):
+    if found is None:
+        findings.notes.append(NOT_COMPARED)
+    elif len(found.places):
         save_duplicates(found, findings.output_dir)
         findings.notes.append(in_words(found, findings.predictions.correct))
 

@@ -201,7 +201,7 @@ def _sized(settings: Settings, layers: Sequence[dict[str, Any]]) -> dict[str, An
     fits = not {"patch_size", "stem_channels"} & given.get("model", {}).keys()
     model = geometry(settings.model, size) if fits else {}
     patches = f" in patches of {model['patch_size']}" if model else ""
-    LOGGER.info(f"images are used at {size} pixels{patches}, as most of them have that many; --image-size sets it")
+    _say(f"images are used at {size} pixels{patches}, as most of them have that many; --image-size sets it")
     return {"data": {"image_size": size}, "model": model}
 
 
@@ -212,10 +212,16 @@ def _say_what_has_no_effect(settings: Settings, layers: Sequence[dict[str, Any]]
     lost = left_behind(*layers)
     for name in file.get("model", {}):
         if name in lost:
-            LOGGER.info(f"model.{name}={brief(lost[name])} of --config has no effect on {settings.model.called}")
+            _say(f"model.{name}={brief(lost[name])} of --config has no effect on {settings.model.called}")
     for name, value in file.get("run", {}).items():
         if name in without and value not in (None, RunSettings.model_fields[name].default):
-            LOGGER.info(f"run.{name}={brief(value)} of --config has no effect here")
+            _say(f"run.{name}={brief(value)} of --config has no effect here")
+
+
+def _say(message: str) -> None:
+    """Once, also under torchrun, where every rank reads the same command."""
+    if os.environ.get("RANK", "0") == "0":
+        LOGGER.info(message)
 
 
 def _shown(layers: list[dict[str, Any]]) -> Settings:

@@ -65,6 +65,14 @@ def test_a_command_takes_it_with_patches_that_fit_and_says_so(tmp_path, said):
     assert settings_of(folder, "--model", "volo_d1").model.resolved().patch_size == 8
 
 
+def test_under_torchrun_the_first_rank_alone_says_so(tmp_path, said, monkeypatch):
+    folder = photos(tmp_path, *[(500, 375)] * 4)
+    for rank, times in (("1", 0), ("0", 1)):
+        monkeypatch.setenv("RANK", rank)
+        assert settings_of(folder).data.image_size == 224
+        assert sum("images are used at 224" in line for line in said) == times
+
+
 @pytest.mark.parametrize("flags", [["--image-size", "64"], ["--recipe", "photos"]])
 def test_a_size_that_is_given_counts(tmp_path, said, flags):
     folder = photos(tmp_path, *[(500, 375)] * 4)
