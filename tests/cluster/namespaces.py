@@ -74,7 +74,7 @@ class Host:
     @property
     def env(self) -> dict[str, str]:
         """Of its processes. What is said in it of proxies, folders and Ray's tokens holds for this process alone."""
-        outside = ("TMPDIR", "XDG_CACHE_HOME", "RAY_AUTH_MODE")
+        outside = ("TMPDIR", "XDG_CACHE_HOME", "RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
         env = {name: value for name, value in own_environment().items() if name not in outside}
         env = {name: value for name, value in env.items() if not name.lower().endswith("_proxy")}
         return env | {"PATH": _path(env["PATH"]), "HOME": HOME, "VOLO_CACHE_DIR": CACHE}

@@ -76,6 +76,28 @@ def test_a_server_that_is_gone_for_seconds_is_waited_for(bucket, s3):
     assert bucket.read("one")[0] == b"1"
 
 
+def test_a_request_without_an_answer_is_made_again(s3, tmp_path, monkeypatch):
+    """As when the network between is cut: then the client ends it after 30 s, here after one."""
+    monkeypatch.setattr(storage, "REQUEST_S", 1.0)
+    bucket = Bucket(f"{s3.new_bucket()}/run", patience_s=20)
+    (tmp_path / "large").write_bytes(LARGE)
+    bucket.write("one", b"1")
+    asked = {
+        "write": lambda: bucket.write("large", tmp_path / "large"),
+        "fetch": lambda: bucket.fetch("large", tmp_path / "copy"),
+        "create": lambda: bucket.create("new", b"mine"),
+        "swap": lambda: bucket.swap("new", b"changed", etag),
+        "copy": lambda: bucket.copy("new", "two"),
+        "names": bucket.names,
+        "delete": lambda: bucket.delete(["one", "large"]),
+    }
+    for name, request in asked.items():
+        etag = bucket.read("new")[1] if name == "swap" else ""
+        with s3.proxy.failing(first(1, HANG)):
+            assert request() in (None, True) or name == "names"
+    assert {name: bucket.read(name)[0] for name in bucket.names()} == {"new": b"changed", "two": b"changed"}
+
+
 def test_a_server_that_does_not_answer_is_given_up_with_what_to_look_at(s3):
     impatient = Bucket(f"{s3.new_bucket()}/run", patience_s=1.5)
     for fault in (HANG, DROP, 503):

@@ -12,10 +12,11 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
@@ -30,6 +31,7 @@ SIGNED_S = 7200.0
 PIECE = 2**24  # bytes read at once: a request has REQUEST_S
 CONNECT_S, REQUEST_S, LONGEST_PAUSE_S = 3.0, 60.0, 3.0
 MANY = 10_000  # retries: the time limits them
+UNANSWERED = "timed out|TimedOut|kind: Timeout"
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 # What a server's answer or obstore's error holds, and what it means to a person.
@@ -46,6 +48,8 @@ REASONS = {
     r"status code: (5\d\d|429|408)": "the server fails; try again later",
     "error sending request|connection|timed out": "the server does not answer; check AWS_ENDPOINT_URL and the network",
 }  # fmt: skip
+
+Answer = TypeVar("Answer")
 
 
 class StorageError(OSError):
@@ -71,7 +75,7 @@ class Bucket:
     """
 
     def __init__(self, url: str, patience_s: float = PATIENCE_S):
-        self.url = url
+        self.url, self.patience_s = url, patience_s
         self._addresses: dict[str, tuple[str, float]] = {}
         endpoint = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), "")
         config: dict[str, Any] = {"endpoint": endpoint} if endpoint and url.startswith("s3://") else {}
@@ -100,27 +104,27 @@ class Bucket:
     def read(self, name: str) -> tuple[bytes, str]:
         """An object's content, and its etag. Raises FileNotFoundError if there is none."""
         with _named(self.url, name):
-            found = obstore.get(self._store, name)
-            return bytes(found.bytes()), found.meta["e_tag"] or ""
+            return self._repeated(lambda: _content(obstore.get(self._store, name)))
 
     def stat(self, name: str) -> Stat:
         """Raises FileNotFoundError if there is no such object."""
         with _named(self.url, name):
-            return _stat(obstore.head(self._store, name))
+            return _stat(self._repeated(lambda: obstore.head(self._store, name)))
 
     def fetch(self, name: str, path: Path) -> None:
         """Copies an object into a file, a piece at a time. Raises FileNotFoundError if there is no such object."""
         size = self.stat(name).size
         with open(path, "wb") as file:
             for start in range(0, size, PIECE):
+                end = min(start + PIECE, size)
                 with _named(self.url, name):
-                    piece = obstore.get_range(self._store, name, start=start, end=min(start + PIECE, size))
+                    piece = self._repeated(partial(obstore.get_range, self._store, name, start=start, end=end))
                 file.write(piece)
 
     def write(self, name: str, content: bytes | Path) -> None:
         """Makes or replaces an object; a large file goes in parts, and appears when all have arrived."""
         with _named(self.url, name):
-            obstore.put(self._store, name, content)
+            self._repeated(lambda: obstore.put(self._store, name, content))
         if isinstance(content, Path) and (found := self.stat(name).size) != (size := content.stat().st_size):
             reason = f"{found:,} of {size:,} bytes have arrived; try again, or use another server"
             raise StorageError(errno.EIO, reason, f"{self.url}/{name}")
@@ -129,7 +133,7 @@ class Bucket:
         """Makes an object. False if there is another one; the same content is taken for ours, whose answer was lost."""
         with _named(self.url, name):
             try:
-                obstore.put(self._store, name, content, mode="create")
+                self._repeated(lambda: obstore.put(self._store, name, content, mode="create"))
             except (AlreadyExistsError, PreconditionError):
                 return self._holds(name, content)
         return True
@@ -138,7 +142,7 @@ class Bucket:
         """Replaces an object that still has this etag. False if it has changed, other than by a lost answer of ours."""
         with _named(self.url, name):
             try:
-                obstore.put(self._store, name, content, mode={"e_tag": etag})
+                self._repeated(lambda: obstore.put(self._store, name, content, mode={"e_tag": etag}))
             except (AlreadyExistsError, PreconditionError, FileNotFoundError):
                 return self._holds(name, content)
         return True
@@ -146,7 +150,7 @@ class Bucket:
     def names(self, prefix: str = "") -> dict[str, Stat]:
         """All objects whose names begin with these parts, sorted by name."""
         with _named(self.url, prefix):
-            pages = obstore.list(self._store, prefix or None)
+            pages = self._repeated(lambda: [*obstore.list(self._store, prefix or None)])
             found = {meta["path"]: _stat(meta) for page in pages for meta in page}
         return dict(sorted(found.items()))
 
@@ -154,12 +158,12 @@ class Bucket:
         """Deletes objects, in this order; those that are not there are passed over."""
         for name in names:
             with _named(self.url, name), contextlib.suppress(FileNotFoundError):
-                obstore.delete(self._store, name)
+                self._repeated(partial(obstore.delete, self._store, name))
 
     def copy(self, name: str, to: str) -> None:
         """Copies an object on the server."""
         with _named(self.url, name):
-            obstore.copy(self._store, name, to)
+            self._repeated(lambda: obstore.copy(self._store, name, to))
 
     def address(self, name: str) -> str:
         """An address at which an object can be read for SIGNED_S, without credentials. It is kept for half of that."""
@@ -171,9 +175,21 @@ class Bucket:
             self._addresses[name] = address, now
         return address
 
+    def _repeated(self, request: Callable[[], Answer]) -> Answer:
+        """Makes a request again that was not answered in time, as when a network is cut. obstore itself does not repeat
+        what changes something under a condition, nor deletions, which the server may have done before: ours may be
+        done twice."""
+        begun = time.monotonic()
+        while True:
+            try:
+                return request()
+            except (BaseError, TimeoutError) as error:
+                if not re.search(UNANSWERED, str(error)) or time.monotonic() - begun > self.patience_s:
+                    raise
+
     def _holds(self, name: str, content: bytes) -> bool:
         try:
-            return bytes(obstore.get(self._store, name).bytes()) == content
+            return self._repeated(lambda: _content(obstore.get(self._store, name)))[0] == content
         except FileNotFoundError:
             return False
 
@@ -200,6 +216,10 @@ def check_bucket(url: str, name: str) -> None:
             f"{name} must be a place whose server heeds `If-None-Match: *`, without which two runs could overwrite "
             f"each other, got {shown(url)}; use another server, or a path"
         )
+
+
+def _content(found: Any) -> tuple[bytes, str]:
+    return bytes(found.bytes()), found.meta["e_tag"] or ""
 
 
 def _stat(meta: Any) -> Stat:
