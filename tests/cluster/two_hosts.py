@@ -27,8 +27,9 @@ from tests.faults.tools.runs import assert_same, begun_at, draw_images
 from tests.storage.server import KEYS
 from volo.data.packed.packing import pack
 
-STEPS_OF_EPOCH, EVERY = 16, 5  # steps between checkpoints
+EPOCHS, STEPS_OF_EPOCH, EVERY = 3, 16, 5  # steps between checkpoints
 GONE_S = 30.0
+SERVES = r"(?m)^(http\S+) (s3\S+)\n"
 TOKEN = f"{HOME}/.ray/auth_token"
 CONFIG, UNDISTURBED, PHOTOS, FETCHED = "/tmp/run.json", "/tmp/undisturbed", "/tmp/photos", "/tmp/fetched"
 UPLOAD = """
@@ -67,14 +68,13 @@ class Storage:
 
 @contextlib.contextmanager
 def serving(host: Host, log: Path) -> Iterator[Storage]:
+    command = [sys.executable, "-m", "tests.storage.server", host.address]
     with open(log, "w") as file:
-        process = host.popen(
-            [sys.executable, "-m", "tests.storage.server", host.address], stdin=subprocess.PIPE, stdout=file, text=True
-        )
+        process = host.popen(command, stdin=subprocess.PIPE, stdout=file, stderr=file, text=True)
     try:
         serves = Training(process, log, log)
-        serves.until(lambda: log.read_text().endswith("\n"), "the server's endpoint")
-        yield Storage(host, log, *log.read_text().splitlines()[0].split())
+        serves.until(lambda: bool(re.search(SERVES, log.read_text())), "the server's endpoint")
+        yield Storage(host, log, *re.search(SERVES, log.read_text()).groups())
     finally:
         process.kill()
         process.wait()
@@ -153,14 +153,15 @@ def play(folder: Path) -> None:
     """
     images = draw_images(folder / "data")
     say("two processes of this machine train undisturbed: the weights that the hosts must arrive at")
-    undisturbed = two_ranks(folder / "undisturbed", images)
+    undisturbed = two_ranks(folder / "undisturbed", images, optim=dict(epochs=EPOCHS))
     undisturbed.finish(num_ranks=2)
     pack(images, folder / "packed", 20_000)
     with network() as lan, contextlib.ExitStack() as servers:
         one, two, third = (lan.host(name) for name in ("one", "two", "storage"))
         say(f"hosts: {', '.join(f'{host.name} at {host.address}' for host in lan.hosts)}; no folder is shared")
         storage = servers.enter_context(serving(third, folder / "storage.txt"))
-        pair = Pair(lan, one, two, storage, two_ranks(folder / "there", images), folder)
+        there = two_ranks(folder / "there", images, optim=dict(epochs=EPOCHS))
+        pair = Pair(lan, one, two, storage, there, folder)
         say(f"an S3 server answers at {storage.endpoint}; {one.name} uploads the images to {storage.bucket}/photos")
         shutil.copytree(folder / "packed", one.file("/tmp/packed"))
         pair.run(one, sys.executable, "-c", UPLOAD, "/tmp/packed", f"{storage.bucket}/photos")
