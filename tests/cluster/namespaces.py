@@ -73,7 +73,8 @@ class Host:
 
     @property
     def env(self) -> dict[str, str]:
-        """Of its processes. What is said in it of proxies, folders and Ray's tokens holds for this process alone."""
+        """Of its processes. What this process's says of proxies, folders and Ray's tokens does not hold there, nor that
+        Ray's clusters have one node."""
         outside = ("TMPDIR", "XDG_CACHE_HOME", "RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
         env = {name: value for name, value in own_environment().items() if name not in outside}
         env = {name: value for name, value in env.items() if not name.lower().endswith("_proxy")}
@@ -92,9 +93,10 @@ class Host:
         """Ends it as a loss of power does: first nothing arrives any more, then no process is left, no file either."""
         if not self.pid:
             return
-        self.network.unplug(self)
+        if self._port:
+            self.network.unplug(self)
         _end(self._holder)
-        self.pid = 0
+        self.pid, self._port = 0, ""
 
     def command(self, command: list[str]) -> list[str]:
         """What runs a command there from here, in the root of this checkout. Killed, it takes the command with it."""
