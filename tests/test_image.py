@@ -225,6 +225,7 @@ def test_a_container_for_one_command_is_well_as_long_as_python_finds_the_code(co
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_container_in_which_ray_has_started_is_well_as_long_as_the_cluster_answers(container, tmp_path):
     with started_head(container, num_cpus=1) as head:
         command = Path(f"/proc/{head.session}/cmdline").read_text().split("\0")

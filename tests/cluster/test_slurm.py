@@ -33,6 +33,7 @@ pytestmark = [
 SCRIPT, ASKED, ANSWER, BATCH = "/tmp/slurm.sbatch", "/tmp/asked", "/tmp/answer", "/tmp/batch"
 CONFIG, PHOTOS = "/tmp/config.json", "/tmp/photos"
 SLURM = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "1", "SLURM_GPUS_ON_NODE": "0"}
+JOINS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}  # these tests keep Ray to loopback otherwise
 # Tells this test its words and environment, and ends with the code that it is told.
 SRUN = f"""#!{sys.executable}
 import json, os, sys
@@ -91,7 +92,7 @@ class Nodes:
         assert text.count(given) == 1
         self.one.file(SCRIPT).write_text(text)
         command = ["bash", "-c", f"echo $$ > {BATCH}; exec bash {SCRIPT}"]
-        env = self.env | SLURM | {"PATH": f"/tmp/bin:{self.one.env['PATH']}"}
+        env = self.env | SLURM | JOINS | {"PATH": f"/tmp/bin:{self.one.env['PATH']}"}
         with ended(self.one.popen(command, env=env, stdout=file, stderr=file)) as process:
             yield process
 
@@ -116,12 +117,11 @@ def nodes(tmp_path_factory) -> Iterator[Nodes]:
     folder = tmp_path_factory.mktemp("slurm")
     with network() as lan, contextlib.ExitStack() as ending:
         one, two, storage = (lan.host(name) for name in ("one", "two", "storage"))
-        server = storage.popen(
-            [sys.executable, "-m", "tests.storage.server", storage.address],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        ending.enter_context(ended(server))
-        endpoint, bucket = server.stdout.readline().split()
+        serve = [sys.executable, "-m", "tests.storage.server", storage.address]
+        log = ending.enter_context(open(folder / "storage.txt", "w"))
+        server = ending.enter_context(ended(storage.popen(serve, stdin=subprocess.PIPE, stdout=log)))
+        Training(server, Path(log.name), folder).until(lambda: "\n" in Path(log.name).read_text(), "the server's place")
+        endpoint, bucket = Path(log.name).read_text().splitlines()[0].split()
         images = draw_folder(folder / "images", {"train": {"cat": 40, "dog": 40}})
         for host in (one, two):
             shutil.copytree(images, host.file(PHOTOS))
@@ -143,7 +143,7 @@ def test_a_training_on_the_nodes_of_an_allocation_ends_with_code_0_and_leaves_no
 
 
 def test_the_code_of_a_job_that_fails_is_that_of_the_script(nodes):
-    with nodes.job("wrong", epochs=1, data_dir="/tmp/nowhere") as job:
+    with nodes.job("wrong", epochs=1, data_dir="hdfs://photos") as job:
         job.until(lambda: "error: " in job.output.read_text(), "a refusal")
     assert job.process.returncode == ExitCode.WRONG_INPUT, job.output.read_text()
 

@@ -234,9 +234,10 @@ def test_the_node_of_this_machine_is_the_one_that_ray_runs_here(head, monkeypatc
 
 
 @pytest.mark.ray
-def test_a_drain_that_ray_refuses_says_what_ray_says(monkeypatch):
-    with pytest.raises(DrainError, match="Ray fails with '"):
-        drain(f"127.0.0.1:{free_ports(1)[0]}", "0" * 56, SpotNotice("stop", 100.0, time.monotonic()))
+def test_a_drain_that_ray_refuses_says_what_ray_says(head, monkeypatch):
+    monkeypatch.setattr(os, "environ", head.env)
+    with pytest.raises(DrainError, match=r"Ray fails with 'Error: .*Invalid hex ID of a Ray node"):
+        drain(head.address, "f" * 56, SpotNotice("stop", 100.0, time.monotonic()))
 
 
 def test_a_date_that_the_service_does_not_tell_is_this_machines(aws):
@@ -248,6 +249,7 @@ def test_a_date_that_the_service_does_not_tell_is_this_machines(aws):
     assert -60 < MetadataService(aws.url).notice().left_s < 1
 
 
+JOINS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}  # these tests keep Ray to loopback otherwise
 SERVE = """
 import sys
 from tests.cluster.metadata import metadata_service
@@ -270,7 +272,7 @@ print({node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes()})
 def test_on_a_machine_of_a_cluster_it_finds_the_cluster_and_the_machines_own_node_and_drains_that():
     with network() as lan:
         one, two = lan.host("one"), lan.host("two")
-        env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}
+        env = JOINS | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}
         small = ["--num-cpus=1", f"--object-store-memory={150 * 1024**2}", "--disable-usage-stats"]
         for host, where in (
             (one, ["--head", f"--node-ip-address={one.address}"]),

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from volo.cluster.access import check_answer
 from volo.cluster.metadata import MetadataError, MetadataService, SpotNotice
 from volo.errors import cut, visible
 
 POLL_S = 5.0  # as AWS recommends
 ATTEMPTS = 3  # until a service that never answered is taken for none
 NO_TOKEN = {400, 401, 403, 404, 405, 501}  # from a server that is not AWS's, or one that is switched off
-RAY_S = 30.0
+RAY_S = 60.0  # on a machine whose cores are all at work
 REASON = "DRAIN_NODE_REASON_PREEMPTION"
 NODE_ID = re.compile(r"[0-9a-f]{56}")
 TELL_NODE = (
@@ -85,6 +86,10 @@ class SpotWatch:
 
 def node_here(address: str) -> str:
     """The id of the Ray node that runs on this machine. Raises DrainError."""
+    try:
+        check_answer(address)
+    except ConnectionError as error:
+        raise DrainError(f"Ray does not answer at {address}: {error}") from None
     said = _told(sys.executable, "-c", TELL_NODE, address)
     if not (found := NODE_ID.findall(said)):
         raise DrainError(f"Ray at {address} tells no node of this machine, but {_last_line(said)!r}")
