@@ -1,7 +1,7 @@
 """Training on webdataset's tars gives the weights that training on the image folder gives, killed or not."""
 
 import os
-import tarfile
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,6 @@ from volo.cli import analyze
 from volo.cli.outcome import exit_code
 from volo.doctor.data import check_data
 from volo.errors import InputError
-from volo.runs.records import read_records
 from volo.tables import read_table
 
 CUT = dict(crop_area=(0.3, 1.0))
@@ -56,12 +55,8 @@ def test_a_tar_cut_short_ends_a_job_with_code_2_before_anything_is_trained(tmp_p
 
 def test_other_images_in_a_tar_are_refused_on_resume_by_name(tmp_path, folder, tars):
     train(small_run(tmp_path, tars, optim=dict(max_steps=3)))
-    path = tars / "train-000000.tar"
-    with tarfile.open(path) as tar:
-        members = {member.name: member.offset_data for member in tar}
-    content = bytearray(path.read_bytes())
-    content[members["cat/0000.png"] + 200] ^= 1
-    path.write_bytes(content)
+    shutil.copyfile(folder / "test/cat/0000.png", folder / "train/cat/0000.png")
+    write_tars(folder, tars)
     with pytest.raises(InputError, match=r"1 changed \(train/cat/0000.png\)"):
         train(small_run(tmp_path, tars))
 
@@ -69,7 +64,6 @@ def test_other_images_in_a_tar_are_refused_on_resume_by_name(tmp_path, folder, t
 def test_tars_are_analyzed_by_names_that_tell_the_tar_and_looked_at_by_doctor(tmp_path, tars):
     settings = small_run(tmp_path, tars, optim=dict(max_steps=4))
     flags = ["--checkpoint", str(train(settings)), "--num-workers", "0", "--no-show", "--analysis", "predictions"]
-    assert "tars" in next(iter(read_records(settings.run_dir)))["text"]
     for number, place in enumerate(([], ["--data-dir", str(tars)])):
         output = tmp_path / str(number)
         assert exit_code(analyze.main, [*flags, "--output-dir", str(output), *place]) == 0

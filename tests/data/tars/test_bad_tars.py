@@ -267,9 +267,11 @@ def test_what_lies_beside_tars_is_said_and_tars_of_no_split_are_not_used(tars):
     (tars / "README.md").write_text("cats")
     (tars / "gone.tar").symlink_to("nowhere")
     (tars / "a.png").write_bytes(png(1))
+    write_tar(tars / "train-\udcff.tar", numbered(0, 1))
     source = TarFolder(tars, "train", 8)
     assert f"not used: more.tar in {tars}" in source.notes and len(source.labels) == 48
     said = source.passed_over.in_words()
+    assert r"1 name that is no text ('train-\udcff.tar')" in said
     for part in ("1 link that leads nowhere (gone.tar)", "1 .md file (README.md)", "1 image beside the tars (a.png)"):
         assert part in said
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from volo.data.folders.class_names import is_text
 from volo.data.folders.layout import TEST, TRAIN, VALIDATION
 from volo.data.folders.listing import FOLDER, find_entries
-from volo.data.folders.passed_over import BESIDE, DEAD_LINK, PassedOver
+from volo.data.folders.passed_over import BESIDE, DEAD_LINK, NO_TEXT, PassedOver
 from volo.errors import InputError, first_of
 
 SUFFIX = ".tar"
@@ -67,6 +68,8 @@ def find_tars(root: Path) -> TarLayout:
         file = os.path.relpath(path, root)
         if _is_compressed(path, reason):
             compressed.append(file)
+        elif not is_text(file):
+            passed_over.note(NO_TEXT, file)
         elif reason == SUFFIX and (tar := _tar(path, file)):
             found = {folder} if folder else _named(file)
             if len(found) > 1:
