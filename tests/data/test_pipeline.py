@@ -112,7 +112,7 @@ def test_images_decoded_partly_and_in_any_order_keep_their_numbers():
 class Noise:
     """48 MiB of noise at 64 pixels a side, drawn by position; a `Source`."""
 
-    name, image_size, class_names, coarse = "noise", 64, tuple("abcde"), None
+    name, image_size, in_chans, class_names, coarse = "noise", 64, 3, tuple("abcde"), None
     labels = np.arange(4096) % 5
 
     def fingerprint(self) -> str:
