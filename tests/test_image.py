@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from packaging.requirements import Requirement
 
 from tests.cluster.conftest import ray_env as ray_env
 from tests.cluster.conftest import started_head
+from tests.cluster.processes import LIMIT_S
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("volo", "jobs", "tune_spaces")
@@ -56,7 +58,8 @@ def ignored(path: str) -> bool:
 
 def pinned(name: str) -> str:
     spelled = re.sub("[-_]", "[-_]", name)
-    return re.search(rf"^{spelled}==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE).group(1)
+    pins = (ROOT / "constraints.txt").read_text()
+    return re.search(rf"^{spelled}==(\S+)$", pins, re.MULTILINE | re.IGNORECASE).group(1)
 
 
 def test_the_image_is_rays_own_of_the_version_that_is_pinned():
@@ -231,7 +234,10 @@ def test_a_container_in_which_ray_has_started_is_well_as_long_as_the_cluster_ans
         command = Path(f"/proc/{head.session}/cmdline").read_text().split("\0")
         [folder] = [word.partition("=")[2] for word in command if word.startswith("--temp-dir=")]
         (tmp_path / "ray").mkdir()
-        address = shutil.copy(Path(folder) / "ray_current_cluster", tmp_path / "ray")
+        written, deadline = Path(folder) / "ray_current_cluster", time.monotonic() + LIMIT_S
+        while not written.exists() and time.monotonic() < deadline:  # a moment after Ray says that it has started
+            time.sleep(0.05)
+        address = shutil.copy(written, tmp_path / "ray")
         assert Path(address).read_text() == head.address
         assert health(ROOT, container) == 0
     assert health(ROOT, container) == 1

@@ -64,10 +64,9 @@ NO_FOLDER = "file"
 IN_BUCKETS = ["--output-dir", "--data-dir", "--init-weights", "--resume-path", "--teacher"]  # of the settings
 COMMANDS = [
     *[(job, "--config URL --num-workers 0") for job in ("train", "doctor")],
-    *[("tune", f"--space mix {flag} URL") for flag in ("--config", "--output-dir")],
+    ("tune", "--space mix --config URL"),
     *[("tune", "--space URL"), ("tune", "--space URL/a.py"), ("tune", "--space mix --sweep-name URL")],
     *[("pipeline", "--config URL"), ("pipeline", "--space mix --sweep-name URL")],
-    ("pipeline", "--space mix --output-dir URL"),
     *[("analyze", "--checkpoint x --output-dir URL"), ("predict", "--checkpoint x --input x URL")],
     *[("predict", "--checkpoint x --input x --output URL"), ("export", "--checkpoint x --output URL")],
     *[("pack", "--data-dir URL --output x"), ("pack", "--data-dir x --output URL")],
@@ -75,8 +74,9 @@ COMMANDS = [
 ]
 TAKE_BUCKETS = [
     *[(job, f"{flag} URL --num-workers 0") for job in ("train", "doctor") for flag in IN_BUCKETS],
-    *[("tune", f"--space mix {flag} URL") for flag in ("--data-dir", "--init-weights", "--teacher")],
+    *[("tune", f"--space mix {flag} URL") for flag in IN_BUCKETS if flag != "--resume-path"],
     *[("pipeline", f"{flag} URL") for flag in IN_BUCKETS],
+    ("pipeline", "--space mix --output-dir URL"),
     *[("analyze", "--checkpoint URL"), ("analyze", "--checkpoint x --data-dir URL")],
     *[("predict", "--checkpoint URL --input x"), ("export", "--checkpoint URL --output x.onnx")],
     *[("compare", "URL x"), ("compare", "x URL"), ("runs", "--output-dir URL")],

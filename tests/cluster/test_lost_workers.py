@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayActorError
 from ray.train import ControllerError, WorkerGroupError
 
-from volo.cluster import nodes, restart, watch
+from volo.cluster import living, restart, watch
 from volo.cluster.attempt import Attempt, Member
 from volo.cluster.failures import Failure, first_cause, told_of_loss
 from volo.cluster.watch import FailureWatch, TrainingEnded
@@ -186,13 +186,13 @@ def test_a_node_that_ray_still_lists_is_gone_once_nobody_answers_there(monkeypat
         listed = {"NodeID": HERE, "Alive": True, "NodeManagerAddress": "127.0.0.1", "NodeManagerPort": port}
         monkeypatch.setattr(ray, "is_initialized", lambda: True)
         monkeypatch.setattr(ray, "nodes", lambda: [listed, {"NodeID": GONE, "Alive": False}])
-        assert nodes.living_nodes() == {HERE}
-        assert (nodes.is_gone(HERE), nodes.is_gone(GONE), nodes.is_gone("unknown")) == (False, True, False)
-    assert nodes.is_gone(HERE) and nodes.living_nodes() == set()
+        assert living.living_nodes() == {HERE}
+        assert (living.is_gone(HERE), living.is_gone(GONE), living.is_gone("unknown")) == (False, True, False)
+    assert living.is_gone(HERE) and living.living_nodes() == set()
 
 
 def test_without_a_connection_no_node_is_known_and_none_is_gone():
-    assert (nodes.this_node(), nodes.living_nodes(), nodes.is_gone(HERE)) == ("", set(), False)
+    assert (living.this_node(), living.living_nodes(), living.is_gone(HERE)) == ("", set(), False)
 
 
 def test_a_damaged_line_of_announcements_is_passed_over(tmp_path: Path):

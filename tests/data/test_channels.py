@@ -72,10 +72,10 @@ def test_batches_of_any_channels_are_augmented_mixed_and_shrunk(channels):
     ).resolved(SIZE)  # fmt: skip
     batches = TrainingBatches(data, np.arange(COUNT), pixels, augment, batch_size=40, seed=0, epochs=2)
     for epoch, size in ((0, 12), (1, SIZE)):
-        batch = batches.batch(epoch, 3)
+        batch = batches.batch(epoch, 2)
         assert batch.images.shape == (40, channels, size, size)
         assert batch.images.isfinite().all()
-    assert torch.equal(batches.batch(1, 3).images, batch.images)
+    assert torch.equal(batches.batch(1, 2).images, batch.images)
 
 
 def test_pictures_show_gray_as_gray_and_of_many_channels_the_first_three():

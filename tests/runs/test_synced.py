@@ -134,8 +134,8 @@ IN_PLACE = {  # and why that is enough
     ("runs/checkpoint.py", "rename"),  # of a synced folder, whose parent is synced afterwards
     ("runs/folder.py", "rename"),  # of a whole run, which is set aside
     ("tuning/report/page.py", "rename"),  # of a whole page and its figures, made aside
-    ("tuning/winner.py", "rename"),  # of a synced folder
-    ("tuning/winner.py", "write_text"),  # into that folder
+    ("tuning/home.py", "rename"),  # of a synced folder
+    ("tuning/home.py", "write_text"),  # into that folder
 }
 
 

@@ -12,13 +12,14 @@ from ray.tune.schedulers import TrialScheduler
 from tests.runs.test_disk_room import full_disk
 from tests.tuning.sweeps import opened, play, play_epoch, states
 from volo import console
+from volo.cluster.attempt import Attempt
 from volo.cluster.start import StopFile
 from volo.tuning import ending as module
 from volo.tuning.board import Board, in_short
 from volo.tuning.ending import Ending, Guarded
-from volo.tuning.scheduler import StudyScheduler
+from volo.tuning.scheduler import MOST_LOST, StudyScheduler
 from volo.tuning.study import REASON
-from volo.tuning.trial import DISK, beginning_of
+from volo.tuning.trial import DISK
 
 
 def ending_of(folder: Path, wants_stop=lambda: 0, minutes: float | None = None) -> tuple[Ending, StopFile, list[str]]:
@@ -69,23 +70,34 @@ def test_a_sweep_whose_trials_wait_for_a_busy_cluster_says_so_and_ends_at_once(t
 def test_a_trial_whose_workers_have_no_room_yet_is_waited_for_though_it_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(console, "PLAIN_INTERVAL_S", 0.0)
     ending, _, said = ending_of(tmp_path)
-    ending.has_begun = lambda number: beginning_of(tmp_path, number).exists()
+    attempt = Attempt(tmp_path)
+    ending.has_begun = attempt.has_begun_trial
     ending.waiting, ending.running = {6}, {5}
     ending.look()
-    beginning_of(tmp_path, 5).touch()
+    attempt.begin_trial(5)
     ending.look()
     assert said == ["waiting for the cluster to start trial 5, 6: free 0 cores of 3 cores"]
 
 
-def test_a_lost_trial_says_whether_its_node_went_with_it(tmp_path):
-    study = opened(tmp_path, num_samples=2, pruner="none")
-    trial_scheduler = StudyScheduler(study, lambda *_: None, lambda what: contextlib.nullcontext())
-    for text in ("The actor died because its node has died. Node Id: 4f6a", "Worker exit type: SYSTEM_ERROR"):
-        number, error = study.next_work().number, RayActorError(error_msg=text)
-        lost = SimpleNamespace(config={"number": number}, get_pickled_error=lambda error=error: error)
-        trial_scheduler.on_trial_error(None, lost)
+def test_a_trial_lost_with_its_node_is_tried_again_three_times_and_one_lost_alone_is_not(tmp_path):
+    study, said = opened(tmp_path, num_samples=2, pruner="none"), []
+    trial_scheduler = StudyScheduler(study, lambda *_: None, lambda what: contextlib.nullcontext(), said.append)
+
+    def lose(number: int, text: str) -> None:
+        error = RayActorError(error_msg=text)
+        trial_scheduler.on_trial_error(
+            None, SimpleNamespace(config={"number": number}, get_pickled_error=lambda: error)
+        )
+
+    first = study.next_work()
+    for times in range(1, MOST_LOST + 1):
+        lose(first.number, "The actor died because its node has died. Node Id: 4f6a")
+        assert said[-1].endswith(f"starting again from its newest checkpoint, {times} of {MOST_LOST} times")
+        assert study.next_work() == first
+    lose(first.number, "The actor died because its node has died. Node Id: 4f6a")
+    lose(study.next_work().number, "Worker exit type: SYSTEM_ERROR")
     reasons = [trial.user_attrs[REASON] for trial in study.trials]
-    assert reasons[0].startswith("the trial's process was lost, its node is gone: The actor died because its node")
+    assert reasons[0].startswith("the trial's process was lost with its node: The actor died because its node")
     assert reasons[1] == "the trial's process was lost, killed or out of memory: Worker exit type: SYSTEM_ERROR"
 
 

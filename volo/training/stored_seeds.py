@@ -2,11 +2,11 @@
 
 import contextlib
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
+from volo.cache import place_of_copies
 from volo.errors import InputError
+from volo.files import replaced
 from volo.log import LOGGER
 from volo.runs import stored
 from volo.runs.folder import changed_settings
@@ -61,12 +61,14 @@ def _check_same(settings: Settings) -> None:
     names = bucket.names()
     if CONFIG not in names or not stored.manifests(names):
         return
-    with tempfile.TemporaryDirectory() as folder:
-        bucket.fetch(CONFIG, path := Path(folder, CONFIG))
-        try:
-            before = build_settings(read_yaml(path))
-        except InputError:  # damaged; the checkpoint holds the settings as well
-            return
+    path = place_of_copies("listings", settings.home) / CONFIG
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(path) as partial:
+        bucket.fetch(CONFIG, partial)
+    try:
+        before = build_settings(read_yaml(path))
+    except InputError:  # damaged; the checkpoint holds the settings as well
+        return
     changed = {name: pair for name, pair in differences(before, settings).items() if name not in FREE_ON_RESUME}
     if changed:
         raise changed_settings(settings, changed)

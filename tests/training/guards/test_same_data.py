@@ -55,7 +55,6 @@ def test_each_rank_reads_the_data_where_its_own_machine_has_them(tmp_path, homes
     places = [{"VOLO_DATA_DIR": str(home / "images")} for home in homes]
     codes, said = trained_in(tmp_path, tmp_path / "nowhere", places)
     assert codes == [0, 0], said
-    assert f"data are read from {homes[0] / 'images'} on this machine, as $VOLO_DATA_DIR says" in said[0]
 
 
 def test_a_rank_whose_place_has_other_data_is_named_with_the_place(tmp_path, homes):
