@@ -15,25 +15,22 @@ class Table:
     def __init__(self, study: SweepStudy):
         self.study = study
         self._names: dict[str, None] = {}  # of the parameters, in order
-        self._rows: dict[int, tuple[FrozenTrial, str]] = {}  # by number, without the rank
+        self._written: dict[int, FrozenTrial] = {}  # as they were when their rows were written, by number
+        self._rows: dict[int, str] = {}  # without the rank
 
     def text(self) -> str:
         ranked = list(self.study.standings.ranked())
-        changed = [trial for trial in ranked if self._row(trial) is None]
+        changed = [trial for trial in ranked if self._written.get(trial.number) is not trial]
         names = dict.fromkeys(name for trial in sorted(changed, key=lambda one: one.number) for name in trial.params)
         if names.keys() - self._names.keys():
             self._names |= names
             changed = ranked
         for trial in changed:
-            self._rows[trial.number] = trial, row_of(self._cells(trial))
+            self._written[trial.number] = trial
+            self._rows[trial.number] = row_of(self._cells(trial))
         metrics = [objective.metric for objective in self.study.objectives]
         head = row_of(["rank", "trial", "state", *metrics, "epochs", "seconds", *self._names, "reason"])
-        return head + "".join(f"{rank},{self._row(trial)}" for rank, trial in enumerate(ranked, start=1))
-
-    def _row(self, trial: FrozenTrial) -> str | None:
-        """What was written of the trial as it is now."""
-        written, row = self._rows.get(trial.number, (None, None))
-        return row if written is trial else None
+        return head + "".join([f"{rank},{self._rows[trial.number]}" for rank, trial in enumerate(ranked, start=1)])
 
     def _cells(self, trial: FrozenTrial) -> list[Cell]:
         values = trial.values or [""] * len(self.study.objectives)
