@@ -137,11 +137,25 @@ def test_a_node_lost_before_its_announced_end_costs_nothing(attempt):
         charges(attempt, watch, died(PROCESS_DIED), 0, starts=1)
 
 
-def test_what_ray_repeats_while_a_node_is_drained_is_charged_once(attempt):
-    watch = FailureWatch(attempt, max_failures=1)
+def test_what_ray_repeats_while_a_node_is_drained_is_told_once(attempt, monkeypatch):
+    watching = FailureWatch(attempt, max_failures=1)
     for _ in range(5):
-        watch.after_exception(None, {0: died(PROCESS_DIED)})
+        watching.after_exception(None, {0: died(PROCESS_DIED)})
     assert len(attempt.failures()) == 1
+    monkeypatch.setattr(watch, "REPEATED_S", 0.0)
+    for _ in range(5):
+        watching.after_exception(None, {1: died(NODE_DIED, preempted=True)})
+    assert [failure.is_free for failure in attempt.failures()] == [False, True]
+
+
+def test_a_failure_before_any_worker_has_begun_is_charged_at_every_start(attempt, monkeypatch):
+    """No worker has said who it is, so that all that Ray tells is the rank."""
+    monkeypatch.setattr(watch, "REPEATED_S", 0.0)
+    watching = FailureWatch(attempt, max_failures=2)
+    for _ in range(2):
+        watching.after_exception(None, {7: OSError("no such folder")})
+    with pytest.raises(TrainingEnded):
+        watching.after_exception(None, {7: OSError("no such folder")})
 
 
 def test_the_failures_of_an_earlier_controller_count(attempt):

@@ -12,7 +12,7 @@ from volo.cluster.attempt import Attempt, Member, append
 from volo.cluster.failures import LOST, Failure, first_cause
 from volo.cluster.living import is_gone
 
-REPEATED_S = 2.0  # Ray asks the workers every half second, and needs longer than this to start them again
+REPEATED_S = 4.0  # in which Ray asks the workers again
 
 
 class TrainingEnded(Exception):
@@ -34,7 +34,7 @@ class FailureWatch(UserCallback):
         self.last = before[-1] if before else None
         self.num_charged = sum(not failure.is_free for failure in before)
         self._num_told = attempt.num_told()
-        self._heard_at = -math.inf
+        self._noted_at = -math.inf
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Raises TrainingEnded for an error in the input or in training, a signal, an error that came twice, or one
@@ -44,7 +44,7 @@ class FailureWatch(UserCallback):
         if failure is None or self._is_known(failure):
             return
         failure = replace(failure, is_free=failure.is_free or self._is_nobodys_fault(failure, members))
-        self._num_told = self.attempt.num_told()
+        self._num_told, self._noted_at = self.attempt.num_told(), time.monotonic()
         self.num_charged += not failure.is_free
         failure = replace(failure, is_last=self.num_charged > self.max_failures)
         self.last = self.attempt.with_kept_log(failure).comes_after(self.last)
@@ -61,8 +61,8 @@ class FailureWatch(UserCallback):
         return is_announced or (failure.is_of_node and self.attempt.num_told() == self._num_told)
 
     def _is_known(self, failure: Failure) -> bool:
-        """While a node is being drained, Ray reports the same failure repeatedly."""
-        last, before = self.last, self._heard_at
-        self._heard_at = time.monotonic()
+        """While a node is being drained, Ray reports the same failure repeatedly. After a new start, one that comes
+        before a worker has begun looks the same, but later."""
+        last = self.last
         is_same = last is not None and (last.rank, last.pid, last.kind) == (failure.rank, failure.pid, failure.kind)
-        return is_same and self._heard_at - before < REPEATED_S
+        return is_same and (failure.is_free or time.monotonic() - self._noted_at < REPEATED_S)
