@@ -262,7 +262,7 @@ def test_a_trial_of_a_sweep_that_is_lost_with_its_node_resumes_on_another(small_
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ray.train, "get_preemption_info"), reason="Ray gives notices from 2.60 on")
 def test_a_node_that_goes_before_its_announced_end_is_no_failure_either(small_head, tmp_path):
-    """To Ray it is one: it expects the node until the deadline."""
+    """Nor does the other worker wait for the deadline, ten minutes later."""
     with contextlib.ExitStack() as nodes:
         taken = nodes.enter_context(node_of(small_head))
         with training_on(small_head, tmp_path, "1:2", max_failures=0, checkpoint_every=10_000) as training:

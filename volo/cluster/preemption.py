@@ -20,8 +20,7 @@ class PreemptionNotices:
 
     Args:
         ask: Ray's function.
-        announce: Called with the ids of nodes that were not told before. Should such a node go before its time, Ray
-            would not know why.
+        announce: Called with the ids of nodes that were not told before.
     """
 
     def __init__(self, ask: Any, announce: Callable[[list[str]], None]):

@@ -21,7 +21,7 @@ class TrainingEnded(Exception):
 
 class FailureWatch(UserCallback):
     """Runs in the controller. Writes down each failure before Ray starts the workers again, and counts them in place of
-    Ray, which would charge for a node that goes before its time or before training has begun.
+    Ray, which would charge for a node that is lost before training has begun.
 
     Args:
         attempt: Where the failures are written down; those of an earlier controller count too.
@@ -55,7 +55,7 @@ class FailureWatch(UserCallback):
 
     def _is_nobodys_fault(self, failure: Failure, members: list[Member]) -> bool:
         """Whether the worker was lost with its node before any worker reported that training began, or on a node that
-        was to be taken away, though later."""
+        was to be taken away, which Ray may not know yet to be gone."""
         nodes = [member.node_id for member in members if member.rank == failure.rank]
         is_announced = failure.kind == LOST and bool(self.attempt.announced().intersection(nodes))
         return is_announced or (failure.is_of_node and self.attempt.num_told() == self._num_told)
