@@ -33,8 +33,8 @@ pytestmark = [
 SCRIPT, ASKED, ANSWER, BATCH = "/tmp/slurm.sbatch", "/tmp/asked", "/tmp/answer", "/tmp/batch"
 CONFIG, PHOTOS = "/tmp/config.json", "/tmp/photos"
 SLURM = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "1", "SLURM_GPUS_ON_NODE": "0"}
-# Tests keep Ray to loopback otherwise. The second node ends five seconds after its head, not a minute.
-RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+JOINS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}  # tests keep Ray to loopback otherwise
+SOON = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}  # a node ends so long after its head; by default a minute
 # Tells this test its words and environment, and ends with the code that it is told.
 SRUN = f"""#!{sys.executable}
 import json, os, sys
@@ -74,8 +74,8 @@ class Nodes:
             assert words[:place] == ["--cpus-per-task=1"]
             own = {name: value for name, value in env.items() if name.startswith(("RAY_", "SLURM_", "AWS_"))}
             started = [
-                tasks.enter_context(ended(host.popen(words[place:], env=own, stdout=file, stderr=file)))
-                for host in (self.one, self.two)
+                tasks.enter_context(ended(host.popen(words[place:], env=own | added, stdout=file, stderr=file)))
+                for host, added in ((self.one, {}), (self.two, SOON))
             ]
             yield job
             answer = max(process.wait(300) for process in started)
@@ -93,7 +93,7 @@ class Nodes:
         assert text.count(given) == 1
         self.one.file(SCRIPT).write_text(text)
         command = ["bash", "-c", f"echo $$ > {BATCH}; exec bash {SCRIPT}"]
-        env = self.env | SLURM | RAY | {"PATH": f"/tmp/bin:{self.one.env['PATH']}"}
+        env = self.env | SLURM | JOINS | {"PATH": f"/tmp/bin:{self.one.env['PATH']}"}
         with ended(self.one.popen(command, env=env, stdout=file, stderr=file)) as process:
             yield process
 
