@@ -75,7 +75,7 @@ def gray(tmp_path_factory) -> Path:
 def stacks(tmp_path_factory) -> Path:
     """One test image is a copy of an image trained on."""
     root = draw(tmp_path_factory.mktemp("stacks"), ".tif", {"train": 200, "test": 60})
-    shutil.copy(root / "train" / "steep" / "003.tif", root / "test" / "steep" / "copy.tif")
+    shutil.copy(root / "train" / "steep" / "000.tif", root / "test" / "steep" / "copy.tif")
     return root
 
 
