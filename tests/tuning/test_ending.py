@@ -86,7 +86,7 @@ def test_a_trial_lost_with_its_node_is_tried_again_three_times_and_one_lost_alon
     def lose(number: int, text: str) -> None:
         error = RayActorError(error_msg=text)
         trial_scheduler.on_trial_error(
-            None, SimpleNamespace(config={"number": number}, get_pickled_error=lambda: error)
+            None, SimpleNamespace(config={"number": number}, trial_id=str(number), get_pickled_error=lambda: error)
         )
 
     first = study.next_work()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import ROOT
+from tests.cluster.conftest import ROOT, Head, own_environment, started_head
 from tests.cluster.processes import LIMIT_S, started
 from tests.storage.conftest import s3 as s3
 from tests.storage.conftest import server as server
@@ -265,12 +265,17 @@ def test_curves_of_trials_that_another_driver_ran_are_in_the_report(machines, mo
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_killed_driver_is_replaced_by_one_elsewhere_and_every_epoch_is_trained_once(s3, config, head, tmp_path):
+def test_a_killed_driver_is_replaced_by_one_elsewhere_and_every_epoch_is_trained_once(s3, config, tmp_path):
+    with started_head(own_environment() | s3.env | machine(tmp_path, "node"), num_cpus=1) as head:
+        drive_from_two_machines(s3, config, head, tmp_path)
+
+
+def drive_from_two_machines(s3, config: Path, head: Head, tmp_path: Path) -> None:
     place = f"{s3.new_bucket()}/runs"
     flags = ["--config", str(config), "--output-dir", place, "--sweep-name", "mine", "--num-samples", "4"]
     flags += ["--max-concurrent", "1", "--pruner", "none", "--address", head.address]
     command = [sys.executable, "-m", "jobs.tune", "--space", str(config.parent / "rates.py"), *flags]
-    one, another = ({**head.env, **s3.env, **machine(tmp_path, name)} for name in ("one", "another"))
+    one, another = ({**head.env, **machine(tmp_path, name)} for name in ("one", "another"))
     there = Bucket(f"{place}/mine")
     with started(command, one, tmp_path / "one") as driven:
         driven.until(lambda: len(epochs_there(there, 0)) >= 2, "two epochs")
@@ -282,7 +287,23 @@ def test_a_killed_driver_is_replaced_by_one_elsewhere_and_every_epoch_is_trained
     assert sorted(rows) == [0, 1, 2, 3] and "sweep_report.html" in there.names()
     for number, row in rows.items():
         assert row["state"] == "fail" or epochs_there(there, number) == [1, 2, 3]
-    assert not [path for path in (tmp_path / "machines" / "another").rglob("model.safetensors")]
+    assert not [*(tmp_path / "machines").rglob("model.safetensors")], "a node keeps nothing of a trial"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_sweep_whose_nodes_cannot_reach_the_place_ends_and_no_trial_fails(s3, config, head, tmp_path):
+    """The driver has the credentials, the nodes have none."""
+    place = f"{s3.new_bucket()}/runs"
+    flags = ["--config", str(config), "--output-dir", place, "--sweep-name", "mine", "--num-samples", "2"]
+    command = [sys.executable, "-m", "jobs.tune", "--space", str(config.parent / "rates.py"), *flags]
+    env = {**head.env, **s3.env, **machine(tmp_path, "one")}
+    done = subprocess.run(
+        [*command, "--address", head.address], env=env, cwd=ROOT, capture_output=True, text=True, timeout=3 * LIMIT_S
+    )
+    assert done.returncode == 3 and "--output-dir must be a place that can be written" in done.stderr, done.stdout
+    lines = map(json.loads, Bucket(f"{place}/mine").read(JOURNAL)[0].splitlines())
+    assert not [line for line in lines if line.get("state") == 3], "optuna's TrialState.FAIL"
 
 
 def epochs_there(sweep: Bucket, number: int) -> list[int]:

@@ -1,15 +1,18 @@
 """Ray Tune's scheduler, which follows the study's decisions after each epoch."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
+import ray.cloudpickle
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from volo.cluster.failures import told_of_loss
+from volo.cluster.living import living_nodes
 from volo.errors import TrainingError
 from volo.runs.listing import read_failure
 from volo.tuning.study import Trials
@@ -38,6 +41,11 @@ class StudyScheduler(FIFOScheduler):
         super().__init__()
         self.study, self.on_epoch, self.on_failing_disk, self.say = study, on_epoch, on_failing_disk, say
         self._times_lost: Counter[int] = Counter()
+        self._nodes: dict[str, set[str]] = {}  # that there were when a trial was added
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        super().on_trial_add(tune_controller, trial)
+        self._nodes[trial.trial_id] = living_nodes()
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         number = trial.config["number"]
@@ -56,8 +64,9 @@ class StudyScheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """The trial's process was lost, for example after a hang, which it records first; it catches other errors. One
         that went with its node is tried again."""
-        number, error = trial.config["number"], trial.get_pickled_error()
-        if is_node_lost(error) and self._times_lost[number] < MOST_LOST:
+        number, error = trial.config["number"], _error_of(trial)
+        is_with_node = is_node_lost(error, self._nodes.pop(trial.trial_id, set()) - living_nodes())
+        if is_with_node and self._times_lost[number] < MOST_LOST:
             self._times_lost[number] += 1
             self.study.give_back(number)
             times = f"{self._times_lost[number]} of {MOST_LOST} times"
@@ -65,24 +74,39 @@ class StudyScheduler(FIFOScheduler):
             return
         self.study.bring_records(number)
         note = read_failure(self.study.run_dir(number))
-        self.study.fail(number, note or _reason(error))
+        self.study.fail(number, note or _reason(error, is_with_node))
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles this object into a file that is never read."""
         return {}
 
 
-def is_node_lost(error: Exception | None) -> bool:
-    """Whether a trial's process went with its node, announced or not, which says nothing about the trial."""
+def is_node_lost(error: Exception | None, gone: Collection[str]) -> bool:
+    """Whether a trial's process went with its node, announced or not, which says nothing about the trial.
+
+    Args:
+        error: Ray's. Before Ray misses the node, it only tells that the process does not answer.
+        gone: Nodes that there were when the trial began, and that are no longer there.
+    """
     told = None if error is None else told_of_loss(error)
-    return told is not None and told.is_of_node
+    return told is not None and (told.is_of_node or (bool(gone) and isinstance(error, RayActorError)))
 
 
-def _reason(error: Exception | None) -> str:
+def _error_of(trial: Trial) -> Exception | None:
+    """What Tune has just written to this machine, and may not have taken yet to where it looks itself."""
+    if (error := trial.get_pickled_error()) is not None:
+        return error
+    try:
+        return ray.cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except (OSError, TypeError):
+        return None
+
+
+def _reason(error: Exception | None, is_with_node: bool) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OutOfMemoryError):
         return f"out of memory: {text}"
-    if is_node_lost(error):
+    if is_with_node:
         return f"the trial's process was lost with its node: {text}"
     if isinstance(error, RayActorError):
         return f"the trial's process was lost, killed or out of memory: {text}"

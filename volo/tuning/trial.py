@@ -20,7 +20,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from volo.cluster.group import WorkersJoin, joined_group
 from volo.cluster.scribe import Told
 from volo.cluster.start import StopListener, new_start
-from volo.errors import Stopped, TrainingError
+from volo.errors import InputError, Stopped, TrainingError
 from volo.locks import take
 from volo.log import show_log
 from volo.runs.home import Home, home_of
@@ -59,6 +59,10 @@ def run_trial(config: dict[str, Any], stop: Told) -> None:
 def _outcome(config: dict[str, Any], stop: Told) -> dict[str, Any] | None:
     settings = build_settings(config["settings"])
     train_trial = _train_together if config["by_train"] else _train_alone
+    try:
+        home_of(settings).check()
+    except InputError as error:  # no trial's fault: the sweep ends, and resumes once the place can be reached
+        return {DISK: str(error)}
     try:
         with _opened(settings) as (is_finished, home):
             if is_finished:
