@@ -33,7 +33,6 @@ pytestmark = [
 SCRIPT, ASKED, ANSWER, BATCH = "/tmp/slurm.sbatch", "/tmp/asked", "/tmp/answer", "/tmp/batch"
 CONFIG, PHOTOS = "/tmp/config.json", "/tmp/photos"
 SLURM = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "1", "SLURM_GPUS_ON_NODE": "0"}
-JOINS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}  # tests keep Ray to loopback otherwise
 SOON = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}  # a node ends so long after its head; by default a minute
 # Tells this test its words and environment, and ends with the code that it is told.
 SRUN = f"""#!{sys.executable}
@@ -93,7 +92,7 @@ class Nodes:
         assert text.count(given) == 1
         self.one.file(SCRIPT).write_text(text)
         command = ["bash", "-c", f"echo $$ > {BATCH}; exec bash {SCRIPT}"]
-        env = self.env | SLURM | JOINS | {"PATH": f"/tmp/bin:{self.one.env['PATH']}"}
+        env = self.env | SLURM | {"PATH": f"/tmp/bin:{self.one.env['PATH']}"}
         with ended(self.one.popen(command, env=env, stdout=file, stderr=file)) as process:
             yield process
 

@@ -249,7 +249,6 @@ def test_a_date_that_the_service_does_not_tell_is_this_machines(aws):
     assert -60 < MetadataService(aws.url).notice().left_s < 1
 
 
-JOINS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}  # these tests keep Ray to loopback otherwise
 SERVE = """
 import sys
 from tests.cluster.metadata import metadata_service
@@ -272,7 +271,7 @@ print({node["NodeManagerAddress"]: node["NodeID"] for node in ray.nodes()})
 def test_on_a_machine_of_a_cluster_it_finds_the_cluster_and_the_machines_own_node_and_drains_that():
     with network() as lan:
         one, two = lan.host("one"), lan.host("two")
-        env = JOINS | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}
+        env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}
         small = ["--num-cpus=1", f"--object-store-memory={150 * 1024**2}", "--disable-usage-stats"]
         for host, where in (
             (one, ["--head", f"--node-ip-address={one.address}"]),
