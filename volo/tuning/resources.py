@@ -101,7 +101,8 @@ def num_sharing(config: dict[str, Any]) -> int:
     Args:
         config: The trial's: `num_local`, `gpus` of the trial and its `num_workers`.
     """
-    here = [node["Resources"] for node in ray.nodes() if node["NodeID"] == this_node()] if ray.is_initialized() else []
+    nodes = ray.nodes() if (own := this_node()) else []
+    here = [node["Resources"] for node in nodes if node["NodeID"] == own]
     gpus = config["gpus"] / config["num_workers"]
     return max(1, min([config["num_local"], *(_fits(node, 1, gpus) for node in here)]))
 

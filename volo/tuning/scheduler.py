@@ -1,12 +1,12 @@
 """Ray Tune's scheduler, which follows the study's decisions after each epoch."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import ray.cloudpickle
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -64,7 +64,7 @@ class StudyScheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """The trial's process was lost, for example after a hang, which it records first; it catches other errors. One
         that went with its node is tried again."""
-        number, error = trial.config["number"], _error_of(trial)
+        number, error = trial.config["number"], trial.get_pickled_error()
         is_with_node = is_node_lost(error, self._nodes.pop(trial.trial_id, set()) - living_nodes())
         if is_with_node and self._times_lost[number] < MOST_LOST:
             self._times_lost[number] += 1
@@ -74,7 +74,7 @@ class StudyScheduler(FIFOScheduler):
             return
         self.study.bring_records(number)
         note = read_failure(self.study.run_dir(number))
-        self.study.fail(number, note or _reason(error, is_with_node))
+        self.study.fail(number, note or _reason(error, is_with_node, trial))
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles this object into a file that is never read."""
@@ -85,29 +85,28 @@ def is_node_lost(error: Exception | None, gone: Collection[str]) -> bool:
     """Whether a trial's process went with its node, announced or not, which says nothing about the trial.
 
     Args:
-        error: Ray's. Before Ray misses the node, it only tells that the process does not answer.
+        error: Ray's, if it is known. Before Ray misses the node, it only tells that the process does not answer.
         gone: Nodes that there were when the trial began, and that are no longer there.
     """
     told = None if error is None else told_of_loss(error)
-    return told is not None and (told.is_of_node or (bool(gone) and isinstance(error, RayActorError)))
+    return bool(gone) or (told is not None and told.is_of_node)
 
 
-def _error_of(trial: Trial) -> Exception | None:
-    """What Tune has just written to this machine, and may not have taken yet to where it looks itself."""
-    if (error := trial.get_pickled_error()) is not None:
-        return error
-    try:
-        return ray.cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
-    except (OSError, TypeError):
-        return None
-
-
-def _reason(error: Exception | None, is_with_node: bool) -> str:
-    text = " ".join(str(error).split())
+def _reason(error: Exception | None, is_with_node: bool, trial: Trial) -> str:
+    text = _text_of(error, trial)
     if isinstance(error, OutOfMemoryError):
         return f"out of memory: {text}"
     if is_with_node:
         return f"the trial's process was lost with its node: {text}"
-    if isinstance(error, RayActorError):
+    if error is None or isinstance(error, RayActorError):
         return f"the trial's process was lost, killed or out of memory: {text}"
     return f"{type(error).__name__}: {text}"
+
+
+def _text_of(error: Exception | None, trial: Trial) -> str:
+    """What Ray says in one line. Tune writes it on this machine before it can be asked for the error itself."""
+    text = str(error)
+    if error is None:
+        with contextlib.suppress(OSError, TypeError):
+            text = Path(trial.error_file).read_text(errors="replace").partition("\n")[2]
+    return " ".join(text.split())
