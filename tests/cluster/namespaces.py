@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.cluster.conftest import ROOT, own_environment
 
 FIRST_OF = "10.77.0.{}"  # addresses, given out from 1 on
-TOOLS = ("unshare", "nsenter", "setpriv", "ip", "mount", "hostname", "bash")
+TOOLS = ("unshare", "nsenter", "setpriv", "ip", "mount", "hostname", "bash", "taskset")
 OWN = ["--net", "--uts", "--ipc", "--mount", "--pid"]
 HOLDER = ["unshare", *OWN, "--fork", "--kill-child", "--mount-proc", "bash", "-c"]
 HOME, CACHE = "/tmp/home", "/tmp/cache"

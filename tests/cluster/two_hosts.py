@@ -119,7 +119,11 @@ class Pair:
         return said
 
     def start_ray(self, host: Host) -> None:
-        """Starts the head or the other host, the token and the settings' file having been copied there."""
+        """Starts the head or the other host, the token and the settings' file having been copied there.
+
+        Each has a core, so that its worker computes with one thread, as each rank of the undisturbed run does: the last
+        bits of a sum depend on that.
+        """
         host.file(CONFIG).write_text(json.dumps(self.config()))
         if host is self.one:
             make = 'umask 077 && ray get-auth-token --generate && exec ray start --head "$@"'
@@ -131,7 +135,8 @@ class Pair:
                 file.write(token)
             make, where = 'exec ray start "$@"', [f"--address={self.address}"]
         small = ["--num-cpus=1", "--num-gpus=0", f"--object-store-memory={150 * 1024**2}", "--disable-usage-stats"]
-        self.run(host, "bash", "-c", make, "ray", *where, *small)
+        core = str(sorted(os.sched_getaffinity(0))[0 if host is self.one else -1])
+        self.run(host, "taskset", "--cpu-list", core, "bash", "-c", make, "ray", *where, *small)
 
     @property
     def address(self) -> str:
