@@ -8,6 +8,7 @@ from tests.conftest import draw_folder
 from tests.training.runs import same, small_run, train, weights
 from volo.analysis.subject import open_view
 from volo.errors import InputError
+from volo.log import LOGGER
 from volo.runs import checkpoint
 from volo.runs.folder import open_data
 from volo.settings.config import build_settings
@@ -33,6 +34,15 @@ def test_the_settings_keep_the_place_that_they_were_given(monkeypatch, tmp_path)
     settings = build_settings({"data": dict(dataset="imagefolder", data_dir="/data/photos")}).resolved()
     assert settings.data.data_dir == "/data/photos" and "data_dir: /data/photos" in settings.to_yaml()
     assert settings.data.here().folder == str(tmp_path)
+
+
+def test_a_training_says_where_this_machine_has_the_data(monkeypatch, tmp_path, caplog):
+    images = draw_folder(tmp_path / "images", COUNTS)
+    monkeypatch.setenv(PLACE_HERE, str(images))
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    with caplog.at_level("INFO", LOGGER.name):
+        train(small_run(tmp_path, tmp_path / "nowhere", optim=dict(epochs=1)))
+    assert f"data are read from {images} on this machine, as $VOLO_DATA_DIR says" in caplog.messages
 
 
 def test_drawn_images_are_nowhere(monkeypatch, tmp_path):
