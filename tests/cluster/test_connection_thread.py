@@ -13,7 +13,7 @@ from tests.faults.tools.processes import children_of
 from volo import console
 from volo.cluster import connection_thread
 from volo.cluster.connection_thread import kept_connection
-from volo.cluster.processes import killed_when_asked, process
+from volo.cluster.processes import kill_all, killed_when_asked, process
 from volo.signals import FROM_OUTSIDE
 
 LIMIT_S = 60.0
@@ -25,15 +25,21 @@ DEAF = (
     "sys.stdin.read()\n"
     "child.kill()\n"
 )
+# As gcs_server or the dashboard on the way to its end: the first thread has ended, another has not.
+HALF_ENDED = (
+    "import ctypes, threading\n"
+    f"threading.Thread(target=lambda: exec({DEAF!r})).start()\n"
+    "ctypes.CDLL(None).pthread_exit(None)\n"
+)
 
 
-@pytest.fixture
-def family():
+@pytest.fixture(params=[DEAF, HALF_ENDED], ids=["running", "half ended"])
+def family(request):
     """Two processes that do not notice what is sent to all, each with a child. They are waited for at the end."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_OUTSIDE)
     try:
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        deaf = [subprocess.Popen([sys.executable, "-c", DEAF], text=True, **pipes) for _ in range(2)]
+        deaf = [subprocess.Popen([sys.executable, "-c", request.param], text=True, **pipes) for _ in range(2)]
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     yield [(own, int(own.stdout.readline())) for own in deaf]
@@ -60,10 +66,21 @@ def test_ending_a_cluster_kills_its_processes_and_theirs_once_one_is_asked(famil
         first = family[0][0]
         first.kill() if has_been_sent else first.terminate()
         assert [own.wait(LIMIT_S) for own, _ in family] == [-signal.SIGKILL] * 2
+    assert_children_end(family)
+
+
+def assert_children_end(family) -> None:
+    """On their own time: nobody here can wait for them."""
     deadline = time.monotonic() + LIMIT_S
-    while any(process(child) for _, child in family):  # they end on their own time, and nobody here can wait for them
+    while any(process(child) for _, child in family):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_killing_all_of_a_cluster_leaves_no_child_of_a_process_that_is_ending(family):
+    kill_all({}, LIMIT_S)
+    assert [own.wait(LIMIT_S) for own, _ in family] == [-signal.SIGKILL] * 2
+    assert_children_end(family)
 
 
 def test_a_cluster_that_is_ended_without_being_asked_leaves_others_alone(family):

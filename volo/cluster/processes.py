@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GLANCE_S = 0.02
+NUM_LOOKS = 5  # where a parent is hidden, no look finds it
 SET_CHILD_SUBREAPER = 36  # of prctl
 STARTED = 19  # of the fields of /proc/PID/stat after the name
 
@@ -99,12 +100,13 @@ def own_by_name(names: Iterable[str]) -> dict[int, str]:
 
 
 def process(pid: int) -> Process | None:
-    """None if it has ended, also if nobody has waited for it yet."""
+    """None if it has ended, also if nobody has waited for it yet. One whose first thread has ended and another has not
+    is still running, and the parent of its children."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
         fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
         bit = 1 << (signal.SIGTERM - 1)
-        if not fields["State"].startswith(("Z", "X")):
+        if not fields["State"].startswith(("Z", "X")) or int(fields["Threads"]) > 1:
             started = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[STARTED]
             return Process(
                 fields["Name"],
@@ -117,8 +119,14 @@ def process(pid: int) -> Process | None:
 
 
 def _processes() -> dict[int, Process]:
-    pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
-    return {pid: one for pid in pids if (one := process(pid))}
+    """One look reads them one after the other. A parent that ends meanwhile is not found, though its child still names
+    it: looking again shows whose child that is now."""
+    for _ in range(NUM_LOOKS):
+        pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+        found = {pid: one for pid in pids if (one := process(pid))}
+        if all(one.parent in found or not one.parent for one in found.values()):
+            break
+    return found
 
 
 def _own(processes: dict[int, Process]) -> dict[int, Process]:
