@@ -26,9 +26,10 @@ help: ## print this list
 quickstart: $(INSTALLED) ## train and analyze a small VOLO on this machine, no download
 	$(PY) -m jobs.pipeline --recipe quickstart --no-show $(ARGS)
 
-# Half of the time, a test waits for a process that it has started. Threads that wait must leave their core to the other.
+# Half of the time, a test waits for a process that it has started. Threads that wait must leave their core to another.
 test test-slow test-all: export OMP_WAIT_POLICY = passive
-TOGETHER = -n 2 --dist worksteal
+test: TOGETHER = -n 3 --dist worksteal
+test-slow test-all: TOGETHER = -n 2 --dist worksteal
 
 test: $(INSTALLED) ## run the tests that need no GPU and little time
 	$(PY) -m pytest $(TOGETHER) $(ARGS)

@@ -101,7 +101,7 @@ RARE = pytest.mark.slow
         pytest.param("its folder", signal.SIGTERM, False, marks=RARE),
         pytest.param("a session", signal.SIGINT, False, marks=RARE),
         ("gcs_server", signal.SIGUSR1, True),
-        ("raylet", signal.SIGTERM, False),
+        pytest.param("raylet", signal.SIGTERM, False, marks=RARE),
         pytest.param("raylet", signal.SIGTERM, True, marks=RARE),
         pytest.param("a worker", signal.SIGHUP, True, marks=RARE),
     ],

@@ -55,7 +55,9 @@ def check_survives(run_dir: Path, was_damaged: bool = False) -> None:
     assert sorted(path.name[-1] for path in (run_dir / "checkpoints").iterdir()) == ["1", "2"]
 
 
-@pytest.mark.parametrize("was_damaged", [False, True], ids=["new", "over a damaged one"])
+@pytest.mark.parametrize(
+    "was_damaged", [pytest.param(False, id="new"), pytest.param(True, id="over a damaged one", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("place", PLACES)
 def test_a_process_that_dies_anywhere_in_a_save_leaves_the_checkpoint_before_intact(tmp_path, place, was_damaged):
     for count in itertools.count(1):

@@ -67,7 +67,13 @@ def status(url: str) -> int:
 
 @pytest.mark.ray
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads what listens from Linux's /proc")
-@pytest.mark.parametrize("token", [{}, {"RAY_AUTH_TOKEN": "0" * 64}], ids=["its own", "the user's"])
+@pytest.mark.parametrize(
+    "token",
+    [
+        pytest.param({}, id="its own", marks=pytest.mark.slow),
+        pytest.param({"RAY_AUTH_TOKEN": "0" * 64}, id="the user's"),
+    ],
+)
 def test_what_a_job_starts_listens_on_loopback_alone_and_wants_a_token(tmp_path, token):
     """A dashboard whose token nobody has is not started."""
     with own_cluster(tmp_path, token) as (dashboard, pid):

@@ -102,16 +102,20 @@ def num_created(sweep_dir: Path) -> int:
     return sum(line["op_code"] == 4 for line in lines)  # optuna's JournalOperation.CREATE_TRIAL
 
 
-def test_a_sweep_whose_driver_is_killed_resumes_with_every_trial_once_and_every_epoch_once(config, head):
-    """Trials that diverge fail, and some of those that report after others are stopped early; then the best one is
+CONFIRMING = ("--confirm-top", "1", "--confirm-seeds", "2")
+
+
+@pytest.mark.parametrize("more", [(), pytest.param(CONFIRMING, marks=pytest.mark.slow)], ids=["alone", "confirmed"])
+def test_a_sweep_whose_driver_is_killed_resumes_with_every_trial_once_and_every_epoch_once(config, head, more):
+    """Trials that diverge fail, and some of those that report after others are stopped early; then the best one may be
     confirmed."""
-    flags = ("--num-samples", "5", "--max-concurrent", "2", "--pruner", "asha", "--objectives", "train/loss:min")
-    flags += ("--confirm-top", "1", "--confirm-seeds", "2")
-    sweep_dir = config.parent / "outputs" / "killed"
-    with driver(config, head, "killed", *flags) as driven:
+    flags = ("--num-samples", "5", "--max-concurrent", "2", "--pruner", "asha", "--objectives", "train/loss:min", *more)
+    name = f"killed{len(more)}"
+    sweep_dir = config.parent / "outputs" / name
+    with driver(config, head, name, *flags) as driven:
         await_epochs(driven, 2)
         driven.process.kill()
-    printed = finished(config, head, "killed", *flags)
+    printed = finished(config, head, name, *flags)
     assert printed.splitlines()[0] == printed.splitlines()[-1] == f"sweep folder: {sweep_dir}"
     assert num_created(sweep_dir) == 5
     trials, epochs = trials_of(sweep_dir), all_epochs(sweep_dir)
@@ -128,8 +132,9 @@ def test_a_sweep_whose_driver_is_killed_resumes_with_every_trial_once_and_every_
     assert f"report: {report}" in printed.splitlines()
     assert_stands_alone(report, "up to 3 epochs per trial", "quickstart on imagefolder", "must stay finite")
     report.unlink()
-    assert_confirmed(sweep_dir, printed)
-    printed = finished(config, head, "killed", *flags)
+    if more:
+        assert_confirmed(sweep_dir, printed)
+    printed = finished(config, head, name, *flags)
     assert "this sweep is finished, with 5 trials" in printed
     assert "confirmation runs to run" not in printed
     assert report.exists()

@@ -29,6 +29,8 @@ from volo.settings.yaml_files import SettingsFile, read_yaml
 Flags = TypeVar("Flags")
 SECTIONS = ("data", "augment", "optim", "teaching", "run")
 FLAG_NAMES = {"variant": "model"}
+# Help texts are in docstrings. Without the second, tyro would read the sources of every class for comments, each time.
+CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff)
 RESULTS = ("output_dir", "output")  # the flags that say where a command's results go
 # A setting in a message: with its section, before its value, a name with an underscore, or the first word.
 NAMED = r"(?<![\w./'-])(?:(?:model|data|augment|optim|teaching|run)\.{name}\b|{name}(?==)|(?=\w*_){name}\b|^{name}\b)"
@@ -66,15 +68,13 @@ def parse_settings_and(
     layers = _layers(argv)
     kind = flags_over(_shown(layers), own, without)
     if asks_for_short_help(argv):
-        tyro.cli(
-            shortened(kind), args=["--help"], prog=prog, description=description, config=(tyro.conf.OmitArgPrefixes,)
-        )
+        tyro.cli(shortened(kind), args=["--help"], prog=prog, description=description, config=CONFIG)
     flags: Any = tyro.cli(
         kind,
         args=spelled_for_tyro(argv),
         prog=prog,
         description=description,
-        config=(tyro.conf.OmitArgPrefixes,),
+        config=CONFIG,
     )
     if flags.use_amp and flags.no_amp:
         raise InputError("--use-amp and --no-amp contradict each other; give one of them")
@@ -99,7 +99,7 @@ def parse_flags(flags: type[Flags], argv: Sequence[str], *, prog: str, descripti
     """The flags of a command that takes no settings, as an instance of their dataclass."""
     parsed = tyro.cli(
         flags, args=spelled_for_tyro(argv), prog=prog, description=description,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        config=(*CONFIG, tyro.conf.FlagCreatePairsOff),
     )  # fmt: skip
     for name in RESULTS:
         if hasattr(parsed, name):

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, get_device
 
+from volo.cluster.workers import heed_node
 from volo.training.world import World, joined_world, met_at, open_store
 
 
@@ -46,6 +47,7 @@ def joined_group(num_local: int | None = None) -> Iterator[World]:
     # As torchrun and Ray's own backend set them, for libraries that look.
     values = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": local_rank, "LOCAL_WORLD_SIZE": local_size}
     os.environ.update({name: str(value) for name, value in values.items()})
+    heed_node()
     store = _common_store(rank) if size > 1 else None
     yield joined_world(rank, size, local_rank, num_local or local_size, get_device(), store)
     if store is not None:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import ray
 
 from volo.cluster.connect import OWN_CLUSTER, resolved_address
+from volo.cluster.living import this_node
 from volo.console import Patience
+from volo.cores import heed
 from volo.errors import InputError
 from volo.settings.run import RunSettings
 
@@ -85,6 +87,15 @@ def first_done(results: Sequence[ray.ObjectRef], workers: Workers, patience: Pat
             patience.end()
             return ready[0]
         patience.wait_for(lambda: f"{workers} to compute: {workers.need()}, {free_resources()}")
+
+
+def heed_node() -> None:
+    """Has a worker divide those cores that Ray shares out on its node, as `ray start --num-cpus` says: the node may be
+    another user's too."""
+    own = this_node()
+    for node in ray.nodes() if own else []:
+        if node["NodeID"] == own:
+            heed(node["Resources"].get("CPU", 0))
 
 
 def free_resources() -> str:

@@ -20,6 +20,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from volo.cluster.group import WorkersJoin, joined_group
 from volo.cluster.scribe import Told
 from volo.cluster.start import StopListener, new_start
+from volo.cluster.workers import heed_node
 from volo.errors import InputError, Stopped, TrainingError
 from volo.locks import take
 from volo.log import show_log
@@ -100,6 +101,7 @@ def _opened(settings: Settings) -> Iterator[tuple[bool, Home]]:
 
 
 def _train_alone(settings: Settings, config: dict[str, Any], stop: Told, home: Home) -> None:
+    heed_node()
     device = torch.device("cuda", 0) if config["gpus"] else torch.device("cpu")
     world = joined_world(rank=0, size=1, local_rank=0, local_size=num_sharing(config), device=device)
     _train_as(world, settings, config, stop, home, ray.tune.report)

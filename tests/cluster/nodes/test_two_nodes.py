@@ -124,6 +124,7 @@ def test_a_node_that_has_the_data_elsewhere_trains_to_the_same_weights(ray_env, 
     with two_nodes(ray_env, VOLO_DATA_DIR=str(images.with_name("copy"))) as (head, _):
         done = finished(command("train", head, images, "--run-name", "apart"), head.env)
         assert done.returncode == 0, done.stdout + done.stderr
+        assert "2 workers on cpu, 1 threads each" in done.stdout  # of a node that shares out one core
     outputs = images.parent / "outputs"
     assert same(weights(outputs / "together"), weights(outputs / "apart"))
     assert str(images) in (outputs / "apart" / "config.yaml").read_text()

@@ -90,7 +90,7 @@ def test_a_node_keeps_as_many_shards_as_it_may_and_reads_the_others(folder, plac
     assert np.array_equal(pixels(source), pixels(ImageFolder(folder, "train", 32)))
 
 
-@pytest.mark.parametrize("fault", [DROP, LOSE_ANSWER, 503])
+@pytest.mark.parametrize("fault", [DROP, *(pytest.param(one, marks=pytest.mark.slow) for one in (LOSE_ANSWER, 503))])
 def test_a_server_that_fails_a_few_times_is_asked_again(folder, place, nothing_kept, s3, fault):
     source = PackedFolder(place, "train", 32)
     with s3.proxy.failing(first(3, fault, "GET", "shard")):
@@ -176,6 +176,7 @@ def test_an_index_that_names_shards_elsewhere_is_refused(packed, tmp_path):
 CUT = dict(augment=dict(crop_area=(0.3, 1.0)), run=dict(num_readers=2), optim=dict(epochs=2))
 
 
+@pytest.mark.slow
 def test_a_run_on_packed_images_there_reaches_the_weights_of_one_on_the_folder(
     folder, place, nothing_kept, tmp_path, s3, capsys
 ):

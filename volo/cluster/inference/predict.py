@@ -21,7 +21,7 @@ from volo.analysis.explaining.images import Result, predict_files
 from volo.analysis.predict import Chunk, Count, Piece, predict
 from volo.analysis.subject import Subject
 from volo.cluster.connect import connected
-from volo.cluster.workers import Workers, first_done, plan_workers
+from volo.cluster.workers import Workers, first_done, heed_node, plan_workers
 from volo.console import Patience
 from volo.errors import InferenceError, InputError
 from volo.settings.run import RunSettings
@@ -50,6 +50,7 @@ class Predictor:
     """An actor. `shared` holds a reference to the subject; `known` is an image that the driver sees, or None."""
 
     def __init__(self, shared: list[ray.ObjectRef], batch_size: int, num_local: int, use_gpu: bool, known: str | None):
+        heed_node()
         set_threads(num_local)
         [self.subject] = ray.get(shared)
         self.batch_size, self.known = batch_size, known

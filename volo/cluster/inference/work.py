@@ -7,7 +7,7 @@ import ray
 import torch
 
 from volo.analysis.subject import Subject, View, Work, open_view
-from volo.cluster.workers import Workers, first_done
+from volo.cluster.workers import Workers, first_done, heed_node
 from volo.console import Patience
 from volo.errors import InferenceError, InputError
 from volo.training.world import set_threads
@@ -54,6 +54,7 @@ def _share(
     num_local: int,
     use_gpu: bool,
 ) -> np.ndarray:
+    heed_node()
     set_threads(num_local)
     subject, work, identity = shared
     view = open_view(subject.description, split, data_dir)
