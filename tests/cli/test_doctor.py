@@ -13,13 +13,14 @@ from volo.cli.outcome import exit_code
 from volo.cluster import folder
 from volo.data.archives.cifar import CIFAR100
 from volo.data.datasets import open_train
+from volo.data.decoded import cache
 from volo.doctor import cpu, gpu, versions
 from volo.doctor.cache import ARCHIVES
 from volo.doctor.data import check_cache, check_data
 from volo.doctor.findings import examine, ok
 from volo.errors import ExitCode, InputError
 from volo.runs.folder import open_data
-from volo.settings.config import build_settings
+from volo.settings.config import build_settings, merge
 from volo.training import precision
 
 WELL = {"versions": "ok", "CPU": "ok", "GPU": "ok", "data": "ok", "cache": "ok", "output": "ok", "disk": "ok"}
@@ -222,6 +223,30 @@ def test_the_room_for_decoded_images_is_what_training_is_refused_by(capsys, tmp_
         open_data(settings[1], is_new=True)
     needed = too_large.found.partition(" free at ")[2]
     assert f"{needed}; {too_large.remedy}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "free", "expected"),
+    [
+        ({}, 10**9, "training images are decoded once, for all epochs; "),
+        ({}, 30_000, "training images are read from their files in every epoch (decoded, they would not fit); "),
+        ({"augment": dict(crop_area=(0.3, 1.0))}, 10**9, "training images are read from their files in every epoch; "),
+        ({"data": dict(image_store="files")}, 10**9, "training images are read from their files in every epoch; "),
+        ({"data": dict(image_store="decoded")}, 30_000, "training images are decoded once, for all epochs; "),
+    ],
+    ids=str,
+)
+def test_what_training_images_are_read_from_is_said_as_training_does_it(tmp_path, monkeypatch, flags, free, expected):
+    counts = {"cat": 20, "dog": 20}
+    folder = draw_folder(tmp_path / "images", {"train": counts, "test": {"cat": 3, "dog": 3}})
+    monkeypatch.setenv("VOLO_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "free_bytes", lambda place: free)
+    settings = build_settings(merge({"data": dict(dataset="imagefolder", data_dir=str(folder))}, flags)).resolved()
+    assert check_cache(settings.data).found.startswith(expected)
+    if settings.data.image_store == "decoded" and free < 10**9:
+        return  # training is refused
+    images, split = open_train(settings.data)
+    assert (images.row(split.train) >= 0).all() == ("decoded once" in expected)
 
 
 def test_an_archive_that_is_not_there_yet_is_counted_too(tmp_path):

@@ -301,12 +301,12 @@ def test_wrong_input_ends_with_code_2_and_one_message(model, images, tmp_path, c
 
 def test_what_a_folder_holds_besides_images_is_said_with_its_number(model, images, tmp_path, caplog):
     caplog.set_level("INFO", "volo")
-    for name in ("1.heic", "2.heic", "notes.txt"):
+    for name in ("1.jxl", "2.jxl", "notes.txt"):
         (images / "b" / name).write_text("no image")
     (images / "b" / "dead.png").symlink_to("nothing")
     assert predicted(model, images, output=tmp_path / "a.csv") == 0
     assert len(rows_of(tmp_path / "a.csv")) == 23
     assert rows_of(tmp_path / "a.errors.csv") == []
     [said] = [message for message in caplog.messages if "; skipped: " in message]
-    assert said.startswith(f"{images}: 23 images; skipped: 2 .heic files (the first is {images}/b/1.heic), 1 link")
+    assert said.startswith(f"{images}: 23 images; skipped: 2 .jxl files (the first is {images}/b/1.jxl), 1 link")
     assert "1 .txt file" in said

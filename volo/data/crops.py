@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from volo.data.epoch import NUM_CROP_DRAWS
-from volo.data.folders.channels import in_channels, stacked
+from volo.data.folders.channels import JPEG, in_channels, stacked
 from volo.data.folders.formats import opened
 from volo.data.folders.image import Unreadable, check_size, read_image
 from volo.data.folders.parts import Part
@@ -75,7 +75,7 @@ class Cut:
         size = image.size[::-1] if _orientation(image) in SIDEWAYS else image.size
         left, top, width, height = random_box(*size, draws, self.area, self.ratio)
         share = self.image_size / min(width, height)
-        if share < 1:
+        if share < 1 and image.format in JPEG:
             image.draft(None, (math.ceil(image.width * share), math.ceil(image.height * share)))
         parts = in_channels(image, self.in_chans)
         if parts[0].size == size:

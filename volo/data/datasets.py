@@ -198,6 +198,15 @@ def wanted_images(data: ResolvedData) -> list[Wanted]:
     return _wanted(source, others, split_of(source, data), data)
 
 
+def reads_files(data: ResolvedData) -> bool:
+    """Whether a new training reads its images from their files in every epoch, and not from the cache alone. Raises
+    InputError as `wanted_images`."""
+    source, *others = open_sources(data)
+    if not isinstance(source, EncodedImages):
+        return False
+    return _reads_files(_all_decoded(source, others, split_of(source, data)), data)
+
+
 def _check_fraction(source: Source, data: ResolvedData) -> None:
     if source.held_out is not None and data.val_fraction is not None:
         raise InputError(
@@ -212,13 +221,17 @@ def _wanted(
 ) -> list[Wanted]:
     """What is decoded, the training source first. With skip_damaged the split depends on which images are damaged,
     which only reading all of them shows. Of training images that stay in their files, a thumbnail tells."""
-    tests = [(other, np.arange(len(other.labels))) for other in others]
+    decoded = _all_decoded(source, others, split)
+    tests = decoded[1:]
     if only_val and not data.skip_damaged:
         return [(source, split.val), *tests]
-    decoded: list[Wanted] = [(source, np.union1d(split.train, split.val)), *tests]
     if not isinstance(source, EncodedImages) or not _reads_files(decoded, data):
         return decoded
     return [(source, split.val), *tests, (source.thumbnails(), split.train)]
+
+
+def _all_decoded(source: Source, others: Sequence[Source], split: Split) -> list[Wanted]:
+    return [(source, np.union1d(split.train, split.val)), *((other, np.arange(len(other.labels))) for other in others)]
 
 
 def _reads_files(decoded: list[Wanted], data: ResolvedData) -> bool:

@@ -2,7 +2,7 @@
 
 from volo.data.archives.cifar import CIFAR10, CIFAR100
 from volo.data.archives.fetch import look, mirrored
-from volo.data.datasets import wanted_images
+from volo.data.datasets import reads_files, wanted_images
 from volo.data.decoded.cache import MORE_ROOM, Room, cache_dir, flaws, room
 from volo.doctor.findings import Finding, failure, ok, warning
 from volo.files import free_bytes
@@ -29,6 +29,17 @@ def cache_room(data: ResolvedData) -> Room:
 def cache_flaws(data: ResolvedData) -> list[str]:
     """What is damaged in this machine's cache, all of which is read. Raises InputError as `cache_room`."""
     return flaws(wanted_images(data)) if is_here(data) else []
+
+
+def store_of(data: ResolvedData) -> str:
+    """What the training images of an image folder are read from, in words; empty for others. Raises InputError as
+    `cache_room`."""
+    if data.dataset != "imagefolder":
+        return ""
+    if not reads_files(data):
+        return "training images are decoded once, for all epochs"
+    why = " (decoded, they would not fit)" if data.image_store == "auto" else ""
+    return f"training images are read from their files in every epoch{why}"
 
 
 def is_here(data: ResolvedData) -> bool:

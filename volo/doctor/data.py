@@ -1,6 +1,7 @@
 """Checks that the chosen data set is present and intact, and the space for its decoded images. Downloads nothing."""
 
 import platform
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from volo.data.datasets import drawn_from, num_drawn_from, open_source, open_sou
 from volo.data.folders.damage import Damage, DamagedImages
 from volo.data.folders.encoded import EncodedImages
 from volo.data.folders.passed_over import PassedOver
-from volo.doctor.cache import ARCHIVES, cache_flaws, cache_room, is_here, judged
+from volo.doctor.cache import ARCHIVES, cache_flaws, cache_room, is_here, judged, store_of
 from volo.doctor.findings import Finding, failure, ok, refused, warning
 from volo.errors import InputError
 from volo.settings.data import ResolvedData
@@ -34,9 +35,10 @@ def check_data(data: ResolvedData) -> Finding:
 
 
 def check_cache(data: ResolvedData) -> Finding:
-    """Checks every decoded image, and the space on this machine for those that a training decodes, by the same numbers
-    as training."""
+    """Says what training images are read from; checks every decoded image, and the space on this machine for those
+    that a training decodes, by the same numbers as training."""
     found = judged(cache_room(data))
+    found = replace(found, found="; ".join(filter(None, [store_of(data), found.found])))
     damaged = cache_flaws(data)
     if not damaged or found.status == "failure":
         return found

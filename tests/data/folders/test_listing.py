@@ -102,9 +102,9 @@ def test_pipes_are_not_waited_for(tmp_path):
 
 
 def test_suffixes_of_formats_that_pillow_does_not_read_are_counted_each(tmp_path):
-    for name in ("a.heic", "b.HEIC", "c.txt", "d.json", "e.pdf", "f.eps"):
+    for name in ("a.jxl", "b.JXL", "c.txt", "d.json", "e.pdf", "f.eps"):
         put(tmp_path / name)
-    assert counts(tmp_path) == {".heic": 2, ".txt": 1, ".json": 1, ".pdf": 1, ".eps": 1}
+    assert counts(tmp_path) == {".jxl": 2, ".txt": 1, ".json": 1, ".pdf": 1, ".eps": 1}
 
 
 @pytest.mark.parametrize("name", ["0a1b2c", "frame.0001", "photo.2024-01-02", "No. two", "photo.png ", "dot."])
@@ -126,17 +126,17 @@ def test_a_folder_that_cannot_be_read_is_refused(tmp_path):
 def test_names_of_any_bytes_are_listed_and_can_be_printed(folder):
     for name in (b"no\xffutf8.png", b"two\nlines.png"):
         paint(folder / "train" / "cat" / os.fsdecode(name))
-    for name in (b"no\xffutf8.heic", b"\xff.\xff", b"\x1b[31m.txt"):
+    for name in (b"no\xffutf8.jxl", b"\xff.\xff", b"\x1b[31m.txt"):
         put(folder / "train" / "cat" / os.fsdecode(name))
     found = check_data(resolved(folder))
     assert found.found.startswith("82 images of 2 classes")
     assert found.found.isprintable()
-    assert "1 .heic file" in found.found and "1 file without a suffix that is not an image" in found.found
+    assert "1 .jxl file" in found.found and "1 file without a suffix that is not an image" in found.found
 
 
 # Files as people have them in a class folder: the name, and whether the doctor should warn.
 PASSED_OVER = {
-    "a.heic": True,
+    "a.jxl": True,
     "a.CR2": True,
     "a.jpg_large": True,
     "dead.jpg": True,
@@ -182,10 +182,10 @@ def test_a_class_of_only_other_files_is_refused_with_what_was_found(folder, name
     assert str(refused.value).endswith(" or remove the folder")
 
 
-def test_a_class_of_only_heic_files_is_refused_with_their_number(folder):
+def test_a_class_of_only_files_of_another_format_is_refused_with_their_number(folder):
     for number in range(3):
-        put(folder / "train" / "owl" / f"{number}.HEIC")
-    with pytest.raises(InputError, match=r"got none in .*owl but 3 \.heic files .*; convert .* to JPEG or PNG"):
+        put(folder / "train" / "owl" / f"{number}.JXL")
+    with pytest.raises(InputError, match=r"got none in .*owl but 3 \.jxl files .*; convert .* to JPEG or PNG"):
         ImageFolder(folder, "train", 8)
 
 
@@ -206,7 +206,7 @@ def test_linked_class_folders_are_classes_and_system_folders_are_not(folder):
     assert np.bincount(source.labels).tolist() == [40, 40]
 
 
-KINDS = ("png", "PNG", "heic", "txt", "dead", "hidden", "bare", "text", "link")
+KINDS = ("png", "PNG", "jxl", "txt", "dead", "hidden", "bare", "text", "link")
 
 
 @pytest.mark.parametrize("splits", [("train", "val", "test"), ("train", "test"), ("",)])
@@ -215,11 +215,11 @@ def test_skipped_entries_are_counted_once_however_the_images_are_split(tmp_path,
     caplog.set_level(logging.INFO, "volo")
     for split in splits:
         for name in ("cat", "dog"):
-            put(tmp_path / split / name / "a.heic")
+            put(tmp_path / split / name / "a.jxl")
             for number in range(30):
                 paint(tmp_path / split / name / f"{number}.png")
     data = resolved(tmp_path)
-    assert f"skipped: {2 * len(splits)} .heic files" in check_data(data).found
+    assert f"skipped: {2 * len(splits)} .jxl files" in check_data(data).found
     assert caplog.messages == []  # the doctor's table shows it
     open_train(data, is_new=True)
     open_train(data)
@@ -229,7 +229,7 @@ def test_skipped_entries_are_counted_once_however_the_images_are_split(tmp_path,
     for place, num_images, num_passed in (match.groups() for match in said):
         folders = [tmp_path.joinpath(folder) for folder in place.split(" and ")]
         assert int(num_images) == sum(len([*folder.rglob("*.png")]) for folder in folders)
-        assert int(num_passed) == sum(len([*folder.rglob("*.heic")]) for folder in folders)
+        assert int(num_passed) == sum(len([*folder.rglob("*.jxl")]) for folder in folders)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -256,7 +256,7 @@ def test_every_count_agrees_with_the_file_system_everywhere(tmp_path, caplog, se
                 paint(path.with_suffix(f".{kind}"), "PNG")
     num_images = sum(map(kinds.count, ("png", "PNG", "bare", "link")))
     passed = {
-        ".heic file": kinds.count("heic"),
+        ".jxl file": kinds.count("jxl"),
         ".txt file": kinds.count("txt"),
         "link": kinds.count("dead"),
         "hidden file": kinds.count("hidden"),

@@ -236,7 +236,7 @@ PASSED_OVER = {
     "an object without a class": Skipped(
         [("a.png", {}), ("a.json", dict(content=b'{"width": 3}'))], "1 image without a label"
     ),
-    "other formats": Skipped([("a.heic", {}), ("a.npy", {})], "1 .heic file (train-x.tar: a.heic), 1 .npy", "JPEG"),
+    "other formats": Skipped([("a.jxl", {}), ("a.npy", {})], "1 .jxl file (train-x.tar: a.jxl), 1 .npy", "JPEG"),
     "dots": Skipped([("a.1.png", {})], "1 image with more than one dot in its name", "keys without dots"),
     "no suffix": Skipped([("README", {})], "1 file without a suffix that is not an image (train-x.tar: README)"),
     "hidden": Skipped([(".a.png", {}), (".git/b.png", {})], "2 hidden files or folders"),

@@ -1,5 +1,7 @@
-"""Which formats are read with Pillow, their suffixes, and how a file is opened."""
+"""Which formats are read with Pillow, their suffixes, and how a file is opened. HEIC, as telephones write it, is read
+where the package pillow-heif is installed."""
 
+import contextlib
 import io
 import os
 import stat
@@ -13,13 +15,14 @@ from volo.data.folders.parts import Part
 
 # Formats that Pillow knows but cannot decode alone: EPS runs another program, the others need a plug-in.
 NOT_READ = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF"})
+HEIF_SUFFIXES = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 _OPENING = Lock()
 
 
 @cache
 def readable_suffixes() -> frozenset[str]:
     """In lowercase, with the dot."""
-    Image.init()
+    _learn_formats()
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name not in NOT_READ)
 
 
@@ -53,8 +56,17 @@ def _opened(file: str | os.PathLike | Part, formats: tuple[str, ...]) -> Image.I
 
 @cache
 def _formats() -> tuple[str, ...]:
-    Image.init()
+    _learn_formats()
     return tuple(name for name in Image.ID if name not in NOT_READ)
+
+
+def _learn_formats() -> None:
+    """Pillow's own, and HEIC. A process decodes in one thread: there is one for each core."""
+    Image.init()
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener(decode_threads=1)
 
 
 @cache

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from volo.data.folders.formats import is_image_by_content
+from volo.data.folders.formats import HEIF_SUFFIXES, is_image_by_content
 from volo.log import say_once
 
 # Formats that people think of as images but Pillow may not read.
-PICTURE_SUFFIXES = frozenset(
+PICTURE_SUFFIXES = HEIF_SUFFIXES | frozenset(
     {
-        ".heic", ".heif", ".hif", ".avif", ".jxl", ".jxr", ".wdp", ".webp", ".jp2", ".j2k", ".jpx", ".tif", ".tiff",
+        ".avif", ".jxl", ".jxr", ".wdp", ".webp", ".jp2", ".j2k", ".jpx", ".tif", ".tiff",
         ".svg", ".svgz", ".eps", ".emf", ".wmf", ".exr", ".hdr", ".dcm", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".nrw",
         ".arw", ".srf", ".sr2", ".orf", ".rw2", ".raf", ".pef", ".srw", ".x3f", ".3fr", ".iiq", ".kdc", ".dcr", ".erf",
     }
@@ -55,6 +55,7 @@ REMEDIES = {
     UNLABELED: "give each image KEY.cls with the number of its class",
 }
 CONVERT = "convert the pictures to JPEG or PNG"
+INSTALL = "install pillow-heif on every machine, which reads HEIC"
 RENAME = "give each image the suffix of its format"
 
 
@@ -106,6 +107,8 @@ def _remedy(reason: str, kind: Kind) -> str:
     """How to make an entry usable if its owner would call it an image; empty for others."""
     if reason in CALLED:
         return REMEDIES.get(reason, "")
+    if reason in HEIF_SUFFIXES:
+        return INSTALL
     if reason in PICTURE_SUFFIXES:
         return CONVERT
     return RENAME if is_image_by_content(kind.example) else ""
