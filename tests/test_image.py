@@ -181,7 +181,7 @@ def test_an_index_of_other_builds_of_pytorch_is_passed_on_to_pip_which_takes_the
 def test_the_packages_of_the_image_are_the_projects_and_pip_resolves_them_under_the_constraints(build, tmp_path):
     build(installs()[1].replace("&& rm /tmp/requirements.txt", ""))
     listed = [Requirement(line) for line in (tmp_path / "requirements.txt").read_text().splitlines()]
-    assert {"torch", "ray", "obstore"} <= {one.name for one in listed}
+    assert {"torch", "ray", "obstore", "pillow-heif"} <= {one.name for one in listed}
     assert all(one.specifier.contains(pinned(one.name)) for one in listed)
 
 
