@@ -1,4 +1,5 @@
-"""A folder of many small files, and the same packed: time to pack, time and memory to open each, and to train on it.
+"""A folder of many small files, the same with an index, and packed: time to make these, time and memory to open each,
+and to train on it.
 
     python -m benchmarks.packed --files 10000
     python -m benchmarks.packed --files 200000
@@ -22,6 +23,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.timing import machine
+from volo.data.packed import IN_PLACE
+from volo.data.packed.indexing import index_in_place
 from volo.data.packed.packing import pack
 
 CLASSES, HELD_OUT = 100, 200
@@ -29,14 +32,15 @@ OPENING = """
 import json, os, resource, sys, time
 import numpy, pyarrow, PIL.Image
 from volo.data.folders.imagefolder import ImageFolder
+from volo.data.packed.in_place import IndexedFolder
 from volo.data.packed.source import PackedFolder
 def held():
     fields = dict(line.split(":") for line in open("/proc/self/status") if line.startswith(("RssAnon", "RssFile")))
     return {name: int(value.split()[0]) / 1024 for name, value in fields.items()}
-kind = {"folder": ImageFolder, "packed": PackedFolder}[sys.argv[1]]
+kind = {"folder": ImageFolder, "folder with an index": IndexedFolder, "packed": PackedFolder}[sys.argv[1]]
 before, start = held(), time.perf_counter()
 source = kind(sys.argv[2], "train", 64)
-digest = source.contents().digest if sys.argv[1] == "packed" else ""
+digest = "" if sys.argv[1] == "folder" else source.contents().digest
 took, after = time.perf_counter() - start, held()
 print(json.dumps(dict(s=took, own=after["RssAnon"] - before["RssAnon"], mapped=after["RssFile"] - before["RssFile"],
                       images=len(source.labels))))
@@ -94,8 +98,13 @@ def main() -> None:
         print(f"packing: {took:.1f} s, {given.files / took:,.0f} files/s; {packed.in_words()}")
         index = Path(root, "packed", "index.arrow").stat().st_size
         print(f"index: {index / 2**20:.1f} MiB, {index / given.files:.0f} bytes an image")
-        for kind in ("folder", "packed"):
-            place = Path(root, "data" if kind == "folder" else "packed")
+        start = time.perf_counter()
+        index_in_place(Path(root, "data"))
+        took = time.perf_counter() - start
+        num_bytes = Path(root, "data", IN_PLACE).stat().st_size
+        print(f"indexing in place: {took:.1f} s, {given.files / took:,.0f} files/s; {num_bytes / 2**20:.1f} MiB")
+        for kind in ("folder", "folder with an index", "packed"):
+            place = Path(root, "packed" if kind == "packed" else "data")
             found = [opened(kind, place) for _ in range(given.rounds)]
             times = [one["s"] for one in found]
             own, mapped = (statistics.median(one[name] for one in found) for name in ("own", "mapped"))
@@ -103,9 +112,12 @@ def main() -> None:
                 f"opening the {kind}: {statistics.median(times):.2f} s ({min(times):.2f} to {max(times):.2f}), "
                 f"{own:.0f} MiB of its own, {mapped:.0f} MiB of the file mapped"
             )
-        for kind in ("data", "packed"):
+        Path(root, "data", IN_PLACE).rename(Path(root, IN_PLACE))
+        for kind in ("data", "data, indexed", "packed"):
+            if kind == "data, indexed":
+                Path(root, IN_PLACE).rename(Path(root, "data", IN_PLACE))
             held = [
-                training(Path(root, kind), Path(root, "outputs"), given.files) for _ in range(2)
+                training(Path(root, kind.partition(",")[0]), Path(root, "outputs"), given.files) for _ in range(2)
             ]  # the second has a cache
             print(f"training on {kind}: {held[1]:,.0f} MiB at its end")
 

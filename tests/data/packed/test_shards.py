@@ -168,7 +168,7 @@ def test_an_index_that_names_shards_elsewhere_is_refused(packed, tmp_path):
     (tmp_path / "other").mkdir()
     found = read_index(packed)
     elsewhere = [Shard(f"../packed/{shard.file}", shard.num_bytes) for shard in found.shards]
-    write_index(tmp_path / "other", found.table, found.splits, elsewhere, found.is_split_here)
+    write_index(tmp_path / "other" / FILE, found.table, found.splits, elsewhere, found.is_split_here)
     with pytest.raises(InputError, match="it names shards elsewhere"):
         read_index(tmp_path / "other")
 

@@ -32,6 +32,7 @@ class LabeledFolder(EncodedImages):
 
     Attributes:
         files: (N,) the images below each class's folder (volo/data/folders/listing.py), class by class.
+        folders: That were listed, or the table, and when each had changed last.
 
     Raises:
         InputError: a missing folder, one without class folders, a class without images, a name that is not text.
@@ -48,10 +49,10 @@ class LabeledFolder(EncodedImages):
 
     def _take(self, classes: "Classes", place: str) -> None:
         self.files, self.labels, self.place, self.num_listed = classes.files, classes.labels, place, len(classes.files)
-        self.class_names, self.passed_over = classes.class_names, classes.passed_over
+        self.class_names, self.passed_over, self.folders = classes.class_names, classes.passed_over, classes.folders
 
     def fingerprint(self) -> str:
-        return f"imagefolder 3 {self._cut()} {self.root.absolute()}"
+        return fingerprint(self.root, self._cut())
 
     def keys(self) -> np.ndarray:
         texts = (f"{self._below(file)}\0{file.size}\0{file.changed_ns}" for file in self.files)
@@ -84,7 +85,7 @@ class ImageFolder(LabeledFolder):
     (volo/data/folders/table.py); a `Source`.
 
     In `train` the folder's own validation images come last; `held_out` holds their numbers. `is_split_here`: the root
-    holds class folders alone, some of whose images are the test split.
+    holds class folders alone, some of whose images are the test split. `said`: the notes on the splits.
 
     Raises:
         InputError: as `LabeledFolder` and `find_layout`; fewer than two classes in train, or classes in another split
@@ -102,7 +103,11 @@ class ImageFolder(LabeledFolder):
         in_chans: int = RGB,
     ):
         EncodedImages.__init__(self, image_size, resize, crop_pct, in_chans)
-        self.root = folder_to_read(data_dir, "--data-dir")
+        self.root, self.said = folder_to_read(data_dir, "--data-dir"), tuple[str, ...]()
+        self._open(split)
+        self.notes = (*self.said, *(self._judged() if split == TRAIN else ()))
+
+    def _open(self, split: str) -> None:
         if has_table(self.root):
             self.is_table = True
             self._take_table(read_table(self.root), split)
@@ -133,10 +138,9 @@ class ImageFolder(LabeledFolder):
             self._take(train.followed_by(val), f"{layout.train} and {layout.val}")
             self.held_out = np.arange(len(train.files), len(self.files))
             notes.append(f"{len(val.files):,} validation images in {layout.val}")
-        notes += self._judged()
         if layout.test:
             notes += _compared(train.class_names, layout, _names(_class_folders(layout.test)[0]), layout.test)
-        self.notes = tuple(notes)
+        self.said = tuple(notes)
 
     def _take_table(self, rows: list[LabeledFile], split: str) -> None:
         """Of a table without a column for it, the split is made here."""
@@ -149,14 +153,12 @@ class ImageFolder(LabeledFolder):
             self._take_part(train, split, f"{table} has no column {SPLIT}: {TEST_SHARE:.0%} of each class")
         elif split == TRAIN:
             self._take(train, str(table))
-            notes = []
             if parts[VAL]:
                 val = _tabled(parts[VAL], str(table))
                 _check_known(val.class_names, train.class_names, VAL, str(table))
                 self._take(train.followed_by(val), str(table))
                 self.held_out = np.arange(len(train.files), len(self.files))
-                notes.append(f"{len(val.files):,} validation images, as {table} says")
-            self.notes = (*notes, *self._judged())
+                self.said = (f"{len(val.files):,} validation images, as {table} says",)
         elif parts[TEST]:
             test = _tabled(parts[TEST], str(table))
             _check_known(test.class_names, train.class_names, TEST, str(table))
@@ -173,9 +175,8 @@ class ImageFolder(LabeledFolder):
         is_test = in_test([_below(self.root, file) for file in classes.files], classes.labels)
         self._take(classes.where(is_test if split == TEST else ~is_test), str(self.root))
         self.num_listed = len(classes.files)
-        self.notes = (
+        self.said = (
             f"{whole}, chosen by file name, {is_test.sum():,} of {len(is_test):,} images, are held out as a test split",
-            *(self._judged() if split == TRAIN else ()),
         )
         if not self.files:
             raise NoTestSplit(
@@ -192,6 +193,7 @@ class Classes:
     labels: np.ndarray
     class_names: tuple[str, ...]
     passed_over: PassedOver
+    folders: dict[str, int]
 
     def where(self, mask: np.ndarray) -> "Classes":
         """Only the images in the mask; the classes stay."""
@@ -202,7 +204,13 @@ class Classes:
         """Appends the images of another folder, whose classes must be among these."""
         order = np.array([self.class_names.index(name) for name in other.class_names], dtype=np.int64)
         self.passed_over.add(other.passed_over)
-        return replace(self, files=self.files + other.files, labels=np.append(self.labels, order[other.labels]))
+        files, labels = self.files + other.files, np.append(self.labels, order[other.labels])
+        return replace(self, files=files, labels=labels, folders=self.folders | other.folders)
+
+
+def fingerprint(root: Path, cut: str) -> str:
+    """Of a `Source` of the files in a folder."""
+    return f"imagefolder 3 {cut} {root.absolute()}"
 
 
 def _tabled(rows: list[LabeledFile], table: str, min_classes: int = 1) -> Classes:
@@ -211,7 +219,8 @@ def _tabled(rows: list[LabeledFile], table: str, min_classes: int = 1) -> Classe
     _check_number(class_names, min_classes, table, "name more of them in the table")
     place = {name: label for label, name in enumerate(class_names)}
     labels = np.array([place[row.class_name] for row in rows], dtype=np.int64)
-    return Classes([row.file for row in rows], labels, tuple(class_names), PassedOver())
+    files = [row.file for row in rows]
+    return Classes(files, labels, tuple(class_names), PassedOver(), {table: os.stat(table).st_mtime_ns})
 
 
 def _check_number(classes: Sequence[str], min_classes: int, place: object, remedy: str) -> None:
@@ -222,10 +231,12 @@ def _check_number(classes: Sequence[str], min_classes: int, place: object, remed
 
 
 def _listed(root: Path, min_classes: int) -> Classes:
+    changed = {str(root): os.stat(root).st_mtime_ns} if root.is_dir() else {}
     folders, passed_over = _class_folders(root)
     files, labels, empty = [], [], []
     for label, folder in enumerate(folders):
         found = find_images(folder)
+        changed |= found.folders
         if not found.files:
             empty.append(_empty_class(folder, found.passed_over))
         files += found.files
@@ -235,7 +246,7 @@ def _listed(root: Path, min_classes: int) -> Classes:
         raise InputError("\n".join(map(str, empty)))
     remedy = "give every class a folder there, or pass the folder above train and test with --data-dir"
     _check_number(folders, min_classes, root, remedy)
-    return Classes(files, np.array(labels, dtype=np.int64), _names(folders), passed_over)
+    return Classes(files, np.array(labels, dtype=np.int64), _names(folders), passed_over, changed)
 
 
 def _empty_class(folder: str, passed_over: PassedOver) -> InputError:

@@ -2,7 +2,8 @@
 
 An image is a file, at any depth, with the suffix of a format that Pillow can read, or a file without a suffix whose
 content is in such a format. Links to files and folders are followed, each folder once. Hidden entries, whose names
-begin with a dot, and files of the operating system are skipped. Any other entry is skipped too, and counted.
+begin with a dot, files of the operating system and our own index are skipped. Any other entry is skipped too, and
+counted.
 """
 
 import os
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from volo.data.folders.formats import is_image_by_content, readable_suffixes
 from volo.data.folders.passed_over import DEAD_LINK, HIDDEN, LISTED, LOOSE, NO_SUFFIX, SPECIAL, PassedOver
+from volo.data.packed import IN_PLACE
 from volo.errors import InputError
 
 # Names that operating systems and storage devices use among a user's files, in lowercase.
@@ -46,10 +48,12 @@ class ImageFile(NamedTuple):
 
 @dataclass
 class Listing:
-    """Images in the order of their paths, folder by folder, and the entries that were skipped."""
+    """Images in the order of their paths, folder by folder, the entries that were skipped, and the folders that were
+    listed, with the time at which the entries of each had changed last before."""
 
     files: list[ImageFile] = field(default_factory=list)
     passed_over: PassedOver = field(default_factory=PassedOver)
+    folders: dict[str, int] = field(default_factory=dict)
 
 
 def find_images(root: str | os.PathLike, elsewhere: set[Identity] | None = None) -> Listing:
@@ -63,18 +67,23 @@ def find_images(root: str | os.PathLike, elsewhere: set[Identity] | None = None)
         InputError: a folder that cannot be read.
     """
     listing, elsewhere = Listing(), set() if elsewhere is None else elsewhere
-    seen = {_identity(root)}
+    identity, modified_ns = _known(root)
+    listing.folders[os.fspath(root)], seen = modified_ns, {identity}
     open_folders = [] if seen <= elsewhere else [_entries(root)]
     while open_folders:
         entry = next(open_folders[-1], None)
         if entry is None:
             open_folders.pop()
-        elif (reason := _reason(entry)) != FOLDER:
+            continue
+        if (reason := _reason(entry)) != FOLDER:
             _take(entry, reason, listing)
-        elif (identity := _identity(entry.path)) in seen:
+            continue
+        identity, modified_ns = _known(entry.path)
+        if identity in seen:
             listing.passed_over.note(LISTED, entry.path)
         elif identity not in elsewhere:
             seen.add(identity)
+            listing.folders[entry.path] = modified_ns
             open_folders.append(_entries(entry.path))
     elsewhere |= seen
     return listing
@@ -115,8 +124,8 @@ def _entries(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
 
 
 def is_systems(name: str) -> bool:
-    """Whether an operating system leaves files of this name among a user's."""
-    return name.lower() in SYSTEM_NAMES or name.startswith("._")
+    """Whether an operating system, or `volo pack`, leaves files of this name among a user's."""
+    return name.lower() in SYSTEM_NAMES or name.startswith("._") or name == IN_PLACE
 
 
 def _reason(entry: os.DirEntry) -> str:
@@ -160,10 +169,11 @@ def _take(entry: os.DirEntry, reason: str, listing: Listing) -> None:
     listing.passed_over.note(reason, entry.path)
 
 
-def _identity(folder: str | os.PathLike) -> Identity:
+def _known(folder: str | os.PathLike) -> tuple[Identity, int]:
+    """Which folder it is, and when its entries changed last."""
     try:
         stat = os.stat(folder)
-        return stat.st_dev, stat.st_ino
+        return (stat.st_dev, stat.st_ino), stat.st_mtime_ns
     except OSError as error:
         raise _unreadable(folder, error) from None
 

@@ -15,7 +15,7 @@ from volo.data.folders.listing import find_folders, find_images
 from volo.data.folders.parts import Part
 from volo.data.folders.table import has_table
 from volo.data.opening import open_folder
-from volo.data.packed import is_packed
+from volo.data.packed import is_indexed, is_packed
 from volo.data.tars.layout import has_tars
 from volo.settings.buckets import is_in_bucket
 from volo.settings.model import ModelSettings
@@ -49,7 +49,7 @@ def geometry(model: ModelSettings, image_size: int) -> dict[str, Any]:
 
 def _some_files(folder: Path | str) -> Sequence[str | Part]:
     """Of a folder, or a place on object storage."""
-    if isinstance(folder, str) or is_packed(folder) or has_table(folder) or has_tars(folder):
+    if isinstance(folder, str) or any(kind(folder) for kind in (is_packed, is_indexed, has_table, has_tars)):
         return open_folder(folder, "train", MADE_FOR).some_files()
     classes = find_folders(find_layout(folder).train)[0]
     files: list[str] = []

@@ -1,13 +1,14 @@
-"""The index of packed images: one Arrow file with a row for each, opened by a memory map.
+"""The index of images: one Arrow file with a row for each, opened by a memory map.
 
-A row has the image's name, label and digest, and where in which shard its bytes are. The file's metadata have what is
-known of the whole, as JSON under the key `volo`. Opening takes no listing, and no memory but the labels'.
+A row has the image's name, label and digest, and where in which shard its bytes are; or, of files that stay where they
+are, its path and when it was last changed. The file's metadata have what is known of the whole, as JSON under the key
+`volo`. Opening takes no listing, and no memory but the labels'.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from volo.settings.buckets import is_in_bucket
 
 FORMAT = 1
 METADATA = b"volo"
-CHECKED = ("label", "shard", "offset", "length")  # an image's own digest tells whether the rest of its row is right
+CHECKED = ("label", "shard", "offset", "length")  # in a shard, an image's own digest tells if the rest of it is right
 SCHEMA = pa.schema(
     [
         ("name", pa.string()),
@@ -35,6 +36,7 @@ SCHEMA = pa.schema(
         ("known", pa.string()),  # `Item.digest`
     ]
 )
+OF_FILES = pa.schema([*SCHEMA, ("path", pa.binary()), ("modified_ns", pa.int64())])
 
 
 class Shard(NamedTuple):
@@ -66,6 +68,7 @@ class Index:
         is_split_here: The folder that was packed had class folders alone, which this project split.
         there: Of shards on object storage, which come into the folder.
         is_of_contents: Whether the digests are those of the images; otherwise each is of what its image depends on.
+        found: What else was found when it was made.
     """
 
     folder: Path
@@ -75,6 +78,7 @@ class Index:
     is_split_here: bool
     there: Shards | None = None
     is_of_contents: bool = True
+    found: dict[str, Any] = field(default_factory=dict)
 
     def rows(self, split: str) -> tuple[int, int]:
         """The first row of a split and the one after its last."""
@@ -111,47 +115,57 @@ class Index:
 
 
 def write_index(
-    folder: Path, table: pa.Table, splits: dict[str, PackedSplit], shards: Sequence[Shard], is_split_here: bool
+    path: Path,
+    table: pa.Table,
+    splits: dict[str, PackedSplit],
+    shards: Sequence[Shard],
+    is_split_here: bool,
+    found: dict[str, Any] | None = None,
 ) -> None:
-    """Writes the index of shards that lie in the same folder, or in one that `read_index` is told."""
-    table = table.cast(SCHEMA).combine_chunks()
+    """Writes the index of shards that lie in the same folder, or in one that `read_index` is told; without shards, of
+    files."""
+    table = table.cast(SCHEMA if shards else OF_FILES).combine_chunks()
     about = dict(
         format=FORMAT,
         splits={name: asdict(split) for name, split in splits.items()},
         shards=shards,
         is_split_here=is_split_here,
-        checksum=_checksum(table),
+        found=found or {},
     )
+    about["checksum"] = _checksum(table, about)
     table = table.replace_schema_metadata({METADATA: json.dumps(about)})
-    with pa.OSFile(str(folder / FILE), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table, max_chunksize=max(1, len(table)))
 
 
-def read_index(place: str | Path, tars: Path | None = None) -> Index:
+def read_index(place: str | Path, tars: Path | None = None, name: str = FILE) -> Index:
     """Opens an index, in a folder or on object storage.
 
     Args:
         tars: The folder of the shards, if it is another: tars of a user's, of whose images the digests are not known.
+        name: Of the index.
 
     Raises:
         InputError: a damaged one, or shards that are not there as it describes them.
     """
     url = place if isinstance(place, str) and is_in_bucket(place) else ""
     folder = local_index(url) if url else Path(place)
-    path = folder / FILE
+    path = folder / name
     try:
         with pa.memory_map(str(path)) as file:
             table = pa.ipc.open_file(file).read_all()
+        table.validate(full=True)  # what lies at a damaged offset may be no memory of this process
         about: dict[str, Any] = json.loads((table.schema.metadata or {})[METADATA])
         is_known = about["format"] == FORMAT
-        if is_known and about["checksum"] != _checksum(table):
+        if is_known and about["checksum"] != _checksum(table, about):
             raise ValueError("its checksum differs")
         splits = {name: _split(**split) for name, split in about["splits"].items()}
         shards = tuple(Shard(*shard) for shard in about["shards"])
         if tars is None and any(Path(shard.file).name != shard.file for shard in shards):
             raise ValueError("it names shards elsewhere")
         there = Shards(url, folder, shards) if url else None
-        index = Index(tars or folder, table, splits, shards, about["is_split_here"], there, tars is None)
+        found = about.get("found", {})
+        index = Index(tars or folder, table, splits, shards, about["is_split_here"], there, tars is None, found)
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"an index of packed images must be intact, got {path} ({error or type(error).__name__}); copy it again, "
@@ -193,9 +207,29 @@ def _flaw(shard: Path, num_bytes: int) -> str:
     return f"{shard.name} ({found:,} bytes, not {num_bytes:,})" if found != num_bytes else ""
 
 
-def _checksum(table: pa.Table) -> str:
-    """Of the numbers in all rows."""
+def _checksum(table: pa.Table, about: dict[str, Any]) -> str:
+    """Of the numbers in all rows; of an index of files, of everything in it."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    for name in CHECKED:
-        digest.update(np.ascontiguousarray(table.column(name).to_numpy()).data)
+    for name in CHECKED if about["shards"] else table.column_names:
+        for part in _content(table.column(name)):
+            digest.update(np.ascontiguousarray(part).data)
+    if not about["shards"]:
+        more = about | {"columns": table.column_names, "checksum": ""}
+        digest.update(json.dumps(more, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _content(column: pa.ChunkedArray) -> Iterator[np.ndarray]:
+    """The values of a column, however the memory around them is padded."""
+    kind = column.type
+    for chunk in column.chunks:
+        if pa.types.is_string(kind) or pa.types.is_binary(kind):
+            _, offsets, values = chunk.buffers()
+            ends = np.frombuffer(offsets, np.int32, len(chunk) + 1, 4 * chunk.offset)
+            yield ends - ends[0]
+            yield np.frombuffer(values, np.uint8)[ends[0] : ends[-1]]
+        elif pa.types.is_fixed_size_binary(kind):
+            first, stop = (kind.byte_width * number for number in (chunk.offset, chunk.offset + len(chunk)))
+            yield np.frombuffer(chunk.buffers()[1], np.uint8)[first:stop]
+        else:
+            yield chunk.to_numpy()

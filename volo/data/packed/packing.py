@@ -79,7 +79,7 @@ def pack(data_dir: Path, output: Path, shard_bytes: int) -> Packed:
         source.say_passed_over()
     _check_room(sources, output)
     contents = {name: source.contents() for name, source in sources.items()}
-    _check_storable(item for of_split in contents.values() for item in of_split.items())
+    check_storable(item for of_split in contents.values() for item in of_split.items())
     output.parent.mkdir(parents=True, exist_ok=True)
     with _alone(output), staging(output) as folder:
         packed = _written(folder, sources, contents, shard_bytes)
@@ -109,7 +109,7 @@ def _alone(output: Path) -> Iterator[None]:
         lock.release()
 
 
-def _check_storable(items: Iterable[Item]) -> None:
+def check_storable(items: Iterable[Item]) -> None:
     """Raises InputError for names and sizes that an index cannot hold."""
     wrong = []
     for item in items:
@@ -119,7 +119,7 @@ def _check_storable(items: Iterable[Item]) -> None:
             wrong.append(f"{item.name} ({item.size:,} bytes)")
     if wrong:
         raise InputError(
-            f"images to pack must have names of text and at most {MOST_BYTES:,} bytes, got {len(wrong):,} others: "
+            f"indexed images must have names of text and at most {MOST_BYTES:,} bytes, got {len(wrong):,} others: "
             f"{first_of(wrong, SHOWN)}; rename or remove them"
         )
 
@@ -149,7 +149,7 @@ def _written(
     if writing.damaged:
         raise DamagedImages(writing.damaged, total, None)
     table = pa.concat_tables(writing.tables)
-    write_index(folder, table, splits, writing.shards, sources[TRAIN].is_split_here)
+    write_index(folder / FILE, table, splits, writing.shards, sources[TRAIN].is_split_here)
     return Packed(
         total,
         len(sources[TRAIN].class_names),

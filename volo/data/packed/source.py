@@ -78,5 +78,5 @@ class PackedFolder(EncodedImages):
     def name_of(self, number: int) -> str:
         return self._index.name(self._first + number)
 
-    def file_of(self, number: int) -> Part:
+    def file_of(self, number: int) -> str | Part:
         return self._index.part(self._first + number)

@@ -14,6 +14,7 @@ from volo.data.folders.layout import TEST, TRAIN, in_test
 from volo.data.folders.parts import DIGEST_BYTES, Part
 from volo.data.folders.passed_over import PassedOver
 from volo.data.folders.reading import digests
+from volo.data.packed import FILE
 from volo.data.packed.index import SCHEMA, PackedSplit, Shard, write_index
 from volo.data.tars.layout import ALL, CLASSES, Tar, TarLayout
 from volo.data.tars.rows import Naming, TarRow, rows_of
@@ -66,7 +67,8 @@ def built(
         table, digest = _table(division, layout.root, [tar for _, tar in tars], naming)
         splits[name] = PackedSplit(len(division.rows), division.class_names, digest, division.num_val)
         tables.append(table)
-    write_index(folder, pa.concat_tables(tables), splits, [Shard(tar.file, tar.size) for _, tar in tars], ALL in rows)
+    shards = [Shard(tar.file, tar.size) for _, tar in tars]
+    write_index(folder / FILE, pa.concat_tables(tables), splits, shards, ALL in rows)
     return {split: len(found) for split, found in rows.items()}, notes
 
 
