@@ -3,6 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -23,6 +24,11 @@ THUMBNAIL = 16  # pixels
 class EncodedImages(ABC):
     """What image folders, packed ones and tars share: a `Source` except for its list of images.
 
+    Args:
+        data_dir: What holds the images.
+        split: `train` or `test`.
+        image_size, resize, crop_pct, in_chans: As in `read_image`.
+
     Attributes:
         place: What holds the images, for messages: `num_listed` of them, of which these may be a part.
         passed_over: The other entries found there.
@@ -39,8 +45,21 @@ class EncodedImages(ABC):
     class_names: tuple[str, ...]
     passed_over: PassedOver
 
-    def __init__(self, image_size: int, resize: str, crop_pct: float, in_chans: int):
+    def __init__(
+        self,
+        data_dir: str | Path,
+        split: str,
+        image_size: int,
+        resize: str = "crop",
+        crop_pct: float = 1.0,
+        in_chans: int = RGB,
+    ):
         self.image_size, self.resize, self.crop_pct, self.in_chans = image_size, resize, crop_pct, in_chans
+        self._open(data_dir, split)
+
+    @abstractmethod
+    def _open(self, data_dir: str | Path, split: str) -> None:
+        """Finds the images. Raises InputError."""
 
     def thumbnails(self) -> Self:
         """The same images, very small: to know that each can be read without storing much of it."""

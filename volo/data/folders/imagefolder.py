@@ -23,29 +23,21 @@ from volo.errors import InputError
 from volo.settings.data import RGB
 from volo.settings.paths import folder_to_read
 
+ALL = ""  # in place of a split
 NUMBERS = {1: "one class", 2: "two classes"}
 
 
-class LabeledFolder(EncodedImages):
-    """All images in a folder of class folders; a `Source`. Classes are the folders, sorted; names are compared as in
-    volo/data/folders/class_names.py.
+class FileImages(EncodedImages):
+    """Images in files of their own, by classes; names are compared as in volo/data/folders/class_names.py.
 
     Attributes:
+        root: The folder that they lie below.
         files: (N,) the images below each class's folder (volo/data/folders/listing.py), class by class.
         folders: That were listed, or the table, and when each had changed last.
-
-    Raises:
-        InputError: a missing folder, one without class folders, a class without images, a name that is not text.
     """
 
+    root: Path
     is_table = False
-
-    def __init__(
-        self, folder: str | Path, image_size: int, resize: str = "crop", crop_pct: float = 1.0, in_chans: int = RGB
-    ):
-        super().__init__(image_size, resize, crop_pct, in_chans)
-        self.root = Path(folder)
-        self._take(_listed(self.root, min_classes=1), str(self.root))
 
     def _take(self, classes: "Classes", place: str) -> None:
         self.files, self.labels, self.place, self.num_listed = classes.files, classes.labels, place, len(classes.files)
@@ -80,7 +72,24 @@ class LabeledFolder(EncodedImages):
         return _below(self.root, file)
 
 
-class ImageFolder(LabeledFolder):
+class LabeledFolder(FileImages):
+    """All images in a folder of class folders; a `Source`. Classes are the folders, sorted.
+
+    Raises:
+        InputError: a missing folder, one without class folders, a class without images, a name that is not text.
+    """
+
+    def __init__(
+        self, folder: str | Path, image_size: int, resize: str = "crop", crop_pct: float = 1.0, in_chans: int = RGB
+    ):
+        super().__init__(folder, ALL, image_size, resize, crop_pct, in_chans)
+
+    def _open(self, data_dir: str | Path, split: str) -> None:
+        self.root = Path(data_dir)
+        self._take(_listed(self.root, min_classes=1), str(self.root))
+
+
+class ImageFolder(FileImages):
     """The split `train` or `test` of an image folder (volo/data/folders/layout.py), or of one with a table
     (volo/data/folders/table.py); a `Source`.
 
@@ -93,21 +102,14 @@ class ImageFolder(LabeledFolder):
         NoTestSplit: the folder has no test split.
     """
 
-    def __init__(
-        self,
-        data_dir: str | Path,
-        split: str,
-        image_size: int,
-        resize: str = "crop",
-        crop_pct: float = 1.0,
-        in_chans: int = RGB,
-    ):
-        EncodedImages.__init__(self, image_size, resize, crop_pct, in_chans)
-        self.root, self.said = folder_to_read(data_dir, "--data-dir"), tuple[str, ...]()
-        self._open(split)
+    said: tuple[str, ...] = ()
+
+    def _open(self, data_dir: str | Path, split: str) -> None:
+        self.root = folder_to_read(data_dir, "--data-dir")
+        self._find(split)
         self.notes = (*self.said, *(self._judged() if split == TRAIN else ()))
 
-    def _open(self, split: str) -> None:
+    def _find(self, split: str) -> None:
         if has_table(self.root):
             self.is_table = True
             self._take_table(read_table(self.root), split)

@@ -4,16 +4,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from volo.data.folders.encoded import EncodedImages
 from volo.data.folders.image import Unreadable
 from volo.data.folders.imagefolder import fingerprint
+from volo.data.folders.layout import TRAIN
 from volo.data.folders.listing import is_systems
 from volo.data.folders.passed_over import Kind, PassedOver
 from volo.data.packed import IN_PLACE
 from volo.data.packed.index import Index, read_index
 from volo.data.packed.source import PackedFolder
 from volo.errors import InputError, first_of
-from volo.settings.data import RGB
 from volo.settings.paths import folder_to_read
 
 ROOT = "<root>"  # in texts, so that the folder may be reached by another path
@@ -34,16 +33,7 @@ class IndexedFolder(PackedFolder):
 
     kind = "indexed images"
 
-    def __init__(
-        self,
-        data_dir: str | Path,
-        split: str,
-        image_size: int,
-        resize: str = "crop",
-        crop_pct: float = 1.0,
-        in_chans: int = RGB,
-    ):
-        EncodedImages.__init__(self, image_size, resize, crop_pct, in_chans)
+    def _open(self, data_dir: str | Path, split: str) -> None:
         self.root = folder_to_read(data_dir, "--data-dir")
         self.place = str(self.root)
         index = read_index(self.root, name=IN_PLACE)
@@ -53,7 +43,7 @@ class IndexedFolder(PackedFolder):
         self.place, self.num_listed = self._here(found["place"]), found["num_listed"]
         kinds = {reason: Kind(number, self._here(example)) for reason, number, example in found["passed_over"]}
         self.passed_over = PassedOver(kinds)
-        self.notes = tuple(map(self._here, found["said"])) + (tuple(self._judged()) if split == "train" else ())
+        self.notes = tuple(map(self._here, found["said"])) + (tuple(self._judged()) if split == TRAIN else ())
 
     def fingerprint(self) -> str:
         return fingerprint(self.root, self._cut())

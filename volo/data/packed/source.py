@@ -11,7 +11,6 @@ from volo.data.folders.layout import TEST, TRAIN, NoTestSplit
 from volo.data.folders.parts import Part
 from volo.data.folders.passed_over import PassedOver
 from volo.data.packed.index import Index, read_index
-from volo.settings.data import RGB
 
 
 class PackedFolder(EncodedImages):
@@ -27,16 +26,7 @@ class PackedFolder(EncodedImages):
 
     kind = "packed images"  # in messages
 
-    def __init__(
-        self,
-        data_dir: str | Path,
-        split: str,
-        image_size: int,
-        resize: str = "crop",
-        crop_pct: float = 1.0,
-        in_chans: int = RGB,
-    ):
-        super().__init__(image_size, resize, crop_pct, in_chans)
+    def _open(self, data_dir: str | Path, split: str) -> None:
         self.place, self.passed_over = str(data_dir), PassedOver()
         self._take(read_index(data_dir), split)
         self.notes = self._noted() if split == TRAIN else ()

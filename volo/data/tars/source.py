@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from volo.data.folders.encoded import EncodedImages
 from volo.data.folders.layout import TEST, TEST_SHARE, TRAIN
 from volo.data.folders.passed_over import PassedOver
 from volo.data.packed.source import PackedFolder
 from volo.data.tars.indexing import open_index
 from volo.data.tars.layout import ALL, find_tars, nothing_to_train_on
 from volo.errors import first_of
-from volo.settings.data import RGB
 from volo.settings.paths import folder_to_read
 
 SHOWN = 8
@@ -28,16 +26,7 @@ class TarFolder(PackedFolder):
 
     kind = "tar files"
 
-    def __init__(
-        self,
-        data_dir: str | Path,
-        split: str,
-        image_size: int,
-        resize: str = "crop",
-        crop_pct: float = 1.0,
-        in_chans: int = RGB,
-    ):
-        EncodedImages.__init__(self, image_size, resize, crop_pct, in_chans)
+    def _open(self, data_dir: str | Path, split: str) -> None:
         self.root = folder_to_read(data_dir, "--data-dir")
         self.place, self._layout = str(self.root), find_tars(self.root)
         if split == TRAIN and not {TRAIN, ALL} & self._layout.splits.keys():
