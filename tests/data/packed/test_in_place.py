@@ -138,8 +138,8 @@ def another_split(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (added, "got 1 folders in {root} whose entries have changed: train/cat;"),
-        (removed, "1 folders in {root} whose entries have changed: val/dog;"),
+        (added, "got 1 folder in {root} whose entries have changed: train/cat;"),
+        (removed, "got 1 folder in {root} whose entries have changed: val/dog;"),
         (renamed, "changed: test/dog;"),
         (moved_to_another_class, "2 folders in {root} whose entries have changed: train/cat, train/dog;"),
         (a_class_more, "changed: train;"),

@@ -79,9 +79,10 @@ def _check_unchanged(root: Path, index: Index) -> None:
     if entries_of(root) != found["entries"]:
         changed.insert(0, str(root))
     if changed:
+        folders = f"{len(changed):,} folder{'s' * (len(changed) > 1)}"
         raise InputError(
-            f"an image folder must be as it was when it was indexed, got {len(changed):,} folders in {root} whose "
-            f"entries have changed: {first_of(changed, SHOWN)}; {AGAIN}"
+            f"an image folder must be as it was when it was indexed, got {folders} in {root} whose entries have "
+            f"changed: {first_of(changed, SHOWN)}; {AGAIN}"
         )
 
 
