@@ -57,7 +57,7 @@ VOLUME /home/volo/cache
 
 # Where `ray start` has run, whether the cluster answers; in a container for one command, whether Python finds the code.
 HEALTHCHECK --interval=60s --timeout=30s --start-period=60s --retries=3 \
-    CMD if [ -e "${RAY_TMPDIR:-${TMPDIR:-/tmp}}/ray/ray_current_cluster" ]; \
+    CMD if [ -s "${RAY_TMPDIR:-${TMPDIR:-/tmp}}/ray/ray_current_cluster" ]; \
     then ray status > /dev/null || exit 1; else python -c "import volo" || exit 1; fi
 
 CMD ["python", "-m", "jobs.train", "--help"]

@@ -235,8 +235,8 @@ def test_a_container_in_which_ray_has_started_is_well_as_long_as_the_cluster_ans
         [folder] = [word.partition("=")[2] for word in command if word.startswith("--temp-dir=")]
         (tmp_path / "ray").mkdir()
         written, deadline = Path(folder) / "ray_current_cluster", time.monotonic() + LIMIT_S
-        while not written.exists() and time.monotonic() < deadline:  # a moment after Ray says that it has started
-            time.sleep(0.05)
+        while not (written.exists() and written.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.05)  # Ray fills it a moment after it says that it has started
         address = shutil.copy(written, tmp_path / "ray")
         assert Path(address).read_text() == head.address
         assert health(ROOT, container) == 0
