@@ -126,7 +126,7 @@ def dry_run(*words: str) -> str:
     ("target", "command"),
     [
         ("quickstart", "-m jobs.pipeline --recipe quickstart --no-show --epochs 1"),
-        ("test", "-m pytest -n 2 --dist worksteal --epochs 1"),
+        ("test", "-m pytest -n 3 --dist worksteal --epochs 1"),
         ("test-slow", "-m pytest -n 2 --dist worksteal -m slow --epochs 1"),
         ("lint", "-m mypy"),
         ("docs", "-m mkdocs build --strict --epochs 1"),
