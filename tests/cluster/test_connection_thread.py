@@ -83,6 +83,32 @@ def test_killing_all_of_a_cluster_leaves_no_child_of_a_process_that_is_ending(fa
     assert_children_end(family)
 
 
+PARENT_ENDS_DURING_A_LOOK = f"""
+import os, signal, subprocess, sys
+from volo.cluster import processes
+from volo.signals import FROM_OUTSIDE
+
+processes.adopt_orphans()
+signal.pthread_sigmask(signal.SIG_BLOCK, FROM_OUTSIDE)
+own = subprocess.Popen([sys.executable, "-c", {DEAF!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+child, read = int(own.stdout.readline()), processes.process
+earlier = [read(child)]
+own.kill()
+own.wait()
+# The first look has read the child when its parent was still there.
+processes.process = lambda pid: earlier.pop() if pid == child and earlier else read(pid)
+processes.kill_all({{}}, {LIMIT_S})
+print("left" if read(child) else "none is left")
+if read(child):
+    os.kill(child, signal.SIGKILL)
+"""
+
+
+def test_a_child_whose_parent_ends_while_the_processes_are_read_is_killed_too():
+    done = subprocess.run([sys.executable, "-c", PARENT_ENDS_DURING_A_LOOK], capture_output=True, text=True)
+    assert done.stdout == "none is left\n", done.stdout + done.stderr
+
+
 def test_a_cluster_that_is_ended_without_being_asked_leaves_others_alone(family):
     with killed_when_asked():
         pass

@@ -1,4 +1,4 @@
-"""HEIC, as telephones write it: read as any other image where pillow-heif is installed, otherwise counted and named."""
+"""HEIC, as phones write it: read as any other image where pillow-heif is installed, otherwise counted and named."""
 
 import subprocess
 import sys
@@ -44,7 +44,7 @@ def test_it_is_read_as_the_png_of_the_same_pixels(tmp_path, bands, resize):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_it_is_upright_however_the_telephone_was_held(tmp_path, orientation):
+def test_it_is_upright_however_the_phone_was_held(tmp_path, orientation):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     files = [saved(drawn(), tmp_path / name, exif=exif.tobytes()) for name in ("a.heic", "a.png")]
@@ -91,7 +91,7 @@ def converted(folder: Path) -> Path:
     return folder
 
 
-def test_a_run_on_photographs_of_telephones_ends_with_the_weights_of_one_on_their_pngs(tmp_path, folder):
+def test_a_run_on_photographs_of_phones_ends_with_the_weights_of_one_on_their_pngs(tmp_path, folder):
     cut = dict(augment=dict(crop_area=(0.3, 1.0)), optim=dict(epochs=1), run=dict(num_readers=2))
     png = train(small_run(tmp_path / "png", folder, **cut))
     heic = train(small_run(tmp_path / "heic", converted(folder), **cut))

@@ -248,7 +248,7 @@ def no_text(root: Path) -> None:
     os.rename(root / "train" / "dog" / "0000.png", os.fsencode(root / "train" / "dog") + b"/\xff.png")
 
 
-def read_only(root: Path) -> None:
+def in_the_way(root: Path) -> None:
     (root / IN_PLACE).mkdir()
 
 
@@ -257,7 +257,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "shards": (lambda _: None, ["--shard-mb", "9"], "--in-place writes no shards; drop --output and --shard-mb"),
     "packed": (packed, [], "which holds large files with an index of their own; leave it as it is"),
     "no text": (no_text, [], "must have names of text"),
-    "cannot be written": (read_only, [], "make the folder writable, or pack it into another with --output"),
+    "cannot be written": (in_the_way, [], "make the folder writable, or pack it into another with --output"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Which formats are read with Pillow, their suffixes, and how a file is opened. HEIC, as telephones write it, is read
+"""Which formats are read with Pillow, their suffixes, and how a file is opened. HEIC, as phones write it, is read
 where the package pillow-heif is installed."""
 
 import contextlib

@@ -14,7 +14,7 @@ from volo.data.folders.layout import TEST, TRAIN, NoTestSplit
 from volo.data.folders.parts import DIGEST_BYTES
 from volo.data.packed import IN_PLACE, is_packed
 from volo.data.packed.in_place import ROOT, entries_of
-from volo.data.packed.index import OF_FILES, PackedSplit, write_index
+from volo.data.packed.index import PackedSplit, write_index
 from volo.data.packed.packing import LISTED, check_storable
 from volo.data.tars.layout import has_tars
 from volo.errors import InputError
@@ -34,6 +34,7 @@ def index_in_place(data_dir: Path) -> str:
             "of their own; leave it as it is"
         )
     entries, sources = entries_of(data_dir), {TRAIN: ImageFolder(data_dir, TRAIN, LISTED)}
+    root = sources[TRAIN].root
     with contextlib.suppress(NoTestSplit):
         sources[TEST] = ImageFolder(data_dir, TEST, LISTED)
     splits, tables, folders = {}, [], dict[str, int]()
@@ -47,11 +48,11 @@ def index_in_place(data_dir: Path) -> str:
         folders |= source.folders
     found = {
         "entries": entries,
-        "folders": [[os.path.relpath(path, data_dir), ns] for path, ns in folders.items() if Path(path) != data_dir],
+        "folders": [[os.path.relpath(path, root), ns] for path, ns in folders.items() if Path(path) != root],
         "splits": {name: _facts(source) for name, source in sources.items()},
     }
     try:
-        with replaced(data_dir / IN_PLACE) as partial:
+        with replaced(root / IN_PLACE) as partial:
             write_index(partial, pa.concat_tables(tables), splits, [], sources[TRAIN].is_split_here, found)
     except OSError as error:
         raise InputError(
@@ -64,18 +65,19 @@ def index_in_place(data_dir: Path) -> str:
 
 def _table(source: ImageFolder, items: Sequence[Item]) -> pa.Table:
     zeros, paths = pa.nulls(len(items), pa.int64()).fill_null(0), [source.name_of(n) for n in range(len(items))]
-    columns = {
-        "name": pa.array([item.name for item in items]),
-        "label": pa.array(source.labels),
-        "shard": zeros,
-        "offset": zeros,
-        "length": pa.array(source.sizes()),
-        "digest": pa.array([key.ljust(DIGEST_BYTES, b"\0") for key in source.keys().tolist()]),  # NumPy strips them
-        "known": pa.array([item.digest for item in items]),
-        "path": pa.array([os.fsencode(os.path.relpath(path, source.root)) for path in paths]),
-        "modified_ns": pa.array([os.stat(path).st_mtime_ns for path in paths]),
-    }
-    return pa.table([columns[name] for name in OF_FILES.names], names=OF_FILES.names).cast(OF_FILES)
+    return pa.table(
+        {
+            "name": pa.array([item.name for item in items]),
+            "label": pa.array(source.labels),
+            "shard": zeros,
+            "offset": zeros,
+            "length": pa.array(source.sizes()),
+            "digest": pa.array([key.ljust(DIGEST_BYTES, b"\0") for key in source.keys().tolist()]),  # NumPy strips them
+            "known": pa.array([item.digest for item in items]),
+            "path": pa.array([os.fsencode(os.path.relpath(path, source.root)) for path in paths]),
+            "modified_ns": pa.array([os.stat(path).st_mtime_ns for path in paths]),
+        }
+    )
 
 
 def _facts(source: ImageFolder) -> dict[str, Any]:
