@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 
 import pytest
@@ -176,8 +177,9 @@ def test_numba_is_imported_on_first_use_only():
     subprocess.run([sys.executable, "-c", f"{code}; assert 'numba' not in sys.modules"], check=True)
 
 
-def test_a_kernel_that_cannot_be_cached_is_not_said_to_be(monkeypatch, caplog):
+def test_a_kernel_that_cannot_be_cached_is_not_said_to_be(tmp_path, monkeypatch, caplog):
     """Numba finds no place to cache a function that is in no file."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # no lock that another process may hold
     names = {}
     exec("def nothing(pointer):\n    pass", names)
     monkeypatch.setattr("volo.model.outlook_ops.cpu_kernels.nothing", names["nothing"], raising=False)
