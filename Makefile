@@ -28,6 +28,8 @@ quickstart: $(INSTALLED) ## train and analyze a small VOLO on this machine, no d
 
 # Half of the time, a test waits for a process that it has started. Threads that wait must leave their core to another.
 test test-slow test-all: export OMP_WAIT_POLICY = passive
+# Hundreds of processes are started; where bytecode is not kept, each would compile the sources again.
+test test-slow test-all: export PYTHONDONTWRITEBYTECODE =
 test: TOGETHER = -n 3 --dist worksteal
 test-slow test-all: TOGETHER = -n 2 --dist worksteal
 

@@ -180,6 +180,16 @@ def test_importing_it_loads_neither_torch_nor_ray(module, tmp_path):
     assert (code, heavy) == (0, set()), errors
 
 
+def test_no_module_loads_the_compiler_of_pytorch_before_it_compiles():
+    """It takes 1.5 s, of every command, worker and reader."""
+    only_under_it = {"volo.model.outlook_ops.constants", "volo.model.outlook_ops.triton_kernels"}
+    modules = sorted(name for name in IMPORTS if top(name) == "volo" and name not in {*only_under_it, "volo.__main__"})
+    code = f"import importlib, sys\nfor name in {modules}:\n    importlib.import_module(name)\n"
+    code += "    assert 'torch._dynamo' not in sys.modules, name"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def run_module(module: str, report: Path, *argv: str) -> tuple[int, set[str], str]:
     return loaded(f"import runpy\nrunpy.run_module({module!r}, run_name='__main__', alter_sys=True)", report, *argv)
 

@@ -142,7 +142,7 @@ def test_fused_is_chosen_on_a_gpu_and_falls_back_with_a_warning_for_each_reason(
         device, dtype, shape = torch.device("cuda"), torch.bfloat16, (1, 8, 8, 4)
 
     monkeypatch.delenv("VOLO_OUTLOOK_OP", raising=False)
-    monkeypatch.setattr("volo.model.outlook_ops._warned", set())
+    monkeypatch.setattr("volo.model.outlook_ops.told._warned", set())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     assert choose("auto", Values, 1) == choose("auto", Values, 2) == "fused"
     assert (choose("auto", Values, 1, 5), choose("auto", Values, 2, 5)) == ("dense", "reference")

@@ -1,10 +1,13 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import volo
-from volo.model import outlook_ops
 from volo.model.outlook import OutlookAttention
 from volo.model.outlook_ops import choose, cpu, outlook_aggregate
 
@@ -107,11 +110,23 @@ def test_without_numba_and_elsewhere_the_map_decides(monkeypatch):
 
 
 def test_the_choice_is_logged_once(monkeypatch, caplog):
-    monkeypatch.setattr(outlook_ops, "_announced", set())
+    monkeypatch.setattr("volo.model.outlook_ops.told._announced", set())
     with caplog.at_level("INFO", logger="volo"):
         for _ in range(3):
             choose("reference", torch.ones(1, 4, 4, 2), 1)
     assert caplog.messages == ["outlook attention on cpu: the reference formulation"]
+
+
+def test_what_a_process_compiles_first_is_one_graph_with_the_compiled_kernel():
+    """Until then, nothing has told torch.compile which answers are constants."""
+    code = (
+        "import torch; from volo.ops import outlook_aggregate; "
+        "aggregate = torch.compile(outlook_aggregate, backend='aot_eager', fullgraph=True); "
+        "inputs = torch.randn(1, 8, 8, 16), torch.randn(1, 8, 8, 2, 9, 9); "
+        "assert torch.equal(aggregate(*inputs, 3), outlook_aggregate(*inputs, 3))"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "VOLO_OUTLOOK_OP"}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
 
 
 def test_a_compiled_model_takes_the_formulation_of_the_eager_one(monkeypatch):

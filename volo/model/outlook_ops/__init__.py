@@ -5,7 +5,6 @@ h x w windows: h = (H + 2 * padding - K) // stride + 1, w likewise; K*K taps per
 values (B, H, W, C), logits (B, h, w, heads, K*K, K*K) -> output (B, H, W, C)
 """
 
-import logging
 import os
 
 import torch
@@ -13,10 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from volo.errors import is_whole
-from volo.model.outlook_ops import cpu, dense, fused, reference
+from volo.model.outlook_ops import cpu, dense, fused, reference, told
 from volo.model.outlook_ops.choice import by_measurement
-
-logger = logging.getLogger("volo")
 
 FORMULATIONS = {
     "reference": reference.aggregate,
@@ -24,9 +21,6 @@ FORMULATIONS = {
     "cpu": cpu.aggregate,
     "fused": fused.aggregate,
 }
-
-_announced: set[tuple[str, str]] = set()
-_warned: set[tuple[str, str]] = set()
 
 
 def outlook_aggregate(
@@ -146,6 +140,8 @@ def choose(op: str, values: Tensor, stride: int, kernel_size: int = 3) -> str:
     float64. Exporters get the dense form. The choice is logged once per device, with a warning if a formulation that
     would be faster cannot be used.
     """
+    if torch.compiler.is_compiling():
+        import volo.model.outlook_ops.constants  # noqa: F401, only here: it loads the compiler
     if op == "auto":
         op = os.environ.get("VOLO_OUTLOOK_OP", "auto")
     if op == "auto":
@@ -154,19 +150,19 @@ def choose(op: str, values: Tensor, stride: int, kernel_size: int = 3) -> str:
         raise ValueError(f"outlook_op must be one of auto, {', '.join(FORMULATIONS)}, got {op!r}; use auto")
     elif reason := limit(op, values, kernel_size):
         raise ValueError(f"outlook_op={op} {reason}; use auto")
-    _announce(op, values.device.type)
+    told.announce(op, values.device.type)
     return op
 
 
 def _fastest(values: Tensor, stride: int, kernel_size: int) -> str:
-    if _is_exporting():
+    if told.is_exporting():
         return "dense"
     num_pixels = values.shape[1] * values.shape[2]
     for op in by_measurement(values.device.type, values.dtype, num_pixels, stride):
         reason = limit(op, values, kernel_size)
         if reason is None:
             return op
-        _warn(op, reason)
+        told.warn(op, reason)
     return "reference"
 
 
@@ -175,31 +171,3 @@ def limit(op: str, values: Tensor, kernel_size: int) -> str | None:
     if op == "cpu":
         return cpu.limit(values.device)
     return fused.limit(values.device, values.dtype, kernel_size) if op == "fused" else None
-
-
-@torch.compiler.assume_constant_result
-def _is_exporting() -> bool:
-    """Whether torch.export, or an older exporter that traces, is running.
-
-    The result is a constant to torch.compile: while it traces, torch 2.11 would take `is_exporting` to be true.
-    """
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
-
-
-@torch.compiler.assume_constant_result
-def _announce(op: str, device: str) -> bool:
-    """Logs the choice once per device. Under torch.compile this runs once, during tracing."""
-    is_new = (op, device) not in _announced
-    if is_new:
-        _announced.add((op, device))
-        logger.info("outlook attention on %s: the %s formulation", device, op)
-    return is_new
-
-
-@torch.compiler.assume_constant_result
-def _warn(op: str, reason: str) -> bool:
-    is_new = (op, reason) not in _warned
-    if is_new:
-        _warned.add((op, reason))
-        logger.warning("the %s formulation of outlook attention %s; falling back to the next best", op, reason)
-    return is_new

@@ -50,7 +50,6 @@ def limit(device: torch.device) -> str | None:
     return None if is_available() else "needs numba, which is not installed"
 
 
-@torch.compiler.assume_constant_result
 def is_available() -> bool:
     """Whether Numba is installed. Does not import it; the answer is a constant to torch.compile."""
     return _has_numba()

@@ -30,7 +30,6 @@ def aggregate(values: Tensor, logits: Tensor, kernel_size: int, stride: int, pad
     return _forward(values, logits, kernel_size, stride, padding)
 
 
-@torch.compiler.assume_constant_result
 def limit(device: torch.device, dtype: torch.dtype, kernel_size: int) -> str | None:
     """Why the kernels cannot compute with such values, or None if they can. Does not import Triton."""
     if device.type != "cuda" and not (device.type == "cpu" and _is_interpreted()):
