@@ -1,71 +1,88 @@
-"""Fine-tuning photographs at 224 pixels against training from scratch: accuracy on the test split, and time.
+"""Fine-tuning photographs against training on them from scratch: accuracy of the test split after equal time.
 
-    python -m benchmarks.finetuning --data data/flowers128
+    python -m benchmarks.finetuning --weights outputs/source --data-dir data/flowers128 --minutes 3 --seeds 0 1 2
 
-The weights to fine-tune come from a training on the same images at 112 pixels, where an image costs a quarter. From
-scratch, one run has as many epochs at 224 pixels as the fine-tuning, and one as much time as both trainings together.
-All have one learning rate and batch size; the test split chooses nothing.
+The weights are those of a run on other images, whose model is trained on, at its own size:
+
+    volo train --recipe nano --dataset imagefolder --data-dir data/cifar10-jpeg --image-size 64 --patch-size 8 \
+        --stem-channels 16 48 96 --optimizer muon --whiten-stem --lr 8e-3 --resize-schedule 48:0.6 --epochs 6 \
+        --num-workers 0 --run-name source
+
+From scratch, the same model is trained as this project's candidate in `benchmarks.peers` is, at that size and at those
+of --larger. Rates are chosen, results kept and races resumed as there.
 """
 
 import argparse
-import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from volo.analysis.subject import compute_logits, load_subject, open_view
+from benchmarks.peers.candidates import Candidate, Optimize, variants
+from benchmarks.peers.racing import Arena
+from benchmarks.peers.results import Results, race, table
+from benchmarks.timing import machine
+from volo.allocator import keep_memory
 from volo.runs import checkpoint
-from volo.settings.config import Settings, build_settings
-from volo.training.launch import train_here
+from volo.runs.rebuild import rebuild
+from volo.settings.config import build_settings
+from volo.settings.optim import OptimSettings
+from volo.training.optimizer.build import build_optimizer
 
-MODEL = dict(
-    variant="volo_d1", stem_dim=24, layers=(1, 1, 1, 1), embed_dims=(48, 96), stage_heads=(2, 4), patch_size=8,
-)  # fmt: skip
-SMALL, LARGE = 112, 224
+RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+LAYER_DECAYS = (1.0, 0.8)
+
+
+def from_weights(num_classes: int, size: int, source: Path) -> nn.Module:
+    """The model of a checkpoint, which has been trained at that size, with a new head."""
+    model, description = rebuild(source)
+    assert description.settings.data.image_size == size
+    model.reset_classifier(num_classes)
+    return model.float().train().requires_grad_(True)
+
+
+def tuned(layer_decay: float) -> Optimize:
+    return lambda model, lr: build_optimizer(model, OptimSettings(optimizer="muon", lr=lr, layer_decay=layer_decay))
+
+
+def candidates(source: Path, size: int, larger: list[int]) -> Iterator[tuple[str, int, Candidate]]:
+    """Name, size of the images, and how it is trained."""
+    build = partial(from_weights, source=source)
+    for decay in LAYER_DECAYS:
+        yield f"fine-tuned at {size} pixels, layer decay {decay:g}", size, Candidate(build, tuned(decay), RATES)
+    model = rebuild(source)[1].settings.model.variant
+    for each in (size, *larger):
+        yield f"from scratch at {each} pixels", each, variants(model)["Muon, whitened, smaller first"]
+
+
+def arena_of(data_dir: str, size: int) -> Arena:
+    data = dict(dataset="imagefolder", data_dir=data_dir, image_size=size, val_fraction=0.1)
+    return Arena.of(build_settings({"data": data}).resolved().data)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="image folder to train on and to test on")
-    parser.add_argument("--epochs", type=int, default=3, help="at 224 pixels; at 112 it is twice and two as many")
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--output-dir", default="outputs/finetuning")
-    given = parser.parse_args()
-
-    num_small = 2 * given.epochs + 2
-    source = settings_of(given, "source", SMALL, num_small)
-    report(f"{num_small} epochs at {SMALL} pixels", source)
-    tuned = settings_of(given, "finetuned", LARGE, given.epochs, init_weights=str(source.run_dir))
-    report(f"then {given.epochs} epochs at {LARGE}", tuned)
-    for num_epochs in (given.epochs, given.epochs + num_small // 4):
-        scratch = settings_of(given, f"scratch-{num_epochs}", LARGE, num_epochs)
-        report(f"from scratch, {num_epochs} epochs at {LARGE}", scratch)
-
-
-def settings_of(given: argparse.Namespace, name: str, input_size: int, num_epochs: int, **optim) -> Settings:
-    return build_settings(
-        {
-            "model": MODEL | dict(input_size=input_size),
-            "data": dict(dataset="imagefolder", data_dir=given.data, image_size=128),
-            "optim": dict(batch_size=32, lr=given.lr, epochs=num_epochs, **optim),
-            "run": dict(output_dir=given.output_dir, run_name=name, num_workers=0, fresh=True),
-        }
-    )
-
-
-def report(what: str, settings: Settings) -> None:
-    start = time.perf_counter()
-    train_here(settings)
-    took_s = time.perf_counter() - start
-    print(f"{what}: test top-1 {test_accuracy(settings.run_dir):.2%}, {took_s:,.0f} s", flush=True)
-
-
-def test_accuracy(run_dir: Path) -> float:
-    """Of the best checkpoint by validation."""
-    subject = load_subject(checkpoint.find(run_dir))
-    view = open_view(subject.description, "test")
-    logits = compute_logits(subject, view, torch.device("cpu"), 0, 1)
-    return float((logits.argmax(1) == view.labels).mean())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, required=True, help="a run on other images")
+    parser.add_argument("--data-dir", required=True, help="an image folder with a test split")
+    parser.add_argument("--larger", type=int, nargs="*", default=[128], help="sizes to train from scratch at as well")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[3])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output", type=Path, default=Path("outputs/finetuning"))
+    flags = parser.parse_args()
+    torch.set_num_threads(2)
+    keep_memory()
+    source = checkpoint.find(flags.weights)
+    size = rebuild(source)[1].settings.data.image_size
+    arenas = {each: arena_of(flags.data_dir, each) for each in (size, *flags.larger)}
+    results = Results(flags.output / f"{Path(flags.data_dir).name}-{flags.weights.name}.jsonl")
+    print(f"{machine()}; {len(arenas[size].split.train):,} images to train on", flush=True)
+    for minutes in flags.minutes:
+        for name, each, candidate in candidates(source, size, flags.larger):
+            for seed in flags.seeds:
+                race(name, candidate, arenas[each], minutes, seed, results)
+    print(*table(results.records, flags.minutes), sep="\n")
 
 
 if __name__ == "__main__":

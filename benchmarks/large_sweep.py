@@ -80,7 +80,7 @@ def _ended(trial: FrozenTrial, settings: dict[str, Any], top: float, reached: di
         if epoch in reached:
             values = reached[epoch]
             values.append(curve[epoch])
-            attributes[f"completed_rung_{RUNGS.index(epoch)}"] = curve[epoch]
+            attributes[f"completed_rung_{RUNGS.index(epoch)}"] = curve[epoch]  # older versions left these to Optuna
             if trial.number and sorted(values)[-max(1, len(values) // KEPT)] > curve[epoch]:
                 break
     return create_trial(

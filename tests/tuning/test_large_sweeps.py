@@ -128,6 +128,28 @@ def test_the_end_of_a_trial_reads_compares_and_writes_as_much_after_ten_trials_a
     assert few == many
 
 
+def test_trials_that_end_within_a_second_are_written_together_and_without_waiting_for_another(tmp_path, monkeypatch):
+    study = recorded(tmp_path, 10)
+    results = SweepResults(study)
+
+    def end() -> None:
+        study.report(study.next_work().number, {"epoch": EPOCHS, "step": 40, "val/acc1": 0.1})
+        results.is_behind = True
+
+    def num_rows() -> int:
+        return len((tmp_path / TABLE).read_text().splitlines()) - 1
+
+    end()
+    assert results.catch_up() and num_rows() == 11
+    monkeypatch.setattr("volo.tuning.results.AT_MOST_EVERY_S", float("inf"))
+    end()
+    end()
+    assert not results.catch_up() and num_rows() == 11
+    monkeypatch.setattr("volo.tuning.results.AT_MOST_EVERY_S", 0.0)
+    assert results.catch_up() and num_rows() == 13
+    assert not results.catch_up()
+
+
 def test_a_trial_is_handed_out_without_comparing_the_settings_of_those_before_again(tmp_path, touched, monkeypatch):
     counted = []
     for number in (10, 200):

@@ -1,7 +1,9 @@
 """The results of a sweep: a ranked table of its trials, the best settings, the weights of the best few, a report."""
 
 import logging
+import math
 import shlex
+import time
 from itertools import islice
 from typing import Any
 
@@ -20,6 +22,7 @@ from volo.tuning.table import Table
 
 logger = logging.getLogger("volo")
 BEST_CONFIG = "best_config.yaml"
+AT_MOST_EVERY_S = 1.0
 
 
 class SweepResults:
@@ -27,16 +30,29 @@ class SweepResults:
 
     Every `write` leaves them as the study is. After the first, it looks only at trials that have changed or lost their
     place since, however many others there are; of those, only the table's bytes are written again.
+
+    Attributes:
+        is_behind: Whether trials have ended since the last `write`. Set it, and call `catch_up` again and again.
     """
 
     def __init__(self, study: SweepStudy):
         self.study = study
+        self.is_behind = False
+        self._written_at = -math.inf
         self._table = Table(study)
         self._best: int | None = None  # whose settings have been written
         self._without_weights: set[int] = set()
 
+    def catch_up(self) -> bool:
+        """Writes if they are behind, at most once a second. Returns whether it did. Raises as `write` does."""
+        is_due = self.is_behind and time.monotonic() - self._written_at >= AT_MOST_EVERY_S
+        if is_due:
+            self.write()
+        return is_due
+
     def write(self) -> None:
         """Raises TrainingError if the disk refused a file; an earlier one is intact."""
+        self.is_behind, self._written_at = False, time.monotonic()
         with writing("the results of the sweep"):
             replace_synced(self.study.sweep_dir / TABLE, self._table.text())
             self._write_best()

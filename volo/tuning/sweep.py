@@ -121,14 +121,19 @@ def run_trials(study: SweepStudy, plan: TrialPlan) -> None:
 
         def end(number: int) -> None:
             study.bring_records(number)
-            results.write()
+            results.is_behind = True
+            results.catch_up()
             study.keep()
             board.end(number)
+
+        def look() -> None:
+            if results.catch_up():
+                study.keep()
 
         study.on_end = end
         number = run_all(
             study, plan, study.sweep_dir, study.options.budget_minutes,
-            on_start=board.start, on_epoch=board.epoch, on_end=end, say=board.say,
+            on_start=board.start, on_epoch=board.epoch, on_end=end, on_look=look, say=board.say,
         )  # fmt: skip
     if number:
         write_results(study)
@@ -152,7 +157,7 @@ def run_confirmation(confirmation: Confirmation, plan: TrialPlan, minutes: float
     number = run_all(
         confirmation, plan, confirmation.study.sweep_dir, minutes,
         on_start=lambda work: say(f"{confirmation.runs[work.number]} starts"), on_epoch=lambda *_: None, on_end=end,
-        say=say,
+        on_look=lambda: None, say=say,
     )  # fmt: skip
     if number:
         raise Stopped(number)

@@ -39,6 +39,7 @@ def run_all(
     on_start: Callable[[Work], None],
     on_epoch: Callable[[int, Metrics], None],
     on_end: Callable[[int], None],
+    on_look: Callable[[], None],
     say: Callable[[str], None],
 ) -> int:
     """Runs trials on the connected cluster.
@@ -49,6 +50,7 @@ def run_all(
         sweep_dir: The folder for Ray's own state.
         minutes: Time after which running trials save and end, and no more start; None: no limit.
         on_start, on_epoch, on_end: Called for each trial.
+        on_look: Called again and again while trials run.
         say: Shows a line.
 
     Returns:
@@ -75,18 +77,28 @@ def run_all(
             with ending.on_failing_disk(str(sweep_dir)):
                 on_end(number)
 
+        def look() -> None:
+            ending.look()
+            with ending.on_failing_disk(str(sweep_dir)):
+                on_look()
+
         guarded = Guarded(trials, ending, sweep_dir)
         search = StudySearch(guarded, plan, is_ending=ending.is_asked, on_start=start, on_end=end)
         trial_scheduler = StudyScheduler(guarded, on_epoch, ending.on_failing_disk, say)
         with ending.on_failing_disk(str(attempt.folder)):  # Tune's own state
-            _tuner(search, trial_scheduler, ending, plan, attempt).fit()
+            _tuner(search, trial_scheduler, ending, plan, attempt, look).fit()
     if ending.error is not None:
         raise ending.error
     return wants_stop()
 
 
 def _tuner(
-    search: StudySearch, trial_scheduler: StudyScheduler, ending: Ending, plan: TrialPlan, attempt: Attempt
+    search: StudySearch,
+    trial_scheduler: StudyScheduler,
+    ending: Ending,
+    plan: TrialPlan,
+    attempt: Attempt,
+    look: Callable[[], None],
 ) -> Tuner:
     trainable = ray.tune.with_parameters(run_trial, stop=Told(attempt))
     return Tuner(
@@ -103,7 +115,7 @@ def _tuner(
             name="tune",
             storage_path=str(attempt.folder),
             stop=ending,
-            callbacks=[Beginnings(ending)],
+            callbacks=[Beginnings(ending, look)],
             failure_config=FailureConfig(max_failures=0),
             verbose=0,
         ),
@@ -111,10 +123,10 @@ def _tuner(
 
 
 class Beginnings(Callback):
-    """Notes which trials have begun: one may have to wait for other jobs of the cluster."""
+    """Notes which trials have begun, since one may have to wait for other jobs of the cluster, and looks around."""
 
-    def __init__(self, ending: Ending):
-        self.ending = ending
+    def __init__(self, ending: Ending, look: Callable[[], None]):
+        self.ending, self.look = ending, look
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["number"]
@@ -122,7 +134,7 @@ class Beginnings(Callback):
         self.ending.running.add(number)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self.ending.look()
+        self.look()
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles this object into a file that is never read."""
