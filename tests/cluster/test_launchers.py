@@ -51,7 +51,7 @@ def config(tmp_path_factory, images) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ran(config, head) -> Callable[[str], Path]:
+def ran(config, ray_env, request) -> Callable[[str], Path]:
     """The run folder that a launcher, called by its name, made; it is started for the first test that asks."""
 
     @cache
@@ -63,8 +63,9 @@ def ran(config, head) -> Callable[[str], Path]:
             case "torchrun":
                 command = torchrun_command(config, *flags)  # its port is free now, and may not be later
             case "ray":
-                command = train_command(config, *flags, "--num-workers", "2", "--address", head.address)
-        done = run(command, head.env)
+                address = request.getfixturevalue("head").address
+                command = train_command(config, *flags, "--num-workers", "2", "--address", address)
+        done = run(command, ray_env)
         assert done.returncode == 0, f"{launcher}: {done.stdout}{done.stderr}"
         return config.parent / "outputs" / launcher
 
@@ -96,9 +97,9 @@ def test_a_run_of_two_workers_resumes_with_one_and_the_other_way_round(config, h
     assert list(losses(outputs / "changing")) == list(range(1, 16))
 
 
-def test_a_finished_run_says_so_without_starting_workers(ran, config, head):
+def test_a_finished_run_says_so_without_starting_workers(ran, config, ray_env):
     flags = ("--run-name", ran("one").name, "--num-workers", "2", "--address", "127.0.0.1:1")
-    done = run(train_command(config, *flags), head.env)
+    done = run(train_command(config, *flags), ray_env)
     assert done.returncode == 0, done.stderr
     assert "this run is finished, at step 15" in done.stdout
 
@@ -127,8 +128,8 @@ def test_the_pipeline_trains_and_prints_its_report_last(config, head):
     assert report.exists()
 
 
-def test_num_workers_is_refused_under_torchrun(config, head):
-    done = run(torchrun_command(config, "--num-workers", "2"), head.env)
+def test_num_workers_is_refused_under_torchrun(config, ray_env):
+    done = run(torchrun_command(config, "--num-workers", "2"), ray_env)
     assert done.returncode != 0
     assert done.stderr.count("error: --num-workers cannot be given under torchrun") == 1
 

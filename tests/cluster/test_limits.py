@@ -45,6 +45,7 @@ def test_too_few_open_files_are_refused_before_ray_starts(tmp_path, folder):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_worker_starts_no_more_threads_than_ray_shares_out_on_its_node(ray_env):
     """Here the node has one core, of all that the machine has."""
     command = [sys.executable, "-c", ON_A_NODE_OF_ONE_CORE]

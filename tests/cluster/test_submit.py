@@ -39,9 +39,8 @@ def exit_code_of(argv: list[str]) -> int:
 
 
 @pytest.mark.ray
-def test_without_a_dashboard_it_says_where_one_is(head, capsys):
-    nowhere = head.dashboard.rpartition(":")[0] + ":1"
-    assert exit_code_of(["--address", nowhere, "--", "train", "--recipe", "nano"]) == 2
+def test_without_a_dashboard_it_says_where_one_is(capsys):
+    assert exit_code_of(["--address", "http://127.0.0.1:1", "--", "train", "--recipe", "nano"]) == 2
     assert "--address must be the dashboard of a cluster that takes jobs" in capsys.readouterr().err
 
 

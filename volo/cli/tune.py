@@ -6,7 +6,7 @@
 Takes the flags of `volo train` for what all trials share, on top of the recipe that the space names (`volo spaces`).
 The same command resumes a sweep, however it ended; a larger --num-samples extends it.
 
-    <output-dir>/<sweep-name>/trials.csv          the trials, ranked; updated after each
+    <output-dir>/<sweep-name>/trials.csv          the trials, ranked; updated as they end
                               best_config.yaml    for volo train --config
                               sweep_report.html   what was tried, the results, which settings matter; written at the end
                               study.journal       Optuna's study; optuna-dashboard opens it, also during the sweep

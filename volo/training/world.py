@@ -160,6 +160,9 @@ def joined_world(
 
 
 def _join(store: dist.Store, rank: int, size: int, device: torch.device, timeout: datetime.timedelta = TIMEOUT) -> None:
+    # Every optimizer loads PyTorch's compiler. Loaded while a group exists, it keeps the group's threads for ever.
+    import volo.model.outlook_ops.constants  # noqa: F401
+
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
