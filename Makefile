@@ -39,7 +39,7 @@ test: $(INSTALLED) ## run the tests that need no GPU and little time
 test-slow: $(INSTALLED) ## run the tests left out by default
 	$(PY) -m pytest $(TOGETHER) -m slow $(ARGS)
 
-test-all: $(INSTALLED) ## run both: at most an hour on two cores
+test-all: $(INSTALLED) ## run both: an hour and a half on two cores
 	$(PY) -m pytest $(TOGETHER) -m "slow or not slow" $(ARGS)
 
 test-ray: $(INSTALLED) ## test trainings, sweeps and access on another version of Ray: make test-ray RAY=2.55.1
