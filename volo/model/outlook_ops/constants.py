@@ -1,5 +1,5 @@
-"""Tells torch.compile which functions return constants. Imported while it traces, and only then: the functions that say
-so load the whole compiler, which takes a process 1.5 s.
+"""Tells torch.compile which functions return constants. Imported where the compiler is needed anyway, because saying so
+loads all of it, which takes a process 1.5 s.
 """
 
 import torch
