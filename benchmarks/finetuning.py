@@ -27,7 +27,6 @@ from benchmarks.timing import machine
 from volo.allocator import keep_memory
 from volo.runs import checkpoint
 from volo.runs.rebuild import rebuild
-from volo.settings.config import build_settings
 from volo.settings.optim import OptimSettings
 from volo.training.optimizer.build import build_optimizer
 
@@ -57,11 +56,6 @@ def candidates(source: Path, size: int, larger: list[int]) -> Iterator[tuple[str
         yield f"from scratch at {each} pixels", each, variants(model)["Muon, whitened, smaller first"]
 
 
-def arena_of(data_dir: str, size: int) -> Arena:
-    data = dict(dataset="imagefolder", data_dir=data_dir, image_size=size, val_fraction=0.1)
-    return Arena.of(build_settings({"data": data}).resolved().data)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True, help="a run on other images")
@@ -75,7 +69,7 @@ def main() -> None:
     keep_memory()
     source = checkpoint.find(flags.weights)
     size = rebuild(source)[1].settings.data.image_size
-    arenas = {each: arena_of(flags.data_dir, each) for each in (size, *flags.larger)}
+    arenas = {each: Arena.of(flags.data_dir, each) for each in (size, *flags.larger)}
     results = Results(flags.output / f"{Path(flags.data_dir).name}-{flags.weights.name}.jsonl")
     print(f"{machine()}; {len(arenas[size].split.train):,} images to train on", flush=True)
     for minutes in flags.minutes:

@@ -54,3 +54,20 @@ def test_a_race_is_resumed_and_ends_with_its_table(tmp_path, images, size):
     assert len(table) == 2 + 7 and all("epochs" in line for line in table[2:])
     assert [line for line in again.splitlines() if line.startswith("|")] == table
     assert "of the test images" in first and "of the" not in again
+
+
+@pytest.mark.slow
+def test_fine_tuning_from_a_run_races_training_from_scratch(tmp_path, images):
+    trained = [
+        sys.executable, "-m", "volo", "train", "--recipe", "nano", "--dataset", "imagefolder", "--data-dir", images,
+        "--epochs", "1", "--batch-size", "32", "--num-workers", "0", "--output-dir", tmp_path, "--run-name", "source",
+    ]  # fmt: skip
+    subprocess.run(trained, cwd=ROOT, check=True, capture_output=True)
+    others = draw_folder(tmp_path / "others", {split: {**classes, "owl": 60} for split, classes in FEW.items()})
+    race = [
+        sys.executable, "-m", "benchmarks.finetuning", "--weights", tmp_path / "source", "--data-dir", others,
+        "--larger", "64", "--minutes", "0.02", "--seeds", "0", "--output", tmp_path / "races",
+    ]  # fmt: skip
+    said = subprocess.run(race, cwd=ROOT, check=True, text=True, capture_output=True).stdout
+    names = {line.split("|")[1].strip() for line in said.splitlines() if line.startswith("|")}
+    assert {"from scratch at 32 pixels", "from scratch at 64 pixels", "fine-tuned at 32 pixels, layer decay 1"} < names

@@ -19,7 +19,6 @@ from benchmarks.peers.racing import Arena
 from benchmarks.peers.results import Results, race, table
 from benchmarks.timing import machine
 from volo.allocator import keep_memory
-from volo.settings.config import build_settings
 
 
 def main() -> None:
@@ -35,8 +34,7 @@ def main() -> None:
     flags = parser.parse_args()
     torch.set_num_threads(2)
     keep_memory()
-    data = dict(dataset="imagefolder", data_dir=flags.data_dir, image_size=flags.image_size, val_fraction=0.1)
-    arena = Arena.of(build_settings({"data": data}).resolved().data)
+    arena = Arena.of(flags.data_dir, flags.image_size)
     kind = "-variants" if flags.variants else ""
     results = Results(flags.output / f"{Path(flags.data_dir).name}-{flags.model}{kind}.jsonl")
     print(

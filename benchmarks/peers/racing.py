@@ -14,7 +14,7 @@ from volo.data.decoded.cache import Images
 from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batch_size, evaluation_batches, shrunk
 from volo.data.splits import Split
 from volo.settings.augment import AugmentSettings
-from volo.settings.data import ResolvedData
+from volo.settings.config import build_settings
 from volo.training.metrics import summed_loss
 from volo.training.optimizer.average import MovingAverage
 from volo.training.optimizer.schedule import learning_rate
@@ -38,7 +38,10 @@ class Arena:
     size: int
 
     @classmethod
-    def of(cls, data: ResolvedData) -> "Arena":
+    def of(cls, data_dir: str, size: int) -> "Arena":
+        """An image folder with a test split, of whose training images a tenth validates."""
+        values = dict(dataset="imagefolder", data_dir=data_dir, image_size=size, val_fraction=0.1)
+        data = build_settings({"data": values}).resolved().data
         images, split = open_train(data)
         tests = open_split(data, "test")
         pixels, test_pixels = (Pixels(each, data.mean, data.std, CPU) for each in (images, tests))
