@@ -1,6 +1,6 @@
 """Row 10: a loss that is not finite, a rank that hangs, memory that runs out; and errors that nobody foresaw.
 
-Whole jobs in processes of their own, with the fault built in (tests/faults/tools/faulty.py), except where a run in this
+Jobs in processes of their own, with the fault built in (tests/faults/tools/faulty.py), except where a run in this
 process shows the same.
 """
 
@@ -15,6 +15,8 @@ import pytest
 import torch
 
 from tests.faults.tools import faulty
+from tests.faults.tools.faulty import Flaw
+from tests.faults.tools.forked import Command, Job
 from tests.faults.tools.processes import ended, in_one_process, pid_of_rank, under_torchrun, until, written
 from tests.training.runs import losses, same, small_run, train, weights
 from volo.cli import train as train_job
@@ -23,6 +25,7 @@ from volo.data.pipeline import Pixels
 from volo.runs import checkpoint
 from volo.runs.listing import read_run
 from volo.runs.records import read_records
+from volo.settings.config import Settings
 from volo.training.precision import MAX_SKIPPED, computes_bf16
 
 UNMIXED = dict(augment=dict(mixup_alpha=0.0, cutmix_alpha=0.0))
@@ -117,10 +120,14 @@ def test_a_validation_whose_loss_is_not_finite_is_never_the_best(tmp_path, folde
     assert not (run_dir / "best").exists()
 
 
+def two_ranks(settings: Settings, flaw: str) -> list[Job]:
+    return Command.of(settings).start_ranks(Flaw(flaw), Flaw(flaw))
+
+
 def test_two_ranks_skip_the_same_update_and_name_the_rank_whose_share_was_bad(tmp_path, folder):
     settings = small_run(tmp_path, folder, **UNMIXED, optim=dict(epochs=1, skip_nonfinite=1))
-    code, _, errors = ended(under_torchrun("nan", written(settings, tmp_path)))
-    assert code == 0, errors
+    jobs = two_ranks(settings, "nan")
+    assert [job.ends_with() for job in jobs] == [0, 0], [job.said() for job in jobs]
     [path] = settings.run_dir.glob("nonfinite_step_*.json")
     found = json.loads(path.read_text())
     [bad] = [sample for sample in found["samples"] if sample["image"] == faulty.BAD_IMAGE]
@@ -143,13 +150,13 @@ def test_ranks_under_the_fp16_scaler_skip_and_stop_together_whosever_gradient_is
 
 def test_a_process_whose_data_never_come_is_ended_with_code_3_and_says_where_it_hung(tmp_path, folder):
     settings = small_run(tmp_path, folder, run=dict(hang_timeout="2s"))
-    code, _, errors = ended(in_one_process("hang", written(settings, tmp_path)))
-    assert code == 3, errors
+    job = Command.of(settings).start(Flaw("hang"))
+    assert job.ends_with() == 3, job.said()
     place = f"tests/faults/tools/faulty.py:{line_of('threading.Event().wait()')} in wait_for_ever"
     message = (settings.run_dir / "failure.txt").read_text()
     assert f"pid {report(settings.run_dir, 0)['pid']}) hanging in phase data after step 2, at " in message
     assert place in message
-    assert message.removeprefix("TrainingError: ").strip() in errors
+    assert message.removeprefix("TrainingError: ").strip() in job.said()
     assert any("threading.py" in frame for frame in report(settings.run_dir, 0)["stack"])
     assert read_run(settings.run_dir).state == "failed"
 
@@ -196,8 +203,9 @@ def test_a_process_that_was_stopped_for_longer_than_the_timeout_goes_on(tmp_path
 
 def test_memory_that_runs_out_ends_with_code_3_and_what_to_change(tmp_path, folder):
     settings = small_run(tmp_path, folder, data=dict(image_size=128), optim=dict(batch_size=32))
-    code, _, errors = ended(in_one_process("memory", written(settings, tmp_path)))
-    assert code == 3, errors
+    job = Command.of(settings).start(Flaw("memory"))
+    assert job.ends_with() == 3, job.said()
+    errors = job.said()
     assert "training failed: memory ran out at step 3 on rank 0, cpu (peak " in errors
     assert "model quickstart at 128 pixels in float32, batch_size=32 over 1 worker in grad_accum_steps=1" in errors
     first = "--grad-accum-steps 2 (the same gradient in less memory), --batch-size 16"
@@ -210,8 +218,9 @@ def test_memory_that_runs_out_ends_with_code_3_and_what_to_change(tmp_path, fold
 
 def test_an_error_that_nobody_foresaw_on_one_rank_is_named_with_its_rank_and_place(tmp_path, folder):
     settings = small_run(tmp_path, folder)
-    code, _, errors = ended(under_torchrun("raise", written(settings, tmp_path)))
-    assert code != 0
+    jobs = two_ranks(settings, "raise")
+    assert all(job.ends_with() != 0 for job in jobs)
+    errors = "".join(job.said() for job in jobs)
     failure = (settings.run_dir / "failure.txt").read_text()
     place = f"tests/faults/tools/faulty.py:{line_of('raise ZeroDivisionError')} in fail"
     assert failure.startswith("ZeroDivisionError: nobody foresaw this (rank 1 of 2, ")

@@ -1,6 +1,7 @@
-"""A training job with a fault built in: `python -m tests.faults.tools.faulty FAULT FLAGS...`, also under torchrun.
+"""A training job with a fault built in: forked and armed with a `Flaw`, or, also under torchrun,
+`python -m tests.faults.tools.faulty FLAW FLAGS...`.
 
-Faults, of rank 1 where there are two, in the third step where not said otherwise:
+Flaws, of rank 1 where there are two, in the third step where not said otherwise:
 
     nan       an image decodes to nan, in every epoch
     gradient  of a share the gradient is infinite, in every step, but not the loss
@@ -15,6 +16,7 @@ import resource
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -99,8 +101,19 @@ def _before(owner: type, name: str, fault: Callable[[], None]) -> None:
     setattr(owner, name, called)
 
 
-FAULTS = {"none": lambda: None, "nan": nan, "gradient": gradient, "hang": hang, "raise": raises, "memory": memory}
+FLAWS = {"none": lambda: None, "nan": nan, "gradient": gradient, "hang": hang, "raise": raises, "memory": memory}
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """One of FLAWS, built into a forked process before it begins."""
+
+    name: str
+
+    def arm(self, _: Path) -> None:
+        FLAWS[self.name]()
+
 
 if __name__ == "__main__":
-    FAULTS[sys.argv.pop(1)]()
+    FLAWS[sys.argv.pop(1)]()
     run_job("volo.cli.train")

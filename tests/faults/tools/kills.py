@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from volo.runs import checkpoint
 from volo.runs.records import FILE
@@ -22,6 +22,12 @@ from volo.training.learner import Learner
 CUT_AFTER = 10  # bytes of a file that is never finished
 FILE_CALLS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
 CHECKPOINT_FILES = (checkpoint.MODEL, checkpoint.STATE, checkpoint.MANIFEST)
+
+
+class Fault(Protocol):
+    """What a process is given before it begins."""
+
+    def arm(self, run_dir: Path) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,6 @@ class Refusal:
 
     def arm(self, run_dir: Path) -> None:
         at_a_file(Countdown(self.count, lambda: limit_files(self.limit)), run_dir)
-
-
-Fault = Kill | Refusal
 
 
 def die() -> None:
