@@ -102,7 +102,14 @@ def export_once(checkpoints, tmp_path_factory) -> Callable[[str], tuple[Path, li
     return exported
 
 
-@pytest.fixture(scope="module", params=[name + ending for ending in FORMS for name in MODELS])
+def marked(name: str) -> tuple:
+    return (pytest.mark.slow,) if name == "cli" else ()
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name + ending, marks=marked(name)) for ending in FORMS for name in MODELS],
+)
 def exported(request, checkpoints, export_once) -> Export:
     file, printed = export_once(request.param)
     read = read_onnx if file.suffix == ".onnx" else read_program

@@ -14,6 +14,7 @@ import torch
 from tests.cluster.conftest import ROOT, free_ports
 from tests.cluster.processes import submitted
 from tests.conftest import draw_folder
+from tests.faults.tools.forked import Command
 from tests.training.runs import losses, same, small_run, weights
 
 pytestmark = pytest.mark.ray
@@ -97,9 +98,10 @@ def test_a_run_of_two_workers_resumes_with_one_and_the_other_way_round(config, h
     assert list(losses(outputs / "changing")) == list(range(1, 16))
 
 
-def test_a_finished_run_says_so_without_starting_workers(ran, config, ray_env):
-    flags = ("--run-name", ran("one").name, "--num-workers", "2", "--address", "127.0.0.1:1")
-    done = run(train_command(config, *flags), ray_env)
+def test_a_finished_run_says_so_without_starting_workers(tmp_path, images, ray_env):
+    command = Command.of(small_run(tmp_path, images, optim=dict(batch_size=15, use_amp=False)))
+    command.finish()
+    done = run(train_command(command.config, "--num-workers", "2", "--address", "127.0.0.1:1"), ray_env)
     assert done.returncode == 0, done.stderr
     assert "this run is finished, at step 15" in done.stdout
 

@@ -78,16 +78,22 @@ ODD: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def place(request, tmp_path_factory) -> Path:
-    """A folder as the snippets find theirs: a run, and what was exported of it."""
-    for name in export.NEEDED_FOR_ONNX:
-        pytest.importorskip(name)
+def run_only(request, tmp_path_factory) -> Path:
+    """A folder with a run, as the snippets find theirs."""
     folder = tmp_path_factory.mktemp(request.param)
     save_model(folder / "outputs" / "quickstart", ("cat", "dog", "owl"), model_settings=FLAT, **MODELS[request.param])
-    for name in ("volo.onnx", "volo.pt2"):
-        flags = ["--checkpoint", str(folder / "outputs" / "quickstart"), "--output", str(folder / name)]
-        assert exit_code(export.main, flags) == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def place(run_only) -> Path:
+    """With what was exported of the run."""
+    for name in export.NEEDED_FOR_ONNX:
+        pytest.importorskip(name)
+    for name in ("volo.onnx", "volo.pt2"):
+        flags = ["--checkpoint", str(run_only / "outputs" / "quickstart"), "--output", str(run_only / name)]
+        assert exit_code(export.main, flags) == 0
+    return run_only
 
 
 def run(snippet: str, names: dict) -> str:
@@ -131,7 +137,7 @@ def test_every_python_snippet_runs_and_agrees_with_volo_load(place, monkeypatch,
     assert num_models == 2
 
 
-@pytest.mark.parametrize("place", ["crop"], indirect=True)
+@pytest.mark.parametrize("run_only", ["crop"], indirect=True)
 @pytest.mark.parametrize("page", [page for page in PAGES if python_of(page)])
 def test_every_python_block_of_a_page_runs_after_those_before_it(page, place, monkeypatch):
     monkeypatch.chdir(place)
@@ -141,6 +147,7 @@ def test_every_python_block_of_a_page_runs_after_those_before_it(page, place, mo
         run(snippet, names)
 
 
+@pytest.mark.parametrize("run_only", ["crop"], indirect=True)
 def test_a_snippet_needs_only_those_before_it_in_its_section(place, monkeypatch):
     """The `.pt2` one without onnxruntime."""
     monkeypatch.chdir(place)
@@ -176,10 +183,10 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("right_line", FAULTS)
-def test_a_fault_in_the_preparation_shows_in_one_of_the_odd_images(place, monkeypatch, right_line):
+def test_a_fault_in_the_preparation_shows_in_one_of_the_odd_images(run_only, monkeypatch, right_line):
     """Otherwise the comparison above would prove nothing."""
     assert right_line in PREPARATION
-    monkeypatch.chdir(place)
+    monkeypatch.chdir(run_only)
     names, others = {}, {}
     run(PREPARATION, names)
     run(PREPARATION.replace(right_line, FAULTS[right_line]), others)
