@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from tests.cluster.conftest import ray_env as ray_env
 from tests.cluster.conftest import started_head
-from tests.cluster.processes import LIMIT_S
+from tests.limits import LIMIT_S
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("volo", "jobs", "tune_spaces")

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from tests.cluster.conftest import ROOT, Head
 from tests.conftest import draw_folder
+from tests.limits import LIMIT_S
 from tests.training.runs import losses, small_run
-
-LIMIT_S = 120.0
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import time
 import pytest
 
 from tests.faults.tools.processes import children_of
+from tests.limits import LIMIT_S
 from volo import console
 from volo.cluster import connection_thread
 from volo.cluster.connection_thread import kept_connection
 from volo.cluster.processes import kill_all, killed_when_asked, process
 from volo.signals import FROM_OUTSIDE
 
-LIMIT_S = 60.0
 # Like Ray's raylet: it has a child, and reports it.
 DEAF = (
     "import subprocess, sys\n"

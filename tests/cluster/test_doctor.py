@@ -9,11 +9,10 @@ from ray._private.runtime_env.packaging import create_package
 
 from tests.cli.test_doctor import table
 from tests.cluster.conftest import ROOT
+from tests.limits import LIMIT_S
 from volo.cluster.doctor import _reachable, _shared, _size, clusters_here
 from volo.cluster.upload import ALWAYS_EXCLUDED, upload_size
 from volo.settings.run import RunSettings
-
-LIMIT_S = 120
 
 
 @pytest.mark.ray

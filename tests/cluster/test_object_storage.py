@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import ROOT, end_session, own_environment, started_head
-from tests.cluster.processes import LIMIT_S, started
+from tests.cluster.processes import started
 from tests.cluster.test_kills import two_ranks
 from tests.faults.test_05_nodes import node_of
 from tests.faults.tools.runs import assert_same, begun_at, draw_images
+from tests.limits import LIMIT_S
 from tests.storage.conftest import s3 as s3
 from tests.storage.conftest import server as server
 from tests.storage.copies import checkpoints, machine, seen

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import ROOT
-from tests.cluster.processes import LIMIT_S, Training, submitted
+from tests.cluster.processes import Training, submitted
 from tests.cluster.test_launchers import run
 from tests.faults.tools.processes import written
+from tests.limits import LIMIT_S
 from tests.training.runs import losses, small_run
 from volo.cli import analyze, compare, doctor, export, pipeline, predict, train, tune
 from volo.cli.outcome import exit_code

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from tests.cluster.processes import LIMIT_S, Training
+from tests.cluster.processes import Training
 from tests.conftest import draw_folder
+from tests.limits import LIMIT_S
 from tests.training.runs import small_run
 from volo.cli import submit
 from volo.cli.outcome import exit_code

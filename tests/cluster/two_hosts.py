@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.namespaces import HOME, Host, Network, network, why_not
-from tests.cluster.processes import LIMIT_S, Training, started
+from tests.cluster.processes import Training, started
 from tests.cluster.test_kills import two_ranks
 from tests.faults.tools.forked import Command
 from tests.faults.tools.runs import assert_same, begun_at, draw_images
+from tests.limits import LIMIT_S
 from tests.storage.server import KEYS
 from volo.data.packed.packing import pack
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import free_ports
-from tests.cluster.processes import LIMIT_S, Training, started
+from tests.cluster.processes import Training, started
 from tests.faults.tools.forked import Command
 from tests.faults.tools.runs import assert_same, begun_at, draw_images
+from tests.limits import LIMIT_S
 from tests.training.runs import small_run
 from volo.runs import checkpoint
 

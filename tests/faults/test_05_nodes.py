@@ -20,8 +20,9 @@ import torch
 from tests.cluster.conftest import ROOT, Head, end_session, started_head
 from tests.cluster.conftest import ray_env as ray_env
 from tests.cluster.metadata import metadata_service
-from tests.cluster.processes import LIMIT_S, Training, started
+from tests.cluster.processes import Training, started
 from tests.conftest import draw_folder
+from tests.limits import LIMIT_S
 from tests.training.runs import losses, small_run
 from volo.cluster.metadata import ENDPOINT_VARIABLE
 from volo.data.decoded.cache import Images

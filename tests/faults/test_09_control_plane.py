@@ -16,10 +16,10 @@ import pytest
 
 from tests.cluster.conftest import ROOT, end_session
 from tests.faults.tools.listeners import beyond_loopback, commands_of, listening
+from tests.limits import LIMIT_S
 from volo.cli import pipeline, train
 from volo.cli.outcome import exit_code
 
-LIMIT_S = 90.0
 # As jobs.train does: Ray is told what to do before the trainer imports it.
 START = (
     "import sys\n"

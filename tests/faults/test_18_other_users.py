@@ -22,13 +22,13 @@ from tests.faults.test_09_control_plane import bare_environment
 from tests.faults.tools.forked import FORKS, ended
 from tests.faults.tools.listeners import beyond_loopback, commands_of, listening
 from tests.faults.tools.processes import until, written
+from tests.limits import LIMIT_S
 from tests.training.runs import losses, small_run
 from volo.cluster import folder as place
 from volo.cluster.folder import MAX_BASE, MAX_TMPDIR, PREFIX, VARIABLE, session_folder
 from volo.errors import InputError
 from volo.training.world import INTERFACE_VARIABLES, joined_world, listen_on_loopback, open_store, torchrun_world
 
-LIMIT_S = 120.0
 HOLD = (
     "import sys\n"
     "from volo.cluster.folder import session_folder\n"

@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from tests.limits import LIMIT_S
 from volo.errors import Stopped, TrainingError
 from volo.runs.saver import Saver
-
-LIMIT_S = 60.0
 
 
 def failing(_) -> None:

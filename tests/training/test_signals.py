@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.tools.forked import Command, Job
+from tests.limits import LIMIT_S
 from tests.training.runs import losses, same, small_run, weights
 from volo.runs import checkpoint
 from volo.signals import TO_STOP
 
-LIMIT_S = 120.0
 EPOCHS, NUM_STEPS = {"epochs": 20}, 80  # enough that each signal comes before the end
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.cluster.conftest import ROOT, Head, started_head
-from tests.cluster.processes import LIMIT_S
+from tests.limits import LIMIT_S
 from tests.tuning.test_sweeps import all_epochs, command, finished, trials_of
 from tests.tuning.test_sweeps import config as config
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import ROOT, Head
-from tests.cluster.processes import LIMIT_S, started, submitted
+from tests.cluster.processes import started, submitted
 from tests.conftest import draw_folder
+from tests.limits import LIMIT_S
 from tests.training.runs import small_run
 from tests.tuning.test_sweeps import all_epochs, num_created
 from volo.runs.records import read_records

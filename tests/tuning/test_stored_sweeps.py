@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import ROOT, Head, own_environment, started_head
-from tests.cluster.processes import LIMIT_S, started
+from tests.cluster.processes import started
+from tests.limits import LIMIT_S
 from tests.storage.conftest import s3 as s3
 from tests.storage.conftest import server as server
 from tests.storage.copies import machine

@@ -12,8 +12,9 @@ import pytest
 
 from tests.analysis.test_report import Page
 from tests.cluster.conftest import ROOT, Head
-from tests.cluster.processes import LIMIT_S, Training, started
+from tests.cluster.processes import Training, started
 from tests.conftest import draw_folder
+from tests.limits import LIMIT_S
 from tests.training.runs import small_run
 from volo.cli.parse import parse_settings
 from volo.runs.records import read_records

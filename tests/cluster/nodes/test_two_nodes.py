@@ -15,12 +15,12 @@ from tests.cluster.conftest import ROOT, Head, started_head
 from tests.cluster.conftest import ray_env as ray_env
 from tests.conftest import draw_folder
 from tests.faults.test_05_nodes import node_of
+from tests.limits import LIMIT_S
 from tests.training.runs import same, small_run, weights
 from volo.settings.ray_job import IN_JOB
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-LIMIT_S = 240
 NO_INTERFACE = "nosuch0"
 
 

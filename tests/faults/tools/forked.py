@@ -15,11 +15,11 @@ from pathlib import Path
 
 from tests.cluster.conftest import free_ports
 from tests.faults.tools.kills import Fault
+from tests.limits import LIMIT_S
 from volo.cli import train
 from volo.cli.outcome import exit_code
 from volo.settings.config import Settings
 
-LIMIT_S = 120.0  # of one process; it takes a second or two
 THREADS_LEFT = ".threads"  # of a file with the names of those that a job leaves at its end
 
 FORKS = multiprocessing.get_context("forkserver")

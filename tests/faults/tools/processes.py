@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import LIMIT_S
 from volo.settings.config import Settings
 
 ROOT = Path(__file__).parents[3]
-LIMIT_S = 120.0
 
 
 def written(settings: Settings, folder: Path) -> list[str]:

@@ -8,6 +8,7 @@ from traceback import extract_tb
 import pytest
 import torch
 
+from tests.limits import LIMIT_S
 from tests.training.runs import small_run, train
 from volo.errors import ExitCode, InputError
 from volo.frames import own_frame
@@ -16,7 +17,6 @@ from volo.training.guards.hang import RankReport, accuse, describe
 from volo.training.guards.watchdog import START_S, TRAINING_FAILED, Watchdog, watched
 from volo.training.world import single_process
 
-LIMIT_S = 60.0
 HOOK = "/home/me/hooks.py:7 in wait"
 COLLECTIVE = "/lib/torch/distributed/distributed_c10d.py:9 in all_reduce"
 BACKWARD = "/lib/torch/autograd/graph.py:9 in _engine_run_backward"
