@@ -103,6 +103,7 @@ def export_once(checkpoints, tmp_path_factory) -> Callable[[str], tuple[Path, li
 
 
 def marked(name: str) -> tuple:
+    """Flat and pyramid are exported by each run of the tests."""
     return (pytest.mark.slow,) if name == "cli" else ()
 
 

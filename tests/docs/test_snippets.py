@@ -147,7 +147,6 @@ def test_every_python_block_of_a_page_runs_after_those_before_it(page, place, mo
         run(snippet, names)
 
 
-@pytest.mark.parametrize("run_only", ["crop"], indirect=True)
 def test_a_snippet_needs_only_those_before_it_in_its_section(place, monkeypatch):
     """The `.pt2` one without onnxruntime."""
     monkeypatch.chdir(place)
