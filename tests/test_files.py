@@ -5,11 +5,13 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from tests.faults.tools.forked import FORKS, ended
+from tests.limits import LIMIT_S
 from volo.files import ABANDONED_S, exchange, partial_of, remove_abandoned, replaced, write_synced
 
 
@@ -31,7 +33,7 @@ def test_a_failing_write_names_its_file(tmp_path):
         write_synced(type(tmp_path)("/dev/full"), b"x")
 
 
-def left_by(tmp_path, pid: int, host: str = platform.node()):
+def left_by(tmp_path, pid: int | str, host: str = platform.node()):
     folder = tmp_path / f".step_00000009.{host}-{pid}.partial"
     folder.mkdir()
     return folder
@@ -40,8 +42,7 @@ def left_by(tmp_path, pid: int, host: str = platform.node()):
 def test_what_a_dead_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    gone = [left_by(tmp_path, dead.pid), left_by(tmp_path, os.getpid())]
-    assert gone[1] == partial_of(tmp_path / "step_00000009")
+    gone = [left_by(tmp_path, dead.pid), left_by(tmp_path, os.getpid()), left_by(tmp_path, f"{os.getpid()}_0")]
     writing = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         living = left_by(tmp_path, writing.pid)
@@ -50,6 +51,19 @@ def test_what_a_dead_process_left_is_removed_and_what_a_living_one_writes_is_not
         writing.communicate(b"\n")
     assert living.exists()
     assert not any(folder.exists() for folder in gone)
+
+
+def test_what_this_process_is_writing_stays_while_another_of_its_threads_cleans_up(tmp_path):
+    """A checkpoint's thread prunes while training lists a batch or records an epoch."""
+    with replaced(tmp_path / "batch.json") as partial:
+        partial.write_text("all of it")
+        folder = partial_of(tmp_path / "step_00000009")
+        folder.mkdir()
+        thread = threading.Thread(target=remove_abandoned, args=(tmp_path,))
+        thread.start()
+        thread.join(LIMIT_S)
+    assert (tmp_path / "batch.json").read_text() == "all of it"
+    assert folder.is_dir()
 
 
 def replace_until_killed(path: Path) -> None:

@@ -9,12 +9,14 @@ import os
 import platform
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 SUFFIX = ".partial"
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
+THIS_PROCESS = uuid.uuid4().hex[:8]  # with its number: in a container started again, another process has the same one
 ABANDONED_S = 3600.0  # for another machine's file, since that machine cannot be asked whether it is still writing
 
 
@@ -134,14 +136,19 @@ def delete(path: Path) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes partial files of ended processes. Do not call it while this process writes to the folder."""
+    """Removes partial files of ended processes. What another thread of this one writes meanwhile stays."""
     for partial in abandoned(folder):
         remove(partial)
 
 
-def abandoned(folder: Path, prefix: str = "") -> list[Path]:
-    """Partial files of ended processes whose final names start with `prefix`."""
-    return [partial for partial in folder.glob(f".{glob.escape(prefix)}*{SUFFIX}") if _is_abandoned(partial)]
+def abandoned(folder: Path, prefix: str = "", *, own: bool = False) -> list[Path]:
+    """Partial files whose final names start with `prefix`, of ended processes.
+
+    Args:
+        own: With those of this process, which must not be writing any.
+    """
+    partials = folder.glob(f".{glob.escape(prefix)}*{SUFFIX}")
+    return [partial for partial in partials if _is_abandoned(partial, own)]
 
 
 @contextlib.contextmanager
@@ -171,18 +178,21 @@ def commit(folder: Path, target: Path) -> None:
 
 
 def _owner() -> str:
-    return f".{platform.node()}-{os.getpid()}"
+    return f".{platform.node()}-{os.getpid()}_{THIS_PROCESS}"
 
 
-def _is_abandoned(partial: Path) -> bool:
-    name, _, pid = partial.name.removesuffix(SUFFIX).rpartition("-")
+def _is_abandoned(partial: Path, own: bool) -> bool:
+    name, _, process = partial.name.removesuffix(SUFFIX).rpartition("-")
+    pid, _, start = process.partition("_")
     if not (pid.isdecimal() and name.count(".") > 1):
         return False  # somebody else's file, whose name also ends in .partial
     if not name.endswith(f".{platform.node()}"):
         with contextlib.suppress(OSError):
             return time.time() - partial.stat().st_mtime > ABANDONED_S
         return False
-    return int(pid) == os.getpid() or not _is_running(int(pid))
+    if int(pid) == os.getpid():
+        return own or start != THIS_PROCESS
+    return not _is_running(int(pid))
 
 
 def _is_running(pid: int) -> bool:

@@ -71,6 +71,17 @@ def test_a_loss_that_is_not_finite_ends_with_code_3_and_its_batch_is_written_dow
     assert read_run(run_dir).state == "failed"
 
 
+def test_a_batch_that_cannot_be_written_down_is_not_said_to_be(tmp_path, folder, nan_image, capsys):
+    settings = small_run(tmp_path, folder)
+    flags = [*written(settings, tmp_path), "--num-workers", "0"]
+    assert exit_code(train_job.main, flags) == 3
+    [path] = settings.run_dir.glob("nonfinite_step_*.json")
+    path.unlink()
+    path.mkdir()
+    assert exit_code(train_job.main, flags) == 3
+    assert f"its images could not be listed in {path} (Is a directory). The last" in capsys.readouterr().err
+
+
 def test_a_skipped_update_changes_nothing_and_the_run_resumes_to_the_same_weights(tmp_path, folder, nan_image):
     skips = dict(optim=dict(skip_nonfinite=1), run=dict(checkpoint_every=1, keep_checkpoints=100))
     whole = train(small_run(tmp_path / "a", folder, **skips))

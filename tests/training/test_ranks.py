@@ -80,14 +80,14 @@ def test_every_rank_hears_the_validation_of_all_images_each_counted_once(tmp_pat
 def test_no_thread_of_a_group_outlives_it_though_an_optimizer_was_made_meanwhile():
     """In a process that has not loaded PyTorch's compiler. A thread that is left may abort it at its end."""
     code = """
-from pathlib import Path
 import torch, torch.distributed as dist
+from tests.faults.tools.processes import names_of_threads
 from volo.training.world import joined_world, open_store
 
 joined_world(0, 1, 0, 1, torch.device("cpu"), open_store("127.0.0.1"))
 torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1)
 dist.destroy_process_group()
-print([name for path in Path("/proc/self/task").glob("*/comm") if "gloo" in (name := path.read_text())])
+print([name for name in names_of_threads() if "gloo" in name])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

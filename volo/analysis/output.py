@@ -226,11 +226,11 @@ def _move_each(folder: Path, output_dir: Path) -> None:
 
 
 def _finish_placing(output_dir: Path) -> None:
-    """Finishes moving what a killed process had completed, and deletes the rest."""
+    """Finishes moving what an analysis that was killed or failed had completed, and deletes the rest."""
     resolved = output_dir.resolve()
-    for left in abandoned(resolved.parent, f"{resolved.name}-aside."):
+    for left in abandoned(resolved.parent, f"{resolved.name}-aside.", own=True):
         remove(left)
-    for folder in abandoned(output_dir, f"{ASIDE}."):
+    for folder in abandoned(output_dir, f"{ASIDE}.", own=True):
         if _read(folder) is not None:
             _place(folder, output_dir)
         remove(folder)

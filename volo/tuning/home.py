@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from volo.cache import place_of_copies
-from volo.files import partial_of, remove_abandoned, sync, sync_all
+from volo.files import partial_of, remove, remove_abandoned, sync, sync_all
 from volo.runs.places import (
     BEST,
     CHECKPOINTS,
@@ -103,6 +103,7 @@ class SweepHome:
             return False
         remove_abandoned(self.sweep_dir)
         partial = partial_of(other.run_dir)
+        remove(partial)
         with writing(str(other.run_dir)):
             shutil.copytree(trial.run_dir, partial, ignore=shutil.ignore_patterns(LOCK, STARTS))
             (partial / CONFIG).write_text(other.to_yaml())

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.cluster.conftest import free_ports
 from tests.faults.tools.kills import Fault
+from tests.faults.tools.processes import names_of_threads
 from tests.limits import LIMIT_S
 from volo.cli import train
 from volo.cli.outcome import exit_code
@@ -101,6 +102,5 @@ def _train(command: Command, log: Path, fault: Fault | None, environment: dict[s
     if fault:
         fault.arm(command.run_dir)
     code = exit_code(train.main, ["--config", str(command.config)])
-    left = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
-    log.with_suffix(THREADS_LEFT).write_text("".join(left))
+    log.with_suffix(THREADS_LEFT).write_text("\n".join(names_of_threads()))
     sys.exit(code)

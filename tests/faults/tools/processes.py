@@ -69,6 +69,15 @@ def until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
+def names_of_threads() -> list[str]:
+    """Of this process."""
+    names = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # it has just ended
+            names.append(path.read_text().strip())
+    return names
+
+
 def workers_of(session: int) -> list[int]:
     """Training workers on Ray, by what they call themselves."""
     pids = []
@@ -82,8 +91,9 @@ def workers_of(session: int) -> list[int]:
 def pid_of_rank(rank: int, parent: int) -> int:
     """Of torchrun's children."""
     for pid in children_of(parent):
-        if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-            return pid
+        with contextlib.suppress(OSError):  # it has just ended
+            if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                return pid
     raise AssertionError(f"torchrun has no rank {rank}")
 
 

@@ -3,7 +3,6 @@
 <run>/nonfinite_step_00000123.json    the batch: positions in the epoch, images, the rank that computed each
 """
 
-import contextlib
 import json
 import math
 from dataclasses import dataclass
@@ -62,9 +61,13 @@ def stop_or_skip(
         TrainingError: the update was not skipped, or `skip_nonfinite` allows no more in a row.
     """
     path = nonfinite_path(settings, found.step)
+    listed = f"are listed in {path}"
     if world.is_main:
-        write_batch(settings, path, found, batches, schedule.learning_rate(found.step - 1))
-    reason = f"{found.describe(world.size)}; its images are listed in {path}"
+        try:
+            write_batch(settings, path, found, batches, schedule.learning_rate(found.step - 1))
+        except OSError as error:  # the error about the loss is the one to report
+            listed = f"could not be listed in {path} ({error.strerror or error})"
+    reason = f"{found.describe(world.size)}; its images {listed}"
     if not 0 < found.num_skipped <= settings.optim.skip_nonfinite:
         raise TrainingError(f"{reason}. The last checkpoint is older than this step. {REMEDY}")
     if tracker:
@@ -77,7 +80,7 @@ def nonfinite_path(settings: Settings, step: int) -> Path:
 
 
 def write_batch(settings: ResolvedSettings, path: Path, found: NonFinite, batches: TrainingBatches, lr: float) -> None:
-    """Lists the images of the step's batch. If the disk fails too, the error about the loss is the one to report."""
+    """Lists the images of the step's batch. Raises OSError if the disk fails too."""
     epoch, step_in_epoch = divmod(found.step - 1, batches.steps_per_epoch)
     content = {
         "step": found.step,
@@ -89,8 +92,7 @@ def write_batch(settings: ResolvedSettings, path: Path, found: NonFinite, batche
         "ranks_not_finite": found.ranks,
         "samples": _samples(settings, batches, epoch, step_in_epoch),
     }
-    with contextlib.suppress(OSError):
-        replace_synced(path, json.dumps(content, indent=1) + "\n")
+    replace_synced(path, json.dumps(content, indent=1) + "\n")
 
 
 def _samples(settings: ResolvedSettings, batches: TrainingBatches, epoch: int, step: int) -> list[dict[str, Any]]:
