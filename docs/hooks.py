@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from volo.cli.parse import flag_of
+from volo.cli.flags import flag_of
 from volo.settings.config import Settings
 from volo.settings.model import FORMS, AnyModel, own_fields
 from volo.settings.recipes import RECIPES

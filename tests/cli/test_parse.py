@@ -7,13 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import tyro
 import yaml
 
 from volo.cli import train
+from volo.cli.flags import described, flags_over
 from volo.cli.outcome import exit_code
-from volo.cli.parse import as_typed, parse_settings
+from volo.cli.parse import CONFIG, as_typed, parse_settings
+from volo.cli.short_help import spelled_for_tyro
 from volo.errors import InputError, OutOfRetries, Stopped, TrainingError
 from volo.files import staging
+from volo.settings.config import build_settings
 from volo.signals import TO_STOP
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +32,38 @@ def test_flags_lie_over_the_file_over_the_recipe_over_the_defaults(tmp_path):
     settings = parsed("--recipe", "quickstart", "--config", str(tmp_path / "a.yaml"), "--epochs", "3")
     assert (settings.optim.epochs, settings.optim.batch_size, settings.data.dataset) == (3, 99, "shapes")
     assert settings.optim.beta2 == 0.999
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--epochs",),
+        ("--epochs", "many"),
+        ("--epochs", "1", "2"),
+        ("--epoch", "3", "--pooling", "cls"),
+        ("--epochs", "3", "--no-use-amp"),
+        ("--epochs", "3", "--no-epochs"),
+        ("--pooling", "max", "--hierarchical"),
+        ("--epochs=3", "--help-all"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_said_of_a_command_line_does_not_depend_on_how_many_flags_are_described(argv, capsys):
+    with pytest.raises(SystemExit) as end:
+        parsed(*argv)
+    said = capsys.readouterr()
+    every = flags_over(build_settings(), None, ())
+    with pytest.raises(SystemExit) as expected:
+        tyro.cli(every, args=spelled_for_tyro(argv), prog="train", description="", config=CONFIG)
+    assert end.value.code == expected.value.code
+    assert said == capsys.readouterr()
+
+
+def test_of_the_settings_only_those_on_the_command_line_are_described():
+    none = described(flags_over(build_settings(), None, (), only=()))
+    assert described(flags_over(build_settings(), None, (), only={"--epochs"})) - none == {"--epochs"}
+    off = {"--compile", "--no-compile"}
+    assert described(flags_over(build_settings(), None, (), only={"--no-compile"})) - none == off
 
 
 def test_the_flags_of_the_field_reach_their_settings():

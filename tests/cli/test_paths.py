@@ -21,8 +21,8 @@ from pydantic.fields import FieldInfo
 
 import volo
 from volo.cli.about.completion import flags_of
+from volo.cli.flags import flag_of
 from volo.cli.outcome import exit_code
-from volo.cli.parse import flag_of
 from volo.cli.pipeline import PipelineOptions
 from volo.cli.tune import INSTEAD
 from volo.data.decoded.cache import cache_dir

@@ -5,30 +5,26 @@ import dataclasses
 import os
 import re
 import sys
-import typing
 from collections.abc import Collection, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
-from volo.cli.short_help import asks_for_short_help, shortened, spelled_for_tyro
+from volo.cli.flags import SECTIONS, described, flag_of, flags_over, negated
+from volo.cli.short_help import asks_for_help, asks_for_short_help, shortened, spelled_for_tyro
 from volo.errors import InputError, brief
 from volo.log import LOGGER
 from volo.settings.buckets import is_in_bucket
 from volo.settings.config import Settings, build_settings, left_behind, merge
 from volo.settings.data import place_here
-from volo.settings.model import FORMS, AnyModel, own_fields
-from volo.settings.optim import OptimSettings
+from volo.settings.model import FORMS
 from volo.settings.paths import folder_to_read, path_to_read
 from volo.settings.ray_job import check_lasts
-from volo.settings.recipes import RECIPES, recipe_settings
+from volo.settings.recipes import recipe_settings
 from volo.settings.run import RunSettings
-from volo.settings.section import Section
 from volo.settings.yaml_files import SettingsFile, read_yaml
 
 Flags = TypeVar("Flags")
-SECTIONS = ("data", "augment", "optim", "teaching", "run")
-FLAG_NAMES = {"variant": "model"}
 # Help texts are in docstrings. Without the second, tyro would read the sources of every class for comments, each time.
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff)
 RESULTS = ("output_dir", "output")  # the flags that say where a command's results go
@@ -65,20 +61,17 @@ def parse_settings_and(
     Returns:
         The settings, and an instance of `own`.
     """
-    layers = _layers(argv)
-    kind = flags_over(_shown(layers), own, without)
+    layers, given = _layers(argv), given_flags(argv)
+    shown = _shown(layers)
     if asks_for_short_help(argv):
-        tyro.cli(shortened(kind), args=["--help"], prog=prog, description=description, config=CONFIG)
-    flags: Any = tyro.cli(
-        kind,
-        args=spelled_for_tyro(argv),
-        prog=prog,
-        description=description,
-        config=CONFIG,
-    )
+        kind = shortened(flags_over(shown, own, without))
+        tyro.cli(kind, args=["--help"], prog=prog, description=description, config=CONFIG)
+    kind = flags_over(shown, own, without, only=given)
+    if asks_for_help(argv) or not given <= described(kind):  # every flag is listed, or compared with an unknown one
+        kind = flags_over(shown, own, without)
+    flags: Any = tyro.cli(kind, args=spelled_for_tyro(argv), prog=prog, description=description, config=CONFIG)
     if flags.use_amp and flags.no_amp:
         raise InputError("--use-amp and --no-amp contradict each other; give one of them")
-    given = given_flags(argv)
     layers.append(_given(flags, given))
     try:
         settings = build_settings(*layers)
@@ -125,11 +118,6 @@ def refuse_torchrun(prog: str) -> None:
 def given_flags(argv: Sequence[str]) -> set[str]:
     """The flags that stand on the command line, spelled with dashes."""
     return {arg.split("=")[0].replace("_", "-") for arg in argv if arg.startswith("--")}
-
-
-def flag_of(name: str) -> str:
-    """The flag of a setting."""
-    return "--" + FLAG_NAMES.get(name, name).replace("_", "-")
 
 
 def as_typed(message: str, given: Collection[str]) -> str:
@@ -234,10 +222,10 @@ def _shown(layers: list[dict[str, Any]]) -> Settings:
 
 def _given(flags: Any, given: set[str]) -> dict[str, Any]:
     """What the command line says, as one more layer: its own flags alone."""
-    values: dict[str, Any] = {name: _spoken(getattr(flags, name), given) for name in SECTIONS}
+    values: dict[str, Any] = {name: _spoken(flags, name, given) for name in SECTIONS}
     values["model"] = {}
     for group in ("model", *FORMS):
-        values["model"] |= _spoken(getattr(flags, group), given)
+        values["model"] |= _spoken(flags, group, given)
     if given & {"--hierarchical", "--no-hierarchical"}:
         values["model"]["form"] = "pyramid" if flags.hierarchical else "flat"
     if flags.use_amp or flags.no_amp:
@@ -245,82 +233,8 @@ def _given(flags: Any, given: set[str]) -> dict[str, Any]:
     return values
 
 
-def _spoken(group: Any, given: set[str]) -> dict[str, Any]:
+def _spoken(flags: Any, name: str, given: set[str]) -> dict[str, Any]:
     """The values of a group of flags that stand on the command line, switched on or off."""
-    flags = {name: flag_of(name) for name in dataclasses.asdict(group)}
-    return {
-        name: getattr(group, name) for name, flag in flags.items() if given & {flag, flag.replace("--", "--no-", 1)}
-    }
-
-
-def flags_over(base: Settings, own: type | None, without: Collection[str]) -> type:
-    """A dataclass for tyro: one flag a setting, its default taken from `base`, its help from the setting's docstring.
-
-    tyro only parses; what the values may be is decided in volo/settings/config.py alone.
-    """
-    fields: list[tuple] = [
-        ("recipe", _flag(str | None, f"Named experiment to start from: {', '.join(RECIPES)}."), base.recipe),
-        ("config", _flag(str | None, "YAML file of settings, laid over the recipe."), None),
-        ("use_amp", _switch(OptimSettings.model_fields["use_amp"].description), False),
-        ("no_amp", _switch("Compute in float32."), False),
-        ("print_config", _switch("Check every value, print the settings as a file for --config, and stop."), False),
-        ("help_all", _switch("Show every flag and exit."), False),
-        ("hierarchical", _flag(bool, "A pyramid in place of a flat model; see below."), base.model.form == "pyramid"),
-    ]
-    groups = [*_model_groups(base.model), *((name, _group(getattr(base, name), without=without)) for name in SECTIONS)]
-    job = [("job", own)] if own else []
-    return dataclasses.make_dataclass(
-        "Flags", job + fields + [(name, group, group()) for name, group in groups], frozen=True
-    )
-
-
-def _model_groups(model: AnyModel) -> list[tuple[str, type]]:
-    """The settings of every form, so that each flag is known; `build_settings` refuses what a form cannot have."""
-    forms = {name: model if model.form == name else form() for name, form in FORMS.items()}
-    common = [name for name in AnyModel.model_fields if name != "form"]
-    groups = [(name, _group(form, own_fields(name))) for name, form in forms.items()]
-    return [("model", _group(model, common, AnyModel)), *groups]
-
-
-def _group(
-    section: Section, names: Sequence[str] | None = None, title: type | None = None, without: Collection[str] = ()
-) -> type:
-    fields = [
-        (name, _flag(field.annotation, field.description, FLAG_NAMES.get(name)), getattr(section, name))
-        for name, field in type(section).model_fields.items()
-        if name != "use_amp" and (names is None or name in names) and name not in without
-    ]
-    title = title or type(section)
-    group = dataclasses.make_dataclass(title.__name__, fields, frozen=True)
-    group.__doc__ = title.__doc__
-    return group
-
-
-def _switch(description: str | None) -> Any:
-    """A flag that turns on what nothing else turns off."""
-    return Annotated[_flag(bool, description), tyro.conf.FlagCreatePairsOff]
-
-
-def _flag(annotation: Any, description: str | None, name: str | None = None) -> Any:
-    """The annotation with its help text. A default of None, or of a switch, is not shown but explained in the text."""
-    kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
-    is_optional = type(None) in typing.get_args(annotation)
-    metavar = "|".join(map(_metavar, kinds)) if is_optional else None
-    hint = "" if is_optional or annotation is bool else None
-    text = description and " ".join(description.split())
-    return Annotated[annotation, tyro.conf.arg(name=name, help=text, metavar=metavar, help_behavior_hint=hint)]
-
-
-def _metavar(kind: Any) -> str:
-    """INT, {map,token}, INT [INT ...] or FLOAT FLOAT FLOAT."""
-    kind = _plain(kind)
-    if typing.get_origin(kind) is typing.Literal:
-        return "{" + ",".join(map(str, typing.get_args(kind))) + "}"
-    if typing.get_origin(kind) is tuple:
-        parts = [_metavar(part) for part in typing.get_args(kind) if part is not ...]
-        return f"{parts[0]} [{parts[0]} ...]" if ... in typing.get_args(kind) else " ".join(parts)
-    return kind.__name__.upper()
-
-
-def _plain(kind: Any) -> Any:
-    return typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+    group = getattr(flags, name, None)
+    names = [field.name for field in dataclasses.fields(group)] if group else []
+    return {name: getattr(group, name) for name in names if given & {flag_of(name), negated(name)}}

@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from volo.cli.flags import flags_over
 from volo.cli.main import COMMANDS, module_of
-from volo.cli.parse import flags_over, parse_flags, program
+from volo.cli.parse import parse_flags, program
 
 
 @dataclasses.dataclass(frozen=True)
