@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import end_session, free_ports, own_environment
+from tests.cluster.conftest import end_session, own_environment
 from tests.conftest import draw_folder
 from tests.faults.tools.forked import FORKS, ended
 from tests.faults.tools.kills import Countdown, before
@@ -20,6 +20,7 @@ from tests.faults.tools.processes import ROOT, written
 from tests.faults.tools.runs import command, newest_step
 from tests.limits import LIMIT_S
 from tests.models import save_model
+from tests.ports import free_ports
 from volo.cli.outcome import run_job
 from volo.training.learner import Learner
 

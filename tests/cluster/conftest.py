@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,14 +28,6 @@ class Head:
     dashboard: str
     session: int
     env: dict[str, str]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
 
 
 def end_session(process: subprocess.Popen) -> None:
@@ -115,8 +108,13 @@ def started_head(env: dict[str, str], num_cpus: int, worker: dict[str, int] | No
         command, env=env | own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     try:
-        if not any("--block" in line or "Ray runtime started" in line for line in process.stdout):
-            pytest.fail("the head ended before it answered")
+        said = ""
+        for line in process.stdout:
+            said += line
+            if "--block" in line or "Ray runtime started" in line:
+                break
+        else:
+            pytest.fail(f"the head ended before it answered; it said: {said}")
         yield Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", process.pid, env)
     finally:
         end_session(process)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cluster.conftest import ROOT, free_ports
+from tests.cluster.conftest import ROOT
 from tests.cluster.processes import submitted
 from tests.conftest import draw_folder
 from tests.faults.tools.forked import Command
+from tests.ports import free_ports
 from tests.training.runs import losses, same, small_run, weights
 
 pytestmark = pytest.mark.ray

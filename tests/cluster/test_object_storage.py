@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -80,6 +81,33 @@ def test_two_nodes_train_with_nothing_in_common_but_a_bucket_lose_a_node_and_a_d
 
     monkeypatch.setenv("VOLO_CACHE_DIR", machine(tmp_path, "laptop")["VOLO_CACHE_DIR"])
     assert_same(seen(settings), undisturbed.run_dir)
+
+
+def test_nodes_at_one_address_that_have_nothing_yet_bring_the_run_each(s3, tmp_path, monkeypatch):
+    """Whichever of them has rank 0: both caches are removed before the run goes on."""
+    command = two_ranks(tmp_path / "there", draw_images(tmp_path / "data"))
+    values = json.loads(command.config.read_text())
+    values["run"] |= {"output_dir": f"{s3.new_bucket()}/runs", "num_workers": 2}
+    config = tmp_path / "run.json"
+    config.write_text(json.dumps(values))
+    env = own_environment() | s3.env
+    caches = [machine(tmp_path, name) for name in ("head", "other", "driver")]
+    with (
+        started_head(env | caches[0], num_cpus=1) as head,
+        node_of(replace(head, env=env | caches[1])),
+    ):
+        for steps in ("8", "16"):
+            asked = ["--config", str(config), "--address", head.address, "--max-steps", steps]
+            done = subprocess.run(
+                [sys.executable, "-m", "jobs.train", *asked],
+                env=env | caches[2], cwd=ROOT, capture_output=True, text=True,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout + done.stderr
+            for cache in caches:
+                copies = Path(cache["VOLO_CACHE_DIR"], "runs")
+                assert copies.is_dir()
+                shutil.rmtree(copies)
+    assert "resuming at step 8 of" in done.stdout
 
 
 def test_every_command_that_reads_a_run_reads_it_there(s3, tmp_path, monkeypatch, capsys):

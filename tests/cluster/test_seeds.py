@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import ROOT, free_ports
+from tests.cluster.conftest import ROOT
 from tests.conftest import draw_folder
+from tests.ports import free_ports
 from tests.training.runs import losses, same, small_run, train, weights
 
 pytestmark = pytest.mark.ray

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.cluster.conftest import free_ports
 from tests.cluster.metadata import ACTION, REBALANCE, TOKEN, metadata_service, respond
 from tests.cluster.namespaces import network, why_not
+from tests.ports import free_ports
 from volo.cli import spot as command
 from volo.cli.outcome import exit_code
 from volo.cluster import metadata, spot

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import free_ports
 from tests.cluster.processes import Training, started
 from tests.faults.tools.forked import Command
 from tests.faults.tools.runs import assert_same, begun_at, draw_images
 from tests.limits import LIMIT_S
+from tests.ports import free_ports
 from tests.training.runs import small_run
 from volo.runs import checkpoint
 

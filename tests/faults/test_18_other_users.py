@@ -17,12 +17,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.cluster.conftest import ROOT, end_session, free_ports
+from tests.cluster.conftest import ROOT, end_session
 from tests.faults.test_09_control_plane import bare_environment
 from tests.faults.tools.forked import FORKS, ended
 from tests.faults.tools.listeners import beyond_loopback, commands_of, listening
 from tests.faults.tools.processes import until, written
 from tests.limits import LIMIT_S
+from tests.ports import free_ports
 from tests.training.runs import losses, small_run
 from volo.cluster import folder as place
 from volo.cluster.folder import MAX_BASE, MAX_TMPDIR, PREFIX, VARIABLE, session_folder

@@ -43,12 +43,12 @@ def joined_group(num_local: int | None = None) -> Iterator[World]:
     """
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
-    local_rank, local_size = context.get_local_rank(), context.get_local_world_size()
+    store = _common_store(rank) if size > 1 else None
+    local_rank, local_size = _place_on_node(store, rank, size) if store else (0, 1)
     # As torchrun and Ray's own backend set them, for libraries that look.
     values = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": local_rank, "LOCAL_WORLD_SIZE": local_size}
     os.environ.update({name: str(value) for name, value in values.items()})
     heed_node()
-    store = _common_store(rank) if size > 1 else None
     yield joined_world(rank, size, local_rank, num_local or local_size, get_device(), store)
     if store is not None:
         dist.destroy_process_group()
@@ -61,3 +61,14 @@ def _common_store(rank: int) -> dist.Store:
     store = open_store(ray.util.get_node_ip_address()) if rank == 0 else None
     host, port = broadcast_from_rank_zero((store.host, store.port) if store else None)
     return met_at(host, port, ray.util.get_node_ip_address(), store)
+
+
+def _place_on_node(store: dist.Store, rank: int, size: int) -> tuple[int, int]:
+    """This rank's number among those of its node, and how many these are.
+
+    Ray counts the workers at one address, where there may be several nodes, each with its own cache and environment.
+    """
+    own = ray.get_runtime_context().get_node_id()
+    store.set(f"node of rank {rank}", own)
+    nodes = [store.get(f"node of rank {other}").decode() for other in range(size)]
+    return nodes[:rank].count(own), nodes.count(own)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from tests.cluster.conftest import free_ports
 from tests.faults.tools.kills import Fault
 from tests.faults.tools.processes import names_of_threads
 from tests.limits import LIMIT_S
+from tests.ports import free_ports
 from volo.cli import train
 from volo.cli.outcome import exit_code
 from volo.settings.config import Settings

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.limits import LIMIT_S
+from tests.ports import free_ports
 from volo.settings.config import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -32,9 +32,7 @@ def in_one_process(fault: str, flags: list[str]) -> subprocess.Popen:
 
 
 def under_torchrun(fault: str, flags: list[str]) -> subprocess.Popen:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    elastic = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
+    elastic = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_ports(1)[0]}"]
     return start([sys.executable, *elastic, "-m", "tests.faults.tools.faulty", fault, *flags])
 
 

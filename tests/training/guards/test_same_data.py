@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import free_ports
 from tests.conftest import draw_folder
 from tests.faults.tools.forked import Command
+from tests.ports import free_ports
 from tests.training.runs import small_run
 from volo.data.datasets import open_train
 from volo.errors import InputError
