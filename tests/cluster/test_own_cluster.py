@@ -113,7 +113,8 @@ def test_a_command_that_is_stopped_while_ray_starts_leaves_nothing(launch_traini
         assert training.ends_with() == 128 + number, training.output.read_text()
         assert_nothing_is_left(training, temporary)
     said = training.output.read_text()
-    assert "stopping Ray, which is still starting" in said
+    was_early = moment == "its folder"  # which is made before Ray begins to start: there may be nothing to stop yet
+    assert "stopping Ray, which is still starting" in said or was_early
     assert f"interrupted by {number.name}; the same command resumes" in said
     assert "Traceback" not in said and "StartInterrupted" not in said
 
