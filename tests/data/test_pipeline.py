@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from volo.data.decoded.cache import Images, cached
 from volo.data.decoded.store import KEY
 from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batches, resident
-from volo.settings.augment import AugmentSettings
+from volo.settings.augment import AugmentSettings, ResolvedAugment
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 EVERYTHING = AugmentSettings(
     crop_padding=4, auto_augment="trivial", random_erasing=0.5, mixup_alpha=0.8, cutmix_alpha=1.0, mix_prob=0.8
-)
-PLAIN = AugmentSettings(crop_padding=4, mix_prob=None)
+).resolved(32)
+PLAIN = AugmentSettings(crop_padding=4, mix_prob=None).resolved(32)
 
 
 def noise(count: int, size: int = 32) -> Images:
@@ -31,7 +31,7 @@ def noise(count: int, size: int = 32) -> Images:
 
 
 def batches(
-    data: Images, augment: AugmentSettings, rank: int = 0, world_size: int = 1, batch_size: int = 40
+    data: Images, augment: ResolvedAugment, rank: int = 0, world_size: int = 1, batch_size: int = 40
 ) -> TrainingBatches:
     pixels = Pixels(data, (0.5, 0.4, 0.3), (0.2, 0.3, 0.2), CPU)
     index = np.arange(len(data))

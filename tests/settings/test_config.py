@@ -3,7 +3,8 @@ import yaml
 
 from volo.errors import InputError
 from volo.model.build import build_model
-from volo.settings.config import build_settings, differences, flatten, merge
+from volo.settings.config import build_settings, merge
+from volo.settings.differences import differences, flatten
 from volo.settings.model import FORMS
 from volo.settings.recipes import RECIPES, recipe_settings
 from volo.settings.yaml_files import read_yaml

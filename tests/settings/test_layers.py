@@ -118,7 +118,7 @@ def test_of_several_layers_the_topmost_value_arrives_or_all_are_refused_or_it_is
     lost = left_behind(*layers)
     for (section, name), value in topmost.items():
         is_default = value in (None, FIELDS[section, name].default)
-        assert arrived(found, section, name, value) or is_default or (section == "model" and name in lost)
+        assert arrived(found, section, name, value) or is_default or name in lost.get(section, {})
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -276,6 +276,22 @@ def test_what_the_flags_take_from_a_file_by_choosing_another_form_is_said(tmp_pa
         "model.embed_dim=64 of --config has no effect on a pyramid",
         "model.num_heads=2 of --config has no effect on a pyramid",
     ]
+
+
+def test_a_stem_that_whitens_gives_way_to_weights_to_start_from(tmp_path, caplog, monkeypatch):
+    """Of a recipe; of a file it is said, and in one layer both are refused."""
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    caplog.set_level("INFO", "volo")
+    for flags in (["--init-weights", "x"], ["--init-weights", "x", "--freeze", "backbone"]):
+        assert not parsed("--recipe", "photos", *flags).optim.whiten_stem
+    assert not parsed("--recipe", "photos", "--resume-path", "x", "--freeze", "0").optim.whiten_stem
+    assert not caplog.messages
+    (tmp_path / "a.yaml").write_text("optim: {whiten_stem: true}")
+    assert not parsed("--config", str(tmp_path / "a.yaml"), "--init-weights", "x").optim.whiten_stem
+    said = "optim.whiten_stem=True of --config has no effect on the weights that training starts from"
+    assert caplog.messages == [said]
+    with pytest.raises(InputError, match="--whiten-stem has no effect with --init-weights"):
+        parsed("--config", str(tmp_path / "a.yaml"), "--init-weights", "x", "--whiten-stem")
 
 
 def test_every_flag_reaches_its_setting():

@@ -8,7 +8,8 @@ import yaml
 from volo.errors import InputError
 from volo.model.build import build_model
 from volo.runs.model_file import Description
-from volo.settings.config import Settings, build_settings, differences, merge
+from volo.settings.config import Settings, build_settings, merge
+from volo.settings.differences import differences
 from volo.settings.model import FlatModel, PyramidModel
 from volo.settings.recipes import recipe_settings
 

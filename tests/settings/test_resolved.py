@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from volo.settings.config import ResolvedSettings, build_settings, flatten
+from volo.settings.config import ResolvedSettings, build_settings
+from volo.settings.differences import flatten
 from volo.settings.recipes import RECIPES, recipe_settings
 from volo.settings.yaml_files import read_yaml
 

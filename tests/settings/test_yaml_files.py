@@ -14,7 +14,8 @@ from volo.cli.parse import parse_settings
 from volo.errors import InputError
 from volo.runs import checkpoint
 from volo.runs.listing import CONFIG, read_run
-from volo.settings.config import build_settings, flatten
+from volo.settings.config import build_settings
+from volo.settings.differences import flatten
 from volo.settings.recipes import RECIPES, recipe_settings
 from volo.settings.yaml_files import read_yaml
 from volo.tuning.results import BEST_CONFIG, write_results

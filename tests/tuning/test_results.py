@@ -16,7 +16,8 @@ from tests.tuning.sweeps import SPACE, base, opened, play, play_epoch, states
 from volo.cli.parse import parse_settings
 from volo.errors import TrainingError
 from volo.runs.listing import find_runs, read_run
-from volo.settings.config import build_settings, differences
+from volo.settings.config import build_settings
+from volo.settings.differences import differences
 from volo.settings.recipes import recipe_settings
 from volo.tables import read_table
 from volo.tuning.counts import counts

@@ -10,7 +10,7 @@ from volo.errors import TrainingError
 from volo.runs.folder import find_start
 from volo.runs.listing import CONFIG
 from volo.runs.records import read_records
-from volo.settings.config import FREE_ON_RESUME, differences
+from volo.settings.differences import FREE_ON_RESUME, differences
 from volo.tuning.results import BEST_CONFIG, best_trial, write_results
 from volo.tuning.winner import take_over, winner_settings
 

@@ -15,7 +15,7 @@ from volo.runs import checkpoint
 from volo.runs.listing import Scores, read_scores
 from volo.runs.model_file import Description
 from volo.runs.records import read_records
-from volo.settings.config import differences
+from volo.settings.differences import differences
 
 PICTURE = "comparison.png"
 NAME_LENGTH = 40  # characters

@@ -20,7 +20,7 @@ from volo.console import percent
 from volo.plots.curves import CURVES, is_number, save_learning_curves
 from volo.plots.figures import CRISP_BELOW
 from volo.plots.page import Figure, pictures, uri, write_page
-from volo.settings.config import flatten
+from volo.settings.differences import flatten
 
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.j2")

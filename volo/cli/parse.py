@@ -194,13 +194,13 @@ def _sized(settings: Settings, layers: Sequence[dict[str, Any]]) -> dict[str, An
 
 
 def _say_what_has_no_effect(settings: Settings, layers: Sequence[dict[str, Any]], without: Collection[str]) -> None:
-    """Of what the file sets, what the flags leave behind by choosing another form of the model, and what this job
-    decides itself. (A flag for either is refused; a recipe's own values may be left behind.)"""
+    """Of what the file sets, what the flags leave behind by choosing another form of the model or weights to start
+    from, and what this job decides itself. (A flag for either is refused; a recipe's own values may be left behind.)"""
     file = merge({}, layers[1])
-    lost = left_behind(*layers)
-    for name in file.get("model", {}):
-        if name in lost:
-            _say(f"model.{name}={brief(lost[name])} of --config has no effect on {settings.model.called}")
+    where = {"model": f"on {settings.model.called}", "optim": "on the weights that training starts from"}
+    for section, lost in left_behind(*layers).items():
+        for name in (name for name in file.get(section, {}) if name in lost):
+            _say(f"{section}.{name}={brief(lost[name])} of --config has no effect {where[section]}")
     for name, value in file.get("run", {}).items():
         if name in without and value not in (None, RunSettings.model_fields[name].default):
             _say(f"run.{name}={brief(value)} of --config has no effect here")

@@ -42,7 +42,8 @@ from volo.runs.places import (
     is_empty,
     is_run,
 )
-from volo.settings.config import FREE_ON_RESUME, ResolvedSettings, Settings, build_settings, differences, listed
+from volo.settings.config import ResolvedSettings, Settings, build_settings
+from volo.settings.differences import FREE_ON_RESUME, differences, listed
 from volo.settings.yaml_files import read_yaml
 
 RECORDED_VERSIONS = ("volo", "torch", "ray", "numpy")

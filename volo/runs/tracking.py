@@ -14,7 +14,8 @@ from torch.utils.tensorboard.summary import hparams
 from volo.data.pictures import shown_channels
 from volo.runs.checkpoint import writing
 from volo.runs.records import FILE, rewind_records
-from volo.settings.config import Settings, flatten
+from volo.settings.config import Settings
+from volo.settings.differences import flatten
 
 GRID_IMAGES = 32
 

@@ -11,7 +11,7 @@ from volo.settings.section import Section
 
 Share = Annotated[float, Field(gt=0, le=1)]
 CROP_RATIO = (3 / 4, 4 / 3)
-STAGE = re.compile(r"([1-9]\d{0,5}):(0\.\d+)")
+STAGE = re.compile(r"([1-9]\d{0,5}|0\.\d+):(0\.\d+)")
 
 
 class AugmentSettings(Section):
@@ -49,7 +49,8 @@ class AugmentSettings(Section):
     small classes come several times."""
     resize_schedule: tuple[str, ...] = ()
     """Train on smaller images at first, given as SIZE:UNTIL with a fraction of the training: 24:0.6 trains at 24 pixels
-    for the first 60% of it. Several may follow each other; the full image size comes last."""
+    for the first 60% of it, 0.75:0.6 at three quarters of the image size, in whole patches. Several may follow each
+    other; the full image size comes last."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -95,10 +96,11 @@ class AugmentSettings(Section):
         for stage in self.resize_schedule:
             if not STAGE.fullmatch(stage):
                 raise ValueError(
-                    "resize_schedule must be written as SIZE:UNTIL, with pixels and a fraction of the training "
-                    f"below 1, got {brief(stage)}; 24:0.6 trains at 24 pixels for the first 60% of it"
+                    "resize_schedule must be written as SIZE:UNTIL, with pixels or a fraction of the image size, and "
+                    f"a fraction of the training below 1, got {brief(stage)}; 24:0.6 trains at 24 pixels for the first "
+                    "60% of it"
                 )
-        ends = [end for _, end in self.resize_stages]
+        ends = [float(stage.split(":")[1]) for stage in self.resize_schedule]
         if any(end <= 0 for end in ends) or any(before >= after for before, after in pairwise(ends)):
             raise ValueError(
                 "resize_schedule must name fractions above 0, each larger than the one before, got "
@@ -106,19 +108,26 @@ class AugmentSettings(Section):
             )
         return self
 
+    def resolved(self, image_size: int, patch_size: int = 1) -> "ResolvedAugment":
+        mixes = self.mixup_alpha > 0 or self.cutmix_alpha > 0
+        padding = 0 if self.crop_area else image_size // 8
+        filled = self.filled(ResolvedAugment, crop_padding=padding, mix_prob=1.0 if mixes else None)
+        in_pixels = tuple(_in_pixels(stage, image_size, patch_size) for stage in self.resize_schedule)
+        return filled.model_copy(update={"resize_schedule": in_pixels})
+
+
+def _in_pixels(stage: str, image_size: int, patch_size: int) -> str:
+    size, until = stage.split(":")
+    return f"{patch_size * round(float(size) * image_size / patch_size)}:{until}" if "." in size else stage
+
+
+class ResolvedAugment(AugmentSettings):
+    """All sizes are in pixels. mix_prob is None without mixup and cutmix, where it has no effect."""
+
+    crop_padding: int
+
     @property
     def resize_stages(self) -> tuple[tuple[int, float], ...]:
         """Sizes of smaller images in pixels, each with the fraction of the training at which it ends."""
         stages = (stage.split(":") for stage in self.resize_schedule)
         return tuple((int(size), float(end)) for size, end in stages)
-
-    def resolved(self, image_size: int) -> "ResolvedAugment":
-        mixes = self.mixup_alpha > 0 or self.cutmix_alpha > 0
-        padding = 0 if self.crop_area else image_size // 8
-        return self.filled(ResolvedAugment, crop_padding=padding, mix_prob=1.0 if mixes else None)
-
-
-class ResolvedAugment(AugmentSettings):
-    """mix_prob is None without mixup and cutmix, where it has no effect."""
-
-    crop_padding: int

@@ -6,7 +6,7 @@ Defaults < recipe < YAML file < command line, each a nested dictionary laid over
 (`Settings.to_yaml`), so that they are derived again if other settings are laid over it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -16,8 +16,8 @@ from volo.cache import place_of_copies
 from volo.errors import InputError, brief, cut, first_of
 from volo.settings.augment import AugmentSettings, ResolvedAugment
 from volo.settings.buckets import is_in_bucket
-from volo.settings.data import VAL_FRACTION, DataSettings, ResolvedData
-from volo.settings.model import FORMS, FlatModel, ModelSettings, ResolvedModel, for_form_of, not_default
+from volo.settings.data import DataSettings, ResolvedData
+from volo.settings.model import FORMS, FlatModel, ModelSettings, ResolvedModel, for_form_of, owner
 from volo.settings.optim import OptimSettings, ResolvedOptim
 from volo.settings.paths import local_path
 from volo.settings.run import ResolvedRun, RunSettings
@@ -68,7 +68,7 @@ class Settings(Section):
                 "crop_padding must be smaller than image_size, "
                 f"got crop_padding={padding}, image_size={self.data.image_size}; lower --crop-padding"
             )
-        for size, _ in self.augment.resize_stages:
+        for size, _ in self.augment.resolved(self.data.image_size, patch).resize_stages:
             if not patch <= size < self.data.image_size:
                 raise ValueError(
                     "resize_schedule must name sizes of at least patch_size and below image_size, got "
@@ -163,10 +163,11 @@ class Settings(Section):
     def resolved(self) -> "ResolvedSettings":
         """The same settings with every derived value written in and every path absolute."""
         located = self.located()
+        model = located.model.resolved()
         sections: dict[str, Any] = dict(
-            model=located.model.resolved(),
+            model=model,
             data=located.data.resolved(is_cut=self.augment.crop_area is not None),
-            augment=located.augment.resolved(self.data.image_size),
+            augment=located.augment.resolved(self.data.image_size, model.patch_size),
             optim=located.optim.resolved(),
             teaching=located.teaching,
             run=located.run.resolved(self._default_name()),
@@ -262,26 +263,6 @@ OFF = {
 }
 
 
-# What may differ between a run and its continuation: it cannot change the weights that come out. (skip_nonfinite only
-# decides whether a run with a bad step ends at all: with any value that lets it, it ends with the same weights. The
-# content of data_dir, and the weights of the teacher, must be the same: volo/training/initial.py.)
-FREE_ON_RESUME = frozenset(
-    {
-        "recipe",
-        "data.data_dir",
-        "data.skip_damaged",
-        "data.image_store",
-        "optim.max_steps",
-        "optim.patience",
-        "optim.init_weights",
-        "optim.skip_nonfinite",
-        "optim.grad_checkpointing",
-    }
-    | {"teaching.teacher"}
-    | {f"run.{name}" for name in RunSettings.model_fields if name != "seed"}
-)
-
-
 def build_settings(*layers: dict[str, Any]) -> Settings:
     """Lays nested dictionaries over the defaults, the last one on top, and checks the result.
 
@@ -307,8 +288,8 @@ def build_settings(*layers: dict[str, Any]) -> Settings:
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """`above` laid over `below`, section by section and in each key by key.
 
-    If `above` sets another form of the model, settings that only the form below has are dropped (`left_behind` lists
-    them).
+    If `above` sets another form of the model, settings that only the form below has are dropped; if it starts from
+    weights, a stem that whitens is (`left_behind` lists both).
 
     Raises:
         InputError: another value where a section, or a dictionary of sections, is wanted.
@@ -324,8 +305,17 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         if not (isinstance(over, dict) and isinstance(under, dict)):
             merged[name] = over
         else:
-            merged[name] = (for_form_of(over, under) if name == "model" else under) | over
+            merged[name] = _kept(name, under, over) | over
     return merged
+
+
+def _kept(name: str, under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Of a section, what the one above leaves."""
+    if name == "model":
+        return for_form_of(over, under)
+    if name == "optim" and any(over.get(key) is not None for key in ("init_weights", "freeze")):
+        return {key: value for key, value in under.items() if key != "whiten_stem"}
+    return under
 
 
 def _section(name: str, value: Any) -> Any:
@@ -347,41 +337,28 @@ def _section(name: str, value: Any) -> Any:
     raise InputError(f"{name} must be a section, got {name}={brief(value)}; write {name}: {{{example}: ..., ...}}")
 
 
-def left_behind(*layers: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the model that one layer gives and a layer above it drops, because it sets another form, which cannot
-    have them; except defaults. Layers as in `build_settings`."""
-    model: dict[str, Any] = {}
+def left_behind(*layers: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings, by section, that one layer gives and a layer above it drops, because it sets another form of the model,
+    which cannot have them, or weights to start from; except defaults. Layers as in `build_settings`."""
+    return {name: lost for name in ("model", "optim") if (lost := _left_behind(name, layers))}
+
+
+def _left_behind(name: str, layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    section: dict[str, Any] = {}
     lost: dict[str, Any] = {}
     for layer in layers:
-        over = _section("model", layer.get("model"))
-        kept = for_form_of(over, model)
-        lost |= {name: value for name, value in model.items() if name not in kept}
-        model = kept | over
-    return {name: value for name, value in not_default(lost).items() if name not in model}
+        over = _section(name, layer.get(name))
+        kept = _kept(name, section, over)
+        lost |= {key: value for key, value in section.items() if key not in kept}
+        section = kept | over
+    return {
+        key: value for key, value in lost.items() if value not in (None, _default(name, key)) and key not in section
+    }
 
 
-def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
-    """Dotted names of the settings that differ once both are resolved, with both values."""
-    one, two = _compared(before), _compared(after)
-    return {key: (one.get(key), two.get(key)) for key in sorted({*one, *two}) if one.get(key) != two.get(key)}
-
-
-def _compared(settings: Settings) -> dict[str, Any]:
-    """Without a val_fraction the data decide, and the hash of their split is compared elsewhere."""
-    values = flatten(settings.resolved().to_dict())
-    return values | ({"data.val_fraction": VAL_FRACTION} if values["data.val_fraction"] is None else {})
-
-
-def listed(changes: Mapping[str, tuple[Any, Any]]) -> str:
-    """Differences as indented lines, to follow a sentence."""
-    return "\n".join(f"  {name}: {brief(before)} before, {brief(now)} now" for name, (before, now) in changes.items())
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+def _default(section: str, key: str) -> Any:
+    kind: Any = FORMS[owner(key) or "flat"] if section == "model" else Settings.model_fields[section].annotation
+    return kind.model_fields[key].default
 
 
 def describe(error: ValidationError) -> str:

@@ -21,7 +21,7 @@ def quickstart() -> Recipe:
         settings=dict(
             model=dict(variant="quickstart"),
             data=dict(dataset="shapes"),
-            augment=dict(crop_padding=2, label_smoothing=0.0, resize_schedule=("24:0.6",)),
+            augment=dict(crop_padding=2, label_smoothing=0.0, resize_schedule=("0.75:0.6",)),
             optim=dict(
                 optimizer="muon",
                 whiten_stem=True,
@@ -83,7 +83,7 @@ def photos() -> Recipe:
         expects="73% top-1 of five flowers, from 2,721 photographs; 16 minutes on two CPU cores",
         settings=dict(
             **PHOTOGRAPHS,
-            augment=dict(**CUT, resize_schedule=("96:0.6",)),
+            augment=dict(**CUT, resize_schedule=("0.75:0.6",)),
             optim=dict(optimizer="muon", whiten_stem=True, epochs=60, batch_size=64, lr=8e-3, ema_decay=0.999),
         ),
     )

@@ -11,7 +11,8 @@ from volo.log import LOGGER
 from volo.runs import stored
 from volo.runs.folder import changed_settings
 from volo.runs.places import CONFIG, SEEDS
-from volo.settings.config import FREE_ON_RESUME, Settings, build_settings, differences
+from volo.settings.config import Settings, build_settings
+from volo.settings.differences import FREE_ON_RESUME, differences
 from volo.settings.yaml_files import read_yaml
 from volo.storage.bucket import CHECK_S, Bucket, check_bucket
 from volo.storage.lease import is_held

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from volo.settings.config import flatten
+from volo.settings.differences import flatten
 from volo.tuning.results import best_trial, shown, values_of
 from volo.tuning.study import DRAWN, REASON, SweepStudy, Work
 from volo.tuning.table import num_epochs

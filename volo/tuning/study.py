@@ -19,7 +19,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from volo.errors import InputError, TrainingError
 from volo.runs.places import TRIALS
-from volo.settings.config import FREE_ON_RESUME, Settings, build_settings, differences, listed
+from volo.settings.config import Settings, build_settings
+from volo.settings.differences import FREE_ON_RESUME, differences, listed
 from volo.tuning.home import SweepHome
 from volo.tuning.journal import STUDY, open_journal
 from volo.tuning.options import COUNTED, MEASURED, REDUCTION_FACTOR, SweepObjective, SweepOptions

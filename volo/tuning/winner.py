@@ -7,7 +7,8 @@ An extended sweep may find another winner, which gets its own folder; the previo
 """
 
 from volo.errors import TrainingError
-from volo.settings.config import FREE_ON_RESUME, Settings, build_settings, differences
+from volo.settings.config import Settings, build_settings
+from volo.settings.differences import FREE_ON_RESUME, differences
 from volo.settings.yaml_files import read_yaml
 from volo.tuning.results import BEST_CONFIG, best_trial
 from volo.tuning.study import DRAWN, SweepStudy

@@ -48,12 +48,6 @@ def own_fields(form: str) -> list[str]:
     return [name for name in FORMS[form].model_fields if name not in AnyModel.model_fields]
 
 
-def not_default(values: dict[str, Any]) -> dict[str, Any]:
-    """The settings of one form that differ from its defaults."""
-    defaults = {name: FORMS[form].model_fields[name].default for name in values if (form := owner(name))}
-    return {name: value for name, value in values.items() if value not in (None, defaults[name])}
-
-
 def for_form_of(above: dict[str, Any], below: dict[str, Any]) -> dict[str, Any]:
     """`below` without the settings that only its form has, if `above` sets another form."""
     before, after = _form_of(below), _form_of({**below, **above})
