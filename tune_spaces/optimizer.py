@@ -14,9 +14,9 @@
 RECIPE = "nano"
 METRIC, MODE = "val/acc1", "max"
 FIRST_POINTS = (
-    {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.05, "batch_size": 64, "beta2": 0.999, "ema_decay": 0.999,
+    {"optimizer": "muon", "lr": 8e-3, "weight_decay": 0.05, "batch_size": 64, "beta2": 0.999, "ema_decay": 0.999,
      "grad_clip": 1.0},
-    {"optimizer": "muon", "lr": 4e-3, "weight_decay": 0.05, "batch_size": 64, "beta2": 0.999, "ema_decay": 0.999,
+    {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.05, "batch_size": 64, "beta2": 0.999, "ema_decay": 0.999,
      "grad_clip": 1.0},
 )  # fmt: skip
 COST = "nano's time, a little more with batches of 32"

@@ -14,6 +14,7 @@ import tune_spaces
 import volo
 from volo.cli.train import main as train
 from volo.data import shapes
+from volo.errors import InputError
 from volo.runs.listing import find_runs, read_run
 from volo.runs.records import read_records
 from volo.settings.config import build_settings
@@ -27,6 +28,11 @@ OF_SWEEP = {
     "model": dict(variant="nano", embed_dim=16, num_heads=2, stem_channels=[8, 16]),
     "data": dict(dataset="shapes", train_images=64),
     "optim": dict(batch_size=16, epochs=1),
+}
+# What the recipe nano was then, other than now.
+THEN = {
+    "augment": dict(resize_schedule=[]),
+    "optim": dict(optimizer="adamw", lr=2e-3, whiten_stem=False),
 }
 
 
@@ -68,10 +74,14 @@ def test_older_runs_are_listed_with_their_states(older):
 
 
 def test_an_older_sweep_is_extended(older, tmp_path):
-    """Its trial counts, and the next one is another."""
+    """Its trial counts, and the next one is another. What its recipe has become is refused, each value by name."""
     folder = shutil.copytree(older / "sweep", tmp_path / "sweep")
     space = load_space(str(ROOT / "tune_spaces" / "mix.py"), tune_spaces)
-    study = SweepStudy(folder, space, build_settings(recipe_settings("nano"), OF_SWEEP), SweepOptions("mix", 2))
+    now = recipe_settings("nano"), OF_SWEEP
+    with pytest.raises(InputError, match=r"optim\.lr: 0\.002 before, 0\.008 now") as refused:
+        SweepStudy(folder, space, build_settings(*now), SweepOptions("mix", 2))
+    assert all(f".{name}: " in str(refused.value) for values in THEN.values() for name in values)
+    study = SweepStudy(folder, space, build_settings(*now, THEN), SweepOptions("mix", 2))
     assert [trial.values for trial in study.trials] == [[pytest.approx(0.0105)]]
     assert study.num_left == 1
     work = study.next_work()

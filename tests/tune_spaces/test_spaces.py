@@ -90,7 +90,7 @@ def test_a_space_says_what_it_searches_and_what_it_costs(name):
 # or a format is no reason to change one.
 SOURCES = {
     "architecture": "a6f5a0602012", "downsampling": "15a0abbffdac", "hierarchy": "97ce0fac61da",
-    "mix": "8a6ec960b5a7", "optimizer": "7af7769dc998", "pooling": "6be4630e8cb0",
+    "mix": "8a6ec960b5a7", "optimizer": "4e4b267ffd6d", "pooling": "6be4630e8cb0",
 }  # fmt: skip
 
 
