@@ -45,7 +45,7 @@ def batches(rank: int, world_size: int) -> TrainingBatches:
     images[:] = np.arange(NUM_IMAGES)[:, None, None, None]
     data = Images(images, np.zeros(NUM_IMAGES, np.int64), ("one",))
     pixels = Pixels(data, (0.0,) * 3, (1 / 255,) * 3, torch.device("cpu"))
-    augment = AugmentSettings(hflip=0.0, crop_padding=0)
+    augment = AugmentSettings(hflip=0.0, crop_padding=0).resolved(4)
     return TrainingBatches(
         data, np.arange(NUM_IMAGES), pixels, augment,
         batch_size=BATCH_SIZE, seed=0, epochs=4, rank=rank, world_size=world_size,
