@@ -87,6 +87,7 @@ def assert_nothing_is_left(training: Training, temporary: Path) -> None:
 
 MOMENTS: dict[str, Callable[[Training, Path], object]] = {
     "its folder": lambda _, temporary: list(temporary.glob(f"{PREFIX}*")),
+    "Ray's folder": lambda _, temporary: list(temporary.glob(f"{PREFIX}*/ray")),
     "a session": lambda _, temporary: list(temporary.glob(f"{PREFIX}*/ray/session_*/logs")),
     "gcs_server": lambda training, _: pid_of("gcs_server", training),
     "raylet": lambda training, _: pid_of("raylet", training),
@@ -99,6 +100,7 @@ RARE = pytest.mark.slow
     ("moment", "number", "to_all"),
     [
         pytest.param("its folder", signal.SIGTERM, False, marks=RARE),
+        pytest.param("Ray's folder", signal.SIGTERM, False, marks=RARE),
         pytest.param("a session", signal.SIGINT, False, marks=RARE),
         ("gcs_server", signal.SIGUSR1, True),
         pytest.param("raylet", signal.SIGTERM, False, marks=RARE),
