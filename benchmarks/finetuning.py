@@ -4,12 +4,11 @@
 
 The weights are those of a run on other images, whose model is trained on, at its own size:
 
-    volo train --recipe nano --dataset imagefolder --data-dir data/cifar10-jpeg --image-size 64 --patch-size 8 \
-        --stem-channels 16 48 96 --optimizer muon --whiten-stem --lr 8e-3 --resize-schedule 48:0.6 --epochs 6 \
-        --num-workers 0 --run-name source
+    volo train --recipe photos --data-dir data/cifar10-jpeg --auto-augment none --epochs 6 --num-workers 0 \
+        --run-name source
 
 From scratch, the same model is trained as this project's candidate in `benchmarks.peers` is, at that size and at those
-of --larger. Rates are chosen, results kept and races resumed as there.
+of --sizes. Rates are chosen, results kept and races resumed as there.
 """
 
 import argparse
@@ -46,13 +45,13 @@ def tuned(layer_decay: float) -> Optimize:
     return lambda model, lr: build_optimizer(model, OptimSettings(optimizer="muon", lr=lr, layer_decay=layer_decay))
 
 
-def candidates(source: Path, size: int, larger: list[int]) -> Iterator[tuple[str, int, Candidate]]:
+def candidates(source: Path, size: int, sizes: list[int]) -> Iterator[tuple[str, int, Candidate]]:
     """Name, size of the images, and how it is trained."""
     build = partial(from_weights, source=source)
     for decay in LAYER_DECAYS:
         yield f"fine-tuned at {size} pixels, layer decay {decay:g}", size, Candidate(build, tuned(decay), RATES)
     model = rebuild(source)[1].settings.model.variant
-    for each in (size, *larger):
+    for each in (size, *sizes):
         yield f"from scratch at {each} pixels", each, variants(model)["Muon, whitened, smaller first"]
 
 
@@ -60,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True, help="a run on other images")
     parser.add_argument("--data-dir", required=True, help="an image folder with a test split")
-    parser.add_argument("--larger", type=int, nargs="*", default=[128], help="sizes to train from scratch at as well")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[64], help="to train from scratch at as well")
     parser.add_argument("--minutes", type=float, nargs="+", default=[3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=Path("outputs/finetuning"))
@@ -69,11 +68,11 @@ def main() -> None:
     keep_memory()
     source = checkpoint.find(flags.weights)
     size = rebuild(source)[1].settings.data.image_size
-    arenas = {each: Arena.of(flags.data_dir, each) for each in (size, *flags.larger)}
+    arenas = {each: Arena.of(flags.data_dir, each) for each in (size, *flags.sizes)}
     results = Results(flags.output / f"{Path(flags.data_dir).name}-{flags.weights.name}.jsonl")
     print(f"{machine()}; {len(arenas[size].split.train):,} images to train on", flush=True)
     for minutes in flags.minutes:
-        for name, each, candidate in candidates(source, size, flags.larger):
+        for name, each, candidate in candidates(source, size, flags.sizes):
             for seed in flags.seeds:
                 race(name, candidate, arenas[each], minutes, seed, results)
     print(*table(results.records, flags.minutes), sep="\n")

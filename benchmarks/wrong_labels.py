@@ -5,12 +5,11 @@
 Of every split's labels, a share is changed to another class, drawn; the images stay where they are and a labels.csv
 says their classes. The recipe `photos` is trained on that, and the test split is analyzed: of the labels that
 `predictions.csv` lists as doubtful, and of as many images with the largest losses, how many are wrong (precision), and
-how many of the wrong ones are among them (recall).
+how many of the wrong ones are among them (recall). Data and runs stay in --output.
 """
 
 import argparse
 import csv
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from volo.training.launch import train_here
 
 def mislabeled(data_dir: Path, root: Path, share: float, seed: int) -> set[str]:
     """Writes a data set of the same images, and returns the names of the test images with wrong labels."""
+    root.mkdir(parents=True)
     (root / "images").symlink_to(data_dir)
     rng, wrong = np.random.default_rng(seed), set[str]()
     with open(root / "labels.csv", "w", newline="") as file:
@@ -52,19 +52,19 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.05, help="of the labels that are made wrong")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--output", type=Path, default=Path("outputs/wrong-labels"), help="a folder that is not there")
     given = parser.parse_args()
+    output = given.output.absolute()
     print(f"{machine()}; {given.share:.0%} of the labels wrong, recipe photos, {given.epochs} epochs")
     print("| seed | accuracy on right labels | listed | wrong | precision | recall | of as many largest losses |")
     print("|---" * 7 + "|", flush=True)
     for seed in given.seeds:
-        with tempfile.TemporaryDirectory() as place:
-            root = Path(place, "data")
-            root.mkdir()
-            wrong = mislabeled(given.data_dir.absolute(), root, given.share, seed)
-            run = dict(output_dir=place, run_name="run", num_workers=0, seed=seed)
-            over = dict(data=dict(data_dir=str(root)), optim=dict(epochs=given.epochs), run=run)
-            train_here(build_settings(recipe_settings("photos"), over))
-            print(row(seed, Path(place, "run"), wrong), flush=True)
+        root = output / f"data{seed}"
+        wrong = mislabeled(given.data_dir.absolute(), root, given.share, seed)
+        run = dict(output_dir=str(output), run_name=f"run{seed}", num_workers=0, seed=seed)
+        over = dict(data=dict(data_dir=str(root)), optim=dict(epochs=given.epochs), run=run)
+        train_here(build_settings(recipe_settings("photos"), over))
+        print(row(seed, output / f"run{seed}", wrong), flush=True)
 
 
 def row(seed: int, run_dir: Path, wrong: set[str]) -> str:

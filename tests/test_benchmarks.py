@@ -66,7 +66,7 @@ def test_fine_tuning_from_a_run_races_training_from_scratch(tmp_path, images):
     others = draw_folder(tmp_path / "others", {split: {**classes, "owl": 60} for split, classes in FEW.items()})
     race = [
         sys.executable, "-m", "benchmarks.finetuning", "--weights", tmp_path / "source", "--data-dir", others,
-        "--larger", "64", "--minutes", "0.02", "--seeds", "0", "--output", tmp_path / "races",
+        "--sizes", "64", "--minutes", "0.02", "--seeds", "0", "--output", tmp_path / "races",
     ]  # fmt: skip
     said = subprocess.run(race, cwd=ROOT, check=True, text=True, capture_output=True).stdout
     names = {line.split("|")[1].strip() for line in said.splitlines() if line.startswith("|")}
