@@ -8,7 +8,7 @@ The weights are those of a run on other images, whose model is trained on, at it
         --run-name source
 
 From scratch, the same model is trained as this project's candidate in `benchmarks.peers` is, at that size and at those
-of --sizes. Rates are chosen, results kept and races resumed as there.
+of --sizes. All have smaller images at first. Rates are chosen, results kept and races resumed as there.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.peers.candidates import Candidate, Optimize, variants
+from benchmarks.peers.candidates import MUON_RATES, SMALLER_FIRST, Candidate, Optimize, variants
 from benchmarks.peers.racing import Arena
 from benchmarks.peers.results import Results, race, table
 from benchmarks.timing import machine
@@ -29,7 +29,6 @@ from volo.runs.rebuild import rebuild
 from volo.settings.optim import OptimSettings
 from volo.training.optimizer.build import build_optimizer
 
-RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 LAYER_DECAYS = (1.0, 0.8)
 
 
@@ -47,12 +46,14 @@ def tuned(layer_decay: float) -> Optimize:
 
 def candidates(source: Path, size: int, sizes: list[int]) -> Iterator[tuple[str, int, Candidate]]:
     """Name, size of the images, and how it is trained."""
+    scratch = variants(rebuild(source)[1].settings.model.variant)["Muon, whitened, smaller first"]
+    yield f"from scratch at {size} pixels", size, scratch
     build = partial(from_weights, source=source)
     for decay in LAYER_DECAYS:
-        yield f"fine-tuned at {size} pixels, layer decay {decay:g}", size, Candidate(build, tuned(decay), RATES)
-    model = rebuild(source)[1].settings.model.variant
-    for each in (size, *sizes):
-        yield f"from scratch at {each} pixels", each, variants(model)["Muon, whitened, smaller first"]
+        tuning = Candidate(build, tuned(decay), MUON_RATES, stages=SMALLER_FIRST)
+        yield f"fine-tuned at {size} pixels, layer decay {decay:g}", size, tuning
+    for each in sizes:
+        yield f"from scratch at {each} pixels", each, scratch
 
 
 def main() -> None:
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[64], help="to train from scratch at as well")
     parser.add_argument("--minutes", type=float, nargs="+", default=[3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", help="names of candidates, or beginnings of them")
     parser.add_argument("--output", type=Path, default=Path("outputs/finetuning"))
     flags = parser.parse_args()
     torch.set_num_threads(2)
@@ -73,8 +75,9 @@ def main() -> None:
     print(f"{machine()}; {len(arenas[size].split.train):,} images to train on", flush=True)
     for minutes in flags.minutes:
         for name, each, candidate in candidates(source, size, flags.sizes):
-            for seed in flags.seeds:
-                race(name, candidate, arenas[each], minutes, seed, results)
+            if not flags.only or name.startswith(tuple(flags.only)):
+                for seed in flags.seeds:
+                    race(name, candidate, arenas[each], minutes, seed, results)
     print(*table(results.records, flags.minutes), sep="\n")
 
 
