@@ -96,8 +96,8 @@ def photos_finetune() -> Recipe:
         expects="not measured yet; two CPU cores, or one GPU",
         settings=dict(
             **PHOTOGRAPHS,
-            augment=CUT,
-            optim=dict(optimizer="muon", epochs=20, batch_size=64, lr=2e-3, layer_decay=0.8, ema_decay=0.998),
+            augment=dict(**CUT, resize_schedule=("0.75:0.6",)),
+            optim=dict(optimizer="muon", epochs=20, batch_size=64, lr=4e-3, ema_decay=0.999),
         ),
     )
 
