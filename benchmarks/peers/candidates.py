@@ -34,6 +34,10 @@ class Candidate:
     whiten: bool = False
     stages: tuple[tuple[float, float], ...] = ()
 
+    def share(self, done: float) -> float:
+        """Of an image's size, when this share of the training is done."""
+        return next((share for share, end in self.stages if done < end), 1.0)
+
 
 def adamw(model: nn.Module, lr: float) -> torch.optim.Optimizer:
     """Weight decay for matrices and kernels alone."""

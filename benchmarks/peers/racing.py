@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.peers.candidates import BATCH, PHOTOGRAPHS, SMALL_IMAGES, Candidate
 from volo.data.crops import Cut
 from volo.data.datasets import open_split, open_train
 from volo.data.decoded.cache import Images
-from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batch_size, evaluation_batches, shrunk
+from volo.data.pipeline import Pixels, TrainingBatches, evaluation_batch_size, evaluation_batches
 from volo.data.splits import Split
 from volo.settings.augment import AugmentSettings
 from volo.settings.config import build_settings
@@ -51,9 +51,15 @@ class Arena:
     def augment(self) -> AugmentSettings:
         return PHOTOGRAPHS if self.size > SMALL else SMALL_IMAGES
 
-    @property
-    def cut(self) -> Cut | None:
-        return Cut(self.size, self.augment.crop_area) if self.augment.crop_area else None
+    def batches(self, seed: int, share: float) -> TrainingBatches:
+        """Images have this share of the size."""
+        augment = self.augment.resolved(self.size)
+        if share < 1:
+            augment = augment.model_copy(update=dict(resize_schedule=(f"{round(share * self.size)}:inf",)))
+        return TrainingBatches(
+            self.images, self.split.train, self.pixels, augment, batch_size=BATCH, seed=seed, epochs=1,
+            cut=Cut(self.size, augment.crop_area) if augment.crop_area else None, num_readers=1,
+        )  # fmt: skip
 
     @property
     def num_classes(self) -> int:
@@ -87,33 +93,24 @@ def train(candidate: Candidate, arena: Arena, lr: float, seed: int, seconds: flo
     optimizer = candidate.optimize(model, lr)
     peaks = [group["lr"] for group in optimizer.param_groups]
     average = MovingAverage(model, candidate.ema_decay)
-    batches = TrainingBatches(
-        arena.images, arena.split.train, arena.pixels, arena.augment.resolved(arena.size), batch_size=BATCH, seed=seed,
-        epochs=1, cut=arena.cut, num_readers=1,
-    )  # fmt: skip
-    parameters, step = list(model.parameters()), 0
+    parameters, batches, share, step = list(model.parameters()), arena.batches(seed, 1.0), 1.0, 0
     model.train()
     while (done := (time.perf_counter() - start) / seconds) < 1:
+        if share != (wanted := candidate.share(done)):
+            batches.close()
+            batches, share = arena.batches(seed, wanted), wanted
         batch = batches.batch(*divmod(step, batches.steps_per_epoch))
-        images = resized(batch.images, candidate.stages, done)
         optimizer.zero_grad(set_to_none=True)
-        (summed_loss(model(images), batch.targets) / BATCH).backward()
+        (summed_loss(model(batch.images), batch.targets) / BATCH).backward()
         nn.utils.clip_grad_norm_(parameters, GRAD_CLIP)
-        share = learning_rate(int(done * PARTS), PARTS, WARMUP_PARTS, 1.0, LEAST_RATE)
+        factor = learning_rate(int(done * PARTS), PARTS, WARMUP_PARTS, 1.0, LEAST_RATE)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = share * peak
+            group["lr"] = factor * peak
         optimizer.step()
         average.update_parameters(model)
         step += 1
     batches.close()
     return Trained(average.module, step, step / batches.steps_per_epoch, time.perf_counter() - start)
-
-
-def resized(images: Tensor, stages: tuple[tuple[float, float], ...], done: float) -> Tensor:
-    for share, end in stages:
-        if done < end:
-            return shrunk(images, round(share * images.shape[-1]))
-    return images
 
 
 @torch.inference_mode()

@@ -35,8 +35,16 @@ def undecoded(root) -> Images:
     return cached(source, np.arange(0))
 
 
-def batches(data: Images, augment, num_readers: int = 0, rank: int = 0, world_size: int = 1, is_cut: bool = True):
-    cut = Cut(SIZE, augment.crop_area, augment.crop_ratio) if is_cut else None
+def batches(
+    data: Images,
+    augment,
+    num_readers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    is_cut: bool = True,
+    size: int = SIZE,
+) -> TrainingBatches:
+    cut = Cut(size, augment.crop_area, augment.crop_ratio) if is_cut else None
     return TrainingBatches(
         data, np.arange(len(data)), Pixels(data, (0.5, 0.4, 0.3), (0.2, 0.3, 0.2), CPU), augment, batch_size=20, seed=3,
         epochs=5, rank=rank, world_size=world_size, cut=cut, num_readers=num_readers,
@@ -55,6 +63,31 @@ def test_any_number_of_readers_gives_the_same_batches_in_any_order(root, num_rea
     for epoch, step in ((0, 1), (0, 2), (1, 0), (1, 1), (0, 2), (3, 0), (3, 1)):
         assert same(ahead.batch(epoch, step), here.batch(epoch, step))
     ahead.close()
+
+
+@pytest.mark.parametrize("num_readers", [0, 2])
+def test_parts_are_cut_to_the_size_of_the_step(root, num_readers):
+    """As a training at that size has them, not cut to the full size and then shrunk. Two epochs of three steps each at
+    8 and at 12 pixels, the last at 16, ahead and back."""
+    data = undecoded(root)
+    scheduled = batches(data, CUT.model_copy(update=dict(resize_schedule=("8:0.4", "12:0.8"))), num_readers)
+    steps = [(epoch, step) for epoch in range(5) for step in range(3)]
+    for place in [*steps, (1, 2), (2, 0), (0, 0)]:
+        size = (8, 8, 12, 12, 16)[place[0]]
+        found, expected = scheduled.batch(*place), batches(data, CUT, size=size).batch(*place)
+        assert found.images.shape == (20, 3, size, size)
+        assert same(found, expected)
+    scheduled.close()
+
+
+def test_images_without_random_parts_are_shrunk(root):
+    decoded, schedule = cached(ImageFolder(root, "train", SIZE)), dict(resize_schedule=("8:0.4",))
+    augment = SHIFTED.model_copy(update=schedule)
+    from_cache, from_files = batches(decoded, augment, is_cut=False), batches(undecoded(root), augment, 2)
+    for place in ((0, 0), (1, 2), (2, 0)):
+        assert same(from_files.batch(*place), from_cache.batch(*place))
+    assert from_cache.batch(1, 2).images.shape[-1] == 8
+    from_files.close()
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

@@ -146,6 +146,7 @@ class TrainingBatches:
         self.batch_size, self.seed, self.epochs = batch_size, seed, epochs
         self.rank, self.world_size = rank, world_size
         self._tables: dict[int, EpochTable] = {}
+        self._image_size = cut.image_size if cut else data.images.shape[1]
         self._cutting = Cutting(cut, self._to_read, 2 * -(-batch_size // world_size), num_readers) if cut else None
         self.read_anew = ""
         if cut:
@@ -167,14 +168,16 @@ class TrainingBatches:
 
     def batch(self, epoch: int, step: int) -> Batch:
         """This worker's share of step `step` of an epoch, both counted from 0."""
-        batch = self._full_size(epoch, step)
-        done = (epoch + step / self.steps_per_epoch) / self.epochs
-        for size, end in self.augment.resize_stages:
-            if done < end:
-                return Batch(shrunk(batch.images, size), batch.targets)
-        return batch
+        batch, size = self._augmented(epoch, step), self._size(epoch, step)
+        return batch if batch.images.shape[-1] == size else Batch(shrunk(batch.images, size), batch.targets)
 
-    def _full_size(self, epoch: int, step: int) -> Batch:
+    def _size(self, epoch: int, step: int) -> int:
+        """Height and width of a step's images."""
+        done = (epoch + step / self.steps_per_epoch) / self.epochs
+        return next((size for size, end in self.augment.resize_stages if done < end), self._image_size)
+
+    def _augmented(self, epoch: int, step: int) -> Batch:
+        """Images that are cut at random have the step's size, others their own."""
         share = self._share(epoch, step)
         cut = self._cutting(epoch * self.steps_per_epoch + step) if self._cutting else None
         images = self.pixels.augmented(share.index, share.uniforms, self.augment, cut)
@@ -207,7 +210,7 @@ class TrainingBatches:
         if self.augment.crop_area:
             flips = share.uniforms[:, Draw.FLIP] < self.augment.hflip
         images = [self.data.unread(one) for one in share.index.tolist()]
-        return Unread(images, draws[share.positions - start], flips)
+        return Unread(images, draws[share.positions - start], flips, self._size(epoch, step))
 
     def _epoch_table(self, epoch: int) -> EpochTable:
         """Two are kept: at an epoch's end, the next one is read ahead."""
