@@ -1,8 +1,11 @@
 """Labels that were made wrong on purpose are found, with fewer right ones beside them than by their loss."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from volo.analysis.doubts import doubtful_labels
+from volo.analysis import doubts
+from volo.analysis.doubts import doubtful_labels, second_opinion
 from volo.analysis.evaluate import Predictions
 
 NUM, CLASSES, WRONG = 2000, 5, 0.05
@@ -18,6 +21,59 @@ def mislabeled(seed: int) -> tuple[Predictions, np.ndarray]:
     is_wrong = rng.random(NUM) < WRONG
     labels = np.where(is_wrong, (truth + rng.integers(1, CLASSES, NUM)) % CLASSES, truth)
     return Predictions("test", [*"abcde"], labels, logits.astype(np.float32)), is_wrong
+
+
+def with_features(seed: int) -> tuple[Predictions, np.ndarray]:
+    """The same where the model's head knows half of what its features show."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, CLASSES, NUM)
+    shown = rng.normal(size=(NUM, 2 * CLASSES))
+    shown[np.arange(NUM), truth] += 2.5
+    shown[np.arange(NUM), CLASSES + truth] += 2.5
+    is_wrong = rng.random(NUM) < WRONG
+    labels = np.where(is_wrong, (truth + rng.integers(1, CLASSES, NUM)) % CLASSES, truth)
+    features = shown.astype(np.float32)
+    return Predictions("test", [*"abcde"], labels, 2 * features[:, :CLASSES], features), is_wrong
+
+
+def test_the_second_judge_finds_labels_that_the_model_misses():
+    """Means over five models: of both judges' list, of the model's alone, and of as many of the largest losses."""
+    shares = []
+    for seed in range(5):
+        predictions, is_wrong = with_features(seed)
+        both, alone = (doubtful_labels(each).places for each in (predictions, replace(predictions, features=None)))
+        by_loss = np.argsort(-predictions.losses)[: len(both)]
+        lists = (both, alone, by_loss)
+        shares.append([(is_wrong[found].mean(), is_wrong[found].sum() / is_wrong.sum()) for found in lists])
+    both, alone, by_loss = np.mean(shares, axis=0)
+    assert (both > by_loss + 0.05).all()
+    assert both[0] > alone[0] + 0.1 and both[1] > 0.75
+
+
+def test_the_second_opinion_is_of_a_judge_that_has_not_seen_the_image():
+    """Features that name each image would give every label away; noise tells nothing."""
+    rng = np.random.default_rng(0)
+    labels, features = rng.integers(0, 2, 100), rng.normal(size=(100, 200)).astype(np.float32)
+    predictions = Predictions("test", ("a", "b"), labels, np.zeros((100, 2), np.float32), features)
+    opinion = second_opinion(predictions)
+    assert np.allclose(opinion.sum(axis=1), 1)
+    assert 0.35 < (opinion.argmax(axis=1) == labels).mean() < 0.65
+
+
+def test_images_of_rare_classes_keep_the_models_opinion():
+    predictions, _ = with_features(0)
+    kept = np.concatenate([np.flatnonzero(predictions.labels != 4), np.flatnonzero(predictions.labels == 4)[:4]])
+    labels, logits, features = (each[kept] for each in (predictions.labels, predictions.logits, predictions.features))
+    few = replace(predictions, labels=labels, logits=logits, features=features)
+    opinion = second_opinion(few)
+    assert np.array_equal(opinion[-4:], few.probabilities[-4:])
+    assert (opinion[:-4, 4] == 0).all() and np.allclose(opinion.sum(axis=1), 1)
+
+
+def test_of_too_many_images_the_model_judges_alone(monkeypatch):
+    predictions, _ = with_features(0)
+    monkeypatch.setattr(doubts, "MOST", NUM * 2 * CLASSES * CLASSES - 1)
+    assert second_opinion(predictions) is predictions.probabilities
 
 
 def test_most_of_the_list_is_wrong_and_most_wrong_labels_are_in_it():
@@ -39,12 +95,23 @@ def test_the_first_ones_are_the_surest():
 
 
 def test_a_case_by_hand():
-    """The images of class a get 0.67 for it on average, those of b 0.7. The third is labeled a, but gets 0.9 for b:
-    1.29 thresholds of b and 0.15 of a. The last, labeled b, gets 0.4 for a."""
-    shares = np.array([[0.95, 0.05], [0.95, 0.05], [0.1, 0.9], [0.2, 0.8], [0.4, 0.6]])
-    predictions = Predictions("test", ("a", "b"), [0, 0, 0, 1, 1], np.log(shares).astype(np.float32))
+    """The images of class a get 0.61 for it on average, those of b 0.7. The fourth is labeled a, but gets 0.97 for b:
+    1.39 thresholds of b and 0.049 of a. The third gets 0.31 of a's, which is not doubted; the last, labeled b, gets
+    0.57 thresholds of it."""
+    shares = np.array([[0.95, 0.05], [0.95, 0.05], [0.19, 0.81], [0.03, 0.97], [0.95, 0.05], [0.2, 0.8], [0.4, 0.6]])
+    predictions = Predictions("test", ("a", "b"), [0, 0, 0, 0, 0, 1, 1], np.log(shares).astype(np.float32))
     places, suggested = doubtful_labels(predictions)
-    assert places.tolist() == [2] and suggested.tolist() == [1]
+    assert places.tolist() == [3] and suggested.tolist() == [1]
+
+
+def test_an_image_that_looks_like_no_class_raises_no_doubt():
+    """The last is as good as excluded from its class, but gets less than half of the threshold of any other."""
+    shares = np.full((9, 9), 0.001)
+    np.fill_diagonal(shares, 0.992)
+    unlike = np.array([0.001, *8 * [0.999 / 8]])
+    logits = np.log(np.stack([*shares, unlike])).astype(np.float32)
+    predictions = Predictions("test", [*"abcdefghi"], [*range(9), 0], logits)
+    assert len(doubtful_labels(predictions).places) == 0
 
 
 def test_right_labels_of_a_sure_model_raise_no_doubt():

@@ -1,16 +1,20 @@
-"""Which images an analysis sees: the checkpoint's own, moved ones, and other folders with the same classes."""
+"""Which images an analysis sees: the checkpoint's own, moved ones, and other folders with the same classes. Also
+what the model says about them."""
 
 import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from tests.conftest import draw_folder
-from volo.analysis.subject import open_validation, open_view
+from volo.analysis.subject import Subject, compute_outputs, open_validation, open_view
 from volo.data import shapes
 from volo.data.datasets import open_train
+from volo.data.pipeline import Pixels
 from volo.data.splits import split_train
 from volo.errors import InputError
+from volo.model.build import create_model
 from volo.runs.model_file import Description
 from volo.settings.config import build_settings
 
@@ -129,3 +133,23 @@ def test_three_classes_in_another_order_keep_their_images(tmp_path):
     view = open_view(described(names), "test", str(tmp_path / "images"))
     found = np.bincount(view.labels, minlength=3)
     assert dict(zip(names, found.tolist(), strict=True)) == counts
+
+
+@pytest.mark.parametrize("name", ["nano", "nano, pyramid", "volo_d1"])
+def test_outputs_are_what_the_model_says_and_what_its_head_reads(tmp_path, name):
+    """Also those of a worker whose share is empty."""
+    folder = draw_folder(tmp_path / "images", {".": COUNTS["test"]})
+    size = 64 if name == "volo_d1" else 32
+    model = create_model(name.split(",")[0], num_classes=3, img_size=size, hierarchical="pyramid" in name).eval()
+    subject = Subject(model, described(data_dir="/gone", image_size=size))
+    view = open_view(subject.description, "test", str(folder))
+    cpu = torch.device("cpu")
+    outputs = compute_outputs(subject, view, cpu)
+    assert outputs.shape == (9, 3 + model.num_features) and outputs.dtype == np.float32
+    data = subject.description.settings.data
+    images = Pixels(view.images, data.mean, data.std, cpu).plain(view.index)
+    with torch.inference_mode():
+        expected = (model(images), model.forward_head(model.forward_features(images), pre_logits=True))
+    assert np.array_equal(outputs, torch.cat(expected, dim=1).numpy())
+    shares = [compute_outputs(subject, view, cpu, rank, 10) for rank in range(10)]
+    assert len(shares[9]) == 0 and np.allclose(np.concatenate(shares), outputs, atol=1e-5)

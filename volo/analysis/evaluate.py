@@ -20,6 +20,7 @@ class Predictions:
         class_names: one name for each class, all different.
         labels: (N,) int64, the true classes, in [0, num_classes).
         logits: (N, num_classes) float32, finite.
+        features: (N, num_features) float32, from which the model's head computes them; None if they are not at hand.
 
     Raises:
         ValueError: no images, shapes that do not fit each other, labels out of range, logits that are not finite.
@@ -29,6 +30,7 @@ class Predictions:
     class_names: tuple[str, ...]
     labels: np.ndarray
     logits: np.ndarray
+    features: np.ndarray | None = None
 
     def __post_init__(self):
         labels, logits = np.asarray(self.labels), np.asarray(self.logits)

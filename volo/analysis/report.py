@@ -228,8 +228,7 @@ def _files(report: Report) -> list[tuple[tuple[str, str, str, str], Sequence[Fil
     mistakes = ("Surest mistakes", "The wrong predictions that the model is surest of.", "True", "Predicted")
     doubts = (
         "Labels that may be wrong",
-        "Images that look to the model as much like another class as that class's own images do. Some of them are "
-        "merely hard.",
+        "Images that hardly look like their class, and much like another. Some of them are merely hard.",
         "Label",
         "Looks like",
     )

@@ -28,7 +28,7 @@ from volo.analysis.explaining.heatmaps import overlay, save_overlays
 from volo.analysis.explaining.localization import SHUFFLED, Objects, Shares, controls, drawn_objects, score_heatmaps
 from volo.analysis.listing import save_listing
 from volo.analysis.predictions import save_prediction_grid
-from volo.analysis.subject import Subject, View, Work, compute_logits
+from volo.analysis.subject import Subject, View, Work, compute_outputs
 from volo.errors import InputError
 from volo.plots.page import Figure
 
@@ -189,9 +189,10 @@ STEPS: dict[str, Callable[[Findings], None]] = {
 
 def predict(subject: Subject, view: View, compute: Compute) -> Predictions:
     """Raises InputError if the weights give logits that are not finite."""
-    logits = compute(subject, view, compute_logits)
+    names = subject.description.class_names
+    logits, features = np.split(compute(subject, view, compute_outputs), [len(names)], axis=1)
     try:
-        return Predictions(view.split, subject.description.class_names, view.labels, logits)
+        return Predictions(view.split, names, view.labels, logits, features)
     except ValueError as error:
         raise InputError(str(error)) from None
 

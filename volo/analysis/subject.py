@@ -4,10 +4,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from volo.console import Progress
 from volo.data.datasets import drawn_from, open_source, open_split, open_train, split_of
@@ -22,6 +23,7 @@ from volo.data.pictures import shown_channels, shown_in_words
 from volo.data.pipeline import Pixels, evaluation_batch_size, evaluation_batches
 from volo.data.tars.layout import has_tars
 from volo.errors import InputError, first_of
+from volo.model.build import AnyVOLO
 from volo.runs.images import OtherImages, check_images
 from volo.runs.model_file import Description
 from volo.runs.rebuild import rebuild
@@ -41,7 +43,7 @@ class Subject:
         temperature: Of predictions for new images (volo/analysis/calibration.py).
     """
 
-    model: nn.Module
+    model: AnyVOLO
     description: Description
     temperature: float = 1.0
 
@@ -305,10 +307,11 @@ def with_progress(batches: Iterable[Batch], title: str, num_images: int) -> Iter
 
 
 @torch.inference_mode()
-def compute_logits(
+def compute_outputs(
     subject: Subject, view: View, device: torch.device, rank: int = 0, world_size: int = 1
 ) -> np.ndarray:
-    """(n, classes) float32, for this worker's share of the view."""
+    """(n, classes + num_features) float32, for this worker's share of the view: logits, then the features that the
+    head reads."""
     data = subject.description.settings.data
     model = subject.model.to(device)
     pixels = Pixels(view.images, data.mean, data.std, device)
@@ -316,5 +319,11 @@ def compute_logits(
     batches = evaluation_batches(view.images, view.index, pixels, batch_size=size, rank=rank, world_size=world_size)
     first, last = worker_share(0, len(view.index), rank, world_size)
     shown = with_progress(batches, f"evaluating {view.split}", last - first)
-    logits = [model(images).float().cpu().numpy() for images, _ in shown]
-    return np.concatenate(logits) if logits else np.zeros((0, len(subject.description.class_names)), np.float32)
+    outputs = [_outputs(model, images).cpu().numpy() for images, _ in shown]
+    width = len(subject.description.class_names) + model.num_features
+    return np.concatenate(outputs) if outputs else np.zeros((0, width), np.float32)
+
+
+def _outputs(model: AnyVOLO, images: Tensor) -> Tensor:
+    features: Any = model.forward_features(images)  # each form takes its own
+    return torch.cat([model.forward_head(features), model.forward_head(features, pre_logits=True)], dim=1).float()
