@@ -4,22 +4,24 @@
 
 The weights are those of a run on other images, whose model is trained on, at its own size:
 
-    volo train --recipe photos --data-dir data/cifar10-jpeg --auto-augment none --epochs 6 --num-workers 0 \
-        --run-name source
+    volo train --recipe photos --data-dir data/cifar10-jpeg --auto-augment none --epochs 15 \
+        --resize-schedule 0.5:0.5 0.75:0.8 --num-workers 0 --run-name source
 
 From scratch, the same model is trained as this project's candidate in `benchmarks.peers` is, at that size and at those
-of --sizes. All have smaller images at first. Rates are chosen, results kept and races resumed as there.
+of --sizes. All have smaller images at first, as --stages says. Rates are chosen, results kept and races resumed as
+there.
 """
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from benchmarks.peers.candidates import MUON_RATES, SMALLER_FIRST, Candidate, Optimize, variants
+from benchmarks.peers.candidates import MUON_RATES, Candidate, Optimize, variants
 from benchmarks.peers.racing import Arena
 from benchmarks.peers.results import Results, race, table
 from benchmarks.timing import machine
@@ -44,16 +46,22 @@ def tuned(layer_decay: float) -> Optimize:
     return lambda model, lr: build_optimizer(model, OptimSettings(optimizer="muon", lr=lr, layer_decay=layer_decay))
 
 
-def candidates(source: Path, size: int, sizes: list[int]) -> Iterator[tuple[str, int, Candidate]]:
+def candidates(source: Path, size: int, sizes: list[int], stages: list[str]) -> Iterator[tuple[str, int, Candidate]]:
     """Name, size of the images, and how it is trained."""
-    scratch = variants(rebuild(source)[1].settings.model.variant)["Muon, whitened, smaller first"]
+    smaller = tuple(stage_of(each) for each in stages)
+    scratch = replace(variants(rebuild(source)[1].settings.model.variant)["Muon, whitened"], stages=smaller)
     yield f"from scratch at {size} pixels", size, scratch
     build = partial(from_weights, source=source)
     for decay in LAYER_DECAYS:
-        tuning = Candidate(build, tuned(decay), MUON_RATES, stages=SMALLER_FIRST)
+        tuning = Candidate(build, tuned(decay), MUON_RATES, stages=smaller)
         yield f"fine-tuned at {size} pixels, layer decay {decay:g}", size, tuning
     for each in sizes:
         yield f"from scratch at {each} pixels", each, scratch
+
+
+def stage_of(text: str) -> tuple[float, float]:
+    share, end = text.split(":")
+    return float(share), float(end)
 
 
 def main() -> None:
@@ -63,6 +71,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[64], help="to train from scratch at as well")
     parser.add_argument("--minutes", type=float, nargs="+", default=[3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--stages", nargs="*", default=["0.75:0.6"], help="as --resize-schedule of volo train")
     parser.add_argument("--only", nargs="+", help="names of candidates, or beginnings of them")
     parser.add_argument("--output", type=Path, default=Path("outputs/finetuning"))
     flags = parser.parse_args()
@@ -71,10 +80,11 @@ def main() -> None:
     source = checkpoint.find(flags.weights)
     size = rebuild(source)[1].settings.data.image_size
     arenas = {each: Arena.of(flags.data_dir, each) for each in (size, *flags.sizes)}
-    results = Results(flags.output / f"{Path(flags.data_dir).name}-{flags.weights.name}.jsonl")
-    print(f"{machine()}; {len(arenas[size].split.train):,} images to train on", flush=True)
+    stages = flags.stages or ["full size alone"]
+    results = Results(flags.output / f"{Path(flags.data_dir).name}-{flags.weights.name}-{'-'.join(stages)}.jsonl")
+    print(f"{machine()}; {len(arenas[size].split.train):,} images to train on, {', '.join(stages)}", flush=True)
     for minutes in flags.minutes:
-        for name, each, candidate in candidates(source, size, flags.sizes):
+        for name, each, candidate in candidates(source, size, flags.sizes, flags.stages):
             if not flags.only or name.startswith(tuple(flags.only)):
                 for seed in flags.seeds:
                     race(name, candidate, arenas[each], minutes, seed, results)

@@ -136,7 +136,8 @@ def test_every_folder_of_modules_is_a_package():
 
 
 def test_third_party_imports_are_declared():
-    named = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "triton": "torch"}  # module: its distribution, or whose part it is
+    # module: its distribution, or whose part it is
+    named = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "triton": "torch"}
     declared = {canonicalize_name(requirement.name) for requirement in direct_requirements()}
     used = {name.split(".")[0] for names in IMPORTS.values() for name in names}
     third_party = used - set(PACKAGES) - sys.stdlib_module_names
