@@ -49,7 +49,7 @@ def tuned(layer_decay: float) -> Optimize:
 def candidates(source: Path, size: int, sizes: list[int], stages: list[str]) -> Iterator[tuple[str, int, Candidate]]:
     """Name, size of the images, and how it is trained."""
     smaller = tuple(stage_of(each) for each in stages)
-    scratch = replace(variants(rebuild(source)[1].settings.model.variant)["Muon, whitened"], stages=smaller)
+    scratch = replace(variants(rebuild(source)[1].settings.model.variant, size)["Muon, whitened"], stages=smaller)
     yield f"from scratch at {size} pixels", size, scratch
     build = partial(from_weights, source=source)
     for decay in LAYER_DECAYS:
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[64], help="to train from scratch at as well")
     parser.add_argument("--minutes", type=float, nargs="+", default=[3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--stages", nargs="*", default=["0.75:0.6"], help="as --resize-schedule of volo train")
+    parser.add_argument("--stages", nargs="*", default=["0.5:0.4", "0.75:0.7"], help="as --resize-schedule of volo train")
     parser.add_argument("--only", nargs="+", help="names of candidates, or beginnings of them")
     parser.add_argument("--output", type=Path, default=Path("outputs/finetuning"))
     flags = parser.parse_args()

@@ -41,7 +41,7 @@ def main() -> None:
         f"{machine()}; {len(arena.split.train):,} images to train on, {len(arena.tests.labels):,} to test", flush=True
     )
     for minutes in flags.minutes:
-        for name, candidate in (variants if flags.variants else candidates)(flags.model).items():
+        for name, candidate in (variants if flags.variants else candidates)(flags.model, flags.image_size).items():
             if not flags.only or name.startswith(tuple(flags.only)):
                 for seed in flags.seeds:
                     race(name, candidate, arena, minutes, seed, results)

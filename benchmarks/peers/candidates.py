@@ -18,6 +18,7 @@ from volo.training.optimizer.muon import Muon
 
 Optimize = Callable[[nn.Module, float], torch.optim.Optimizer]
 BATCH = 64
+SMALL = 32  # pixels, of images that are shifted; larger ones are cut at random
 # Of all candidates alike: what is usual for small images, and for photographs.
 SMALL_IMAGES = AugmentSettings(crop_padding=4)
 PHOTOGRAPHS = AugmentSettings(crop_area=(0.35, 1.0), auto_augment="trivial")
@@ -73,23 +74,27 @@ def ours(model: str, optimizer: Literal["adamw", "muon"]) -> tuple[Callable[[int
 
 
 RATES, MUON_RATES = (1e-3, 2e-3, 4e-3), (4e-3, 8e-3, 16e-3)
-SMALLER_FIRST = ((0.75, 0.6),)
 
 
-def variants(model: str) -> dict[str, Candidate]:
-    """Our model, with one part of its recipe after the other."""
+def smaller_first(size: int) -> tuple[tuple[float, float], ...]:
+    """The stages of the recipes `nano` and `photos`."""
+    return ((0.75, 0.6),) if size <= SMALL else ((0.5, 0.4), (0.75, 0.7))
+
+
+def variants(model: str, size: int) -> dict[str, Candidate]:
+    """Our model, with one part of its recipe after the other, for images of a size."""
     plain, tuned = ours(model, "adamw"), ours(model, "muon")
     return {
         "AdamW": Candidate(*plain, RATES),
         "Muon": Candidate(*tuned, MUON_RATES),
         "Muon, whitened": Candidate(*tuned, MUON_RATES, whiten=True),
-        "Muon, whitened, smaller first": Candidate(*tuned, MUON_RATES, whiten=True, stages=SMALLER_FIRST),
+        "Muon, whitened, smaller first": Candidate(*tuned, MUON_RATES, whiten=True, stages=smaller_first(size)),
     }
 
 
-def candidates(model: str) -> dict[str, Candidate]:
-    """All that race, by name; `model` is the size of ours whose geometry timm's blocks have."""
-    own = variants(model)
+def candidates(model: str, size: int) -> dict[str, Candidate]:
+    """All that race on images of a size, by name; `model` is the size of ours whose geometry timm's blocks have."""
+    own = variants(model, size)
     return {
         "VOLO, ours": own["Muon, whitened, smaller first"],
         "VOLO, ours, AdamW": own["AdamW"],

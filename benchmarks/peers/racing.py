@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.peers.candidates import BATCH, PHOTOGRAPHS, SMALL_IMAGES, Candidate
+from benchmarks.peers.candidates import BATCH, PHOTOGRAPHS, SMALL, SMALL_IMAGES, Candidate
 from volo.data.crops import Cut
 from volo.data.datasets import open_split, open_train
 from volo.data.decoded.cache import Images
@@ -21,7 +21,6 @@ from volo.training.optimizer.schedule import learning_rate
 from volo.training.whitening import samples, whiten_stem
 
 CPU = torch.device("cpu")
-SMALL = 32  # pixels, of images that are shifted; larger ones are cut at random
 PARTS, WARMUP_PARTS = 10_000, 500  # of the time, by which the learning rate is told
 GRAD_CLIP, LEAST_RATE = 1.0, 0.01  # of the peak
 
