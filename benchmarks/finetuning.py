@@ -1,6 +1,6 @@
 """Fine-tuning photographs against training on them from scratch: accuracy of the test split after equal time.
 
-    python -m benchmarks.finetuning --weights outputs/source --data-dir data/flowers128 --minutes 3 --seeds 0 1 2
+    python -m benchmarks.finetuning --weights outputs/source --data-dir data/flowers128 --minutes 1 3 --seeds 0 1 2
 
 The weights are those of a run on other images, whose model is trained on, at its own size:
 
@@ -69,9 +69,11 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="a run on other images")
     parser.add_argument("--data-dir", required=True, help="an image folder with a test split")
     parser.add_argument("--sizes", type=int, nargs="*", default=[64], help="to train from scratch at as well")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[3])
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--stages", nargs="*", default=["0.5:0.4", "0.75:0.7"], help="as --resize-schedule of volo train")
+    parser.add_argument(
+        "--stages", nargs="*", default=["0.5:0.4", "0.75:0.7"], help="as --resize-schedule of volo train"
+    )
     parser.add_argument("--only", nargs="+", help="names of candidates, or beginnings of them")
     parser.add_argument("--output", type=Path, default=Path("outputs/finetuning"))
     flags = parser.parse_args()

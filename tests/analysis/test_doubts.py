@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from volo.analysis import doubts
 from volo.analysis.doubts import doubtful_labels, second_opinion
@@ -96,12 +97,12 @@ def test_the_first_ones_are_the_surest():
 
 def test_a_case_by_hand():
     """The images of class a get 0.61 for it on average, those of b 0.7. The fourth is labeled a, but gets 0.97 for b:
-    1.39 thresholds of b and 0.049 of a. The third gets 0.31 of a's, which is not doubted; the last, labeled b, gets
-    0.57 thresholds of it."""
+    1.39 thresholds of b and 0.049 of a. The third gets 0.31 of a's, which is not doubted."""
     shares = np.array([[0.95, 0.05], [0.95, 0.05], [0.19, 0.81], [0.03, 0.97], [0.95, 0.05], [0.2, 0.8], [0.4, 0.6]])
     predictions = Predictions("test", ("a", "b"), [0, 0, 0, 0, 0, 1, 1], np.log(shares).astype(np.float32))
-    places, suggested = doubtful_labels(predictions)
+    places, suggested, probabilities = doubtful_labels(predictions)
     assert places.tolist() == [3] and suggested.tolist() == [1]
+    assert probabilities == pytest.approx([0.97])
 
 
 def test_an_image_that_looks_like_no_class_raises_no_doubt():
@@ -112,6 +113,23 @@ def test_an_image_that_looks_like_no_class_raises_no_doubt():
     logits = np.log(np.stack([*shares, unlike])).astype(np.float32)
     predictions = Predictions("test", [*"abcdefghi"], [*range(9), 0], logits)
     assert len(doubtful_labels(predictions).places) == 0
+
+
+def test_a_class_of_which_the_model_is_never_sure_is_not_suggested_for_others():
+    """The image labeled c gets 0.01 for it, so the second, of 0.04 for c, has four thresholds of c, and 1.2 of b."""
+    shares = np.array(
+        [[0.98, 0.01, 0.01], [0.02, 0.94, 0.04], [0.2, 0.79, 0.01], [0.2, 0.79, 0.01], [0.98, 0.01, 0.01]]
+    )
+    predictions = Predictions("test", [*"abc"], [0, 0, 2, 1, 0], np.log(shares).astype(np.float32))
+    places, suggested, _ = doubtful_labels(predictions)
+    assert places.tolist() == [1] and suggested.tolist() == [1]
+
+
+def test_a_class_that_gets_nothing_at_all_is_no_error():
+    """The first is labeled a, which the model excludes."""
+    logits = np.array([[-2000, 0, 0], [0, 9, 0], [0, 0, 9]], np.float32)
+    places, suggested, _ = doubtful_labels(Predictions("test", [*"abc"], [0, 1, 2], logits))
+    assert places.tolist() == [0] and suggested.tolist() == [1]
 
 
 def test_right_labels_of_a_sure_model_raise_no_doubt():

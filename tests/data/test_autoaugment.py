@@ -187,6 +187,15 @@ def test_operations_and_levels_are_drawn_equally_often():
     assert abs((amounts[ops == Op.ROTATE] > 0).mean() - 0.5) < 0.05
 
 
+@pytest.mark.parametrize("op", Op)
+def test_smaller_images_are_translated_by_fewer_pixels_and_else_changed_as_much(op):
+    images, uniforms = smooth_images(4, 32, 32), draws(4, op, NUM_LEVELS - 1, 1)
+    whole, found = trivial_augment(images.clone(), uniforms), trivial_augment(images.clone(), uniforms, 0.25)
+    sides = {Op.TRANSLATE_X: (8.0, 0.0), Op.TRANSLATE_Y: (0.0, 8.0)}
+    expected = translated(images.permute(0, 3, 1, 2), *sides[op]).permute(0, 2, 3, 1) if op in sides else whole
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("size", [(32, 32), (7, 5), (2, 2), (1, 1)])
 def test_a_sample_does_not_depend_on_the_rest_of_the_batch(size):
     images = smooth_images(64, *size)

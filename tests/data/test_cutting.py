@@ -11,6 +11,7 @@ import torch
 
 from tests.conftest import draw_folder
 from tests.data.folders.test_readers import exit_code
+from volo.data import pipeline
 from volo.data.crops import Cut
 from volo.data.decoded.cache import Images, cached
 from volo.data.folders.image import Unreadable
@@ -68,16 +69,25 @@ def test_any_number_of_readers_gives_the_same_batches_in_any_order(root, num_rea
 @pytest.mark.parametrize("num_readers", [0, 2])
 def test_parts_are_cut_to_the_size_of_the_step(root, num_readers):
     """As a training at that size has them, not cut to the full size and then shrunk. Two epochs of three steps each at
-    8 and at 12 pixels, the last at 16, ahead and back."""
-    data = undecoded(root)
-    scheduled = batches(data, CUT.model_copy(update=dict(resize_schedule=("8:0.4", "12:0.8"))), num_readers)
+    8 and at 12 pixels, the last at 16, ahead and back. RandAugment's translations are shares of the size."""
+    data, cut = undecoded(root), CUT.model_copy(update=dict(auto_augment="rand"))
+    scheduled = batches(data, cut.model_copy(update=dict(resize_schedule=("8:0.4", "12:0.8"))), num_readers)
     steps = [(epoch, step) for epoch in range(5) for step in range(3)]
     for place in [*steps, (1, 2), (2, 0), (0, 0)]:
         size = (8, 8, 12, 12, 16)[place[0]]
-        found, expected = scheduled.batch(*place), batches(data, CUT, size=size).batch(*place)
+        found, expected = scheduled.batch(*place), batches(data, cut, size=size).batch(*place)
         assert found.images.shape == (20, 3, size, size)
         assert same(found, expected)
     scheduled.close()
+
+
+def test_trivial_augment_moves_smaller_images_as_far(root, monkeypatch):
+    shares = []
+    monkeypatch.setattr(pipeline, "trivial_augment", lambda images, _, share: shares.append(share) or images)
+    scheduled = batches(undecoded(root), CUT.model_copy(update=dict(resize_schedule=("8:0.4", "12:0.8"))))
+    for place in ((0, 0), (2, 0), (4, 2)):
+        scheduled.batch(*place)
+    assert shares == [0.5, 0.75, 1]
 
 
 def test_images_without_random_parts_are_shrunk(root):

@@ -24,19 +24,22 @@ LEAST = 1 / 15  # of its class's threshold: what a label gets that is not doubte
 LIKELY = 1 / 2  # of its threshold: what the other class gets
 FOLDS = 5
 REGULARIZATION = 0.1  # scikit-learn's C: smaller is stronger
+SMALLEST = 1e-30  # in place of a sum of probabilities that is 0
 MOST = 3e8  # images x features x classes, in the order of a minute on two cores; with more, the model judges alone
 
 
 class Doubts(NamedTuple):
     """`places` (k,) int64 of the images in the split, the most doubtful first; `suggested` (k,) int64, the class that
-    each seems to be."""
+    each seems to be, and `probabilities` (k,) float64 of that, to both judges."""
 
     places: np.ndarray
     suggested: np.ndarray
+    probabilities: np.ndarray
 
 
 def doubtful_labels(predictions: Predictions) -> Doubts:
-    """Images that get less than LEAST of its threshold for their class, and LIKELY of its threshold for another.
+    """Images that get less than LEAST of its threshold for their class, and LIKELY of its threshold for the likeliest
+    other one.
 
     Without features in the predictions, the model judges alone.
     """
@@ -44,13 +47,13 @@ def doubtful_labels(predictions: Predictions) -> Doubts:
     probabilities = (predictions.probabilities + second_opinion(predictions)) / 2
     own = probabilities[everyone, labels]  # (N,)
     counts, sums = (np.bincount(labels, weights, predictions.num_classes) for weights in (None, own))
-    thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)  # (num_classes,)
-    others = probabilities / thresholds
-    others[everyone, labels] = 0
-    suggested, rest = others.argmax(axis=1), own / thresholds[labels]
-    found = np.flatnonzero((rest < LEAST) & (others[everyone, suggested] >= LIKELY))
+    thresholds = np.where(counts > 0, np.maximum(sums, SMALLEST) / np.maximum(counts, 1), np.inf)  # (num_classes,)
+    probabilities[everyone, labels] = 0
+    suggested, rest = probabilities.argmax(axis=1), own / thresholds[labels]
+    likeliest = probabilities[everyone, suggested]
+    found = np.flatnonzero((rest < LEAST) & (likeliest >= LIKELY * thresholds[suggested]))
     places = found[np.argsort(rest[found], kind="stable")]
-    return Doubts(places, suggested[places])
+    return Doubts(places, suggested[places], likeliest[places])
 
 
 def second_opinion(predictions: Predictions) -> np.ndarray:

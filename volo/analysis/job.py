@@ -180,7 +180,7 @@ def _mistakes(findings: Findings) -> list[FileToSee]:
     predictions = findings.predictions
     wrong = np.flatnonzero(~predictions.correct)
     shown = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:NUM_FILES]
-    return _files(findings, shown, predictions.predicted[shown])
+    return _files(findings, shown, predictions.predicted[shown], predictions.confidence[shown])
 
 
 def _examples(findings: Findings, pair: ConfusedPair) -> list[FileToSee]:
@@ -189,29 +189,31 @@ def _examples(findings: Findings, pair: ConfusedPair) -> list[FileToSee]:
     true, predicted = names.index(pair.true), names.index(pair.predicted)
     places = np.flatnonzero((predictions.labels == true) & (predictions.predicted == predicted))
     shown = places[np.argsort(-predictions.confidence[places], kind="stable")][:NUM_EXAMPLES]
-    return _files(findings, shown, predictions.predicted[shown])
+    return _files(findings, shown, predictions.predicted[shown], predictions.confidence[shown])
 
 
 def _doubts(findings: Findings) -> list[FileToSee]:
     if findings.doubts is None:
         return []
-    places, suggested = (found[:NUM_FILES] for found in findings.doubts)
-    return _files(findings, places, suggested)
+    return _files(findings, *(found[:NUM_FILES] for found in findings.doubts))
 
 
-def _files(findings: Findings, places: np.ndarray, classes: np.ndarray) -> list[FileToSee]:
+def _files(findings: Findings, places: np.ndarray, classes: np.ndarray, probabilities: np.ndarray) -> list[FileToSee]:
+    """Images with another class than their own, and its probability."""
     if not len(places):
         return []
-    predictions, names = findings.predictions, findings.predictions.class_names
+    labels, names = findings.predictions.labels, findings.predictions.class_names
     return [
         FileToSee(
             image=image,
             name=findings.view.name_of(place),
-            label=names[predictions.labels[place]],
+            label=names[labels[place]],
             other=names[other],
-            probability=float(predictions.probabilities[place, other]),
+            probability=float(probability),
         )
-        for image, place, other in zip(findings.view.pictures(places), places, classes, strict=True)
+        for image, place, other, probability in zip(
+            findings.view.pictures(places), places, classes, probabilities, strict=True
+        )
     ]
 
 

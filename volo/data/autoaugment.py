@@ -74,14 +74,18 @@ BLENDS = range(Op.COLOR, Op.SHARPNESS + 1)
 LUMA = (299, 587, 114)  # ITU-R 601, in thousandths
 
 
-def trivial_augment(images: Tensor, uniforms: np.ndarray) -> Tensor:
+def trivial_augment(images: Tensor, uniforms: np.ndarray, share: float = 1.0) -> Tensor:
     """Applies one operation to each image, in place.
 
     Args:
         images: (B, H, W, C) uint8, overwritten.
         uniforms: (B, NUM_UNIFORMS) in [0, 1), columns as in `Draw`.
+        share: Of their full size that the images have: translations are in pixels of that, so that smaller images move
+            as far.
     """
-    return _applied(images, *drawn_ops(uniforms))
+    ops, amounts = drawn_ops(uniforms)
+    is_translated = (ops == Op.TRANSLATE_X) | (ops == Op.TRANSLATE_Y)
+    return _applied(images, ops, np.where(is_translated, amounts * np.float32(share), amounts))
 
 
 def rand_augment(images: Tensor, uniforms: np.ndarray, magnitude: float) -> Tensor:

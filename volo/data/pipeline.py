@@ -49,11 +49,17 @@ class Pixels:
         self.std = torch.tensor(std, device=device)
 
     def augmented(
-        self, index: np.ndarray, uniforms: np.ndarray, augment: ResolvedAugment, cut: np.ndarray | None = None
+        self,
+        index: np.ndarray,
+        uniforms: np.ndarray,
+        augment: ResolvedAugment,
+        cut: np.ndarray | None = None,
+        share: float = 1.0,
     ) -> Tensor:
         """(b,) image numbers and their (b, NUM_UNIFORMS) draws -> (b, C, H, W) float32 on the device.
 
-        `cut` (b, H, W, C) uint8: these images in place of the stored ones, mirrored already if they are cut at random.
+        `cut` (b, H, W, C) uint8: these images in place of the stored ones, mirrored already if they are cut at random;
+        they have this `share` of the full size.
         """
         if cut is not None and augment.crop_area:
             gathered = to_device(cut, self.device)
@@ -66,7 +72,7 @@ class Pixels:
         if augment.color_jitter:
             gathered = color_jitter(gathered, uniforms, augment.color_jitter)
         if augment.auto_augment == "trivial":
-            gathered = trivial_augment(gathered, uniforms)
+            gathered = trivial_augment(gathered, uniforms, share)
         elif augment.auto_augment == "rand":
             gathered = rand_augment(gathered, uniforms, augment.rand_magnitude)
         images = normalize(gathered, self.mean, self.std)
@@ -180,7 +186,8 @@ class TrainingBatches:
         """Images that are cut at random have the step's size, others their own."""
         share = self._share(epoch, step)
         cut = self._cutting(epoch * self.steps_per_epoch + step) if self._cutting else None
-        images = self.pixels.augmented(share.index, share.uniforms, self.augment, cut)
+        size = self._image_size if cut is None else cut.shape[1]
+        images = self.pixels.augmented(share.index, share.uniforms, self.augment, cut, size / self._image_size)
         labels = to_device(self.labels[share.index], images.device)
         targets = one_hot(labels, self.num_classes, self.augment.label_smoothing)
         if share.plan is None:
