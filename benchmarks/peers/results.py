@@ -31,14 +31,22 @@ class Results:
         return record
 
 
-def race(name: str, candidate: Candidate, arena: Arena, minutes: float, seed: int, results: Results) -> dict[str, Any]:
-    """The record of one candidate, which is tested if it was not before."""
+def race(
+    name: str,
+    candidate: Candidate,
+    arena: Arena,
+    minutes: float,
+    seed: int,
+    results: Results,
+    trial_share: float = TRIAL,
+) -> dict[str, Any]:
+    """The record of one candidate, which is tested if it was not before. `trial_share`: of the time, for each rate."""
     key = dict(name=name, minutes=minutes, machine=machine())
     trials = []
     for lr in candidate.rates:
         trial = dict(key, kind="trial", lr=lr)
         if (found := results.find(**trial)) is None:
-            trained = train(candidate, arena, lr, 0, TRIAL * 60 * minutes)
+            trained = train(candidate, arena, lr, 0, trial_share * 60 * minutes)
             found = results.add(trial | dict(val=arena.val_accuracy(trained.model), epochs=trained.epochs))
             print(
                 f"  {name}, lr {lr:g}: {found['val']:.2%} of the validation images, {found['epochs']:.2f} epochs",

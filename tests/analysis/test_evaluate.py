@@ -134,3 +134,9 @@ def test_other_types_become_int64_and_float32():
 def test_what_does_not_fit_is_refused_with_the_values(names, labels, logits, message):
     with pytest.raises(ValueError, match=message):
         Predictions("test", names, np.asarray(labels), np.asarray(logits))
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2,), (2, 5, 1)])
+def test_features_that_do_not_fit_are_refused(shape):
+    with pytest.raises(ValueError, match=r"features must be \(images, features\), got .* for 2 images"):
+        Predictions("test", ("a", "b"), [0, 1], np.zeros((2, 2)), np.zeros(shape))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import draw_folder
+from volo.analysis.steps import predict
 from volo.analysis.subject import Subject, compute_outputs, open_validation, open_view
 from volo.data import shapes
 from volo.data.datasets import open_train
@@ -151,5 +152,7 @@ def test_outputs_are_what_the_model_says_and_what_its_head_reads(tmp_path, name)
     with torch.inference_mode():
         expected = (model(images), model.forward_head(model.forward_features(images), pre_logits=True))
     assert np.array_equal(outputs, torch.cat(expected, dim=1).numpy())
+    predictions = predict(subject, view, lambda subject, view, work: work(subject, view, cpu, 0, 1))
+    assert np.array_equal(np.concatenate([predictions.logits, predictions.features], axis=1), outputs)
     shares = [compute_outputs(subject, view, cpu, rank, 10) for rank in range(10)]
     assert len(shares[9]) == 0 and np.allclose(np.concatenate(shares), outputs, atol=1e-5)

@@ -100,13 +100,19 @@ def test_images_without_random_parts_are_shrunk(root):
     from_files.close()
 
 
+@pytest.mark.parametrize("num_readers", [0, 1])
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_the_workers_parts_together_are_the_batch_of_one(root, world_size):
-    data = undecoded(root)
-    whole = batches(data, CUT).batch(1, 1)
-    parts = [batches(data, CUT, rank=rank, world_size=world_size).batch(1, 1) for rank in range(world_size)]
-    assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
-    assert torch.equal(torch.cat([part.targets for part in parts]), whole.targets)
+def test_the_workers_parts_together_are_the_batch_of_one(root, world_size, num_readers):
+    """Of smaller images first: the last step of an epoch is at 8 pixels, what is read ahead of it at 16."""
+    data, augment = undecoded(root), CUT.model_copy(update=dict(resize_schedule=("8:0.4",)))
+    whole = batches(data, augment)
+    parts = [batches(data, augment, num_readers, rank, world_size) for rank in range(world_size)]
+    for place in ((1, 1), (1, 2), (2, 0), (2, 1)):
+        expected, found = whole.batch(*place), [part.batch(*place) for part in parts]
+        assert torch.equal(torch.cat([part.images for part in found]), expected.images)
+        assert torch.equal(torch.cat([part.targets for part in found]), expected.targets)
+    for part in parts:
+        part.close()
 
 
 def test_every_epoch_cuts_other_parts(root):

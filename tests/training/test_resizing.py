@@ -7,10 +7,14 @@ from volo.settings.config import build_settings
 from volo.settings.differences import differences
 from volo.training.learner import Learner
 
-SCHEDULE = dict(augment=dict(resize_schedule=("16:0.25", "24:0.6")))  # of twelve steps
+SCHEDULE = dict(resize_schedule=("16:0.25", "24:0.6"))  # of twelve steps
+CUT = dict(crop_area=(0.3, 1.0), auto_augment="trivial")
 
 
-def test_a_run_resumed_among_the_smaller_images_ends_as_the_undisturbed_one(tmp_path, folder, monkeypatch):
+@pytest.mark.parametrize(("others", "readers"), [({}, {}), (CUT, dict(num_readers=2))], ids=["shrunk", "cut"])
+def test_a_run_resumed_among_the_smaller_images_ends_as_the_undisturbed_one(
+    tmp_path, folder, monkeypatch, others, readers
+):
     sizes, real = [], Learner.update
 
     def noted(self, batch, lr):
@@ -18,12 +22,14 @@ def test_a_run_resumed_among_the_smaller_images_ends_as_the_undisturbed_one(tmp_
         return real(self, batch, lr)
 
     monkeypatch.setattr(Learner, "update", noted)
-    whole = train(small_run(tmp_path, folder, **SCHEDULE, run=dict(run_name="whole")))
+    augment = SCHEDULE | others
+    whole = train(small_run(tmp_path, folder, augment=augment, run=dict(run_name="whole", **readers)))
     assert sizes == 3 * [16] + 5 * [24] + 4 * [32]
     for stop in (dict(max_steps=5), {}):
-        run = train(small_run(tmp_path, folder, **SCHEDULE, optim=stop))
+        run = train(small_run(tmp_path, folder, augment=augment, run=readers, optim=stop))
     assert same(weights(run), weights(whole))
-    assert not same(weights(run), weights(train(small_run(tmp_path, folder, run=dict(run_name="plain")))))
+    plain = train(small_run(tmp_path, folder, augment=others, run=dict(run_name="plain")))
+    assert not same(weights(run), weights(plain))
 
 
 @pytest.mark.parametrize(

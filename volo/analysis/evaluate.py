@@ -20,7 +20,7 @@ class Predictions:
         class_names: one name for each class, all different.
         labels: (N,) int64, the true classes, in [0, num_classes).
         logits: (N, num_classes) float32, finite.
-        features: (N, num_features) float32, from which the model's head computes them; None if they are not at hand.
+        features: (N, num_features) float32, what the model's head reads; None if they are not at hand.
 
     Raises:
         ValueError: no images, shapes that do not fit each other, labels out of range, logits that are not finite.
@@ -35,6 +35,11 @@ class Predictions:
     def __post_init__(self):
         labels, logits = np.asarray(self.labels), np.asarray(self.logits)
         _check_shapes(self.class_names, labels, logits)
+        if self.features is not None and (self.features.ndim, len(self.features)) != (2, len(labels)):
+            raise ValueError(
+                f"features must be (images, features), got {self.features.shape} for {len(labels)} images; take them "
+                "from the same split"
+            )
         _check_values(self.class_names, labels, logits)
         object.__setattr__(self, "class_names", tuple(self.class_names))
         object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))

@@ -20,8 +20,9 @@ class AugmentSettings(Section):
     crop_padding: Annotated[int, Field(ge=0)] | None = None
     """Pixels to pad by before the random crop. Default: an eighth of the image size; 0 with crop_area."""
     crop_area: tuple[Share, Share] | None = None
-    """Train on a random part of each image, resized to the image size: the smallest and the largest share of the
-    image's area that it has (0.08 1 for the published models). Image files are then read anew in every epoch."""
+    """Train on a random part of each image, resized to the image size, or to that of resize_schedule: the smallest and
+    the largest share of the image's area that it has (0.08 1 for the published models). Image files are then read anew
+    in every epoch."""
     crop_ratio: tuple[PositiveFloat, PositiveFloat] = CROP_RATIO
     """Smallest and largest ratio of such a part's width to its height."""
     hflip: Annotated[float, Field(ge=0, le=1)] = 0.5
