@@ -25,7 +25,7 @@ USER ray
 WORKDIR /app
 
 # From the largest layer, which seldom changes, to the smallest, which often does. On x86-64, PyTorch with its CUDA
-# libraries and all else that it needs has 5.6 GB of installed files, the other packages 1.1 GB, the code 2 MB. A change of
+# libraries and all else that it needs has 5.6 GB of installed files, the other packages 1.3 GB, the code 2 MB. A change of
 # the code makes 2 MB anew, one of constraints.txt the packages too, and only another PyTorch all of it.
 ARG TORCH=2.14.1
 ARG TORCH_INDEX

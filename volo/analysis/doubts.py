@@ -12,10 +12,6 @@ never sure does not fill the list. Differs from it in what is compared with the 
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from volo.analysis.evaluate import Predictions
 from volo.console import Progress
@@ -25,7 +21,7 @@ LIKELY = 1 / 2  # of its threshold: what the other class gets
 FOLDS = 5
 REGULARIZATION = 0.1  # scikit-learn's C: smaller is stronger
 SMALLEST = 1e-30  # in place of a sum of probabilities that is 0
-MOST = 3e8  # images x features x classes, in the order of a minute on two cores; with more, the model judges alone
+MOST = 3e8  # images x features x classes, half a minute on two cores; with more, the model judges alone
 
 
 class Doubts(NamedTuple):
@@ -35,6 +31,9 @@ class Doubts(NamedTuple):
     places: np.ndarray
     suggested: np.ndarray
     probabilities: np.ndarray
+
+
+NO_DOUBTS = Doubts(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 
 
 def doubtful_labels(predictions: Predictions) -> Doubts:
@@ -64,6 +63,11 @@ def second_opinion(predictions: Predictions) -> np.ndarray:
     places, classes = np.flatnonzero(counts[labels] >= FOLDS), np.flatnonzero(counts >= FOLDS)
     if features is None or len(classes) < 2 or len(places) * features.shape[1] * len(classes) > MOST:
         return probabilities
+    from sklearn.linear_model import LogisticRegression  # takes a second
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     found = probabilities.copy()
     found[places] = 0
     done = 0

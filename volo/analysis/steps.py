@@ -10,7 +10,7 @@ import numpy as np
 
 from volo.analysis.calibration import calibration_metrics, save_calibration
 from volo.analysis.confusion import ConfusedPair, save_confusion
-from volo.analysis.doubts import Doubts, doubtful_labels
+from volo.analysis.doubts import NO_DOUBTS, Doubts, doubtful_labels
 from volo.analysis.duplicates import in_words, near_duplicates, save_duplicates
 from volo.analysis.evaluate import (
     ClassScore,
@@ -151,8 +151,8 @@ def explain_by_occlusion(findings: Findings) -> None:
 
 def predictions(findings: Findings) -> None:
     """predictions.csv (`save_listing`), predictions_grid.png; near_duplicates.csv if test images are like images
-    trained on."""
-    findings.doubts = doubtful_labels(findings.predictions)
+    trained on. The labels of drawn images are not doubted."""
+    findings.doubts = NO_DOUBTS if findings.view.is_drawn else doubtful_labels(findings.predictions)
     save_listing(findings.predictions, findings.doubts, findings.view.name_of, findings.output_dir)
     _compare_with_trained(findings)
     save_prediction_grid(findings.predictions, findings.view.pictures, findings.output_dir)
