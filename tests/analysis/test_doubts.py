@@ -5,9 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from volo.analysis import doubts
+from volo.analysis import doubts, steps
 from volo.analysis.doubts import doubtful_labels, second_opinion
 from volo.analysis.evaluate import Predictions
+from volo.analysis.steps import Findings
+from volo.analysis.subject import Subject, open_view
+from volo.data import shapes
+from volo.model.build import model_for
+from volo.runs.model_file import Description
+from volo.settings.config import build_settings
+from volo.tables import read_table
 
 NUM, CLASSES, WRONG = 2000, 5, 0.05
 SURENESS = np.array([6.0, 5.0, 4.0, 1.5, 1.0])  # of each class: hard images of the last ones have large losses too
@@ -130,6 +137,22 @@ def test_a_class_that_gets_nothing_at_all_is_no_error():
     logits = np.array([[-2000, 0, 0], [0, 9, 0], [0, 0, 9]], np.float32)
     places, suggested, _ = doubtful_labels(Predictions("test", [*"abc"], [0, 1, 2], logits))
     assert places.tolist() == [0] and suggested.tolist() == [1]
+
+
+def test_labels_of_drawn_images_are_not_doubted(tmp_path):
+    """Not even where the model is sure of another class."""
+    settings = build_settings({"data": {"dataset": "shapes"}}).resolved()
+    description = Description(settings, shapes.CLASS_NAMES, "hash", step=1, epoch=1)
+    view = open_view(description, "test")
+    logits = 9 * np.eye(len(shapes.CLASS_NAMES), dtype=np.float32)[view.labels]
+    logits[:10] = np.roll(logits[:10], 1, axis=1)
+    predictions = Predictions("test", shapes.CLASS_NAMES, view.labels, logits)
+    subject = Subject(model_for(settings, len(shapes.CLASS_NAMES)), description)
+    findings = Findings(subject, view, predictions, lambda *_: logits, tmp_path)
+    steps.predictions(findings)
+    assert len(doubtful_labels(predictions).places) == 10
+    assert findings.doubts is not None and len(findings.doubts.places) == 0
+    assert all(not row["label_may_be"] for row in read_table(tmp_path / "predictions.csv"))
 
 
 def test_right_labels_of_a_sure_model_raise_no_doubt():
