@@ -10,6 +10,7 @@ worth more on a faster machine, so a race has to be run to its end on one, and n
 """
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -21,6 +22,12 @@ from benchmarks.timing import machine
 from volo.allocator import keep_memory
 
 
+def chosen(names: Iterable[str], only: list[str] | None) -> list[str]:
+    """The names asked for, all by default: each by itself where it is one, else those that begin with it."""
+    names = list(names)
+    return [name for word in only or [""] for name in ([word] if word in names else names) if name.startswith(word)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="an image folder with a test split")
@@ -29,9 +36,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--model", default="nano", help="our size, whose geometry timm's blocks have")
     parser.add_argument("--variants", action="store_true", help="ours alone, one part of its recipe after the other")
-    parser.add_argument("--only", nargs="+", help="names of candidates, or beginnings of them")
+    parser.add_argument("--only", nargs="+", help="names of candidates, or beginnings of several")
     parser.add_argument("--output", type=Path, default=Path("outputs/peers"))
     flags = parser.parse_args()
+    racing = (variants if flags.variants else candidates)(flags.model, flags.image_size)
+    if not (names := chosen(racing, flags.only)):
+        parser.error(f"--only {' '.join(flags.only)}: none of {', '.join(racing)}")
     torch.set_num_threads(2)
     keep_memory()
     arena = Arena.of(flags.data_dir, flags.image_size)
@@ -41,10 +51,9 @@ def main() -> None:
         f"{machine()}; {len(arena.split.train):,} images to train on, {len(arena.tests.labels):,} to test", flush=True
     )
     for minutes in flags.minutes:
-        for name, candidate in (variants if flags.variants else candidates)(flags.model, flags.image_size).items():
-            if not flags.only or name.startswith(tuple(flags.only)):
-                for seed in flags.seeds:
-                    race(name, candidate, arena, minutes, seed, results)
+        for name in names:
+            for seed in flags.seeds:
+                race(name, racing[name], arena, minutes, seed, results)
     print(*table(results.records, flags.minutes), sep="\n")
 
 
