@@ -85,7 +85,15 @@ def photos() -> Recipe:
         settings=dict(
             **PHOTOGRAPHS,
             augment=CUT,
-            optim=dict(optimizer="muon", whiten_stem=True, epochs=80, batch_size=64, lr=8e-3, ema_decay=0.999),
+            optim=dict(
+                optimizer="muon",
+                whiten_stem=True,
+                epochs=80,
+                batch_size=64,
+                lr=8e-3,
+                weight_decay=0.2,
+                ema_decay=0.999,
+            ),
         ),
     )
 
