@@ -268,7 +268,7 @@ def test_what_the_flags_take_from_a_file_by_choosing_another_form_is_said(tmp_pa
     (tmp_path / "a.yaml").write_text("model: {embed_dim: 64, num_heads: 2, pooling: mean, drop_rate: 0.1}")
     file = ("--config", str(tmp_path / "a.yaml"))
     assert parsed(*file).model.embed_dim == 64
-    assert parsed("--recipe", "finetune-d1", "--model", "nano").model.form == "flat"
+    assert parsed("--recipe", "imagenet-d1", "--model", "nano").model.form == "flat"
     assert not caplog.messages
     found = parsed(*file, "--hierarchical")
     assert (found.model.form, found.model.drop_rate) == ("pyramid", 0.1)

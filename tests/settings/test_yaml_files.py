@@ -139,5 +139,5 @@ def test_the_files_of_a_sweep_and_of_its_winner_keep_nothing_derived(tmp_path):
 
 
 def test_print_config_ends_with_code_0_and_prints_yaml_alone(capsys):
-    assert exit_code(train.main, ["--recipe", "finetune-d1", "--print-config"]) == 0
+    assert exit_code(train.main, ["--recipe", "imagenet-d1", "--print-config"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["model"]["variant"] == "volo_d1"

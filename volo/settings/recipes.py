@@ -130,34 +130,9 @@ def imagenet_d1() -> Recipe:
     )
 
 
-def finetune_d1() -> Recipe:
-    """volo train --recipe finetune-d1 --init-weights volo_d1_224 --dataset cifar100"""
-    return Recipe(
-        expects="not measured yet; one GPU",
-        settings=_finetuning(input_size=224, batch_size=64, lr=3e-4),
-    )
-
-
-def finetune_d1_96() -> Recipe:
-    """volo train --recipe finetune-d1-96 --init-weights volo_d1_224 --dataset cifar100"""
-    return Recipe(
-        expects="not measured yet; one GPU, a fifth of finetune-d1's time",
-        settings=_finetuning(input_size=96, batch_size=128, lr=5e-4),
-    )
-
-
-def _finetuning(input_size: int, batch_size: int, lr: float) -> dict[str, Any]:
-    """Published weights on small images, which the model enlarges itself; the layers next to the image learn least."""
-    return dict(
-        model=dict(variant="volo_d1", input_size=input_size, drop_path_rate=0.1),
-        augment=dict(mixup_alpha=0.8, cutmix_alpha=1.0, mix_prob=0.5),
-        optim=dict(epochs=20, batch_size=batch_size, lr=lr, layer_decay=0.75, weight_decay=0.05, ema_decay=0.9998),
-    )
-
-
 RECIPES = {
     recipe.__name__.replace("_", "-"): recipe
-    for recipe in (quickstart, nano, tiny, small, photos, photos_finetune, imagenet_d1, finetune_d1, finetune_d1_96)
+    for recipe in (quickstart, nano, tiny, small, photos, photos_finetune, imagenet_d1)
 }
 
 
