@@ -5,8 +5,9 @@
 
 Each candidate chooses its learning rate on the validation images, in trials of a tenth of the time, which do not count;
 then it trains once for each seed and is tested once. The network tested is the moving average of the weights. Every
-result is kept in --output, and what is there already is not done again: a race may be stopped and goes on. A minute is
-worth more on a faster machine, so a race has to be run to its end on one, and nothing else beside it.
+result is kept in --output, and what is there already is not done again: a race may be stopped and goes on. Who changes
+a candidate gives another --output, or its old results stand. A minute is worth more on a faster machine, so a race has
+to be run to its end on one, and nothing else beside it.
 """
 
 import argparse
