@@ -82,7 +82,8 @@ def accept(words: list[str]) -> None:
 
 def accept_module(name: str, flags: list[str]) -> None:
     """A module of this repository that is no command, such as a benchmark: it exists and its source has the flags."""
-    path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+    place = ROOT.joinpath(*name.split("."))
+    path = place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
     known = path.read_text() + (ROOT / "benchmarks" / "timing.py").read_text()
     assert [flag for flag in flags if flag.startswith("--") and f'"{flag.split("=")[0]}"' not in known] == []
 
