@@ -7,9 +7,9 @@ The weights are those of a run on other images, whose model is trained on, at it
     volo train --recipe photos --data-dir data/cifar10-jpeg --auto-augment none --epochs 15 \
         --resize-schedule 0.5:0.5 0.75:0.8 --num-workers 0 --run-name source
 
-From scratch, the same model is trained as this project's candidate in `benchmarks.peers` is, at that size and at those
-of --sizes. All have smaller images at first, as --stages says. Rates are chosen, results kept and races resumed as
-there, but trials are as long as the race: a tenth of so little time says nothing.
+From scratch, the same model is trained by Muon from a whitened stem, at that size and at those of --sizes. All have
+smaller images at first, as --stages says. Rates are chosen, results kept and races resumed as in `benchmarks.peers`,
+but trials are as long as the race: a tenth of so little time says nothing.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from torch import nn
 
 from benchmarks.peers.candidates import MUON_RATES, Candidate, Optimize, variants
 from benchmarks.peers.racing import Arena
-from benchmarks.peers.results import Results, race, table
+from benchmarks.peers.results import Results, chosen, race, table
 from benchmarks.timing import machine
 from volo.allocator import keep_memory
 from volo.runs import checkpoint
@@ -83,15 +83,17 @@ def main() -> None:
     keep_memory()
     source = checkpoint.find(flags.weights)
     size = rebuild(source)[1].settings.data.image_size
+    racing = {name: (each, candidate) for name, each, candidate in candidates(source, size, flags.sizes, flags.stages)}
+    names = chosen(racing, flags.only)
     arenas = {each: Arena.of(flags.data_dir, each) for each in (size, *flags.sizes)}
     stages = flags.stages or ["full size alone"]
     results = Results(flags.output / f"{Path(flags.data_dir).name}-{flags.weights.name}-{'-'.join(stages)}.jsonl")
     print(f"{machine()}; {len(arenas[size].split.train):,} images to train on, {', '.join(stages)}", flush=True)
     for minutes in flags.minutes:
-        for name, each, candidate in candidates(source, size, flags.sizes, flags.stages):
-            if not flags.only or name.startswith(tuple(flags.only)):
-                for seed in flags.seeds:
-                    race(name, candidate, arenas[each], minutes, seed, results, trial_share=1.0)
+        for name in names:
+            each, candidate = racing[name]
+            for seed in flags.seeds:
+                race(name, candidate, arenas[each], minutes, seed, results, trial_share=1.0)
     print(*table(results.records, flags.minutes), sep="\n")
 
 

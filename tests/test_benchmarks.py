@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.peers.results import chosen
 from tests.conftest import draw_folder
 
 ROOT = Path(__file__).parents[1]
@@ -71,3 +72,12 @@ def test_fine_tuning_from_a_run_races_training_from_scratch(tmp_path, images):
     said = subprocess.run(race, cwd=ROOT, check=True, text=True, capture_output=True).stdout
     names = {line.split("|")[1].strip() for line in said.splitlines() if line.startswith("|")}
     assert {"from scratch at 32 pixels", "from scratch at 64 pixels", "fine-tuned at 32 pixels, layer decay 1"} < names
+
+
+def test_candidates_are_chosen_by_their_names_or_by_beginnings_of_them():
+    names = ["ours", "ours, AdamW", "ViT"]
+    assert chosen(names, None) == names
+    assert chosen(names, ["ViT", "ours"]) == ["ViT", "ours"]
+    assert chosen(names, ["our", "ours"]) == ["ours", "ours, AdamW"]
+    with pytest.raises(SystemExit, match="got 'CCT'"):
+        chosen(names, ["ours", "CCT"])

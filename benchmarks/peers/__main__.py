@@ -11,22 +11,15 @@ to be run to its end on one, and nothing else beside it.
 """
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from benchmarks.peers.candidates import candidates, variants
 from benchmarks.peers.racing import Arena
-from benchmarks.peers.results import Results, race, table
+from benchmarks.peers.results import Results, chosen, race, table
 from benchmarks.timing import machine
 from volo.allocator import keep_memory
-
-
-def chosen(names: Iterable[str], only: list[str] | None) -> list[str]:
-    """The names asked for, all by default: each by itself where it is one, else those that begin with it."""
-    names = list(names)
-    return [name for word in only or [""] for name in ([word] if word in names else names) if name.startswith(word)]
 
 
 def main() -> None:
@@ -41,8 +34,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/peers"))
     flags = parser.parse_args()
     racing = (variants if flags.variants else candidates)(flags.model, flags.image_size)
-    if not (names := chosen(racing, flags.only)):
-        parser.error(f"--only {' '.join(flags.only)}: none of {', '.join(racing)}")
+    names = chosen(racing, flags.only)
     torch.set_num_threads(2)
     keep_memory()
     arena = Arena.of(flags.data_dir, flags.image_size)

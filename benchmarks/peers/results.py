@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,19 @@ class Results:
         with open(self.path, "a") as file:
             file.write(json.dumps(record) + "\n")
         return record
+
+
+def chosen(names: Iterable[str], only: list[str] | None) -> list[str]:
+    """The names asked for, all by default: each word by itself if it is a name, else those that begin with it. Exits
+    if there are none."""
+    found = []
+    names = list(names)
+    for word in only or [""]:
+        matching = [word] if word in names else [name for name in names if name.startswith(word)]
+        if not matching:
+            raise SystemExit(f"--only must name candidates or their beginnings, got {word!r}; choose of {names}")
+        found += [name for name in matching if name not in found]
+    return found
 
 
 def race(
