@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of candidates, or beginnings of them")
     parser.add_argument("--output", type=Path, default=Path("outputs/finetuning"))
     flags = parser.parse_args()
+    torch.set_flush_denormal(True)  # for all, as in training
     torch.set_num_threads(2)
     keep_memory()
     source = checkpoint.find(flags.weights)

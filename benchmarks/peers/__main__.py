@@ -35,6 +35,7 @@ def main() -> None:
     flags = parser.parse_args()
     racing = (variants if flags.variants else candidates)(flags.model, flags.image_size)
     names = chosen(racing, flags.only)
+    torch.set_flush_denormal(True)  # for all, as in training
     torch.set_num_threads(2)
     keep_memory()
     arena = Arena.of(flags.data_dir, flags.image_size)

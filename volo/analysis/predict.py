@@ -149,15 +149,26 @@ def predict_here(
     used = torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
 
     def compute(subject: Subject, chunks: list[Chunk], count: Count) -> Iterator[Piece]:
-        results = predictions(subject, [path for chunk in chunks for path in chunk.paths], used, batch_size)
-        for chunk in chunks:
-            piece = Piece(chunk.start, [])
-            while part := list(itertools.islice(results, min(batch_size, len(chunk.paths) - len(piece.results)))):
-                piece.results.extend(part)
-                count(len(part))
-            yield piece
+        return pieces(subject, chunks, used, batch_size, count)
 
     predict(path, inputs, output, batch_size=batch_size, compute=compute, temperature=temperature)
+
+
+def pieces(
+    subject: Subject, chunks: Sequence[Chunk], device: torch.device, batch_size: int, count: Count = lambda more: None
+) -> Iterator[Piece]:
+    """A piece for each chunk, in order; `count` gets the images of each batch. The same processes read for all.
+
+    Raises:
+        InputError: as `predictions`.
+    """
+    results = predictions(subject, [path for chunk in chunks for path in chunk.paths], device, batch_size)
+    for chunk in chunks:
+        piece = Piece(chunk.start, [])
+        while part := list(itertools.islice(results, min(batch_size, len(chunk.paths) - len(piece.results)))):
+            piece.results.extend(part)
+            count(len(part))
+        yield piece
 
 
 class Outputs:

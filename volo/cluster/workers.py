@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import ray
 
@@ -13,6 +14,7 @@ from volo.errors import InputError
 from volo.settings.run import RunSettings
 
 POLL_S = 0.2
+Pending = TypeVar("Pending", ray.ObjectRef, ray.ObjectRefGenerator)
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,9 @@ def wanted_workers(run: RunSettings, num_gpus: int) -> Workers:
     return Workers(most, use_gpu, least if least < most else None)
 
 
-def first_done(results: Sequence[ray.ObjectRef], workers: Workers, patience: Patience) -> ray.ObjectRef:
-    """The first of the workers' results. Until there is one, says now and then what it waits for."""
+def first_done(results: Sequence[Pending], workers: Workers, patience: Patience) -> Pending:
+    """The first of the workers' results, or of the streams of results that has one. Until there is one, says now and
+    then what it waits for."""
     while True:
         ready, _ = ray.wait(list(results), num_returns=1, timeout=POLL_S)
         if ready:

@@ -201,5 +201,7 @@ def _world(rank: int, size: int, local_rank: int, local_size: int, device: torch
 
 
 def set_threads(num_local_workers: int) -> None:
-    """Divides a node's cores among its workers; the same rule for every launcher."""
+    """Divides a node's cores among its workers; the same rule for every launcher. They take numbers nearer to zero than
+    1.2e-38 for zero: with these a CPU of Intel's computes many times as slowly as with others (EXPERIMENTS.md)."""
+    torch.set_flush_denormal(True)  # of this thread and those it starts, so before its first work for several
     torch.set_num_threads(max(1, num_cores() // num_local_workers))

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.models import save_model
-from volo.analysis.explaining.images import digest_of, list_images, predict_files
+from volo.analysis.explaining.images import digest_of, list_images, predictions
 from volo.analysis.subject import load_subject
 from volo.data.folders.image import read_image
 from volo.errors import InputError
@@ -64,7 +64,7 @@ def test_a_pipe_is_no_image_and_a_dead_link_that_is_named_an_unreadable_one(tmp_
     (tmp_path / "dead.png").symlink_to(tmp_path / "nothing")
     [found] = list_images([str(tmp_path / "dead.png")]).files
     assert (found.name, found.size) == (str(tmp_path / "dead.png"), -1)
-    [result] = predict_files(subject, [found.path], CPU, 4)
+    [result] = predictions(subject, [found.path], CPU, 4)
     assert "No such file" in result
     with pytest.raises(InputError, match="must name files or folders"):
         list_images([str(tmp_path / "pipe.png")])
@@ -108,7 +108,7 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_images_of_any_size_and_mode_are_predicted(tmp_path, subject, name):
     path = paint(tmp_path / name, **ODD[name])
-    [result] = predict_files(subject, [str(path)], CPU, 4)
+    [result] = predictions(subject, [str(path)], CPU, 4)
     assert sum(probability for _, probability in result) == pytest.approx(1)
 
 
@@ -121,7 +121,7 @@ def test_what_is_no_image_is_told_with_its_reason_and_costs_the_others_nothing(t
         bad.mkdir()
     else:
         bad.write_bytes({"text": b"not an image", "empty": b"", "cut short": content[: len(content) // 2]}[harm])
-    results = predict_files(subject, [good[0], str(bad), *good[1:]], CPU, 2)
+    results = list(predictions(subject, [good[0], str(bad), *good[1:]], CPU, 2))
     assert isinstance(results[1], str)
     assert results[1]
     assert dict(results[0]) == pytest.approx(dict(results[2]))
@@ -138,7 +138,7 @@ def test_results_stand_in_the_order_of_the_files_whatever_the_batch(tmp_path, su
     with torch.inference_mode():
         expected = subject.model(inputs).softmax(1).numpy()
     for batch_size in (1, 3, 7, 100):
-        results = predict_files(subject, paths, CPU, batch_size)
+        results = list(predictions(subject, paths, CPU, batch_size))
         found = np.zeros_like(expected)
         for row, result in zip(found, results, strict=True):
             for number, probability in result:
@@ -151,7 +151,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, subject):
     with torch.no_grad():
         next(broken.model.parameters()).fill_(float("nan"))
     with pytest.raises(InputError, match="logits must be finite"):
-        predict_files(broken, [str(paint(tmp_path / "a.png"))], CPU, 4)
+        list(predictions(broken, [str(paint(tmp_path / "a.png"))], CPU, 4))
 
 
 def test_a_bomb_of_pixels_is_unreadable(tmp_path, subject, monkeypatch):
@@ -159,5 +159,5 @@ def test_a_bomb_of_pixels_is_unreadable(tmp_path, subject, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        [result] = predict_files(subject, [path], CPU, 4)
+        [result] = predictions(subject, [path], CPU, 4)
     assert "decompression bomb" in result

@@ -61,18 +61,14 @@ def digest_of(files: Sequence[ImageFile]) -> str:
     return digest.hexdigest()
 
 
-def predict_files(subject: Subject, paths: Sequence[str], device: torch.device, batch_size: int) -> list[Result]:
-    """The TOP_K most likely classes of each image, or why it could not be read, in the order of `paths`.
+@torch.inference_mode()
+def predictions(subject: Subject, paths: Sequence[str], device: torch.device, batch_size: int) -> Iterator[Result]:
+    """The TOP_K most likely classes of each image, or why it could not be read, in the order of `paths`. Other
+    processes read images while the model computes.
 
     Raises:
         InputError: logits that are not finite, because of the weights.
     """
-    return list(predictions(subject, paths, device, batch_size))
-
-
-@torch.inference_mode()
-def predictions(subject: Subject, paths: Sequence[str], device: torch.device, batch_size: int) -> Iterator[Result]:
-    """As `predict_files`, one after another. Other processes read images while the model computes."""
     data = subject.description.settings.data
     model = subject.model.to(device)
     mean, std = torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)

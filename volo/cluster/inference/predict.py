@@ -1,11 +1,12 @@
 """Predictions for unlabeled images over the workers of a Ray cluster.
 
-A pool of actors, each with the model in memory, takes chunks of images from the driver, which writes the results. Ray
-Data is not used, for three reasons. Keeping its rows in order costs extra, and its checkpoints (`ray.data.checkpoint`)
-resume a `write_parquet` into many files that every node must reach, whereas here the driver writes one table in the
-order of the images. A file that cannot be read must become a row of another table, whereas its readers either stop or
-skip the file. And the hashes of checkpoint and images, which decide whether an earlier start may be resumed, are the
-same without Ray. The drawback: images are read only on the node that computes them.
+A pool of actors, each with the model in memory, takes shares of the images from the driver, a few chunks each, and
+streams the results to it, which writes them. Ray Data is not used, for three reasons. Keeping its rows in order costs
+extra, and its checkpoints (`ray.data.checkpoint`) resume a `write_parquet` into many files that every node must reach,
+whereas here the driver writes one table in the order of the images. A file that cannot be read must become a row of
+another table, whereas its readers either stop or skip the file. And the hashes of checkpoint and images, which decide
+whether an earlier start may be resumed, are the same without Ray. The drawback: images are read only on the node that
+computes them.
 """
 
 import os
@@ -17,8 +18,7 @@ from typing import Any
 import ray
 import torch
 
-from volo.analysis.explaining.images import Result, predict_files
-from volo.analysis.predict import Chunk, Count, Piece, predict
+from volo.analysis.predict import Chunk, Count, Piece, pieces, predict
 from volo.analysis.subject import Subject
 from volo.cluster.connect import connected
 from volo.cluster.workers import Workers, first_done, heed_node, plan_workers
@@ -27,7 +27,8 @@ from volo.errors import InferenceError, InputError
 from volo.settings.run import RunSettings
 from volo.training.world import set_threads
 
-QUEUED = 2  # chunks per worker: one in work, one waiting
+QUEUED = 2  # shares per worker: one in work, one waiting
+TOGETHER = 8  # chunks of a share at most: processes that read images start once for each share
 MAX_RESTARTS = 3
 
 
@@ -56,9 +57,9 @@ class Predictor:
         self.batch_size, self.known = batch_size, known
         self.device = torch.device("cuda" if use_gpu else "cpu")
 
-    def predict(self, paths: list[str]) -> list[Result]:
+    def predict(self, share: list[Chunk]) -> Iterator[Piece]:
         check_seen(self.known)
-        return predict_files(self.subject, paths, self.device, self.batch_size)
+        yield from pieces(self.subject, share, self.device, self.batch_size)
 
 
 def check_seen(known: str | None) -> None:
@@ -71,10 +72,10 @@ def check_seen(known: str | None) -> None:
 
 
 def over_workers(subject: Subject, chunks: list[Chunk], batch_size: int, workers: Workers) -> Iterator[Piece]:
-    """Yields pieces as they finish. A lost worker is replaced and its chunk computed again, up to MAX_RESTARTS times.
+    """Yields pieces as they finish. A lost worker is replaced and its share computed again, up to MAX_RESTARTS times.
 
     Raises:
-        InputError: as `predict_files`; a worker does not see the images.
+        InputError: as `pieces`; a worker does not see the images.
         InferenceError: a worker could not be replaced.
     """
     num_local = workers.num_local()
@@ -84,25 +85,29 @@ def over_workers(subject: Subject, chunks: list[Chunk], batch_size: int, workers
     )(Predictor)
     shared = [ray.put(subject)]  # kept alive here for workers that are restarted
     pool = [actor.remote(shared, batch_size, num_local, workers.use_gpu, known) for _ in range(workers.num_workers)]
-    to_do = iter(chunks)
-    at_work: dict[ray.ObjectRef, tuple[ray.actor.ActorHandle, Chunk]] = {}
+    together = max(1, min(TOGETHER, len(chunks) // (2 * QUEUED * workers.num_workers)))  # so that all have some to do
+    to_do = iter([chunks[start : start + together] for start in range(0, len(chunks), together)])
+    at_work: dict[ray.ObjectRefGenerator, tuple[ray.actor.ActorHandle, int]] = {}  # and how many pieces are to come
 
     def give(worker: ray.actor.ActorHandle) -> None:
-        if chunk := next(to_do, None):
-            at_work[worker.predict.remote(chunk.paths)] = worker, chunk
+        if share := next(to_do, None):
+            at_work[worker.predict.remote(share)] = worker, len(share)
 
     for worker in pool * QUEUED:
         give(worker)
     patience = Patience()
     while at_work:
         ready = first_done(list(at_work), workers, patience)
-        worker, chunk = at_work.pop(ready)
-        results = _fetched(ready)
-        give(worker)
-        yield Piece(chunk.start, results)
+        piece = _fetched(next(ready))
+        worker, left = at_work.pop(ready)
+        if left > 1:
+            at_work[ready] = worker, left - 1
+        else:
+            give(worker)
+        yield piece
 
 
-def _fetched(ready: ray.ObjectRef) -> list[Result]:
+def _fetched(ready: ray.ObjectRef) -> Piece:
     try:
         return ray.get(ready)
     except ray.exceptions.RayTaskError as error:
