@@ -32,6 +32,7 @@ LAYERS = (
         "teardown",
         "allocator",
         "cores",
+        "threads",
         "tables",
         "cache",
         "storage",

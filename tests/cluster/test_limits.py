@@ -14,7 +14,7 @@ from volo.cluster.connect import connected
 def num_threads():
     import torch
     from volo.cluster.workers import heed_node
-    from volo.training.world import set_threads
+    from volo.threads import set_threads
 
     heed_node()
     set_threads(num_local_workers=1)

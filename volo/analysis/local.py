@@ -8,6 +8,7 @@ import torch
 
 from volo.analysis.job import analyze
 from volo.analysis.subject import Subject, View, Work
+from volo.threads import set_threads
 
 
 def analyze_here(
@@ -23,6 +24,7 @@ def analyze_here(
     """As `analyze`, on a GPU if there is one and `device` allows it. Returns the report."""
     use_gpu = device != "cpu" and torch.cuda.is_available()
     own = torch.device("cuda" if use_gpu else "cpu")
+    set_threads(1)
 
     def compute(subject: Subject, view: View, work: Work) -> np.ndarray:
         return work(subject, view, own, 0, 1)

@@ -33,6 +33,7 @@ from volo.files import remove, replaced
 from volo.locks import take
 from volo.runs import checkpoint
 from volo.tables import TableWriter, read_table
+from volo.threads import set_threads
 
 BATCHES_PER_PIECE = 4
 NUM_NAMED = 3  # unreadable files named on the terminal
@@ -147,6 +148,7 @@ def predict_here(
     if device == "cuda" and not has_gpu:
         raise InputError("--device cuda needs a GPU, got none on this machine; use --device cpu")
     used = torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
+    set_threads(1)
 
     def compute(subject: Subject, chunks: list[Chunk], count: Count) -> Iterator[Piece]:
         return pieces(subject, chunks, used, batch_size, count)

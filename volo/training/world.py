@@ -11,10 +11,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from volo.cores import num_cores
 from volo.data.archives.download import LIMIT_S
 from volo.errors import InputError
 from volo.hosts import interface_of, is_loopback
+from volo.threads import set_threads
 
 # When to give up on a worker that hangs. The others wait while rank 0 downloads (LIMIT_S) and decodes data.
 COLLECTIVE_TIMEOUT_S = int(LIMIT_S) + 1800
@@ -198,10 +198,3 @@ def _uses_gpu(device: str, num_workers: int) -> bool:
 def _world(rank: int, size: int, local_rank: int, local_size: int, device: torch.device) -> World:
     set_threads(local_size)
     return World(rank, size, local_rank, local_size, device)
-
-
-def set_threads(num_local_workers: int) -> None:
-    """Divides a node's cores among its workers; the same rule for every launcher. They take numbers nearer to zero than
-    1.2e-38 for zero: with these a CPU of Intel's computes many times as slowly as with others (EXPERIMENTS.md)."""
-    torch.set_flush_denormal(True)  # of this thread and those it starts, so before its first work for several
-    torch.set_num_threads(max(1, num_cores() // num_local_workers))

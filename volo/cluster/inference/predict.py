@@ -25,7 +25,7 @@ from volo.cluster.workers import Workers, first_done, heed_node, plan_workers
 from volo.console import Patience
 from volo.errors import InferenceError, InputError
 from volo.settings.run import RunSettings
-from volo.training.world import set_threads
+from volo.threads import set_threads
 
 QUEUED = 2  # shares per worker: one in work, one waiting
 TOGETHER = 8  # chunks of a share at most: processes that read images start once for each share

@@ -10,7 +10,7 @@ from volo.analysis.subject import Subject, View, Work, open_view
 from volo.cluster.workers import Workers, first_done, heed_node
 from volo.console import Patience
 from volo.errors import InferenceError, InputError
-from volo.training.world import set_threads
+from volo.threads import set_threads
 
 
 def work_on_ray(subject: Subject, view: View, work: Work, workers: Workers) -> np.ndarray:
