@@ -19,7 +19,7 @@ from volo.errors import InputError, TrainingError
 from volo.runs import checkpoint
 from volo.runs.listing import LOCK
 from volo.runs.records import read_records
-from volo.training import loop, world
+from volo.training import loop
 from volo.training.learner import Learner
 
 
@@ -96,7 +96,7 @@ def test_checkpoints_are_saved_as_often_as_requested_besides_those_of_epochs(tmp
 def test_a_run_that_resumes_with_other_threads_says_so(tmp_path, folder, capsys, monkeypatch):
     train(small_run(tmp_path, folder, optim=dict(max_steps=2)))
     assert "before on" not in capsys.readouterr().out
-    monkeypatch.setattr(world, "num_cores", lambda: 7)
+    monkeypatch.setattr(threads, "num_cores", lambda: 7)
     train(small_run(tmp_path, folder, optim=dict(max_steps=3)))
     out = " ".join(capsys.readouterr().out.split())
     assert "7 threads each; previously on 1 worker on cpu" in out
