@@ -14,6 +14,7 @@ from tests.faults.tools.forked import Command
 from tests.faults.tools.kills import Kill
 from tests.runs.test_disk_room import full_disk
 from tests.training.runs import losses, same, small_run, train, weights
+from volo import threads
 from volo.analysis.subject import load_subject
 from volo.errors import InputError, TrainingError
 from volo.runs import checkpoint
